@@ -178,6 +178,13 @@ class Backend(Protocol):
         """
         return None
 
+    def kernels(self, theta: Array, updates: float, operations: float) -> Any:
+        """Return compiled loops for a training of this size; None without, or if it is too short.
+
+        ``networks.compiled_layers`` shows which functions they are.
+        """
+        return None
+
     def host_conversions(self) -> Sequence[Conversion]:
         """Return those that a transfer guard watches; none before the library is imported.
 

@@ -24,6 +24,39 @@ from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Layer, P
 from backprop_xp.networks.random_bits import Key, keep_mask
 
 
+@replaceable
+def dropped(x: Array, rng: Key, rate: float) -> tuple[Array, Array]:
+    """Return x times Dropout's scaled mask, and the mask."""
+    xp, (rows, columns) = array_namespace(x), x.shape[-2:]
+    mask = keep_mask(rng, rate, rows, columns, xp=xp, device=device_of(x))
+    scaled = xp.astype(mask, x.dtype) * (1.0 / (1.0 - rate))
+    return x * scaled, scaled
+
+
+@replaceable
+def normalized(
+    x: Array, scale: Array, bias: Array, epsilon: float
+) -> tuple[Array, tuple[Array, Array]]:
+    """Return LayerNorm's output, with the normalized x and 1 / its standard deviation before."""
+    xp, n = array_namespace(x), x.shape[-1]
+    centred = x - xp.sum(x, axis=-1, keepdims=True) / n
+    # Not xp.var, which takes magnitudes of complex numbers and would not be analytic.
+    variance = xp.sum(centred * centred, axis=-1, keepdims=True) / n
+    inverse = 1.0 / xp.sqrt(variance + epsilon)
+    normed = centred * inverse
+    return normed * scale + bias, (normed, inverse)
+
+
+@replaceable
+def normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> Array:
+    """Return dL/dx of LayerNorm."""
+    xp, n = array_namespace(g), g.shape[-1]
+    h = g * scale
+    along = xp.sum(h * normed, axis=-1, keepdims=True) / n
+    mean = xp.sum(h, axis=-1, keepdims=True) / n
+    return inverse * (h - mean - normed * along)
+
+
 @dataclass(frozen=True, init=False)
 class Dense:
     """``activation(x @ weights + bias)``: ``(..., batch, n_in)`` to ``(..., batch, n_out)``."""
@@ -68,7 +101,7 @@ class Dense:
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return ``activation(x @ weights + bias)``."""
         weights, bias = parameters
-        z, a = activated(x @ weights, self.activation, bias)
+        z, a = activated(matmul(x, weights), self.activation, bias)
         return a, (x, z, a)
 
     def backward(
@@ -85,7 +118,7 @@ class Dense:
         x, z, a = cache
         g = sent_back(g, self.activation, z, a)
         gradients = matmul(x.mT, g, out[0]), sum_over_batch(g, out[1])
-        return (g @ weights.mT if wants_input else None), gradients
+        return (matmul(g, weights.mT) if wants_input else None), gradients
 
 
 @dataclass(frozen=True, init=False)
@@ -132,6 +165,7 @@ class Dropout:
 
     names = shapes = ()
     keeps_width = True
+    dropped = staticmethod(dropped)
     __repr__ = repr_of
 
     def __post_init__(self) -> None:
@@ -144,7 +178,7 @@ class Dropout:
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return x times the scaled mask."""
-        return (x, None) if rng is None or self.rate == 0.0 else dropped(x, rng, self.rate)
+        return (x, None) if rng is None or self.rate == 0.0 else self.dropped(x, rng, self.rate)
 
     def backward(
         self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
@@ -170,6 +204,7 @@ class LayerNorm:
     names = ("scale", "bias")
     is_random = False
     writes = True
+    rules = normalized, normalized_back
     __repr__ = repr_of
 
     def __post_init__(self) -> None:
@@ -184,7 +219,7 @@ class LayerNorm:
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return the normalized, scaled and shifted x."""
-        y, cache = normalized(x, *parameters, self.epsilon)
+        y, cache = self.rules[0](x, *parameters, self.epsilon)
         return y, cache
 
     def backward(
@@ -200,7 +235,7 @@ class LayerNorm:
         scale, _ = parameters
         normed, inverse = cache
         gradients = sum_over_batch(g, out[0], normed), sum_over_batch(g, out[1])
-        return (normalized_back(g, scale, normed, inverse) if wants_input else None), gradients
+        return (self.rules[1](g, scale, normed, inverse) if wants_input else None), gradients
 
 
 @dataclass(frozen=True, init=False)
@@ -260,36 +295,3 @@ class Residual:
         )
         joined = tuple(value for layer in gradients for value in layer)
         return (g + inner if wants_input else None), joined
-
-
-@replaceable
-def dropped(x: Array, rng: Key, rate: float) -> tuple[Array, Array]:
-    """Return x times Dropout's scaled mask, and the mask."""
-    xp, (rows, columns) = array_namespace(x), x.shape[-2:]
-    mask = keep_mask(rng, rate, rows, columns, xp=xp, device=device_of(x))
-    scaled = xp.astype(mask, x.dtype) * (1.0 / (1.0 - rate))
-    return x * scaled, scaled
-
-
-@replaceable
-def normalized(
-    x: Array, scale: Array, bias: Array, epsilon: float
-) -> tuple[Array, tuple[Array, Array]]:
-    """Return LayerNorm's output, with the normalized x and 1 / its standard deviation before."""
-    xp, n = array_namespace(x), x.shape[-1]
-    centred = x - xp.sum(x, axis=-1, keepdims=True) / n
-    # Not xp.var, which takes magnitudes of complex numbers and would not be analytic.
-    variance = xp.sum(centred * centred, axis=-1, keepdims=True) / n
-    inverse = 1.0 / xp.sqrt(variance + epsilon)
-    normed = centred * inverse
-    return normed * scale + bias, (normed, inverse)
-
-
-@replaceable
-def normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> Array:
-    """Return dL/dx of LayerNorm."""
-    xp, n = array_namespace(g), g.shape[-1]
-    h = g * scale
-    along = xp.sum(h * normed, axis=-1, keepdims=True) / n
-    mean = xp.sum(h, axis=-1, keepdims=True) / n
-    return inverse * (h - mean - normed * along)

@@ -69,10 +69,13 @@ def over_outputs(each: OutputRule, blocks: int = 1, **more: Any) -> Loss:
     ``link`` and other arguments of ``Loss``.
     """
     rule = Partial(rules.mean_over_outputs, (each, blocks))
-    return _loss(remember_call(rule, over_outputs, each, blocks), outputs_per_target=blocks, **more)
+    return loss_of(
+        remember_call(rule, over_outputs, each, blocks), outputs_per_target=blocks, **more
+    )
 
 
-def _loss(rule: Rule, **more: Any) -> Loss:
+def loss_of(rule: Rule, **more: Any) -> Loss:
+    """Return the loss of a rule; ``more`` are the ``link`` and other arguments of ``Loss``."""
     return Loss(_Part(rule, "value"), _Part(rule, "gradient"), **more)
 
 
@@ -164,7 +167,7 @@ def focal(gamma: float = 2.0) -> Loss:
     gamma = real(gamma, "gamma", low=0.0)
     both = Partial(rules.binary_focal, (gamma,)), Partial(rules.categorical_focal, (gamma,))
     rule = Partial(rules.one_or_several, both)
-    loss = _loss(rule, link=_probabilities, targets=(0.0, 1.0), labels=True)
+    loss = loss_of(rule, link=_probabilities, targets=(0.0, 1.0), labels=True)
     return remember_call(loss, focal, gamma)
 
 
@@ -216,7 +219,7 @@ binary_cross_entropy = over_outputs(
     rules.binary_cross_entropy, link=sigmoid.value, targets=(0.0, 1.0)
 )
 # The softmax of one output is always 1.
-categorical_cross_entropy = _loss(
+categorical_cross_entropy = loss_of(
     rules.categorical,
     link=softmax.value,
     targets=(0.0, math.inf),
@@ -228,7 +231,7 @@ categorical_cross_entropy = _loss(
 gaussian_nll = over_outputs(rules.gaussian_nll, blocks=2, link=_mean_and_deviation)
 # One output: max(0, 1 - o) for class 1, max(0, 1 + o) for class 0. Several: Crammer and Singer
 # 2001, max(0, 1 + the largest other output - the output of the class).
-hinge = _loss(
+hinge = loss_of(
     Partial(rules.one_or_several, (rules.binary_hinge, rules.categorical_hinge)),
     link=_margin,
     targets=(0.0, 1.0),

@@ -4,6 +4,7 @@
 """
 
 import itertools
+import operator
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -104,11 +105,11 @@ def backward_through(
         layer, buffers = layers[i], None if out is None else out[i]
         shape, cache = caches[i]
         wanted = wants_input or i > first
-        options: dict[str, Any] = {"wants_input": wanted}
-        if buffers is not None and getattr(layer, "writes", False):
-            options["out"] = buffers
+        backward: Any = layer.backward
+        writes = buffers is not None and getattr(layer, "writes", False)
+        own = {"out": buffers} if writes else {}
         try:
-            back, found = layer.backward(parameters[i], cache, upstream.pop(), **options)
+            back, found = backward(parameters[i], cache, upstream.pop(), wants_input=wanted, **own)
             if wanted:
                 _check_shape(layer, "for its input", back, shape)
             gradients[i] = _checked(layer, parameters[i], found, buffers)
@@ -132,6 +133,8 @@ def _checked(
             f"{type(layer).__name__}.backward returned {len(gradients)} gradients, but one for "
             f"each of its parameters {tuple(layer.names)} is expected."
         )
+    if buffers is not None and all(map(operator.is_, gradients, buffers)):
+        return tuple(buffers)
     results = []
     for i, gradient in enumerate(gradients):
         buffer = None if buffers is None else buffers[i]

@@ -108,15 +108,19 @@ def prepare(
     if rows is not None and (wanted or options.train_metrics):
         measured = with_all_targets(ranks, theta, rows)
         evaluated[prefix] = measured, strength_of(measured, l2, l2_of_sum)
+    updates = options.epochs * (batches or math.inf)
+    backend = require_owner(theta, "theta")
+    kernels = backend.kernels(theta, updates, 6.0 * theta.size * updates * size)
     rows_at_once = options.batch_size if options.accumulate > 1 else None
-    stepper = stepper_of(network, optimizer, options.metrics or {}, theta, rows_at_once, ranks)
+    stepper = stepper_of(
+        network, optimizer, options.metrics or {}, theta, rows_at_once, ranks, kernels
+    )
     stepper.average, stepper.batches = options.average, batches
     if options.check_every is not None:
         stepper.monitor = GradientMonitor(options.check_every, network, key, l2, l2_of_sum)
     # Several batches are evaluated at the end of their epoch, a full one with its step.
     with_steps = evaluated if batches == 1 and source is None else None
     rows, key = rows or Rows(None, None), key if network.is_random else None
-    backend = require_owner(theta, "theta")
     training = Training(
         options=options,
         backend=backend,

@@ -17,6 +17,7 @@ from backprop_xp.backends import (
     require_owner,
     to_host,
 )
+from backprop_xp.networks.compiled_layers import compiled_network
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import Views, loss_and_gradient_of, views_of
 from backprop_xp.training.accumulation import accumulate
@@ -127,14 +128,17 @@ def stepper_of(
     theta: Array,
     size: int | None,
     ranks: Ranks,
+    kernels: Any = None,
 ) -> Stepper:
     """Return a training's stepper, compiled where the library compiles.
 
     ``size`` is the number of rows whose gradient is computed at a time, None for a whole batch.
     """
     backend = require_owner(theta, "theta")
+    if kernels is not None:
+        network = compiled_network(network, kernels)
     gradient = ranks.summed(accumulate(functools.partial(loss_and_gradient_of, network), size))
-    one = functools.partial(step, gradient, update_of(optimizer, theta))
+    one = functools.partial(step, gradient, update_of(optimizer, theta, kernels))
     if backend.loop(one) is None:
         in_pieces = functools.partial(joined_pieces, ranks)
         judge = functools.partial(evaluate, network, dict(metrics), in_pieces)

@@ -105,7 +105,9 @@ def _kind_of_state(optimizer: Any) -> Any:
     return optimizer.kind_of_state if is_ours else None
 
 
-def rule_of(optimizer: Optimizer, theta: Array) -> Callable[..., tuple[Array, Pytree]] | None:
+def rule_of(
+    optimizer: Optimizer, theta: Array, kernels: Any = None
+) -> Callable[..., tuple[Array, Pytree]] | None:
     """Return the rule of a built-in optimizer, or the faster one of theta's backend.
 
     It is called with ``(theta, gradient, state, learning_rate)``. None for a user's own optimizer.
@@ -113,6 +115,8 @@ def rule_of(optimizer: Optimizer, theta: Array) -> Callable[..., tuple[Array, Py
     if _kind_of_state(optimizer) is None:
         return None
     kind: Any = type(optimizer)
+    if kernels is not None and (rule := kernels.rule_of(optimizer)) is not None:
+        return rule
     return functools.partial(dispatch(kind.rule, theta), optimizer)
 
 

@@ -168,14 +168,14 @@ def piece_by_piece(forward: Forward, theta: Array, rows: Rows) -> tuple[Array, A
     return joined(values, -1), None if predictions[0] is None else joined(predictions, -2)
 
 
-def update_of(optimizer: Optimizer, theta: Array) -> Callable[..., Updated]:
+def update_of(optimizer: Optimizer, theta: Array, kernels: Any = None) -> Callable[..., Updated]:
     """Return an optimizer's unchecked ``(theta, gradient, state, rate) -> (theta, state)``."""
 
     def update(theta: Array, gradient: Array, state: Any, rate: Any) -> Updated:
         options = {} if rate is None else {"learning_rate": rate}
         return optimizer.update(theta, gradient, state, **options)
 
-    return rule_of(optimizer, theta) or update
+    return rule_of(optimizer, theta, kernels) or update
 
 
 def is_built_in(optimizer: Optimizer) -> bool:

@@ -20,11 +20,14 @@ def _blank(array: Array) -> Array:
 
 
 def _matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+    if a.ndim == b.ndim == 2 and (out is None or out.flags.c_contiguous):
+        return a.dot(b, out)  # a third of matmul's time before it comes to BLAS
     return np.matmul(a, b, out=out)
 
 
 def _gather(array: Array, indices: Array, axis: int) -> Array:
-    return array.take(indices, axis)  # a third of numpy.take's time
+    # A third of numpy.take's time; along the first axis it takes half as long as along others.
+    return array.take(indices, axis + array.ndim if axis < 0 else axis)
 
 
 def _sum_at(values: Array, indices: Array, count: int, out: Array | None = None) -> Array:
@@ -46,19 +49,19 @@ def _ones_where_positive(array: Array) -> Array:
 
 def _sum_over_batch(array: Array, out: Array | None = None, factor: Array | None = None) -> Array:
     terms = array if factor is None else array * factor
-    return np.matmul(_ones(terms.shape[-2], terms.dtype), terms, out=out)
+    return _matmul(_ones(terms.shape[-2], terms.dtype), terms, out)
 
 
 def _sum_of_rows(array: Array, *, keepdims: bool = False) -> Array:
     if not _is_short(array):
         return np.sum(array, axis=-1, keepdims=keepdims)
     ones = _ones(array.shape[-1], array.dtype)
-    return array @ (ones.mT if keepdims else ones[0])
+    return array.dot(ones.T if keepdims else ones[0])
 
 
 def _mean_of_rows(array: Array) -> Array:
     n = array.shape[-1]
-    total = array @ _ones(n, array.dtype)[0] if _is_short(array) else np.sum(array, axis=-1)
+    total = array.dot(_ones(n, array.dtype)[0]) if _is_short(array) else np.sum(array, axis=-1)
     return total / n
 
 

@@ -1,0 +1,183 @@
+"""Loops of Dense layers that Numba compiles: bias and activation, and the rule with its sum.
+
+A small product is computed in the loop too: a call of BLAS takes longer.
+
+The formulas are those of single numbers. ``one`` is 1 in the arrays' precision: a literal would
+widen float32.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backprop_xp.backends.libraries.numpy.compilers import compiled
+from backprop_xp.backends.protocol import Array
+
+# A network's product of at most so many multiplications is computed in the loop.
+_SMALL = 4096
+# Of so many numbers or fewer, the loop computes the transcendental functions too.
+_FEW = 256
+# So many rows are added before their sum is added to the others: float32 keeps its digits.
+_ROWS = 128
+
+# The codes of the activations, by their names.
+ACTIVATIONS = {"identity": 0, "relu": 1, "tanh": 2, "sigmoid": 3}
+# NumPy's functions are many times as fast on long arrays: a code's formula, before and after it.
+_BY_NUMPY = {2: (0, np.tanh, None), 3: (4, np.exp, 5)}
+
+
+@compiled
+def _value(code: int, z: Any, one: Any) -> Any:
+    if code == 0:
+        return z
+    if code == 1:
+        return one - one if z <= 0.0 else z
+    if code == 2:
+        return math.tanh(z)
+    if code == 3:
+        return one / (one + math.exp(-z))
+    return -z if code == 4 else one / (one + z)
+
+
+@compiled
+def _vjp(code: int, g: Any, a: Any, one: Any) -> Any:
+    if code == 0:
+        return g
+    if code == 1:
+        return g * (one if a > 0.0 else one - one)
+    if code == 2:
+        return g * (one - a * a)
+    return g * ((one - a) * a)
+
+
+@compiled
+def _stacked(array: Array) -> Array:
+    """Return an array with the axis of a stack."""
+    return np.expand_dims(array, 0) if array.ndim == 2 else array
+
+
+@compiled
+def _whole(code: int, x: Array, w: Array, b: Array, a: Array) -> None:
+    x, w, b, a = _stacked(x), _stacked(w), _stacked(b), _stacked(a)
+    one = w.dtype.type(1)
+    for s in range(a.shape[0]):
+        m = s % x.shape[0]
+        for i in range(a.shape[1]):
+            for j in range(a.shape[2]):
+                a[s, i, j] = b[s, 0, j]
+            for k in range(w.shape[1]):
+                for j in range(a.shape[2]):
+                    a[s, i, j] += x[m, i, k] * w[s, k, j]
+            for j in range(a.shape[2]):
+                a[s, i, j] = _value(code, a[s, i, j], one)
+
+
+@compiled
+def _whole_back(
+    code: int, g: Array, a: Array, x: Array, w: Array, dw: Array, db: Array, dx: Array
+) -> None:
+    g, a, x, w = _stacked(g), _stacked(a), _stacked(x), _stacked(w)
+    dw, db, dx = _stacked(dw), _stacked(db), _stacked(dx)
+    one = w.dtype.type(1)
+    h = np.empty(a.shape[2], a.dtype)
+    for s in range(a.shape[0]):
+        m = s % x.shape[0]
+        dw[s] = one - one
+        db[s] = one - one
+        for i in range(a.shape[1]):
+            for j in range(a.shape[2]):
+                h[j] = _vjp(code, g[s, i, j], a[s, i, j], one)
+                db[s, 0, j] += h[j]
+            for k in range(w.shape[1]):
+                for j in range(a.shape[2]):
+                    dw[s, k, j] += x[m, i, k] * h[j]
+            for k in range(dx.shape[2]):
+                total = one - one
+                for j in range(a.shape[2]):
+                    total += h[j] * w[s, k, j]
+                dx[s, i, k] = total
+
+
+@compiled
+def _biased(code: int, z: Array, b: Array) -> None:
+    one = z.dtype.type(1)
+    for s in range(z.shape[0]):
+        for i in range(z.shape[1]):
+            for j in range(z.shape[2]):
+                z[s, i, j] = _value(code, z[s, i, j] + b[s, 0, j], one)
+
+
+@compiled
+def _each(code: int, z: Array) -> None:
+    one = z.dtype.type(1)
+    for i in range(z.size):
+        z[i] = _value(code, z[i], one)
+
+
+@compiled
+def _sent_back(code: int, g: Array, a: Array, h: Array, db: Array) -> None:
+    one = a.dtype.type(1)
+    block = np.empty(a.shape[2], a.dtype)
+    for s in range(a.shape[0]):
+        db[s] = one - one
+        for start in range(0, a.shape[1], _ROWS):
+            block[:] = one - one
+            for i in range(start, min(start + _ROWS, a.shape[1])):
+                for j in range(a.shape[2]):
+                    h[s, i, j] = _vjp(code, g[s, i, j], a[s, i, j], one)
+                for j in range(a.shape[2]):
+                    block[j] += h[s, i, j]
+            for j in range(a.shape[2]):
+                db[s, 0, j] += block[j]
+
+
+class Dense(NamedTuple):
+    """``forward(x, weights, bias)`` and ``backward``, which writes the parameters' gradients."""
+
+    forward: Callable[[Array, Array, Array], Array]
+    backward: Callable[..., Array | None]
+
+
+def dense(name: str, n_in: int, n_out: int) -> Dense:
+    """Return the functions of a layer, for the parameters of one network or of a stack's."""
+    code = ACTIVATIONS[name]
+    before, function, after = _BY_NUMPY.get(code, (code, None, None))
+    # A transcendental function takes as long as some eight multiplications.
+    most_rows = min(_ROWS, _SMALL // (n_out * (n_in + 8)))
+
+    def forward(x: Array, w: Array, b: Array) -> Array:
+        rows = x.shape[-2]
+        if rows <= most_rows:
+            a = np.empty((*w.shape[:-2], rows, n_out), w.dtype)
+            if function is None or a.size <= _FEW:
+                _whole(code, x, w, b, a)
+                return a
+            _whole(before, x, w, b, a)
+        else:
+            a = x @ w
+            _biased(before, a.reshape(-1, rows, n_out), b.reshape(-1, 1, n_out))
+        if function is not None:
+            with np.errstate(over="ignore"):
+                function(a, out=a)
+        if after is not None:
+            _each(after, a.reshape(-1))
+        return a
+
+    def backward(
+        g: Array, a: Array, x: Array, w: Array, dw: Array, db: Array, wants_input: bool
+    ) -> Array | None:
+        rows = x.shape[-2]
+        if rows <= most_rows:
+            dx = np.empty((*w.shape[:-2], rows, n_in if wants_input else 0), w.dtype)
+            _whole_back(code, g, a, x, w, dw, db, dx)
+            return dx if wants_input else None
+        h, shape = np.empty(a.shape, a.dtype), (-1, rows, n_out)
+        # The bias's gradient may be a part of a stack's: no view has this shape.
+        sums = db if db.ndim == 3 else db[None]
+        _sent_back(code, g.reshape(shape), a.reshape(shape), h.reshape(shape), sums)
+        np.matmul(x.mT, h, out=dw)
+        return h @ w.mT if wants_input else None
+
+    return Dense(forward, backward)

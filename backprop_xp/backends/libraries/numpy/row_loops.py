@@ -1,0 +1,201 @@
+"""Loops over the rows of a batch that Numba compiles: losses, dropout, LayerNorm.
+
+``one`` is 1 in the arrays' precision: a literal would widen float32.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from backprop_xp.backends.libraries.numpy.compilers import compiled, summing
+from backprop_xp.backends.protocol import Array
+
+# The codes of the losses of each output alone.
+LOSSES = {"mean_squared_error": 0, "half_squared_error": 1, "binary_cross_entropy": 2}
+LOSSES["categorical_cross_entropy"] = 3
+
+
+@compiled
+def _loss(code: int, o: Any, t: Any, one: Any) -> Any:
+    """Return the loss of an output, and its derivative."""
+    r = o - t
+    if code == 0:
+        return r * r, r + r
+    if code == 1:
+        return r * r * (one / (one + one)), r
+    e = math.exp(-abs(o))
+    if o >= 0.0:
+        return (o - t * o) + math.log1p(e), ((one - t) - t * e) / (one + e)
+    return math.log1p(e) - t * o, ((one - t) * e - t) / (one + e)
+
+
+@compiled
+def _mean_over_outputs(code: int, o: Array, t: Array, share: Array, value: Array, g: Array) -> None:
+    one, width = o.dtype.type(1), o.dtype.type(o.shape[1])
+    for i in range(o.shape[0]):
+        total, part = one - one, share[i % share.size] / width
+        for j in range(o.shape[1]):
+            each, slope = _loss(code, o[i, j], t[i % t.shape[0], j], one)
+            total += each
+            g[i, j] = slope * part
+        value[i] = total / width
+
+
+@compiled
+def _shifted(o: Array, top: Array, s: Array) -> None:
+    """Write the outputs less the largest of their row, which goes into ``top``."""
+    for i in range(o.shape[0]):
+        largest = o[i, 0]
+        for j in range(o.shape[1]):
+            if not o[i, j] <= largest:  # NaN, too
+                largest = o[i, j]
+        top[i] = largest
+        for j in range(o.shape[1]):
+            s[i, j] = o[i, j] - largest
+
+
+@compiled
+def _categorical(o: Array, t: Array, share: Array, value: Array, g: Array) -> None:
+    """Finish categorical cross-entropy: g has the exponentials, value each row's largest output."""
+    one, tiny = o.dtype.type(1), o.dtype.type(1e-37)
+    for i in range(o.shape[0]):
+        k, total, r, weighted = i % t.shape[0], one - one, one - one, one - one
+        for j in range(o.shape[1]):
+            total += t[k, j]
+        for j in range(o.shape[1]):
+            g[i, j] -= t[k, j] / (total + tiny)
+            r += g[i, j]
+            weighted += t[k, j] * (o[i, j] - value[i])
+        factor = total * share[i % share.size] / (one + r)
+        for j in range(o.shape[1]):
+            g[i, j] = (g[i, j] - t[k, j] / (total + tiny) * r) * factor
+        value[i] = total * math.log1p(r) - weighted
+
+
+def loss(name: str) -> Callable[[Array, Array, Any], tuple[Array, Array]]:
+    """Return a loss's rule: its value, and its gradient times each sample's share."""
+    code = LOSSES[name]
+
+    def rule(o: Array, t: Array, share: Any) -> tuple[Array, Array]:
+        value, g, shares = np.empty(o.shape[:-1], o.dtype), np.empty(o.shape, o.dtype), share
+        if type(share) is float:
+            shares = np.array(share, o.dtype)
+        each, slopes = value, g
+        if o.ndim > 2:
+            t = np.broadcast_to(t, o.shape) if t.ndim > 2 else t
+            if shares.ndim > 2:
+                shares = np.broadcast_to(shares, (*o.shape[:-1], 1))
+            n = o.shape[-1]
+            o, t, slopes, each = (
+                o.reshape(-1, n),
+                t.reshape(-1, n),
+                g.reshape(-1, n),
+                value.reshape(-1),
+            )
+        shares = shares.reshape(-1)
+        if code == 3:
+            _shifted(o, each, slopes)
+            np.exp(slopes, out=slopes)
+            _categorical(o, t, shares, each, slopes)
+        else:
+            _mean_over_outputs(code, o, t, shares, each, slopes)
+        return value, g
+
+    return rule
+
+
+@compiled
+def _dropped(
+    x: Array, keys: Array, rows: int, bound: int, factor: float, y: Array, mask: Array
+) -> None:
+    kept = x.dtype.type(factor)
+    for i in range(x.shape[0]):
+        row = _mixed(np.uint32(i % rows) + _mixed(keys[(i // rows) % keys.size]))
+        for j in range(x.shape[1]):
+            h = _mixed(row ^ _mixed(_mixed(np.uint32(j)))) & np.uint32(0x7FFFFFFF)
+            mask[i, j] = kept if h >= bound else kept - kept
+            y[i, j] = x[i, j] * mask[i, j]
+
+
+@compiled
+def _mixed(h: Any) -> Any:
+    """Return the hash of ``networks.random_bits``."""
+    h = np.uint32(h - np.uint32(0x61C88647))
+    h = np.uint32(h ^ (h >> np.uint32(16)))
+    h = np.uint32(h * np.uint32(0x7FEB352D))
+    h = np.uint32(h ^ (h >> np.uint32(15)))
+    h = np.uint32(h * np.uint32(0x846CA68B))
+    return np.uint32(h ^ (h >> np.uint32(16)))
+
+
+def dropped(x: Array, key: Any, rate: float) -> tuple[Array, Array]:
+    """Return x times Dropout's scaled mask, and the mask; the key may be one for each network."""
+    rows, n = x.shape[-2:]
+    if getattr(key, "shape", ()):  # x may be one for all networks
+        x = np.broadcast_to(x, np.broadcast_shapes(x.shape, (*key.shape[:-2], 1, 1)))
+    keys = np.asarray(key, np.int64).reshape(-1).astype(np.uint32)
+    y, mask = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    scale = rows, int(rate * 2**31), 1.0 / (1.0 - rate)
+    _dropped(x.reshape(-1, n), keys, *scale, y.reshape(-1, n), mask.reshape(-1, n))
+    return y, mask
+
+
+@summing
+def _normalized(
+    x: Array, scale: Array, bias: Array, epsilon: float, y: Array, normed: Array, inverse: Array
+) -> None:
+    one, width = x.dtype.type(1), x.dtype.type(x.shape[2])
+    added = x.dtype.type(epsilon)
+    for s in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            mean, square = one - one, one - one
+            for j in range(x.shape[2]):
+                mean += x[s, i, j]
+            mean /= width
+            for j in range(x.shape[2]):
+                square += (x[s, i, j] - mean) * (x[s, i, j] - mean)
+            over = one / np.sqrt(square / width + added)
+            inverse[s, i, 0] = over
+            for j in range(x.shape[2]):
+                normed[s, i, j] = (x[s, i, j] - mean) * over
+                y[s, i, j] = normed[s, i, j] * scale[s, 0, j] + bias[s, 0, j]
+
+
+def normalized(
+    x: Array, scale: Array, bias: Array, epsilon: float
+) -> tuple[Array, tuple[Array, Array]]:
+    """Return what ``networks.layers.normalized`` does."""
+    y, normed, (rows, n) = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype), x.shape[-2:]
+    inverse, shape, one = np.empty((*x.shape[:-1], 1), x.dtype), (-1, rows, n), (-1, 1, n)
+    _normalized(
+        *(x.reshape(shape), scale.reshape(one), bias.reshape(one), epsilon),
+        *(y.reshape(shape), normed.reshape(shape), inverse.reshape(-1, rows, 1)),
+    )
+    return y, (normed, inverse)
+
+
+@summing
+def _normalized_back(g: Array, scale: Array, normed: Array, inverse: Array, dx: Array) -> None:
+    zero, width = g.dtype.type(0), g.dtype.type(g.shape[2])
+    for s in range(g.shape[0]):
+        for i in range(g.shape[1]):
+            along, mean = zero, zero
+            for j in range(g.shape[2]):
+                h = g[s, i, j] * scale[s, 0, j]
+                along += h * normed[s, i, j]
+                mean += h
+            along, mean = along / width, mean / width
+            for j in range(g.shape[2]):
+                h = g[s, i, j] * scale[s, 0, j]
+                dx[s, i, j] = inverse[s, i, 0] * (h - mean - normed[s, i, j] * along)
+
+
+def normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> Array:
+    """Return what ``networks.layers.normalized_back`` does."""
+    dx, (rows, n) = np.empty(g.shape, g.dtype), g.shape[-2:]
+    arrays = (array.reshape(-1, rows, n) for array in (normed, dx))
+    shaped = g.reshape(-1, rows, n), scale.reshape(-1, 1, n), next(arrays)
+    _normalized_back(*shaped, inverse.reshape(-1, rows, 1), next(arrays))
+    return dx

@@ -1,0 +1,112 @@
+"""Loops of the optimizers that Numba compiles: theta, gradient and state in one pass."""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from backprop_xp.backends.libraries.numpy.compilers import compiled
+from backprop_xp.backends.libraries.numpy.updates import in_pieces
+from backprop_xp.backends.protocol import Array
+
+Rule: TypeAlias = Callable[[Array, Array, Any, Any], tuple[Array, Any]]
+
+
+@compiled
+def _by_moments(
+    theta: Array, gradient: Array, mean: Array, square: Array, numbers: tuple[float, ...]
+) -> None:
+    """Update theta and both running means, as Adam and Nadam do."""
+    n = theta.dtype.type
+    b1, c1, b2, c2 = n(numbers[0]), n(1.0 - numbers[0]), n(numbers[1]), n(1.0 - numbers[1])
+    epsilon, now, ahead, kept = n(numbers[2]), n(numbers[3]), n(numbers[4]), n(numbers[5])
+    for i in range(theta.size):
+        # Written last: between writes, a read at the same place of a page would wait.
+        g, value = gradient[i], theta[i] * kept
+        s, m = square[i] * b2 + g * g * c2, mean[i] * b1 + g * c1
+        theta[i] = value - (g * now + m * ahead) / (math.sqrt(s) + epsilon)
+        square[i], mean[i] = s, m
+
+
+@compiled
+def _by_one(
+    code: int, theta: Array, gradient: Array, memory: Array, numbers: tuple[float, ...]
+) -> None:
+    """Update theta and the state's one vector."""
+    n = theta.dtype.type
+    a, b, c = n(numbers[0]), n(numbers[1]), n(numbers[2])
+    d, e, rate = n(numbers[3]), n(numbers[4]), n(numbers[5])
+    for i in range(theta.size):
+        g, m, value = gradient[i], memory[i], theta[i]
+        if code == 0:  # RMSProp, Adagrad
+            m = m * a + g * g * b
+            value -= g / (math.sqrt(m) + c) * rate
+        elif code == 1:  # SGD
+            m = m * a + g * b
+            value -= (g * c + m * d) * rate
+        else:  # Lion
+            value = value * e - np.sign(m * a + g * b) * rate
+            m = m * c + g * d
+        theta[i], memory[i] = value, m
+
+
+def _adam(self: Any, step: int, rate: float) -> tuple[float, ...]:
+    root = (1.0 - self.beta2**step) ** 0.5
+    epsilon = self.epsilon * (root if self.corrected_epsilon else 1.0)
+    ahead = rate * (root / (1.0 - self.beta1**step))
+    kept = 1.0 - rate * getattr(self, "weight_decay", 0.0)
+    return self.beta1, self.beta2, epsilon, 0.0, ahead, kept
+
+
+def _nadam(self: Any, step: int, rate: float) -> tuple[float, ...]:
+    now, ahead, epsilon = self.factors(None, step)
+    return self.beta1, self.beta2, epsilon, now * rate, ahead * rate, 1.0
+
+
+def _sgd(self: Any, step: int, rate: float) -> tuple[float, ...]:
+    inside, outside = (rate, 1.0) if self.rate_inside else (1.0, rate)
+    own = (inside, self.momentum) if self.nesterov else (0.0, 1.0)
+    return self.momentum, inside, *own, 0.0, outside
+
+
+def _lion(self: Any, step: int, rate: float) -> tuple[float, ...]:
+    b1, b2 = self.beta1, self.beta2
+    return b1, 1.0 - b1, b2, 1.0 - b2, 1.0 - rate * self.weight_decay, rate
+
+
+# For each optimizer the code of its loop, and the numbers of an update.
+_UPDATES: dict[str, tuple[int | None, Callable[[Any, int, float], tuple[float, ...]]]] = {
+    "Adam": (None, _adam),
+    "AdamW": (None, _adam),
+    "Nadam": (None, _nadam),
+    "RMSProp": (0, lambda o, step, rate: (o.decay, 1.0 - o.decay, o.epsilon, 0.0, 0.0, rate)),
+    "Adagrad": (0, lambda o, step, rate: (1.0, 1.0, o.epsilon, 0.0, 0.0, rate)),
+    "SGD": (1, _sgd),
+    "Lion": (2, _lion),
+}
+
+
+def rule_of(optimizer: Any) -> Rule | None:
+    """Return a built-in optimizer's rule in one pass; None with an array as an option."""
+    arrays = [value for value in vars(optimizer).values() if hasattr(value, "shape")]
+    if arrays or getattr(optimizer, "amsgrad", False):
+        return None
+    code, numbers_of = _UPDATES[type(optimizer).__name__]
+
+    def update(theta: Array, gradient: Array, state: Any, rate: Any) -> tuple[Array, Any]:
+        step, *memory = state
+        if type(rate) is not float or memory[0] is None:
+            return in_pieces(optimizer, theta, gradient, state, rate)
+        step += 1
+        vectors = theta, gradient, *memory
+        if theta.ndim > 1:
+            vectors = [array.reshape(-1) for array in vectors]
+        numbers = numbers_of(optimizer, step, rate)
+        if code is None:
+            _by_moments(*vectors, numbers)
+        else:
+            _by_one(code, *vectors, numbers)
+        return theta, type(state)(step, *memory)
+
+    return update

@@ -1,0 +1,99 @@
+"""A network whose loops between the matrix products are compiled, for a long training.
+
+Its layers have the parameters, the results and the errors of those that they replace, to rounding.
+``kernels`` are a backend's loops.
+"""
+
+import copy
+import functools
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from backprop_xp.backends import Array
+from backprop_xp.networks import layers
+from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.columns import Columns
+from backprop_xp.networks.losses import LOSSES, Loss, loss_of
+from backprop_xp.networks.network import Network
+from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Layer, Parameters
+from backprop_xp.networks.random_bits import Key, RowKey
+
+T = TypeVar("T")
+
+
+def compiled_network(network: Network, kernels: Any) -> Network:
+    """Return a network with the same theta, computed by the kernels where they have its parts."""
+    loss = _compiled_loss(network.loss_function, kernels)
+    own = tuple(_compiled(layer, kernels) for layer in network.layers)
+    return _changed(network, layers=own, loss_function=loss)
+
+
+def _changed(value: T, /, **changes: Any) -> T:
+    made = copy.copy(value)
+    vars(made).update(changes)
+    return made
+
+
+def _compiled(layer: Layer, kernels: Any) -> Layer:
+    if type(layer) in (layers.Residual, Columns):
+        return _changed(layer, layers=tuple(_compiled(one, kernels) for one in layer.layers))
+    if type(layer) is layers.Dense:
+        name = _name(kernels.ACTIVATIONS, ACTIVATIONS, layer.activation)
+        if name is not None:
+            return _as(Dense, layer, loops=kernels.dense(name, layer.n_in, layer.n_out))
+    if type(layer) is layers.Dropout:
+        return _changed(layer, dropped=functools.partial(_dropped, kernels))
+    if type(layer) is layers.LayerNorm:
+        return _changed(layer, rules=(kernels.normalized, kernels.normalized_back))
+    return layer
+
+
+def _dropped(kernels: Any, x: Array, rng: Key, rate: float) -> tuple[Array, Array]:
+    return (layers.dropped if isinstance(rng, RowKey) else kernels.dropped)(x, rng, rate)
+
+
+def _as(kind: type[T], layer: Any, **more: Any) -> T:
+    made = object.__new__(kind)
+    vars(made).update(vars(layer), **more)
+    return made
+
+
+def _name(names: Iterable[str], table: dict[str, Any], value: Any) -> str | None:
+    """Return the name of a table's entry that the kernels have; None for another object."""
+    return next((name for name in names if table[name] is value), None)
+
+
+def _compiled_loss(loss: Loss, kernels: Any) -> Loss:
+    name = _name(kernels.LOSSES, LOSSES, loss)
+    if name is None:
+        return loss
+    made = loss_of(kernels.loss(name))
+    return _changed(loss, value=made.value, gradient=made.gradient)
+
+
+class Dense(layers.Dense):
+    """``layers.Dense`` by the kernels."""
+
+    loops: Any
+
+    def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
+        weights, bias = parameters
+        if len(weights.shape) > 3:
+            return super().forward(parameters, x, rng)
+        a = self.loops.forward(x, weights, bias)
+        return a, (x, None, a)
+
+    def backward(
+        self,
+        parameters: Parameters,
+        cache: Cache,
+        g: Array,
+        *,
+        wants_input: bool = True,
+        out: Buffers = (None, None),
+    ) -> Gradients:
+        weights, _ = parameters
+        if len(weights.shape) > 3 or out[0] is None:
+            return super().backward(parameters, cache, g, wants_input=wants_input, out=out)
+        x, _, a = cache
+        return self.loops.backward(g, a, x, weights, *out, wants_input), tuple(out)
