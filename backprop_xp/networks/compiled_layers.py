@@ -77,8 +77,9 @@ class Dense(layers.Dense):
     loops: Any
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
+        """Return ``activation(x @ weights + bias)``."""
         weights, bias = parameters
-        if len(weights.shape) > 3:
+        if len(weights.shape) > 3:  # a stack of two axes
             return super().forward(parameters, x, rng)
         a = self.loops.forward(x, weights, bias)
         return a, (x, None, a)
@@ -92,6 +93,7 @@ class Dense(layers.Dense):
         wants_input: bool = True,
         out: Buffers = (None, None),
     ) -> Gradients:
+        """Return what ``layers.Dense.backward`` does."""
         weights, _ = parameters
         if len(weights.shape) > 3 or out[0] is None:
             return super().backward(parameters, cache, g, wants_input=wants_input, out=out)
