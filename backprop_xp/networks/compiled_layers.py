@@ -35,7 +35,7 @@ def _changed(value: T, /, **changes: Any) -> T:
 
 
 def _compiled(layer: Layer, kernels: Any) -> Layer:
-    if type(layer) in (layers.Residual, Columns):
+    if isinstance(layer, layers.Residual | Columns):
         return _changed(layer, layers=tuple(_compiled(one, kernels) for one in layer.layers))
     if type(layer) is layers.Dense:
         name = _name(kernels.ACTIVATIONS, ACTIVATIONS, layer.activation)

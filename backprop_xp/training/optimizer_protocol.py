@@ -115,9 +115,8 @@ def rule_of(
     if _kind_of_state(optimizer) is None:
         return None
     kind: Any = type(optimizer)
-    if kernels is not None and (rule := kernels.rule_of(optimizer)) is not None:
-        return rule
-    return functools.partial(dispatch(kind.rule, theta), optimizer)
+    rule: Any = None if kernels is None else kernels.rule_of(optimizer)
+    return rule or functools.partial(dispatch(kind.rule, theta), optimizer)
 
 
 def optimizer_on_device(optimizer: Optimizer, theta: Array) -> Optimizer:

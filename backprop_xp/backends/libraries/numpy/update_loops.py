@@ -99,7 +99,7 @@ def rule_of(optimizer: Any) -> Rule | None:
         if type(rate) is not float or memory[0] is None:
             return in_pieces(optimizer, theta, gradient, state, rate)
         step += 1
-        vectors = theta, gradient, *memory
+        vectors = [theta, gradient, *memory]
         if theta.ndim > 1:
             vectors = [array.reshape(-1) for array in vectors]
         numbers = numbers_of(optimizer, step, rate)
