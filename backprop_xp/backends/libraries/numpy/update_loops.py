@@ -89,17 +89,19 @@ _UPDATES: dict[str, tuple[int | None, Callable[[Any, int, float], tuple[float, .
 
 def rule_of(optimizer: Any) -> Rule | None:
     """Return a built-in optimizer's rule in one pass; None with an array as an option."""
-    arrays = [value for value in vars(optimizer).values() if hasattr(value, "shape")]
-    if arrays or getattr(optimizer, "amsgrad", False):
+    kind, options = type(optimizer), vars(optimizer)
+    is_ours = kind.__module__ == "backprop_xp.training.optimizers"
+    has_arrays = any(hasattr(value, "shape") for value in options.values())
+    if not is_ours or has_arrays or options.get("amsgrad"):
         return None
-    code, numbers_of = _UPDATES[type(optimizer).__name__]
+    code, numbers_of = _UPDATES[kind.__name__]
 
     def update(theta: Array, gradient: Array, state: Any, rate: Any) -> tuple[Array, Any]:
         step, *memory = state
         if type(rate) is not float or memory[0] is None:
             return in_pieces(optimizer, theta, gradient, state, rate)
         step += 1
-        vectors = [theta, gradient, *memory]
+        vectors: Any = [theta, gradient, *memory]
         if theta.ndim > 1:
             vectors = [array.reshape(-1) for array in vectors]
         numbers = numbers_of(optimizer, step, rate)
