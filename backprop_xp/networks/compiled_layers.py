@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from backprop_xp.backends import Array
 from backprop_xp.networks import layers
-from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.activations import ACTIVATIONS, Activation
 from backprop_xp.networks.columns import Columns
 from backprop_xp.networks.losses import LOSSES, Loss, loss_of
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Layer, Parameters
+from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Parameters
 from backprop_xp.networks.random_bits import Key, RowKey
 
 T = TypeVar("T")
@@ -34,17 +34,22 @@ def _changed(value: T, /, **changes: Any) -> T:
     return made
 
 
-def _compiled(layer: Layer, kernels: Any) -> Layer:
-    if isinstance(layer, layers.Residual | Columns):
+def _compiled(layer: Any, kernels: Any) -> Any:
+    """Return a layer by the kernels; a user's own class, also one that inherits, stays as it is."""
+    kind = type(layer)
+    if kind in (layers.Residual, Columns):
         return _changed(layer, layers=tuple(_compiled(one, kernels) for one in layer.layers))
-    if type(layer) is layers.Dense:
-        name = _name(kernels.ACTIVATIONS, ACTIVATIONS, layer.activation)
-        if name is not None:
-            return _as(Dense, layer, loops=kernels.dense(name, layer.n_in, layer.n_out))
-    if type(layer) is layers.Dropout:
+    if kind is layers.Dropout:
         return _changed(layer, dropped=functools.partial(_dropped, kernels))
-    if type(layer) is layers.LayerNorm:
+    if kind is layers.LayerNorm:
         return _changed(layer, rules=(kernels.normalized, kernels.normalized_back))
+    if kind in (layers.Dense, layers.Activate):
+        name = _name(kernels.ACTIVATIONS, ACTIVATIONS, layer.activation)
+        if name is not None and kind is layers.Dense:
+            return _as(Dense, layer, loops=kernels.dense(name, layer.n_in, layer.n_out))
+        if name is not None:
+            value, vjp = kernels.activation(name)
+            return _changed(layer, activation=Activation(value, vjp, from_output=True))
     return layer
 
 

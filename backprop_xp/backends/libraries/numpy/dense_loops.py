@@ -110,10 +110,17 @@ def _biased(code: int, z: Array, b: Array) -> None:
 
 
 @compiled
-def _each(code: int, z: Array) -> None:
+def _each(code: int, z: Array, out: Array) -> None:
     one = z.dtype.type(1)
     for i in range(z.size):
-        z[i] = _value(code, z[i], one)
+        out[i] = _value(code, z[i], one)
+
+
+@compiled
+def _each_back(code: int, g: Array, a: Array, h: Array) -> None:
+    one = a.dtype.type(1)
+    for i in range(a.size):
+        h[i] = _vjp(code, g[i], a[i], one)
 
 
 @compiled
@@ -133,6 +140,35 @@ def _sent_back(code: int, g: Array, a: Array, h: Array, db: Array) -> None:
                 db[s, 0, j] += block[j]
 
 
+def _finish(code: int, a: Array) -> None:
+    """Apply what follows on the loop, in place, if the loop did not do all."""
+    _, function, after = _BY_NUMPY.get(code, (code, None, None))
+    if function is not None:
+        with np.errstate(over="ignore"):
+            function(a, out=a)
+    if after is not None:
+        flat = a.ravel("K")
+        _each(after, flat, flat)
+
+
+def activation(name: str) -> tuple[Callable[[Array], Array], Callable[..., Array]]:
+    """Return an activation's ``value(z)`` and ``vjp(g, z, a)``."""
+    code = ACTIVATIONS[name]
+
+    def value(z: Array) -> Array:
+        a = np.empty(z.shape, z.dtype)
+        _each(_BY_NUMPY.get(code, (code,))[0], z.reshape(-1), a.reshape(-1))
+        _finish(code, a)
+        return a
+
+    def vjp(g: Array, z: Array | None, a: Array) -> Array:
+        h = np.empty(a.shape, a.dtype)
+        _each_back(code, g.reshape(-1), a.reshape(-1), h.reshape(-1))
+        return h
+
+    return value, vjp
+
+
 class Dense(NamedTuple):
     """``forward(x, weights, bias)`` and ``backward``, which writes the parameters' gradients."""
 
@@ -143,7 +179,7 @@ class Dense(NamedTuple):
 def dense(name: str, n_in: int, n_out: int) -> Dense:
     """Return the functions of a layer, for the parameters of one network or of a stack's."""
     code = ACTIVATIONS[name]
-    before, function, after = _BY_NUMPY.get(code, (code, None, None))
+    before, function, _ = _BY_NUMPY.get(code, (code, None, None))
     # A transcendental function takes as long as some eight multiplications.
     most_rows = min(_ROWS, _SMALL // (n_out * (n_in + 8)))
 
@@ -158,11 +194,7 @@ def dense(name: str, n_in: int, n_out: int) -> Dense:
         else:
             a = x @ w
             _biased(before, a.reshape(-1, rows, n_out), b.reshape(-1, 1, n_out))
-        if function is not None:
-            with np.errstate(over="ignore"):
-                function(a, out=a)
-        if after is not None:
-            _each(after, a.reshape(-1))
+        _finish(code, a)
         return a
 
     def backward(

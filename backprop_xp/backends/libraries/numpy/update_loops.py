@@ -98,17 +98,23 @@ def rule_of(optimizer: Any) -> Rule | None:
 
     def update(theta: Array, gradient: Array, state: Any, rate: Any) -> tuple[Array, Any]:
         step, *memory = state
-        if type(rate) is not float or memory[0] is None:
-            return in_pieces(optimizer, theta, gradient, state, rate)
-        step += 1
         vectors: Any = [theta, gradient, *memory]
-        if theta.ndim > 1:
-            vectors = [array.reshape(-1) for array in vectors]
-        numbers = numbers_of(optimizer, step, rate)
+        is_flat = theta.ndim == 1
+        if type(rate) is not float or memory[0] is None or not (is_flat or _are_whole(vectors)):
+            return in_pieces(optimizer, theta, gradient, state, rate)
+        if not is_flat:
+            vectors = [vector.reshape(-1) for vector in vectors]
+        step += 1
+        arguments: Any = (*vectors, numbers_of(optimizer, step, rate))
         if code is None:
-            _by_moments(*vectors, numbers)
+            _by_moments(*arguments)
         else:
-            _by_one(code, *vectors, numbers)
+            _by_one(code, *arguments)
         return theta, type(state)(step, *memory)
 
     return update
+
+
+def _are_whole(vectors: list[Array]) -> bool:
+    """Whether a view of each has one axis."""
+    return all(vector.flags.c_contiguous for vector in vectors)
