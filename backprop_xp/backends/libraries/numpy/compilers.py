@@ -8,19 +8,25 @@ from backprop_xp.backends.protocol import Function
 
 F = TypeVar("F", bound=Function)
 
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
-
 
 def compiled(function: F) -> F:
     """Compile a function; a product and a sum may be rounded once.
 
     NumPy's rules for NaN, infinity and the order of operations hold.
     """
-    made: F = numba.njit(**_OPTIONS, fastmath={"contract"})(function)
-    return made
+    return _made(function, {"contract"})
 
 
 def summing(function: F) -> F:
     """Compile a function that may also take its sums in another order, as NumPy does."""
-    made: F = numba.njit(**_OPTIONS, fastmath={"contract", "reassoc"})(function)
+    return _made(function, {"contract", "reassoc"})
+
+
+def _made(function: F, fastmath: set[str]) -> F:
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+    made: F
+    try:
+        made = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder can be written: the code is compiled in each process
+        made = numba.njit(**options)(function)
     return made

@@ -16,7 +16,7 @@ from backprop_xp.backends.libraries.numpy.compilers import compiled
 from backprop_xp.backends.protocol import Array
 
 # A network's product of at most so many multiplications is computed in the loop.
-_SMALL = 4096
+_SMALL = 2048
 # Of so many numbers or fewer, the loop computes the transcendental functions too.
 _FEW = 256
 # So many rows are added before their sum is added to the others: float32 keeps its digits.
@@ -66,12 +66,10 @@ def _whole(code: int, x: Array, w: Array, b: Array, a: Array) -> None:
         m = s % x.shape[0]
         for i in range(a.shape[1]):
             for j in range(a.shape[2]):
-                a[s, i, j] = b[s, 0, j]
-            for k in range(w.shape[1]):
-                for j in range(a.shape[2]):
-                    a[s, i, j] += x[m, i, k] * w[s, k, j]
-            for j in range(a.shape[2]):
-                a[s, i, j] = _value(code, a[s, i, j], one)
+                z = b[s, 0, j]
+                for k in range(w.shape[1]):
+                    z += x[m, i, k] * w[s, k, j]
+                a[s, i, j] = _value(code, z, one)
 
 
 @compiled
@@ -80,23 +78,25 @@ def _whole_back(
 ) -> None:
     g, a, x, w = _stacked(g), _stacked(a), _stacked(x), _stacked(w)
     dw, db, dx = _stacked(dw), _stacked(db), _stacked(dx)
-    one = w.dtype.type(1)
-    h = np.empty(a.shape[2], a.dtype)
+    one, h = w.dtype.type(1), np.empty(a.shape[1:], a.dtype)
     for s in range(a.shape[0]):
         m = s % x.shape[0]
-        dw[s] = one - one
-        db[s] = one - one
-        for i in range(a.shape[1]):
-            for j in range(a.shape[2]):
-                h[j] = _vjp(code, g[s, i, j], a[s, i, j], one)
-                db[s, 0, j] += h[j]
+        for j in range(a.shape[2]):
+            total = one - one
+            for i in range(a.shape[1]):
+                h[i, j] = _vjp(code, g[s, i, j], a[s, i, j], one)
+                total += h[i, j]
+            db[s, 0, j] = total
             for k in range(w.shape[1]):
-                for j in range(a.shape[2]):
-                    dw[s, k, j] += x[m, i, k] * h[j]
+                total = one - one
+                for i in range(a.shape[1]):
+                    total += x[m, i, k] * h[i, j]
+                dw[s, k, j] = total
+        for i in range(dx.shape[1]):
             for k in range(dx.shape[2]):
                 total = one - one
                 for j in range(a.shape[2]):
-                    total += h[j] * w[s, k, j]
+                    total += h[i, j] * w[s, k, j]
                 dx[s, i, k] = total
 
 
