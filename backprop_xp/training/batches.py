@@ -26,7 +26,7 @@ def index_tables(
     parts = [order[..., :whole].reshape(*order.shape[:-1], -1, size)]
     if whole < count:
         parts.append(order[..., None, whole:])
-    tables = [xp.moveaxis(part, -2, 0) for part in parts]
+    tables = [xp.moveaxis(part, -2, 0) if part.ndim > 2 else part for part in parts]
     return [backend.from_host(table, device=device_of(rows.y)) for table in tables]
 
 
@@ -78,7 +78,9 @@ def count_of(rows: Rows) -> Array:
 def _mean(losses: Array, share: Array) -> Array:
     """Return the mean of losses ``(batches, *stack)`` by shares ``(..., batches)``."""
     xp = array_namespace(losses)
-    mean: Array = xp.sum(xp.moveaxis(losses, 0, -1) * share, axis=-1) / xp.sum(share, axis=-1)
+    if len(losses.shape) > 1:
+        losses = xp.moveaxis(losses, 0, -1)
+    mean: Array = xp.sum(losses * share, axis=-1) / xp.sum(share, axis=-1)
     return mean[None, ...]
 
 

@@ -110,7 +110,7 @@ def prepare(
         evaluated[prefix] = measured, strength_of(measured, l2, l2_of_sum)
     updates = options.epochs * (batches or math.inf)
     backend = require_owner(theta, "theta")
-    kernels = backend.kernels(theta, updates, 6.0 * theta.size * updates * size)
+    kernels = backend.kernels(theta, updates, 6.0 * math.prod(theta.shape) * updates * size)
     rows_at_once = options.batch_size if options.accumulate > 1 else None
     stepper = stepper_of(
         network, optimizer, options.metrics or {}, theta, rows_at_once, ranks, kernels
