@@ -187,7 +187,8 @@ def dense(name: str, n_in: int, n_out: int) -> Dense:
         rows = x.shape[-2]
         if rows <= most_rows:
             a = np.empty((*w.shape[:-2], rows, n_out), w.dtype)
-            if function is None or a.size <= _FEW:
+            # A network's bits must not depend on the number of others in its stack.
+            if function is None or (w.ndim == 2 and a.size <= _FEW):
                 _whole(code, x, w, b, a)
                 return a
             _whole(before, x, w, b, a)
