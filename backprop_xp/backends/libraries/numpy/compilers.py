@@ -10,19 +10,19 @@ F = TypeVar("F", bound=Function)
 
 
 def compiled(function: F) -> F:
-    """Compile a function; a product and a sum may be rounded once.
+    """Compile a function by the rules of NumPy: each operation is rounded, in the order written.
 
-    NumPy's rules for NaN, infinity and the order of operations hold.
+    The results are then the same for each layout of the arrays, and with or without vectors.
     """
-    return _made(function, {"contract"})
+    return _made(function, False)
 
 
 def summing(function: F) -> F:
-    """Compile a function that may also take its sums in another order, as NumPy does."""
-    return _made(function, {"contract", "reassoc"})
+    """Compile a function that may take its sums in another order, as NumPy does."""
+    return _made(function, {"reassoc"})
 
 
-def _made(function: F, fastmath: set[str]) -> F:
+def _made(function: F, fastmath: set[str] | bool) -> F:
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
     made: F
     try:

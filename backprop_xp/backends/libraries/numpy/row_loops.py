@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,7 @@ def dropped(x: Array, key: Any, rate: float) -> tuple[Array, Array]:
 
 @summing
 def _normalized(
-    x: Array, scale: Array, bias: Array, epsilon: float, y: Array, normed: Array, inverse: Array
+    epsilon: float, x: Array, scale: Array, bias: Array, y: Array, normed: Array, inverse: Array
 ) -> None:
     one, width = x.dtype.type(1), x.dtype.type(x.shape[2])
     added = x.dtype.type(epsilon)
@@ -167,13 +167,18 @@ def normalized(
     x: Array, scale: Array, bias: Array, epsilon: float
 ) -> tuple[Array, tuple[Array, Array]]:
     """Return what ``networks.layers.normalized`` does."""
-    y, normed, (rows, n) = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype), x.shape[-2:]
-    inverse, shape, one = np.empty((*x.shape[:-1], 1), x.dtype), (-1, rows, n), (-1, 1, n)
-    _normalized(
-        *(x.reshape(shape), scale.reshape(one), bias.reshape(one), epsilon),
-        *(y.reshape(shape), normed.reshape(shape), inverse.reshape(-1, rows, 1)),
-    )
+    x = np.broadcast_to(x, (*scale.shape[:-2], *x.shape[-2:]))  # one x for a stack
+    y, normed = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    inverse = np.empty((*x.shape[:-1], 1), x.dtype)
+    arrays: Any = _in_c_order(x, scale, bias, y, normed, inverse)
+    _normalized(epsilon, *arrays)
     return y, (normed, inverse)
+
+
+def _in_c_order(*arrays: Array) -> Iterator[Array]:
+    """Yield arrays of three axes in C order: in another, a sum could take another order, too."""
+    for array in arrays:
+        yield np.ascontiguousarray(array).reshape(-1, *array.shape[-2:])
 
 
 @summing
@@ -194,8 +199,7 @@ def _normalized_back(g: Array, scale: Array, normed: Array, inverse: Array, dx: 
 
 def normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> Array:
     """Return what ``networks.layers.normalized_back`` does."""
-    dx, (rows, n) = np.empty(g.shape, g.dtype), g.shape[-2:]
-    arrays = (array.reshape(-1, rows, n) for array in (normed, dx))
-    shaped = g.reshape(-1, rows, n), scale.reshape(-1, 1, n), next(arrays)
-    _normalized_back(*shaped, inverse.reshape(-1, rows, 1), next(arrays))
+    dx = np.empty(g.shape, g.dtype)
+    arrays: Any = _in_c_order(g, scale, normed, inverse, dx)
+    _normalized_back(*arrays)
     return dx
