@@ -101,7 +101,7 @@ class Dense:
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return ``activation(x @ weights + bias)``."""
         weights, bias = parameters
-        z, a = activated(matmul(x, weights), self.activation, bias)
+        z, a = activated(x @ weights, self.activation, bias)
         return a, (x, z, a)
 
     def backward(
@@ -118,7 +118,7 @@ class Dense:
         x, z, a = cache
         g = sent_back(g, self.activation, z, a)
         gradients = matmul(x.mT, g, out[0]), sum_over_batch(g, out[1])
-        return (matmul(g, weights.mT) if wants_input else None), gradients
+        return (g @ weights.mT if wants_input else None), gradients
 
 
 @dataclass(frozen=True, init=False)
