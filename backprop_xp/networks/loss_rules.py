@@ -36,7 +36,8 @@ def mean_over_outputs(
     ``each`` takes as many blocks of the outputs, and yields a derivative by each of them.
     """
     n = o.shape[-1] // blocks
-    parts = iter(each(*columns_of(o, [n] * blocks), t))
+    outputs = (o,) if blocks == 1 else columns_of(o, [n] * blocks)
+    parts = iter(each(*outputs, t))
     value = next(parts)
     # One output, the most common case, needs no sum.
     yield value[..., 0] if n == 1 else mean_of_rows(value)
