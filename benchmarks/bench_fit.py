@@ -29,10 +29,21 @@ def tutorial_training() -> None:
         tutorial.step(thetas, X, Y, 0.1)
 
 
-@pytest.mark.parametrize(("stack", "aim"), [((), 1.0), ((256,), 3.0)])
-def test_training(compare: Callable[..., object], stack: tuple[int, ...], aim: float) -> None:
+@pytest.mark.parametrize("compiles", ["0", "1"])
+@pytest.mark.parametrize(("stack", "aims"), [((), (1.0, None)), ((256,), (3.0, 1.5))])
+def test_training(
+    compare: Callable[..., object],
+    monkeypatch: pytest.MonkeyPatch,
+    stack: tuple[int, ...],
+    aims: tuple[float | None, ...],
+    compiles: str,
+) -> None:
+    if compiles == "1":
+        pytest.importorskip("numba")
+    monkeypatch.setenv("BACKPROP_XP_COMPILE", compiles)
     who = f"a stack of {stack[0]}" if stack else "one network"
-    what = f"XOR: {STEPS:,} steps of {who}, float64"
+    what = f"XOR: {STEPS:,} steps of {who}, float64" + ", with Numba" * int(compiles)
+    aim = aims[int(compiles)]
     compare(ours(stack), tutorial_training, "tutorial's steps", what=what, aim=aim)
 
 
