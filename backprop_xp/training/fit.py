@@ -188,6 +188,7 @@ def fit(
             error.state = start if record is None else whole  # type: ignore[attr-defined]
             raise
     best = returned(state, checked)
+    del training  # with its buffers, before copies are made
     # Copied: a training that resumes from the result must not write over its state.
     final_theta, optimizer_state = copied((best.theta, best.optimizer_state))
     return FitResult(final_theta, history, optimizer_state, state.epoch, state)

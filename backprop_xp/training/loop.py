@@ -236,13 +236,14 @@ def _one_by_one(
     found: list[dict[str, Array]] = []
     checks: list[tuple[str, float]] = []
     whole, kept, may_fail = 0, carry, stepper.may_fail_midway
+    take_one = stepper.one if stepper.many is None else functools.partial(_queued_step, stepper)
     for own in inputs:
         if may_fail and (own.indices is None or not losses):
             whole, kept, carry = len(losses), carry, copied(carry)
         try:
             if stepper.monitor is not None:
                 checks += stepper.monitor.check(carry[0], shared.rows, own.indices, own.number)
-            carry, loss = _step(stepper, carry, own, shared)
+            carry, loss = take_one(carry, own, shared)
             losses.append(loss)
             if shared.evaluated:
                 found.append(stepper.evaluate(judged(carry), shared.evaluated))
@@ -259,13 +260,13 @@ def _one_by_one(
     return Taken(carry, stack(losses), joined, checks)
 
 
-def _step(stepper: Stepper, carry: Carry, own: StepInput, shared: Shared) -> tuple[Carry, Array]:
-    """Take one step; a compiled one counts in the queue."""
+def _queued_step(
+    stepper: Stepper, carry: Carry, own: StepInput, shared: Shared
+) -> tuple[Carry, Array]:
+    """Take one compiled step, which counts in the queue."""
     (theta, state, average), loss = stepper.one(carry, own, shared)
-    if stepper.many is not None:
-        state = _with_int_step(carry[1], state, 1)
-        stepper.queue.add(1, loss)
-    return (theta, state, average), loss
+    stepper.queue.add(1, loss)
+    return (theta, _with_int_step(carry[1], state, 1), average), loss
 
 
 def _with_int_step(before: Any, state: Any, steps: int) -> Any:

@@ -26,11 +26,17 @@ def _unpack(layout: Any, theta: Array) -> list[tuple[Array, ...]]:
     ]
 
 
+def _rows_at(array: Array, indices: Array) -> Array:
+    """Replace ``networks.inputs.rows_at``; NumPy takes rows by axis 0 in half the time."""
+    return array.take(indices, array.ndim - 2) if indices.ndim == 1 else NotImplemented
+
+
 class NumPyBackend(Backend):
     """NumPy 2's own namespace keeps the standard and needs no wrapper."""
 
     name: ClassVar[str] = "numpy"
     replacements: ClassVar[dict[str, Function]] = {
+        "backprop_xp.networks.inputs.rows_at": _rows_at,
         "backprop_xp.networks.layout.unpack": _unpack,
         **REDUCTIONS,
         **RULES,

@@ -26,8 +26,7 @@ def _matmul(a: Array, b: Array, out: Array | None = None) -> Array:
 
 
 def _gather(array: Array, indices: Array, axis: int) -> Array:
-    # A third of numpy.take's time; along the first axis it takes half as long as along others.
-    return array.take(indices, axis + array.ndim if axis < 0 else axis)
+    return array.take(indices, axis)  # a third of numpy.take's time
 
 
 def _sum_at(values: Array, indices: Array, count: int, out: Array | None = None) -> Array:
