@@ -108,7 +108,7 @@ def prepare(
     if rows is not None and (wanted or options.train_metrics):
         measured = with_all_targets(ranks, theta, rows)
         evaluated[prefix] = measured, strength_of(measured, l2, l2_of_sum)
-    updates = options.epochs * (batches or math.inf)
+    updates = options.epochs * (batches or 0)  # 0 if the length of an epoch is not known
     backend = require_owner(theta, "theta")
     kernels = backend.kernels(theta, updates, 6.0 * math.prod(theta.shape) * updates * size)
     rows_at_once = options.batch_size if options.accumulate > 1 else None
@@ -117,7 +117,7 @@ def prepare(
     )
     stepper.average, stepper.batches = options.average, batches
     if options.check_every is not None:
-        stepper.monitor = GradientMonitor(options.check_every, network, key, l2, l2_of_sum)
+        stepper.monitor = GradientMonitor(options.check_every, stepper.network, key, l2, l2_of_sum)
     # Several batches are evaluated at the end of their epoch, a full one with its step.
     with_steps = evaluated if batches == 1 and source is None else None
     rows, key = rows or Rows(None, None), key if network.is_random else None

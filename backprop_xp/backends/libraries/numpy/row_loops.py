@@ -27,7 +27,7 @@ def _loss(code: int, o: Any, t: Any, one: Any) -> Any:
         return r * r * (one / (one + one)), r
     e = math.exp(-abs(o))
     if o >= 0.0:
-        return (o - t * o) + math.log1p(e), ((one - t) - t * e) / (one + e)
+        return (one - t) * o + math.log1p(e), ((one - t) - t * e) / (one + e)
     return math.log1p(e) - t * o, ((one - t) * e - t) / (one + e)
 
 
