@@ -49,7 +49,7 @@ DEVICE_SIDE = {"functions", "network_checks", "perturbed_losses", "points"}
 
 HEAVY = {"cupy", "jax", "torch", "array_api_strict", "array_api_compat.numpy"}
 HEAVY |= {"sklearn", "scipy", "matplotlib", "typer", "rich", "safetensors", "onnx", "ndonnx"}
-HEAVY |= {"pandas", "pyarrow"}
+HEAVY |= {"pandas", "pyarrow", "numba"}
 # Light, but a few milliseconds that most programs do not need.
 HEAVY |= {"backprop_xp.gradient_check", "array_api_compat", "logging", "subprocess", "difflib"}
 HEAVY |= {"backprop_xp.files.checkpoint", "backprop_xp.files.descriptions"}

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backprop_xp.backends.libraries.numpy import compiled
+from backprop_xp.backends.libraries.numpy import compilation
 from backprop_xp.backends.libraries.numpy.reductions import REDUCTIONS
 from backprop_xp.backends.libraries.numpy.updates import RULES
 from backprop_xp.backends.protocol import Array, Backend, Device, DType, Function, Namespace, Probe
@@ -66,7 +66,7 @@ class NumPyBackend(Backend):
         return np.asarray(array)
 
     def kernels(self, theta: Array, updates: float, operations: float) -> Any:
-        return compiled.kernels_for(theta, updates, operations)
+        return compilation.kernels_for(theta, updates, operations)
 
     def details(self) -> dict[str, str]:
         """Return the BLAS that NumPy was built with, and its threads if threadpoolctl is there."""
