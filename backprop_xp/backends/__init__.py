@@ -69,6 +69,7 @@ from backprop_xp.backends.sums_and_products import (
     mean_of_rows as mean_of_rows,
     ones_where_positive as ones_where_positive,
     rows_of_members as rows_of_members,
+    stack as stack,
     sum_at as sum_at,
     sum_of_rows as sum_of_rows,
     sum_of_squares as sum_of_squares,

@@ -48,6 +48,12 @@ def sum_at(values: Array, indices: Array, count: int, out: Array | None = None) 
     return matmul(one_hot, values, out)
 
 
+@replaceable
+def stack(array: Array, *others: Array) -> Array:
+    """Return arrays of one shape along a new first axis."""
+    return array_namespace(array).stack([array, *others])
+
+
 def rows_of_members(indices: Array, stack: tuple[int, ...], count: int) -> Array:
     """Return indices of rows of each member's table as those of all tables in one.
 

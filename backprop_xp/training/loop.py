@@ -15,6 +15,7 @@ from backprop_xp.backends import (
     device_of,
     like,
     require_owner,
+    stack,
     to_host,
 )
 from backprop_xp.networks.compiled_layers import compiled_network
@@ -255,9 +256,8 @@ def _one_by_one(
             interrupt.error = error
         if interrupt.is_pending:
             break
-    stack = array_namespace(carry[0]).stack
-    joined = {name: stack([each[name] for each in found]) for name in (found[0] if found else ())}
-    return Taken(carry, stack(losses), joined, checks)
+    joined = {name: stack(*(each[name] for each in found)) for name in (found[0] if found else ())}
+    return Taken(carry, stack(*losses), joined, checks)
 
 
 def _queued_step(

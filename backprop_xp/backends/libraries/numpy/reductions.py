@@ -29,6 +29,10 @@ def _gather(array: Array, indices: Array, axis: int) -> Array:
     return array.take(indices, axis)  # a third of numpy.take's time
 
 
+def _stack(*arrays: Array) -> Array:
+    return np.array(arrays)  # a tenth of numpy.stack's time for numbers
+
+
 def _sum_at(values: Array, indices: Array, count: int, out: Array | None = None) -> Array:
     (*stack, _, n), writes = values.shape, out is not None and out.flags.c_contiguous
     total: Array = out if writes else np.empty((*stack, count, n), values.dtype)
@@ -90,7 +94,7 @@ def _ones(rows: int, dtype: DType) -> Array:
 
 
 _FUNCTIONS: tuple[Function, ...] = (
-    *(_blank, _matmul, _gather, _sum_at, _ones_where_positive, _sum_over_batch),
+    *(_blank, _matmul, _gather, _stack, _sum_at, _ones_where_positive, _sum_over_batch),
     *(_sum_of_rows, _mean_of_rows, _max_of_rows, _sum_of_squares),
 )
 REDUCTIONS = {
