@@ -97,7 +97,7 @@ def backward_through(
     With ``out`` the gradients are written into its arrays, layer by layer.
     """
     first = 0 if wants_input else next((i for i, layer in enumerate(layers) if layer.names), 0)
-    gradients: list[tuple[Array, ...]] = [() for _ in layers]
+    gradients: list[tuple[Array, ...]] = [()] * len(layers)
     # A list, emptied at each call: a layer can free the gradient that it no longer needs.
     upstream: list[Array | None] = [g]
     del g
