@@ -41,8 +41,10 @@ def mean_over_outputs(
     value = next(parts)
     # One output, the most common case, needs no sum.
     yield value[..., 0] if n == 1 else mean_of_rows(value)
-    slopes = [slope * (share / n) for slope in parts]
-    yield slopes[0] if blocks == 1 else array_namespace(o).concat(slopes, axis=-1)
+    if blocks == 1:
+        yield next(parts) * (share / n)
+    else:
+        yield array_namespace(o).concat([slope * (share / n) for slope in parts], axis=-1)
 
 
 def squared(o: Array, t: Array) -> Iterator[Array]:

@@ -105,14 +105,16 @@ def backward_through(
         layer, buffers = layers[i], None if out is None else out[i]
         shape, cache = caches[i]
         wanted = wants_input or i > first
+        own = parameters[i]
         backward: Any = layer.backward
-        writes = buffers is not None and getattr(layer, "writes", False)
-        own = {"out": buffers} if writes else {}
         try:
-            back, found = backward(parameters[i], cache, upstream.pop(), wants_input=wanted, **own)
+            if buffers is not None and getattr(layer, "writes", False):
+                back, found = backward(own, cache, upstream.pop(), wants_input=wanted, out=buffers)
+            else:
+                back, found = backward(own, cache, upstream.pop(), wants_input=wanted)
             if wanted:
                 _check_shape(layer, "for its input", back, shape)
-            gradients[i] = _checked(layer, parameters[i], found, buffers)
+            gradients[i] = _checked(layer, own, found, buffers)
         except Exception as error:
             error.add_note(f"In layers[{start + i}] ({type(layer).__name__}).backward.")
             raise

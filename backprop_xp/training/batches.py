@@ -103,7 +103,7 @@ def take(rows: Rows, indices: Array | None, rng: Any = None) -> Rows:
     if indices is None:
         if rng is not None and rows.part is not None:
             rng = RowKey(rng, rows.part.positions)
-        return counted(rows._replace(rng=rng))
+        return counted(rows if rng is rows.rng else rows._replace(rng=rng))
     if rows.stand_ins is not None:
         weight, indices = entries_at(weight, indices), entries_at(rows.stand_ins, indices)
     return taken(rows, indices, weight, rng)
