@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
-from backprop_xp.backends import Array, array_namespace, is_host_number, like
+from backprop_xp.backends import Array, array_namespace, is_host_number, like, replaceable
 from backprop_xp.networks.inputs import Rows, row_slices, rows_at, rows_at_once
 from backprop_xp.networks.losses import value_of
 from backprop_xp.networks.network import Network
@@ -101,6 +101,7 @@ def judged(carry: Carry) -> Array:
     return carry[0] if carry[2] is None else carry[2]
 
 
+@replaceable
 def clip_norm(gradient: Array, bound: Any) -> Array:
     """Return each network's gradient, ``(..., P)``, scaled to a norm of at most ``bound``."""
     xp = array_namespace(gradient)

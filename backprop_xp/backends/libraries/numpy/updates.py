@@ -44,7 +44,23 @@ def in_pieces(
     return theta, state._replace(step=state.step + 1)
 
 
+def clip_norm(gradient: Array, bound: Any) -> Array:
+    """Clip the gradient of one network; a small norm needs no result of its own."""
+    if gradient.ndim > 1 or gradient.dtype.kind != "f":
+        return NotImplemented
+    largest = max(gradient.max(), -gradient.min())
+    if largest == 0.0 or not math.isfinite(largest):
+        return NotImplemented
+    scaled = gradient / largest
+    norm = math.sqrt(scaled.dot(scaled))
+    if largest * norm <= bound:
+        return gradient
+    scaled *= bound / norm
+    return scaled
+
+
 RULES: dict[str, Function] = {
     f"backprop_xp.training.optimizers.{name}.rule": in_pieces
     for name in ("SGD", "RMSProp", "Adagrad", "Adam", "AdamW", "Nadam", "Lion")
 }
+RULES["backprop_xp.training.steps.clip_norm"] = clip_norm
