@@ -26,6 +26,7 @@ from backprop_xp.backends import (
     resolve,
     to_host,
 )
+from backprop_xp.backends.libraries.numpy import compilation
 from backprop_xp.checks import integer, stacklevel
 from backprop_xp.display.reprs import argument_text
 from backprop_xp.files.container import CheckpointError, decode, encode, read, replacing, write
@@ -220,7 +221,8 @@ def _encoded(content: Checkpoint) -> bytes:
     parts["network"]["l2"] = network.l2
     header = {name: describe(part, name, arrays) for name, part in parts.items()}
     package = sys.modules[__name__.partition(".")[0]]  # importing it here would be a cycle
-    header["versions"] = {"backprop_xp": package.__version__, "numpy": np.__version__}
+    versions = {"backprop_xp": package.__version__, "numpy": np.__version__}
+    header["versions"] = versions | compilation.versions()
     header["metadata"] = dict(metadata)
     return encode(header, {name: _on_host(array, name) for name, array in arrays.items()})
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from backprop_xp.backends import Selection, to_host, to_host_together
+from backprop_xp.backends.libraries.numpy import compilation
 from backprop_xp.checks import stacklevel
 from backprop_xp.files.checkpoint import Checkpoint, load, write_checked
 from backprop_xp.files.container import CheckpointError
@@ -37,7 +38,7 @@ _NAME = "tabular model"
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that prepare and train."""
     found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), **found, **compilation.versions()}
 
 
 def write_model(

@@ -180,7 +180,8 @@ def _trained(
     found = progress(result.state)
     if not np.isfinite(found["best"]).all():
         raise ValueError("the training diverged: lower learning_rate_init.")
-    record, theta = {**model.record, **found}, to_host(result.theta)
+    record = {**model.record, **found, "versions": versions()}  # of the loops, too
+    theta = to_host(result.theta)
     trained = dataclasses.replace(model, theta=theta, record=record, history=result.history)
     if model.classes is not None:
         return trained

@@ -1,33 +1,63 @@
 """Whether a training on NumPy uses compiled loops: by BACKPROP_XP_COMPILE, or by its length."""
 
 import importlib
-import importlib.util
 import os
 import sys
 from typing import Any
 
 from backprop_xp.backends.protocol import Array
 
-_KERNELS = "backprop_xp.backends.libraries.numpy.kernels"
+KERNELS = "backprop_xp.backends.libraries.numpy.kernels"
 # Loading takes about a second: a training of less than this, as estimated, does not gain.
 _LEAST_SECONDS = 5.0
 _SECONDS_PER_UPDATE = 5e-5
 _OPERATIONS_PER_SECOND = 1e11
+_INSTALL = "pip install 'backprop_xp[fast]'"
 
 
 def kernels_for(theta: Array, updates: float, operations: float) -> Any:
-    """Return the compiled loops for a training of real numbers, or None."""
-    if theta.dtype.char not in "fd" or why_off():
+    """Return the compiled loops for a training of real numbers, or None.
+
+    Without BACKPROP_XP_COMPILE=1, a Numba that is missing or cannot run is no error.
+    """
+    setting = _setting()
+    if theta.dtype.char not in "fd" or setting == "0":
         return None
     seconds = updates * _SECONDS_PER_UPDATE + operations / _OPERATIONS_PER_SECOND
-    is_wanted = os.environ.get("BACKPROP_XP_COMPILE") == "1" or _KERNELS in sys.modules
-    return importlib.import_module(_KERNELS) if is_wanted or seconds > _LEAST_SECONDS else None
+    is_long = seconds > _LEAST_SECONDS  # False for NaN: the number of updates is not known
+    if not (is_long or setting == "1" or KERNELS in sys.modules):
+        return None
+    try:
+        return importlib.import_module(KERNELS)
+    except ImportError as error:
+        if setting == "1":
+            raise ImportError(f"BACKPROP_XP_COMPILE=1 needs Numba: {error}. {_INSTALL}") from error
+        return None
 
 
-def why_off() -> str:
-    """Return why no training is compiled here, "" if it can be."""
-    if os.environ.get("BACKPROP_XP_COMPILE") == "0":
-        return "BACKPROP_XP_COMPILE=0"
-    if importlib.util.find_spec("numba") is None:
-        return "numba is not installed (pip install 'backprop_xp[fast]')"
-    return ""
+def _setting() -> str:
+    value = os.environ.get("BACKPROP_XP_COMPILE", "").strip()
+    if value not in ("", "0", "1"):
+        raise ValueError(
+            f"The environment variable BACKPROP_XP_COMPILE is {value!r}, but 0 (no training is "
+            "compiled), 1 (all are) or nothing (long ones are) is expected."
+        )
+    return value
+
+
+def state() -> str:
+    """Return which trainings are compiled, or why none is, for people."""
+    setting = _setting()
+    if setting == "0":
+        return "off: BACKPROP_XP_COMPILE=0"
+    try:
+        import numba
+    except ImportError as error:
+        return f"off: {error} ({_INSTALL})"
+    long = f"trainings of an estimated {_LEAST_SECONDS:g} s or more"
+    return f"in {'all trainings' if setting else long}, by Numba {numba.__version__}"
+
+
+def versions() -> dict[str, str]:
+    """Return Numba's version if this process has loaded the loops, for files."""
+    return {"numba": sys.modules["numba"].__version__} if KERNELS in sys.modules else {}
