@@ -1,0 +1,341 @@
+"""NumPy's loops that Numba compiles: each against its reference, within the bound of its rounding.
+
+The reference computes in float64, also for float32's loops: no rounding of its own counts there.
+"""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.backends.libraries.numpy import compilation
+from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.compiled_layers import compiled_network
+from backprop_xp.networks.losses import LOSSES, value_and_gradient
+from backprop_xp.networks.objective import views_of
+from backprop_xp.networks.random_bits import RowKey
+from backprop_xp.training.optimizers import rule_of
+
+pytest.importorskip("numba", reason="the extra fast is not installed")
+
+# NumPy's exp and tanh, and a handful of operations beside a sum, in units of rounding.
+FUNCTION = 8
+UPDATES = 20
+STACK = 5
+
+generator = np.random.default_rng(28)
+every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+every_stack = pytest.mark.parametrize("stack", [(), (STACK,), (2, 3)], ids=str)
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Iterator[Any]:
+    """The loops; later tests of this process train without them, as in a process of their own."""
+    yield importlib.import_module(compilation.KERNELS)
+    sys.modules.pop(compilation.KERNELS)
+
+
+def draw(dtype: Any, *shape: int) -> np.ndarray:
+    return generator.normal(size=shape).astype(dtype)
+
+
+def wide(*arrays: Any) -> list[Any]:
+    """Return the same numbers in float64."""
+    return [a.astype(np.float64) if hasattr(a, "astype") else a for a in arrays]
+
+
+def assert_within(got: np.ndarray, wanted: np.ndarray, roundings: Any) -> None:
+    """Assert an error of at most so many roundings, an array of them, of the dtype that is got."""
+    finfo = np.finfo(got.dtype)
+    assert got.shape == wanted.shape
+    assert np.array_equal(np.isfinite(got), np.isfinite(wanted))
+    # Numbers below the smallest normal one have fewer digits.
+    error, bound = np.abs(got - wanted), finfo.eps * roundings + 4.0 * finfo.tiny
+    inside = (error <= bound) | ~np.isfinite(wanted)
+    assert inside.all(), f"{np.max((error / bound)[~inside])} times the bound"
+
+
+# ---- dense layers
+
+# (stack, whether it shares x, rows, n_in, n_out): products in the loop, in which functions are
+# NumPy's for more than 256 numbers, and products of BLAS.
+DENSE = {
+    "small": ((), False, 4, 3, 2),
+    "small, many numbers": ((), False, 100, 1, 4),
+    "wide": ((), False, 300, 40, 30),
+    "small stack": ((STACK,), False, 4, 3, 2),
+    "small stack, many numbers": ((200,), True, 4, 3, 2),
+    "stack that shares x": ((STACK,), True, 300, 40, 30),
+    "wide stack": ((STACK,), False, 300, 40, 30),
+    "stack of two axes": ((2, 3), True, 4, 3, 2),
+}
+
+
+@every_dtype
+@pytest.mark.parametrize("case", DENSE)
+@pytest.mark.parametrize("name", ["identity", "relu", "tanh", "sigmoid"])
+def test_a_dense_layer_and_its_rule(kernels: Any, name: str, case: str, dtype: Any) -> None:
+    assert name in kernels.ACTIVATIONS
+    stack, shares, rows, n_in, n_out = DENSE[case]
+    # Theta's first entries are another layer's: parameters of a stack are not contiguous.
+    network = bx.Network([bx.Scale(n_in), bx.Dense(n_in, n_out, name)], "mean_squared_error")
+    layer = compiled_network(network, kernels).layers[1]
+    assert type(layer) is not bx.Dense
+    views = views_of(network, draw(dtype, *stack, network.size))
+    views.gradient[...] = np.nan
+    own, out = views.parameters[1], views.buffers[1]
+    x = draw(dtype, *(() if shares else stack), rows, n_in)
+    x[..., 0, :] *= 1e4  # the ends of tanh and sigmoid, and beyond those of exp
+    a, cache = layer.forward(own, x, None)
+    reference, (w, b), x_wide = network.layers[1], wide(*own), x.astype(np.float64)
+    exact, _ = reference.forward((w, b), x_wide, None)
+    sums = np.abs(x_wide) @ np.abs(w) + np.abs(b)
+    # The functions' slopes are at most 1: they pass on the rounding of their sums.
+    assert_within(a, exact, (n_in + 1) * sums + FUNCTION * np.abs(exact))
+    g = draw(dtype, *a.shape)
+    found = layer.backward(own, cache, g, out=out)
+    g_wide, a_wide = wide(g, a)
+    assert ACTIVATIONS[name].from_output
+    dx, (dw, db) = reference.backward((w, b), (x_wide, None, a_wide), g_wide)
+    sizes = np.abs(g_wide) * (1.0 if name in ("identity", "relu") else 1.0 + a_wide * a_wide)
+    assert_within(found[0], dx, (n_out + FUNCTION) * sizes @ np.abs(w.mT))
+    assert_within(out[0], dw, (rows + FUNCTION) * np.abs(x_wide.mT) @ sizes)
+    assert_within(out[1], db, (rows + FUNCTION) * sizes.sum(axis=-2, keepdims=True))
+    assert np.isnan(views.gradient[..., :n_in]).all()
+    # A first layer needs no dL/dx; its parameters' gradients are the same.
+    kept = views.gradient.copy()
+    views.gradient[..., n_in:] = np.nan
+    assert layer.backward(own, cache, g, wants_input=False, out=out)[0] is None
+    np.testing.assert_array_equal(views.gradient, kept)
+
+
+@pytest.mark.parametrize("name", ["identity", "relu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("size", [3, 300])
+def test_a_row_that_is_nan_leaves_the_others_as_they_are(
+    kernels: Any, name: str, size: int
+) -> None:
+    layer = bx.Dense(size, size, name)
+    loops = compiled_network(bx.Network([layer], "mean_squared_error"), kernels).layers[0]
+    own, x = (draw(float, size, size), draw(float, 1, size)), draw(float, 4, size)
+    x[2] = np.nan
+    a, _ = loops.forward(own, x, None)
+    assert np.isnan(a).all(axis=-1).tolist() == [False, False, True, False]
+    assert np.isnan(a).any(axis=-1).tolist() == [False, False, True, False]
+
+
+def test_a_biass_gradient_keeps_float32s_digits_over_many_rows(kernels: Any) -> None:
+    """One sum after the other would lose as many as its bits: 30,000 rows of the same sign."""
+    layer = bx.Dense(2, 200)
+    network = bx.Network([layer], "mean_squared_error")
+    loops = compiled_network(network, kernels).layers[0]
+    views = views_of(network, draw(np.float32, network.size))
+    own, out = views.parameters[0], views.buffers[0]
+    _, cache = loops.forward(own, draw(np.float32, 30_000, 2), None)
+    g = np.full((30_000, 200), 0.1, np.float32)
+    loops.backward(own, cache, g, wants_input=False, out=out)
+    exact = wide(g)[0].sum(axis=0, keepdims=True)
+    # Within a block of rows and over the blocks: at most 128 and 235 roundings of sums that grow.
+    assert_within(out[1], exact, 128 * exact)
+
+
+# ---- losses
+
+
+def roundings_of(name: str, o: np.ndarray, t: np.ndarray, part: Any) -> tuple[Any, Any]:
+    """Return the bounds of a loss's value and of its gradient, in units of rounding."""
+    n = o.shape[-1]
+    if name.endswith("squared_error"):
+        r = np.abs(o - t)
+        return (n + FUNCTION) * (r * r).mean(axis=-1), FUNCTION * r * part * 2.0 / n
+    e = np.exp(-np.abs(o))
+    if name == "binary_cross_entropy":
+        # All terms have one sign, those of the slope but near the optimum.
+        ends = np.where(o > 0.0, 1.0 - t, t) * np.abs(o)
+        slopes = (1.0 - t) * np.where(o > 0.0, 1.0, e) + t * np.where(o > 0.0, e, 1.0)
+        return (n + FUNCTION) * (ends + np.log1p(e)).mean(axis=-1), FUNCTION * slopes * part / n
+    total = t.sum(axis=-1, keepdims=True)
+    shares, s = t / np.where(total == 0.0, 1.0, total), o - o.max(axis=-1, keepdims=True)
+    # The exponent's rounding is multiplied by the exponent; the sum has n of the terms.
+    each = (np.abs(s) + FUNCTION) * np.exp(s) + FUNCTION * shares
+    r = each.sum(axis=-1, keepdims=True) + n * (np.exp(s) + shares).sum(axis=-1, keepdims=True)
+    denominator = np.exp(s).sum(axis=-1, keepdims=True)
+    logs = r / denominator + FUNCTION * np.log(denominator)
+    value = (total * logs)[..., 0] + (n + 1) * (t * np.abs(s)).sum(axis=-1)
+    p = np.exp(s) / denominator
+    slope = (each + shares * r) / denominator + (p + shares) * (r / denominator + FUNCTION)
+    return value, slope * total * part
+
+
+@every_dtype
+@every_stack
+@pytest.mark.parametrize("n", [2, 70])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_and_its_gradient(
+    kernels: Any, name: str, n: int, stack: tuple[int, ...], dtype: Any
+) -> None:
+    rows, loss = 6, LOSSES[name]
+    loops = compiled_network(bx.Network([bx.Dense(1, n)], name), kernels).loss_function
+    assert (loops is loss) == (name not in kernels.LOSSES)
+    if loops is loss:
+        return
+    assert (loops.link, loops.targets, loops.labels) == (loss.link, loss.targets, loss.labels)
+    o = draw(dtype, *stack, rows, n) * np.array([1, 30, 1e4, 1e4, 1, 1], dtype)[:, None]
+    o[..., 5, -1] = np.nan
+    classes = generator.integers(0, n, (*stack, rows))
+    soft = generator.dirichlet(np.ones(n), (*stack, rows)).astype(dtype)
+    soft[..., 0, :] = 0.0  # a row without a class
+    shares = [1.0 / rows, draw(dtype, rows, 1) ** 2]
+    if stack:
+        shares += [draw(dtype, *stack, 1, 1) ** 2, draw(dtype, *stack, rows, 1) ** 2]
+    shared = (0,) * len(stack)
+    for t in (np.eye(n, dtype=dtype)[classes], soft, soft[shared]):
+        for share in shares:
+            found = value_and_gradient(loops, o, t, share)
+            assert np.isnan(found[0][..., 5]).all()
+            o_wide, t_wide, part = wide(o, t, share)
+            exact = value_and_gradient(loss, o_wide, t_wide, part)
+            bounds = roundings_of(name, o_wide, t_wide, part)
+            for got, wanted, bound in zip(found, exact, bounds, strict=True):
+                assert got.dtype == dtype
+                assert_within(got, wanted, bound)
+
+
+@every_dtype
+@pytest.mark.parametrize("name", ["binary_cross_entropy", "categorical_cross_entropy"])
+def test_a_confident_output_keeps_its_digits(kernels: Any, name: str, dtype: Any) -> None:
+    """At a logit of 40 the gradient of the right class is -4e-18, not 0 as sigmoid - target."""
+    network = bx.Network([bx.Dense(1, 2)], name)
+    loops = compiled_network(network, kernels).loss_function
+    o, t = np.array([[40.0, 0.0]], dtype), np.array([[1.0, 0.0]], dtype)
+    found = value_and_gradient(loops, o, t, 1.0)
+    exact = value_and_gradient(network.loss_function, *wide(o, t), 1.0)
+    # The rounding of the exponent, 40, and few more: relative to each entry.
+    for got, wanted in zip(found, exact, strict=True):
+        assert_within(got, wanted, (40 + FUNCTION) * np.abs(wanted))
+    assert found[1][0, 0] < 0.0
+
+
+# ---- dropout and LayerNorm
+
+
+@every_dtype
+@every_stack
+def test_the_dropout_mask_is_the_same_to_the_bit(
+    kernels: Any, stack: tuple[int, ...], dtype: Any
+) -> None:
+    keys = generator.integers(0, 2**31, size=(*stack, 1, 1)).astype(np.int32)
+    part = RowKey(7, np.array([5, 1, 300, 2**20], np.int32))
+    for rate in (0.1, 0.5, 0.999):
+        layer = bx.Dropout(rate)
+        network = bx.Network([bx.Dense(9, 9), layer], "mean_squared_error")
+        loops = compiled_network(network, kernels).layers[1]
+        for x in (draw(dtype, *stack, 4, 9), draw(dtype, 4, 9)):
+            for key in (0, 2**31 - 1, keys, part):
+                got, wanted = (one.forward((), x, key) for one in (loops, layer))
+                for one, other in zip(got, wanted, strict=True):
+                    assert one.dtype == dtype
+                    np.testing.assert_array_equal(*np.broadcast_arrays(one, other))
+
+
+@every_dtype
+@every_stack
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e15])
+@pytest.mark.parametrize("n", [1, 5, 700])
+def test_layer_norm_and_its_rule(
+    kernels: Any, n: int, scale: float, stack: tuple[int, ...], dtype: Any
+) -> None:
+    layer = bx.LayerNorm(n)
+    network = bx.Network([layer], "mean_squared_error")
+    loops = compiled_network(network, kernels).layers[0]
+    views = views_of(network, draw(dtype, *stack, network.size))
+    own, out = views.parameters[0], views.buffers[0]
+    x, g = scale * draw(dtype, *stack, 4, n), draw(dtype, *stack, 4, n)
+    y, cache = loops.forward(own, x, None)
+    factor, bias = wide(*own)
+    exact, (normed, inverse) = layer.forward((factor, bias), x.astype(np.float64), None)
+    # The mean's rounding is that of n terms, relative to the largest; the variance's is relative.
+    moved = (n + FUNCTION) * (np.abs(x).max(axis=-1, keepdims=True) * inverse + np.abs(normed))
+    assert_within(y, exact, moved * np.abs(factor) + np.abs(bias))
+    dx, _ = loops.backward(own, cache, g, out=out)
+    g_wide, kept = g.astype(np.float64), tuple(wide(*cache))
+    back, gradients = layer.backward((factor, bias), kept, g_wide)
+    h, (normed, inverse) = np.abs(g_wide * factor), map(np.abs, kept)
+    means = h + h.mean(-1, keepdims=True) + normed * (h * normed).mean(-1, keepdims=True)
+    assert_within(dx, back, (n + FUNCTION) * inverse * means)
+    sizes = [(np.abs(g_wide) * size).sum(-2, keepdims=True) for size in (normed, 1.0)]
+    for got, wanted, size in zip(out, gradients, sizes, strict=True):
+        assert_within(got, wanted, FUNCTION * size)
+
+
+# ---- optimizers
+
+OPTIMIZERS = {
+    "SGD": bx.SGD(0.1),
+    "momentum": bx.SGD(0.1, momentum=0.9),
+    "nesterov": bx.SGD(0.1, momentum=0.9, nesterov=True),
+    "rate inside": bx.SGD(0.1, momentum=0.9, rate_inside=True),
+    "nesterov, rate inside": bx.SGD(0.1, momentum=0.9, nesterov=True, rate_inside=True),
+    "RMSProp": bx.RMSProp(0.01, epsilon=0.01),
+    "Adagrad": bx.Adagrad(0.1, initial=0.1, epsilon=0.01),
+    "Adam": bx.Adam(0.1, epsilon=0.01),
+    "Adam, Keras' epsilon": bx.Adam(0.1, epsilon=0.01, corrected_epsilon=False),
+    "AMSGrad": bx.Adam(0.1, beta2=0.5, amsgrad=True),
+    "AdamW": bx.AdamW(0.1, epsilon=0.01, weight_decay=0.5),
+    "Nadam": bx.Nadam(0.1, epsilon=0.01, momentum_decay=0.1),
+    "Lion": bx.Lion(0.1, weight_decay=0.5),
+}
+
+
+@every_dtype
+@pytest.mark.parametrize("stack", [(), (2, 3)], ids=str)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_updates_of_an_optimizer(
+    kernels: Any, name: str, stack: tuple[int, ...], dtype: Any
+) -> None:
+    optimizer = OPTIMIZERS[name]
+    theta = draw(dtype, *stack, 37)
+    exact, state = theta.astype(np.float64), optimizer.initialize(theta)
+    state_exact = optimizer.initialize(exact)
+    loops, reference = rule_of(optimizer, theta, kernels), rule_of(optimizer, exact)
+    largest = np.zeros(3)  # entries of theta, of an update, of a gradient
+    for step in range(UPDATES):
+        gradient = draw(dtype, *stack, 37)
+        rate, before = 0.1 / (1 + step), exact.copy()
+        theta, state = loops(theta, gradient.copy(), state, rate)
+        exact, state_exact = reference(exact, gradient.astype(np.float64), state_exact, rate)
+        sizes = [np.abs(a).max() for a in (exact, exact - before, gradient)]
+        largest = np.maximum(largest, sizes)
+    assert theta.dtype == dtype
+    assert state.step == UPDATES
+    # An update has some ten roundings; it passes on those of the means, of which each update adds
+    # a few. Theta adds one of its own.
+    assert_within(theta, exact, UPDATES * (2 * largest[0] + (10 + UPDATES) * largest[1]))
+    for got, wanted in zip(state[1:], state_exact[1:], strict=True):
+        if wanted is not None:
+            assert_within(got, wanted, UPDATES * 4 * max(largest[2], largest[2] ** 2))
+    if not getattr(optimizer, "rate_inside", False):
+        kept = theta.copy()
+        theta, _ = loops(theta, draw(dtype, *stack, 37), state, 0.0)
+        np.testing.assert_array_equal(theta, kept)  # a rate of 0 changes no bit
+
+
+def test_options_that_are_arrays_and_other_optimizers_have_no_loop(kernels: Any) -> None:
+    class Own(bx.Adam):
+        pass
+
+    theta = draw(float, 2, 7)
+    arrays = bx.Adam(0.1, beta1=np.array([[0.5], [0.9]]))
+    masked = bx.AdamW(0.1, mask=np.ones(7))
+    for optimizer in (Own(0.1), arrays, masked, bx.Adam(0.1, amsgrad=True)):
+        assert kernels.rule_of(optimizer) is None
+    # A learning rate that is an array takes the reference's rule.
+    rate, gradient, optimizer = np.array([[0.1], [0.2]]), draw(float, 2, 7), bx.Adam()
+    results = [
+        rule(theta.copy(), gradient.copy(), optimizer.initialize(theta), rate)[0]
+        for rule in (rule_of(optimizer, theta, kernels), rule_of(optimizer, theta))
+    ]
+    np.testing.assert_array_equal(*results)
