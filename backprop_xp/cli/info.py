@@ -21,7 +21,7 @@ from backprop_xp.cli.arguments import Json
 from backprop_xp.cli.output import JsonObject, one_line, say, with_label, wrap
 
 # The library's own; the last three are for its tests and nox.
-_NAMES = ("BACKEND", "DEVICE", "DTYPE", "REQUIRE_GPU", "CUDA", "EMULATED_CUDA")
+_NAMES = ("BACKEND", "DEVICE", "DTYPE", "COMPILE", "REQUIRE_GPU", "CUDA", "EMULATED_CUDA")
 _OURS = [f"BACKPROP_XP_{name}" for name in _NAMES]
 _THEIRS = [
     "JAX_ENABLE_X64",

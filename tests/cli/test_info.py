@@ -95,9 +95,11 @@ def test_info_shows_the_environment_variables_and_names_misspelt_ones(
 ) -> None:
     monkeypatch.setenv("BACKPROP_XP_DTYPE", " ")
     monkeypatch.setenv("BACKPROP_XP_BAKCEND", "numpy")
+    monkeypatch.setenv("BACKPROP_XP_COMPILE", "0")
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     found = collect()
+    assert "compiled loops off: BACKPROP_XP_COMPILE=0" in " ".join(as_text(found).split())
     assert found["environment"]["BACKPROP_XP_DTYPE"] == " "
     assert found["environment"]["JAX_ENABLE_X64"] == "1"
     assert "JAX_PLATFORMS" not in found["environment"]
@@ -109,6 +111,23 @@ def test_info_shows_the_environment_variables_and_names_misspelt_ones(
     assert max(map(len, text.splitlines())) <= WIDTH
     silent = as_text({**found, "environment": {}, "unknown_variables": {}})
     assert "environment\n  no variable is set that matters here\n" in silent
+
+
+def test_info_tells_which_trainings_are_compiled_and_why_none_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numba = pytest.importorskip("numba", reason="the extra fast is not installed")
+
+    def loops(setting: str) -> str:
+        monkeypatch.setenv("BACKPROP_XP_COMPILE", setting)
+        return str(bx.get_backend("numpy").details()["compiled loops"])
+
+    by = f"by Numba {numba.__version__}"
+    assert loops("") == f"in trainings of an estimated 5 s or more, {by}"
+    assert loops("1") == f"in all trainings, {by}"
+    assert loops("0") == "off: BACKPROP_XP_COMPILE=0"
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert re.fullmatch(r"off: .*numba.* \(pip install 'backprop_xp\[fast\]'\)", loops("1"))
 
 
 CRASHES = "import os, sys; print('out of luck'); print('last words', file=sys.stderr); os._exit(3)"

@@ -69,11 +69,12 @@ class NumPyBackend(Backend):
         return compilation.kernels_for(theta, updates, operations)
 
     def details(self) -> dict[str, str]:
-        """Return the BLAS that NumPy was built with, and its threads if threadpoolctl is there."""
+        """Return NumPy's BLAS, its threads if threadpoolctl is there, and what is compiled."""
         config: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
         blas = config.get("Build Dependencies", {}).get("blas", {})
         words = (str(blas[key]) for key in ("name", "version") if blas.get(key))
-        return {"BLAS": " ".join(words) or "unknown", "BLAS threads": _blas_threads()}
+        found = {"BLAS": " ".join(words) or "unknown", "BLAS threads": _blas_threads()}
+        return {**found, "compiled loops": compilation.state()}
 
 
 def _blas_threads() -> str:
