@@ -28,12 +28,16 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 
 
 class Suite(NamedTuple):
-    """A part of the tests on one backend and one of its devices, its first if empty."""
+    """A part of the tests on one backend and one of its devices, its first if empty.
+
+    ``compiled`` "1" compiles all trainings on NumPy.
+    """
 
     backend: str
     device: str = ""
     marks: str = "not thorough and not once"
     paths: tuple[str, ...] = ()
+    compiled: str = ""
 
 
 # Tests marked once or installed are the same on every backend: NumPy's session runs them.
@@ -62,6 +66,13 @@ SUITES = {
 }
 FULL_SUITES = {
     "numpy-thorough": Suite("numpy", "cpu", "thorough"),
+    "numpy-compiled": Suite(
+        "numpy",
+        "cpu",
+        "not thorough",
+        ("training", "networks", "estimators", "test_stacks.py"),
+        compiled="1",
+    ),
     "array-api-strict-cpu": Suite("array-api-strict", "CPU_DEVICE"),
     "array-api-strict-no_float64": Suite("array-api-strict", "no_float64"),
     "jax-all": Suite("jax", marks="not once"),
@@ -267,7 +278,7 @@ def run_suite(session: nox.Session, suite: Suite) -> None:
     session.install(*group("test"), "-e", *packages(suite.backend))
     options = ["-p", "no:benchmark", "-m", suite.marks]
     env = {"BACKPROP_XP_BACKEND": suite.backend, "BACKPROP_XP_DEVICE": suite.device}
-    env |= {"BACKPROP_XP_DTYPE": ""}
+    env |= {"BACKPROP_XP_DTYPE": "", "BACKPROP_XP_COMPILE": suite.compiled}
     if suite.backend == "jax":
         # XLA takes most of the time, a quarter less with few optimizations. What one process has
         # compiled serves all.
