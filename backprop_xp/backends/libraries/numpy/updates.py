@@ -52,10 +52,10 @@ def clip_norm(gradient: Array, bound: Any) -> Array:
     if largest == 0.0 or not math.isfinite(largest):
         return NotImplemented
     scaled = gradient / largest
-    norm = math.sqrt(scaled.dot(scaled))
-    if largest * norm <= bound:
+    allowed = bound / math.sqrt(scaled.dot(scaled))  # a product of the two could overflow
+    if largest <= allowed:
         return gradient
-    scaled *= bound / norm
+    scaled *= allowed
     return scaled
 
 
