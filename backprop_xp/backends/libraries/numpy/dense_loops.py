@@ -63,7 +63,7 @@ def _whole(code: int, x: Array, w: Array, b: Array, a: Array) -> None:
     x, w, b, a = _stacked(x), _stacked(w), _stacked(b), _stacked(a)
     one = w.dtype.type(1)
     for s in range(a.shape[0]):
-        m = s % x.shape[0]
+        m = s if x.shape[0] > 1 else 0  # one x for all
         for i in range(a.shape[1]):
             for j in range(a.shape[2]):
                 z = b[s, 0, j]
@@ -80,7 +80,7 @@ def _whole_back(
     dw, db, dx = _stacked(dw), _stacked(db), _stacked(dx)
     one, h = w.dtype.type(1), np.empty(a.shape[1:], a.dtype)
     for s in range(a.shape[0]):
-        m = s % x.shape[0]
+        m = s if x.shape[0] > 1 else 0  # one x for all
         for j in range(a.shape[2]):
             total = one - one
             for i in range(a.shape[1]):

@@ -33,14 +33,21 @@ def _loss(code: int, o: Any, t: Any, one: Any) -> Any:
 
 @compiled
 def _mean_over_outputs(code: int, o: Array, t: Array, share: Array, value: Array, g: Array) -> None:
-    one, width = o.dtype.type(1), o.dtype.type(o.shape[1])
+    one, width, k, m = o.dtype.type(1), o.dtype.type(o.shape[1]), 0, 0
     for i in range(o.shape[0]):
-        total, part = one - one, share[i % share.size] / width
+        total, part = one - one, share[m] / width
         for j in range(o.shape[1]):
-            each, slope = _loss(code, o[i, j], t[i % t.shape[0], j], one)
+            each, slope = _loss(code, o[i, j], t[k, j], one)
             total += each
             g[i, j] = slope * part
         value[i] = total / width
+        k, m = _after(k, t.shape[0]), _after(m, share.size)
+
+
+@compiled
+def _after(i: int, count: int) -> int:
+    """Return the next of so many indices, and the first one after the last."""
+    return i + 1 if i + 1 < count else 0
 
 
 @compiled
@@ -59,19 +66,20 @@ def _shifted(o: Array, top: Array, s: Array) -> None:
 @compiled
 def _categorical(o: Array, t: Array, share: Array, value: Array, g: Array) -> None:
     """Finish categorical cross-entropy: g has the exponentials, value each row's largest output."""
-    one, tiny = o.dtype.type(1), o.dtype.type(1e-37)
+    one, tiny, k, m = o.dtype.type(1), o.dtype.type(1e-37), 0, 0
     for i in range(o.shape[0]):
-        k, total, r, weighted = i % t.shape[0], one - one, one - one, one - one
+        total, r, weighted = one - one, one - one, one - one
         for j in range(o.shape[1]):
             total += t[k, j]
         for j in range(o.shape[1]):
             g[i, j] -= t[k, j] / (total + tiny)
             r += g[i, j]
             weighted += t[k, j] * (o[i, j] - value[i])
-        factor = total * share[i % share.size] / (one + r)
+        factor = total * share[m] / (one + r)
         for j in range(o.shape[1]):
             g[i, j] = (g[i, j] - t[k, j] / (total + tiny) * r) * factor
         value[i] = total * math.log1p(r) - weighted
+        k, m = _after(k, t.shape[0]), _after(m, share.size)
 
 
 def loss(name: str) -> Callable[[Array, Array, Any], tuple[Array, Array]]:
