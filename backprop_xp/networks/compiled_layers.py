@@ -13,9 +13,9 @@ from backprop_xp.backends import Array
 from backprop_xp.networks import layers
 from backprop_xp.networks.activations import ACTIVATIONS, Activation
 from backprop_xp.networks.columns import Columns
-from backprop_xp.networks.losses import LOSSES, Loss, loss_of
+from backprop_xp.networks.losses import LOSSES, loss_of
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Parameters
+from backprop_xp.networks.propagation import Cache, Gradients, Parameters
 from backprop_xp.networks.random_bits import Key, RowKey
 
 T = TypeVar("T")
@@ -23,8 +23,11 @@ T = TypeVar("T")
 
 def compiled_network(network: Network, kernels: Any) -> Network:
     """Return a network with the same theta, computed by the kernels where they have its parts."""
-    loss = _compiled_loss(network.loss_function, kernels)
-    own = tuple(_compiled(layer, kernels) for layer in network.layers)
+    loss, own = network.loss_function, tuple(_compiled(one, kernels) for one in network.layers)
+    name = _name(kernels.LOSSES, LOSSES, loss)
+    if name is not None:
+        made = loss_of(kernels.loss(name))
+        loss = _changed(loss, value=made.value, gradient=made.gradient)
     return _changed(network, layers=own, loss_function=loss)
 
 
@@ -46,7 +49,10 @@ def _compiled(layer: Any, kernels: Any) -> Any:
     if kind in (layers.Dense, layers.Activate):
         name = _name(kernels.ACTIVATIONS, ACTIVATIONS, layer.activation)
         if name is not None and kind is layers.Dense:
-            return _as(Dense, layer, loops=kernels.dense(name, layer.n_in, layer.n_out))
+            made = object.__new__(Dense)
+            loops = kernels.dense(name, layer.n_in, layer.n_out)
+            vars(made).update(vars(layer), loops=loops)
+            return made
         if name is not None:
             value, vjp = kernels.activation(name)
             return _changed(layer, activation=Activation(value, vjp, from_output=True))
@@ -57,23 +63,9 @@ def _dropped(kernels: Any, x: Array, rng: Key, rate: float) -> tuple[Array, Arra
     return (layers.dropped if isinstance(rng, RowKey) else kernels.dropped)(x, rng, rate)
 
 
-def _as(kind: type[T], layer: Any, **more: Any) -> T:
-    made = object.__new__(kind)
-    vars(made).update(vars(layer), **more)
-    return made
-
-
 def _name(names: Iterable[str], table: dict[str, Any], value: Any) -> str | None:
     """Return the name of a table's entry that the kernels have; None for another object."""
     return next((name for name in names if table[name] is value), None)
-
-
-def _compiled_loss(loss: Loss, kernels: Any) -> Loss:
-    name = _name(kernels.LOSSES, LOSSES, loss)
-    if name is None:
-        return loss
-    made = loss_of(kernels.loss(name))
-    return _changed(loss, value=made.value, gradient=made.gradient)
 
 
 class Dense(layers.Dense):
@@ -89,18 +81,11 @@ class Dense(layers.Dense):
         a = self.loops.forward(x, weights, bias)
         return a, (x, None, a)
 
-    def backward(
-        self,
-        parameters: Parameters,
-        cache: Cache,
-        g: Array,
-        *,
-        wants_input: bool = True,
-        out: Buffers = (None, None),
-    ) -> Gradients:
+    def backward(self, parameters: Parameters, cache: Cache, g: Array, **options: Any) -> Gradients:
         """Return what ``layers.Dense.backward`` does."""
-        weights, _ = parameters
-        if len(weights.shape) > 3 or out[0] is None:
-            return super().backward(parameters, cache, g, wants_input=wants_input, out=out)
+        weights, out = parameters[0], options.get("out")
+        if len(weights.shape) > 3 or out is None or out[0] is None:
+            return super().backward(parameters, cache, g, **options)
         x, _, a = cache
+        wants_input = options.get("wants_input", True)
         return self.loops.backward(g, a, x, weights, *out, wants_input), tuple(out)
