@@ -24,8 +24,7 @@ def kernels_for(theta: Array, updates: float, operations: float) -> Any:
     if theta.dtype.char not in "fd" or setting == "0":
         return None
     seconds = updates * _SECONDS_PER_UPDATE + operations / _OPERATIONS_PER_SECOND
-    is_long = seconds > _LEAST_SECONDS  # False for NaN: the number of updates is not known
-    if not (is_long or setting == "1" or KERNELS in sys.modules):
+    if not (seconds > _LEAST_SECONDS or setting == "1" or KERNELS in sys.modules):
         return None
     try:
         return importlib.import_module(KERNELS)
