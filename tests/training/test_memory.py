@@ -78,6 +78,7 @@ def test_a_step_holds_theta_its_gradient_the_state_and_few_activations(
     options: dict[str, Any] = {"clip": clip, "batch_size": batch, "epochs": 2}
     begun: list[Any] = []
     size = case[1].nbytes
+    bx.fit(*case, optimizer=optimizer, **options)  # the first training compiles, if one does
     start = _peak(lambda: begun.append(bx.train(*case, optimizer=optimizer, **options)))
     assert start <= (1 + 2 * arrays) * size + SLACK  # the initial state is copied
     # Theta and the state are in use already.
