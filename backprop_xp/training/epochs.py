@@ -111,6 +111,8 @@ def prepare(
     updates = options.epochs * (batches or 0)  # 0 if the length of an epoch is not known
     backend = require_owner(theta, "theta")
     kernels = backend.kernels(theta, updates, 6.0 * math.prod(theta.shape) * updates * size)
+    if ranks.shares_rows:  # all must round alike
+        ranks.require_alike({"BACKPROP_XP_COMPILE: compiled loops": kernels is not None})
     rows_at_once = options.batch_size if options.accumulate > 1 else None
     stepper = stepper_of(
         network, optimizer, options.metrics or {}, theta, rows_at_once, ranks, kernels

@@ -187,6 +187,18 @@ def test_ranks_that_share_the_rows_train_as_one_process(xp: Any, name: str) -> N
             xp.assert_equal(result.theta, results[0].theta)
 
 
+def test_ranks_with_compiled_loops_and_without_are_refused(
+    xp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = iter([None, "loops"])  # of one rank alone
+    backend = type(bx.get_backend(xp.name))
+    monkeypatch.setattr(backend, "kernels", lambda *arguments: next(kernels))
+    theta, options = _case(xp, CASES["full batch"])
+    for error in _on_ranks(xp, 2, theta, options):
+        assert isinstance(error, ValueError)
+        assert "BACKPROP_XP_COMPILE: compiled loops is " in str(error)
+
+
 @pytest.mark.parametrize("name", STACKS)
 def test_ranks_that_share_a_stack_train_each_network_to_the_bit(xp: Any, name: str) -> None:
     theta, options = _case(xp, STACKS[name], "stack")

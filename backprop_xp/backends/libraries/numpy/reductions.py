@@ -29,8 +29,8 @@ def _gather(array: Array, indices: Array, axis: int) -> Array:
     return array.take(indices, axis)  # a third of numpy.take's time
 
 
-def _stack(*arrays: Array) -> Array:
-    return np.array(arrays)  # a tenth of numpy.stack's time for numbers
+def _stack(array: Array, *others: Array) -> Array:
+    return np.array([array, *others])  # a tenth of numpy.stack's time for numbers
 
 
 def _sum_at(values: Array, indices: Array, count: int, out: Array | None = None) -> Array:
