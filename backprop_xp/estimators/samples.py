@@ -129,19 +129,27 @@ def rows_at(x: Any, indices: np.ndarray | slice) -> np.ndarray:
     """
     if not is_large(x):
         return x[indices]  # type: ignore[no-any-return]
+    if isinstance(indices, slice) and len(range(x.shape[0])[indices]) <= rows_of_block(x):
+        return _read(x, indices)
     indices = np.arange(x.shape[0])[indices]
     order = np.argsort(indices)
     rows = np.empty((len(indices), x.shape[1]), "f4" if dtype_name(x.dtype) == "float32" else "f8")
     sections = np.flatnonzero(np.diff(indices[order] // rows_of_block(x))) + 1
     for section in np.split(order, sections):
-        part = x[indices[section]]
-        part = part.toarray() if hasattr(part, "toarray") else np.array(part)
-        # The rows are copied, so their pages need not stay in memory. Private pages ("c") stay:
-        # they may have been changed, and no file has the changes.
-        pages = getattr(x, "_mmap", None)
-        if pages is not None and x.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
-            pages.madvise(mmap.MADV_DONTNEED)
-        rows[section] = check_array(part, dtype=[np.float64, np.float32])
+        rows[section] = _read(x, indices[section])
+    return rows
+
+
+def _read(x: Any, indices: np.ndarray | slice) -> np.ndarray:
+    """Return a copy of some rows of a large x, checked to be finite numbers."""
+    part = x[indices]
+    part = part.toarray() if hasattr(part, "toarray") else np.array(part, order="C")
+    # The rows are copied, so their pages need not stay in memory. Private pages ("c") stay: they
+    # may have been changed, and no file has the changes.
+    pages = getattr(x, "_mmap", None)
+    if pages is not None and x.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
+    rows: np.ndarray = check_array(part, dtype=[np.float64, np.float32])
     return rows
 
 
