@@ -43,7 +43,8 @@ def _activated(z: Array, activation: Any, bias: Array | None = None) -> Any:
     function = activation.value
     in_place = _IN_PLACE.get(getattr(function, "__name__", ""))
     is_ours = getattr(function, "__module__", "") == "backprop_xp.networks.activations"
-    if in_place is None or not is_ours or bias is None or z.dtype.kind != "f":
+    may_write = activation.from_output and bias is not None and z.dtype.kind == "f"
+    if in_place is None or not is_ours or not may_write:
         return NotImplemented
     z += bias
     return None, in_place(z)
