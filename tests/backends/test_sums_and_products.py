@@ -167,6 +167,14 @@ def test_a_product_is_written_into_the_given_array(xp: Any, stack: tuple[int, ..
     np.testing.assert_array_equal(xp.host(out), expected)
 
 
+def test_a_product_is_rounded_into_an_array_of_another_precision_or_order() -> None:
+    """A user's activation may widen float32."""
+    a, b = np.ones((3, 2)), np.full((2, 4), 0.1)
+    for out in (np.empty((3, 4), np.float32), np.empty((4, 3)).T):
+        assert matmul(a, b, out) is out
+        np.testing.assert_array_equal(out, (a @ b).astype(out.dtype))
+
+
 @pytest.mark.parametrize("written", [False, True])
 @every_dtype
 @pytest.mark.parametrize("shape", [(4, 3), (2, 5, 3), (1, 1)], ids=str)

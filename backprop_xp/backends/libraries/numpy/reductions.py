@@ -20,8 +20,11 @@ def _blank(array: Array) -> Array:
 
 
 def _matmul(a: Array, b: Array, out: Array | None = None) -> Array:
-    if a.ndim == b.ndim == 2 and (out is None or out.flags.c_contiguous):
-        return a.dot(b, out)  # a third of matmul's time before it comes to BLAS
+    if a.ndim == b.ndim == 2:
+        try:
+            return a.dot(b, out)  # a third of matmul's time before it comes to BLAS
+        except ValueError:  # out has another dtype, or another order
+            pass
     return np.matmul(a, b, out=out)
 
 
