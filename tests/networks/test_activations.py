@@ -166,3 +166,20 @@ def test_a_custom_activation_is_a_value_and_a_rule(xp: Any) -> None:
     x_gradient, (weights, bias) = layer.backward(parameters, cache, xp.asarray([[1.0]]))
     found = [float(xp.host(value)[0, 0]) for value in (a, x_gradient, weights, bias)]
     assert found == [8.0, 24.0, 6.0, 12.0]  # at z = 2: z^3, 3 z^2 w, 3 z^2 x, 3 z^2
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_an_own_rule_for_a_function_of_ours_gets_z(name: str) -> None:
+    """NumPy writes these two functions over z, but for their own rules, which need no z."""
+    seen = []
+
+    def rule(g: Any, z: Any, a: Any) -> Any:
+        seen.append(z)
+        return g
+
+    generator = np.random.default_rng(0)
+    layer = bx.Dense(3, 2, Activation(ACTIVATIONS[name].value, rule))
+    weights, bias, x = (generator.normal(size=shape) for shape in ((3, 2), (1, 2), (5, 3)))
+    _, cache = layer.forward((weights, bias), x, None)
+    layer.backward((weights, bias), cache, np.ones((5, 2)))
+    np.testing.assert_allclose(seen[0], x @ weights + bias, rtol=ROUNDING, atol=ROUNDING)
