@@ -64,8 +64,8 @@ def _dropped(kernels: Any, x: Array, rng: Key, rate: float) -> tuple[Array, Arra
 
 
 def _name(names: Iterable[str], table: dict[str, Any], value: Any) -> str | None:
-    """Return the name of a table's entry that the kernels have; None for another object."""
-    return next((name for name in names if table[name] is value), None)
+    """Return the name of an entry that the kernels have, also for a copy; None for another."""
+    return next((name for name in names if table[name] == value), None)
 
 
 class Dense(layers.Dense):

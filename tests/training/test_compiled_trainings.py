@@ -1,5 +1,6 @@
 """Trainings on NumPy with compiled loops and without: the same to rounding, and when they load."""
 
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import backprop_xp as bx
 from backprop_xp.backends.libraries.numpy import compilation
 from backprop_xp.files import container
 from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.compiled_layers import compiled_network
 from backprop_xp.training import gradient_monitor
 from tests.helpers import python
 from tests.user_layers import Factors
@@ -122,6 +124,15 @@ def test_every_kind_of_network_trains_the_same(train: Any, name: str, dtype: str
     results = [train(setting, NETWORKS[name], x, y, dtype=dtype) for setting in "01"]
     assert_same(*results)
     assert results[0].history["loss"][0] != results[0].history["loss"][-1]
+
+
+def test_a_copy_of_a_network_is_compiled_too() -> None:
+    """A network that another process gets has equal functions, not the tables' objects."""
+    network = bx.mlp([4, 6, 3], hidden="tanh", loss="categorical_cross_entropy")
+    kernels = compilation.kernels_for(np.ones(1), 1, 1e15)
+    made = compiled_network(pickle.loads(pickle.dumps(network)), kernels)
+    assert not {type(layer) for layer in made.layers} & {bx.Dense}
+    assert made.loss_function != network.loss_function
 
 
 @pytest.mark.parametrize("name", [*OPTIONS, *STACKED])
