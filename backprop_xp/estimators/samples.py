@@ -143,7 +143,7 @@ def rows_at(x: Any, indices: np.ndarray | slice) -> np.ndarray:
 def _read(x: Any, indices: np.ndarray | slice) -> np.ndarray:
     """Return a copy of some rows of a large x, checked to be finite numbers."""
     part = x[indices]
-    part = part.toarray() if hasattr(part, "toarray") else np.array(part, order="C")
+    part = part.toarray("C") if hasattr(part, "toarray") else np.array(part, order="C")
     # The rows are copied, so their pages need not stay in memory. Private pages ("c") stay: they
     # may have been changed, and no file has the changes.
     pages = getattr(x, "_mmap", None)

@@ -310,3 +310,11 @@ def test_a_table_of_a_gigabyte_takes_a_few_hundred_megabytes(tmp_path: Path) -> 
         check=True,
     )
     assert float(done.stdout) < 500.0
+
+
+def test_a_block_is_in_c_order() -> None:
+    """Rows of another order would be summed in another order than in a block of some indices."""
+    for x in (scipy.sparse.csc_array(X), scipy.sparse.csr_array(X)):
+        rows = samples.rows_at(x, slice(0, 7))
+        assert rows.flags.c_contiguous
+        np.testing.assert_array_equal(rows, X[:7])
