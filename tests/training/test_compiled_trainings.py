@@ -130,7 +130,7 @@ def test_a_copy_of_a_network_is_compiled_too() -> None:
     """A network that another process gets has equal functions, not the tables' objects."""
     network = bx.mlp([4, 6, 3], hidden="tanh", loss="categorical_cross_entropy")
     kernels = compilation.kernels_for(np.ones(1), 1, 1e15)
-    made = compiled_network(pickle.loads(pickle.dumps(network)), kernels)
+    made = compiled_network(pickle.loads(pickle.dumps(network)), kernels)  # noqa: S301
     assert not {type(layer) for layer in made.layers} & {bx.Dense}
     assert made.loss_function != network.loss_function
 
