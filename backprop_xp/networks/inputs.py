@@ -207,7 +207,6 @@ def stand_ins(weight: Array, stack: tuple[int, ...]) -> Array:
     return xp.where(weight == 0.0, heaviest, own)
 
 
-@replaceable
 def rows_at(array: Array, indices: Array) -> Array:
     """Return the rows of an array ``(..., batch, n)`` at indices ``(rows,)`` or stacked."""
     if len(indices.shape) == 1:

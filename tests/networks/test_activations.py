@@ -170,7 +170,6 @@ def test_a_custom_activation_is_a_value_and_a_rule(xp: Any) -> None:
 
 @pytest.mark.parametrize("name", ["relu", "tanh"])
 def test_an_own_rule_for_a_function_of_ours_gets_z(name: str) -> None:
-    """NumPy writes these two functions over z, but for their own rules, which need no z."""
     seen = []
 
     def rule(g: Any, z: Any, a: Any) -> Any:

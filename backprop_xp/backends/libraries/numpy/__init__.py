@@ -26,37 +26,11 @@ def _unpack(layout: Any, theta: Array) -> list[tuple[Array, ...]]:
     ]
 
 
-def _rows_at(array: Array, indices: Array) -> Array:
-    """Replace ``networks.inputs.rows_at``; NumPy takes rows by axis 0 in half the time."""
-    return array.take(indices, array.ndim - 2) if indices.ndim == 1 else NotImplemented
-
-
-# By the names of the activations' functions: the same, written over z.
-_IN_PLACE: dict[str, Function] = {
-    "_relu": lambda z: np.maximum(z, 0.0, out=z),
-    "_tanh": lambda z: np.tanh(z, out=z),
-}
-
-
-def _activated(z: Array, activation: Any, bias: Array | None = None) -> Any:
-    """Replace ``networks.activations.activated`` by functions that need no memory of their own."""
-    function = activation.value
-    in_place = _IN_PLACE.get(getattr(function, "__name__", ""))
-    is_ours = getattr(function, "__module__", "") == "backprop_xp.networks.activations"
-    may_write = activation.from_output and bias is not None and z.dtype.kind == "f"
-    if in_place is None or not is_ours or not may_write:
-        return NotImplemented
-    z += bias
-    return None, in_place(z)
-
-
 class NumPyBackend(Backend):
     """NumPy 2's own namespace keeps the standard and needs no wrapper."""
 
     name: ClassVar[str] = "numpy"
     replacements: ClassVar[dict[str, Function]] = {
-        "backprop_xp.networks.activations.activated": _activated,
-        "backprop_xp.networks.inputs.rows_at": _rows_at,
         "backprop_xp.networks.layout.unpack": _unpack,
         **REDUCTIONS,
         **RULES,
