@@ -126,6 +126,8 @@ def test_info_tells_which_trainings_are_compiled_and_why_none_is(
     assert loops("") == f"in trainings of an estimated 5 s or more, {by}"
     assert loops("1") == f"in all trainings, {by}"
     assert loops("0") == "off: BACKPROP_XP_COMPILE=0"
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    assert loops("1") == "off: NUMBA_DISABLE_JIT=1 is set, with which it compiles nothing"
     monkeypatch.setitem(sys.modules, "numba", None)
     assert re.fullmatch(r"off: .*numba.* \(pip install 'backprop_xp\[fast\]'\)", loops("1"))
 

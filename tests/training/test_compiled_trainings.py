@@ -295,6 +295,17 @@ def test_another_value_of_the_variable_is_an_error(train: Any) -> None:
             train(wrong, NETWORKS["relu"])
 
 
+def test_a_numba_that_compiles_nothing_has_no_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would run in Python, much slower than NumPy."""
+    numba = pytest.importorskip("numba")
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    monkeypatch.setenv("BACKPROP_XP_COMPILE", "")
+    assert compilation.kernels_for(np.ones(3), 10, 1e12) is None
+    monkeypatch.setenv("BACKPROP_XP_COMPILE", "1")
+    with pytest.raises(ImportError, match="=1 needs Numba: NUMBA_DISABLE_JIT=1 is set"):
+        compilation.kernels_for(np.ones(3), 10, 1.0)
+
+
 def test_without_numba_a_long_training_is_numpys_unless_the_variable_asks_for_loops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -27,11 +27,23 @@ def kernels_for(theta: Array, updates: float, operations: float) -> Any:
     if not (seconds > _LEAST_SECONDS or setting == "1" or KERNELS in sys.modules):
         return None
     try:
+        _numba()
         return importlib.import_module(KERNELS)
     except ImportError as error:
         if setting == "1":
-            raise ImportError(f"BACKPROP_XP_COMPILE=1 needs Numba: {error}. {_INSTALL}") from error
+            raise ImportError(f"BACKPROP_XP_COMPILE=1 needs Numba: {error}") from error
         return None
+
+
+def _numba() -> Any:
+    """Import Numba; raise ImportError, with a way out, if it cannot compile here."""
+    try:
+        numba: Any = importlib.import_module("numba")
+    except ImportError as error:
+        raise ImportError(f"{error} ({_INSTALL})") from error
+    if numba.config.DISABLE_JIT:
+        raise ImportError("NUMBA_DISABLE_JIT=1 is set, with which it compiles nothing")
+    return numba
 
 
 def _setting() -> str:
@@ -50,11 +62,11 @@ def state() -> str:
     if setting == "0":
         return "off: BACKPROP_XP_COMPILE=0"
     try:
-        import numba
+        version = _numba().__version__
     except ImportError as error:
-        return f"off: {error} ({_INSTALL})"
+        return f"off: {error}"
     long = f"trainings of an estimated {_LEAST_SECONDS:g} s or more"
-    return f"in {'all trainings' if setting else long}, by Numba {numba.__version__}"
+    return f"in {'all trainings' if setting else long}, by Numba {version}"
 
 
 def versions() -> dict[str, str]:

@@ -118,11 +118,13 @@ def loss(name: str) -> Callable[[Array, Array, Any], tuple[Array, Array]]:
 def _dropped(
     x: Array, keys: Array, rows: int, bound: int, factor: float, y: Array, mask: Array
 ) -> None:
-    kept = x.dtype.type(factor)
+    kept, columns = x.dtype.type(factor), np.empty(x.shape[1], np.uint32)
+    for j in range(x.shape[1]):
+        columns[j] = _mixed(_mixed(np.uint32(j)))
     for i in range(x.shape[0]):
         row = _mixed(np.uint32(i % rows) + _mixed(keys[(i // rows) % keys.size]))
         for j in range(x.shape[1]):
-            h = _mixed(row ^ _mixed(_mixed(np.uint32(j)))) & np.uint32(0x7FFFFFFF)
+            h = _mixed(row ^ columns[j]) & np.uint32(0x7FFFFFFF)
             mask[i, j] = kept if h >= bound else kept - kept
             y[i, j] = x[i, j] * mask[i, j]
 
