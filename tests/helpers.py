@@ -15,6 +15,14 @@ from backprop_xp.backends import BackendUnavailableError
 
 ROOT = Path(bx.__file__).parents[1]
 
+# What waits for longer hangs. It is no measure of speed: a busy machine may take a hundred times as
+# long as an idle one.
+HANGING = 600.0
+
+# Limits for a child that hangs beside others that answer: if a busy machine takes longer than a
+# limit for the others, the next one holds.
+LIMITS = (2.0, 8.0, 32.0, 128.0, 512.0)
+
 # Devices that a transfer guard watches. A simulated device, and PyTorch on the CPU, stand in for a
 # GPU; "cuda" is the current GPU.
 GUARDED = {"array-api-strict": "device1", "torch": "cpu", "cupy": "cuda"}
@@ -51,7 +59,7 @@ def python(
         capture_output=True,
         text=True,
         env={**kept, **environment},
-        timeout=120,
+        timeout=HANGING,
     )
 
 

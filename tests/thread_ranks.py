@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-_SECONDS = 60  # a rank that waits longer for the others has been left behind
+from tests.helpers import HANGING
 
 
 class _World:
@@ -31,9 +31,9 @@ class ThreadRank:
 
     def _all(self, value: Any) -> list[Any]:
         self._world.values[self._rank] = value
-        self._world.barrier.wait(_SECONDS)
+        self._world.barrier.wait(HANGING)  # a rank that was left behind
         values = list(self._world.values)
-        self._world.barrier.wait(_SECONDS)
+        self._world.barrier.wait(HANGING)  # a rank that was left behind
         return values
 
     def Allreduce(self, part: Any, total: Any) -> None:  # noqa: N802

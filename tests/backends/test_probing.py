@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +14,17 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends import Memory, list_backends, registry
 from backprop_xp.backends.probing import Report, probe_in_children, survey
-from tests.helpers import ROOT
+from tests.helpers import HANGING, LIMITS, ROOT
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="speaks of signals and process groups")
 
-# Long enough for a child to import NumPy on a busy machine, and short enough for a test.
-LIMIT = 5.0
-
-# The longest wait after a kill, on a busy machine.
-PATIENCE = 10.0
-
 HANGS = """
 import os, pathlib, subprocess, sys, time
-grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(6000)"])
 done = pathlib.Path(__file__).with_name("written")
 done.write_text(f"{os.getpid()} {grandchild.pid}")
 done.rename(done.with_name("pids"))
-time.sleep(300)
+time.sleep(6000)
 """
 
 NO_CARD = """
@@ -96,7 +90,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
 
 
 def cupy_report() -> Report:
-    return probe_in_children(["cupy"], seconds=LIMIT)["cupy"]
+    return probe_in_children(["cupy"], seconds=HANGING)["cupy"]
 
 
 def is_running(pid: int) -> bool:
@@ -110,7 +104,7 @@ def is_running(pid: int) -> bool:
 
 
 def wait_until(holds: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + HANGING
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.05)
     return holds()
@@ -125,10 +119,13 @@ def test_a_backend_that_hangs_is_killed_with_its_children_and_the_others_are_lis
     stub: Stub,
 ) -> None:
     folder = stub(HANGS)
-    start = time.monotonic()
-    reports = probe_in_children(["cupy", "numpy"], seconds=LIMIT)
-    assert LIMIT <= time.monotonic() - start < LIMIT + PATIENCE
-    assert reports["cupy"].probe[:3] == (False, None, f"no answer within {LIMIT:g} s")
+    for limit in LIMITS:
+        start = time.monotonic()
+        reports = probe_in_children(["cupy", "numpy"], seconds=limit)
+        assert time.monotonic() - start >= limit
+        assert reports["cupy"].probe[:3] == (False, None, f"no answer within {limit:g} s")
+        if reports["numpy"].probe.usable and (folder / "pids").exists():
+            break
     assert "bx.get_backend('cupy')" in reports["cupy"].probe.hint
     assert reports["numpy"].probe == (True, np.__version__, "", "")
     assert len(pids(folder)) == 2
@@ -137,14 +134,19 @@ def test_a_backend_that_hangs_is_killed_with_its_children_and_the_others_are_lis
 
 @POSIX
 @pytest.mark.parametrize(
-    ("how", "seconds"),
+    ("how", "limits"),
     # An interrupted parent ends its children immediately; a killed one cannot.
-    [(signal.SIGINT, 300), (signal.SIGKILL, 2)],
+    [(signal.SIGINT, [HANGING]), (signal.SIGKILL, LIMITS)],
 )
 def test_a_child_ends_with_its_parent_and_at_its_time_limit(
-    stub: Stub, how: signal.Signals, seconds: int
+    stub: Stub, how: signal.Signals, limits: Sequence[float]
 ) -> None:
     folder = stub(HANGS)
+    assert any(ends_with_its_parent(folder, how, seconds) for seconds in limits)
+
+
+def ends_with_its_parent(folder: Path, how: signal.Signals, seconds: float) -> bool:
+    """Assert that a child ends with its parent; return False if the limit ended it before."""
     program = (
         # Otherwise a suite that a shell started in the background would ignore the interrupt.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
@@ -157,7 +159,9 @@ def test_a_child_ends_with_its_parent_and_at_its_time_limit(
         env={**os.environ, "PYTHONPATH": path},
         stderr=subprocess.DEVNULL,
     ) as parent:
-        assert wait_until((folder / "pids").exists)
+        wait_until(lambda: (folder / "pids").exists() or parent.poll() is not None)
+        if parent.poll() is not None:
+            return False
         child, grandchild = pids(folder)
         parent.send_signal(how)
     assert wait_until(lambda: not is_running(child))
@@ -165,6 +169,7 @@ def test_a_child_ends_with_its_parent_and_at_its_time_limit(
         assert wait_until(lambda: not is_running(grandchild))
     else:
         os.kill(grandchild, signal.SIGKILL)
+    return True
 
 
 # The stub, the reason in the list, and part of the hint.
@@ -225,7 +230,7 @@ def test_an_error_of_many_lines_becomes_one_line(stub: Stub) -> None:
     assert found == (False, None, "OSError: libtorch.so is too old", "reinstall torch")
 
 
-@pytest.mark.parametrize("clean_up", ["os._exit, 9", "time.sleep, 300"])
+@pytest.mark.parametrize("clean_up", ["os._exit, 9", "time.sleep, 6000"])
 def test_output_and_exit_handlers_of_a_library_do_not_change_the_answer(
     stub: Stub, capfd: pytest.CaptureFixture[str], clean_up: str
 ) -> None:
@@ -331,7 +336,7 @@ def test_the_environments_choice_is_reported_with_its_source(
 def test_a_choice_that_hangs_is_an_error_after_the_time_limit(
     stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub("import time; time.sleep(300)")
+    stub("import time; time.sleep(6000)")
     monkeypatch.setenv("BACKPROP_XP_BACKEND", "auto")
     choice, _ = survey([], seconds=1.5)
     error = "resolving the choice of the environment: no answer within 1.5 s"

@@ -13,6 +13,7 @@ import backprop_xp as bx
 from backprop_xp.backends import array_namespace
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
+from tests.helpers import HANGING
 from tests.user_layers import Factors, PassThrough
 
 pytest.importorskip("ndonnx")
@@ -97,7 +98,7 @@ def test_the_file_needs_only_onnxruntime(tmp_path: Path) -> None:
         "assert ort.InferenceSession('model.onnx').run(None, {'x': x})[0].shape == (5, 2)\n"
         "assert 'backprop_xp' not in sys.modules and 'ndonnx' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=HANGING)
 
 
 def test_a_stack_is_exported_one_by_one(tmp_path: Path) -> None:

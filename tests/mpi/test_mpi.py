@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers import HANGING
+
 pytest.importorskip("mpi4py", reason="the session mpi installs mpi4py and an MPI")
 MPIRUN = shutil.which("mpirun")
 if MPIRUN is None:
@@ -29,7 +31,7 @@ def run(name: str, ranks: int, folder: Path) -> tuple[int, list[Any]]:
     environment = {**os.environ, **OPEN_MPI, "OMP_NUM_THREADS": "1", "BACKPROP_XP_BACKEND": "numpy"}
     words = [MPIRUN, "-n", str(ranks), sys.executable, "-m", "tests.mpi.trainings", name, folder]
     done = subprocess.run(  # a deadlock ends at the timeout
-        words, env=environment, timeout=120, check=False, capture_output=True, text=True
+        words, env=environment, timeout=HANGING, check=False, capture_output=True, text=True
     )
     print(done.stdout, done.stderr)  # noqa: T201  # pytest shows it if the test fails
     paths = [folder / f"{name}-{rank}.json" for rank in range(ranks)]

@@ -19,6 +19,7 @@ import pandas as pd
 
 import backprop_xp as bx
 from backprop_xp.tables.row_groups import hashed
+from tests.helpers import HANGING
 
 MPIRUN = shutil.which("mpirun")
 if MPIRUN is None:
@@ -40,7 +41,7 @@ def train(ranks: int, *words: str, status: int = 0) -> Any:
     environment["PYTHONPATH"] = str(ROOT)
     command = [MPIRUN, "-n", str(ranks), sys.executable, "-m", "backprop_xp", "train", *words]
     done = subprocess.run(  # a deadlock ends at the timeout
-        command, env=environment, timeout=120, check=False, capture_output=True, text=True
+        command, env=environment, timeout=HANGING, check=False, capture_output=True, text=True
     )
     assert done.returncode == status, done.stderr
     return done
