@@ -1,16 +1,58 @@
 """Checks of arguments; each error names the correction."""
 
+import functools
+import inspect
 import math
 import operator
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Real
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Words of scikit-learn, PyTorch and Keras, in lower case without underscores and a final "loss",
+# and the names that they have here: of losses, activations, and arguments.
+_ELSEWHERE = {
+    "mse": "mean_squared_error",
+    "l1": "mean_absolute_error",
+    "mae": "mean_absolute_error",
+    "smoothl1": "huber",
+    "bce": "binary_cross_entropy",
+    "bcewithlogits": "binary_cross_entropy",
+    "ce": "categorical_cross_entropy",
+    "crossentropy": "categorical_cross_entropy",
+    "nll": "categorical_cross_entropy",
+    "log": "categorical_cross_entropy",
+    "softmaxcrossentropy": "categorical_cross_entropy",
+    "sparsecategoricalcrossentropy": "categorical_cross_entropy",
+    "poissonnll": "poisson",
+    "swish": "silu",
+    "logistic": "sigmoid",
+    "linear": "identity",
+    "lr": "learning_rate",
+    "eps": "epsilon",
+    "rho": "decay",
+    "activation": "hidden",
+    "hiddenlayersizes": "sizes",
+    "maxiter": "epochs",
+    "numepochs": "epochs",
+    "patience": "early_stopping",
+    "niternochange": "early_stopping",
+    "validationdata": "validation",
+    "validationfraction": "validation",
+    "validationsplit": "validation",
+    "verbose": "progress",
+    "randomstate": "seed",
+    "clipnorm": "clip",
+    "maxnorm": "clip",
+    "alpha": "l2",
+    "weightdecay": "l2",
+}
 
 
 def choose(table: Mapping[str, T], choice: str | T, name: str) -> T:
@@ -40,14 +82,45 @@ def known(value: Any, names: Collection[str], name: str) -> Any:
 
 def nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
     """Return a hint for an unknown ``name``: the nearest ``known`` name, then all of them."""
+    close = _nearest(name, list(known))
+    guess = f"Did you mean {close!r}? " if close else ""
+    return f"{guess}Known: {', '.join(known)}."
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    """Return the name that another library's word means, or else the one of similar letters."""
     import difflib
 
+    meant = _ELSEWHERE.get(name.lower().replace("_", "").removesuffix("loss"))
+    if meant in known:
+        return meant
     by_letters = {candidate.lower(): candidate for candidate in known}
     # A part of a name is nearer than similar letters in another name.
     parts = [letters for letters in by_letters if len(name) > 2 and name.lower() in letters]
-    close = parts or difflib.get_close_matches(name.lower(), list(by_letters), n=1, cutoff=0.5)
-    guess = f"Did you mean {by_letters[close[0]]!r}? " if close else ""
-    return f"{guess}Known: {', '.join(known)}."
+    close = parts or difflib.get_close_matches(name.lower(), list(by_letters), n=1, cutoff=0.6)
+    return by_letters[close[0]] if close else None
+
+
+def check_arguments(name: str, function: Callable[..., Any], given: Iterable[str]) -> None:
+    """Raise TypeError for a keyword that a function has no argument for, with the nearest one."""
+    code = function.__code__
+    if not code.co_flags & inspect.CO_VARKEYWORDS:
+        arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        for word in given:
+            if word not in arguments:
+                known = [argument for argument in arguments if argument not in ("self", "_")]
+                raise TypeError(f"{name} has no argument {word!r}. {nearest(word, known)}")
+
+
+def explains_arguments(function: Function) -> Function:
+    """Decorate a function: an unknown keyword is a TypeError with the nearest argument."""
+
+    @functools.wraps(function)
+    def called(*arguments: Any, **options: Any) -> Any:
+        check_arguments(function.__name__, function, options)
+        return function(*arguments, **options)
+
+    return cast(Function, called)
 
 
 def integer(value: Any, name: str, *, at_least: int = 1) -> int:

@@ -1,6 +1,8 @@
 """Checks name the argument, what was expected, what came, and the way out."""
 
+import copy
 import math
+import pickle
 import re
 from collections.abc import Callable
 from fractions import Fraction
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import backprop_xp as bx
 from backprop_xp.checks import choose, integer, nearest, real, reals, sequence, unravel
 
 TABLE = {"relu": 1, "sigmoid": 2, "softmax": 3}
@@ -24,6 +27,49 @@ def test_a_name_becomes_its_entry_and_an_object_passes_through() -> None:
 def test_an_error_suggests_no_name_for_a_dissimilar_one() -> None:
     assert nearest("xyz", TABLE) == "Known: relu, sigmoid, softmax."
     assert nearest("reluu", ["relu"]) == "Did you mean 'relu'? Known: relu."
+
+
+# Words of other libraries, and the names that docs/moving_over.md translates them to.
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: bx.mlp([2, 1], loss="bce"), "binary_cross_entropy"),
+        (lambda: bx.mlp([2, 1], loss="BCEWithLogitsLoss"), "binary_cross_entropy"),
+        (lambda: bx.mlp([2, 1], loss="mse"), "mean_squared_error"),
+        (lambda: bx.mlp([2, 1], loss="L1Loss"), "mean_absolute_error"),
+        (lambda: bx.mlp([2, 1], loss="cross_entropy"), "categorical_cross_entropy"),
+        (lambda: bx.mlp([2, 3, 1], hidden="swish"), "silu"),
+        (lambda: bx.Dense(2, 3, "logistic"), "sigmoid"),
+        (lambda: bx.mlp([2, 3, 1], activation="tanh"), "hidden"),
+        (lambda: bx.Adam(lr=0.1), "learning_rate"),
+        (lambda: bx.RMSProp(0.1, eps=1e-7), "epsilon"),
+        (lambda: bx.fit(None, None, None, optimizer="adam", epochs=1, verbose=1), "progress"),
+        (
+            lambda: bx.fit(None, None, None, optimizer="adam", epochs=1, validation_split=0.1),
+            "validation",
+        ),
+    ],
+)
+def test_a_word_of_another_library_is_an_error_with_the_name_here(call: Any, name: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"Did you mean '{name}'"):
+        call()
+
+
+def test_a_word_that_is_like_no_name_has_no_suggestion() -> None:
+    with pytest.raises(ValueError, match=r"loss 'kl_div' is unknown\. Known: "):
+        bx.mlp([2, 1], loss="kl_div")
+
+
+def test_an_optimizer_of_ones_own_has_its_own_arguments() -> None:
+    class Halved(bx.SGD):
+        def __init__(self, rate: float, *, half: bool = True) -> None:
+            super().__init__(rate / 2 if half else rate)
+
+    assert Halved(0.2, half=True).learning_rate == 0.1
+    with pytest.raises(TypeError, match="Halved has no argument 'momentum'"):
+        Halved(0.2, momentum=0.9)
+    assert pickle.loads(pickle.dumps(bx.Adam(0.1))) == bx.Adam(0.1)  # noqa: S301
+    assert copy.copy(bx.Adam(0.1)) == bx.Adam(0.1)
 
 
 @pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), np.array(3)])

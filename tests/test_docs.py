@@ -162,7 +162,7 @@ def test_an_extra_installs_the_backend_that_the_pages_need() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     (needed,) = project["project"]["optional-dependencies"]["strict"]
     assert needed in project["dependency-groups"]["test"]
-    assert "pip install 'backprop_xp[strict]'" in (ROOT / "docs" / "backends.md").read_text("utf-8")
+    assert "pip install '.[strict]'" in (ROOT / "docs" / "backends.md").read_text("utf-8")
 
 
 def test_contributing_names_the_module_of_the_table_of_backends() -> None:

@@ -1,6 +1,8 @@
 """The package's public names: ``dir``, completion and a star import."""
 
+import re
 import rlcompleter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +48,17 @@ def test_dir_has_the_public_names_and_no_others() -> None:
     assert {*bx.__all__, *MODULES} <= {*names}
     assert {*names} - {*bx.__all__} <= {*WITH_EXTRAS, *MODULES}
     assert not [name for name in names if name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", sorted({*MODULES} - {"backends"}))
+def test_completion_of_a_module_offers_its_public_names_alone(name: str) -> None:
+    module, reference = getattr(bx, name), Path(bx.__file__).parents[1] / "docs" / "reference"
+    documented = "".join(page.read_text("utf-8") for page in reference.glob("*.md"))
+    names = dir(module)
+    assert len(names) == len({*names}) > 1
+    if f"automodule:: {module.__name__}\n" not in documented:
+        assert [one for one in names if not re.search(rf"\b{one}\b", documented)] == []
+    assert not {"Any", "math", "np"} & {*names}
 
 
 def test_completion_offers_the_checks() -> None:

@@ -44,3 +44,7 @@ __all__ = [
     "numeric_hessian",
     "numeric_jacobian",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -205,3 +205,7 @@ ACTIVATIONS: dict[str, Activation] = register_table(
     "activations",
     {name: value for name, value in list(globals().items()) if isinstance(value, Activation)},
 )
+
+
+def __dir__() -> list[str]:
+    return [*ACTIVATIONS, "Activation", "leaky_relu_with"]

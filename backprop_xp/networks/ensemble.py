@@ -187,3 +187,7 @@ def _divergence(p: Array, q: Array) -> Array:
 
 def _tiny(p: Array) -> float:
     return float(array_namespace(p).finfo(p.dtype).smallest_normal)
+
+
+def __dir__() -> list[str]:
+    return ["Prediction", "Uncertainty", "predict", "uncertainty"]

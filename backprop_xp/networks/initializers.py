@@ -114,3 +114,7 @@ INITIALIZERS: dict[str, Initializer] = register_table(
         "ones": ones,
     },
 )
+
+
+def __dir__() -> list[str]:
+    return [*INITIALIZERS, "uniform"]

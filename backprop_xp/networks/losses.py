@@ -241,3 +241,16 @@ hinge = loss_of(
 LOSSES: dict[str, Loss] = register_table(
     "losses", {name: value for name, value in list(globals().items()) if isinstance(value, Loss)}
 )
+
+
+def __dir__() -> list[str]:
+    return [
+        *LOSSES,
+        "Loss",
+        "focal",
+        "huber_with",
+        "over_outputs",
+        "quantile",
+        "smoothed",
+        "tweedie",
+    ]

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 
-from backprop_xp.checks import boolean, choose, integer, real, sequence
+from backprop_xp.checks import boolean, choose, explains_arguments, integer, real, sequence
 from backprop_xp.networks.activations import ACTIVATIONS, Activation
 from backprop_xp.networks.initializers import Initializer
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm
@@ -12,6 +12,7 @@ from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import Layer
 
 
+@explains_arguments
 def mlp(
     sizes: Sequence[int],
     *,

@@ -24,3 +24,7 @@ __all__ = [
     "taylor_remainders",
     "weight_histograms",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,7 +7,7 @@ checks one by one, for pytest::
     def test_conformance(check):
         check("my-backend", "cuda:0")
 
-Import it as ``from backprop_xp import testing``: ``import backprop_xp`` alone leaves it out.
+``bx.testing`` is imported on first use.
 """
 
 from backprop_xp.backends import Backend, get_backend
@@ -40,3 +40,7 @@ def conformance(backend: str | Backend, device: object = None) -> list[Outcome]:
     """
     found = get_backend(backend) if isinstance(backend, str) else backend
     return [run(check, found, device) for check in checks()]
+
+
+def __dir__() -> list[str]:
+    return __all__

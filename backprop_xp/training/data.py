@@ -282,3 +282,7 @@ def _take(array: Array, order: np.ndarray) -> Array:
     return array_namespace(array).take(
         array, home.from_host(order, device=device_of(array)), axis=0
     )
+
+
+def __dir__() -> list[str]:
+    return ["Standardized", "minibatches", "one_hot", "split", "standardize"]

@@ -251,3 +251,7 @@ METRICS: dict[str, Metric] = {
     **{f.__name__: f for f in (accuracy, balanced_accuracy, f1, log_loss, mae, r2, rmse, roc_auc)},
     **{f"top_{k}": top_k(k) for k in (3, 5)},
 }
+
+
+def __dir__() -> list[str]:
+    return [*(name for name in METRICS if name in globals()), "top_k"]

@@ -2,10 +2,10 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from backprop_xp.backends import Array, dispatch, require_floating
-from backprop_xp.checks import integer
+from backprop_xp.checks import check_arguments, integer
 from backprop_xp.display.reprs import call_hash, is_same_call, repr_of
 from backprop_xp.training.hyperparameters import (
     check_alike,
@@ -56,6 +56,11 @@ class BuiltIn:
     kind_of_state: ClassVar[Any]
     learning_rate: LearningRate
     rule: Callable[..., tuple[Array, Pytree]]
+
+    def __new__(cls, *_: object, **given: object) -> Self:
+        """Refuse an unknown argument before the constructor does, with the nearest known one."""
+        check_arguments(cls.__name__, cls.__init__, given)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)

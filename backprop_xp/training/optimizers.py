@@ -317,3 +317,7 @@ def named_optimizer(optimizer: Any) -> Any:
     if known(optimizer, OPTIMIZERS, "optimizer") == "sgd":
         raise ValueError("SGD has no default learning rate: give one, optimizer=bx.SGD(0.1).")
     return OPTIMIZERS[optimizer]()
+
+
+def __dir__() -> list[str]:
+    return ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "Nadam", "RMSProp"]

@@ -310,3 +310,19 @@ def _as_schedule(schedule: LearningRate) -> Schedule:
 def _between(start: Any, end: float, angle: float) -> Any:
     """Return the rate on half a cosine that falls or rises from ``start`` to ``end``."""
     return end + (start - end) * (0.5 * (1.0 + math.cos(angle)))
+
+
+def __dir__() -> list[str]:
+    return [
+        "chain",
+        "constant",
+        "cosine",
+        "cosine_restarts",
+        "epochs",
+        "exponential",
+        "inverse_scaling",
+        "one_cycle",
+        "plateau",
+        "step_decay",
+        "warmup",
+    ]
