@@ -87,7 +87,12 @@ def is_host_number(value: object) -> bool:
 
 
 def to_host(array: Array) -> np.ndarray:
-    """Return the values of an array of any library as NumPy's, after waiting for them."""
+    """Return the values of an array of any library as NumPy's, after waiting for them.
+
+    >>> import backprop_xp as bx
+    >>> bx.to_host(bx.asarray([0.5, 1.0], backend="array-api-strict", device="device1"))
+    array([0.5, 1. ])
+    """
     backend = owner(array)
     return np.asarray(array) if backend is None else backend.to_host(array)
 

@@ -70,6 +70,10 @@ def get_backend(name: str | Backend | None = None) -> Backend:
     """Return the backend called ``name``, or the one that ``resolve()`` chooses now.
 
     A device or dtype that the backend lacks does not raise here.
+
+    >>> import backprop_xp as bx
+    >>> bx.get_backend("numpy").name
+    'numpy'
     """
     return _backend(_requests(Request(_ARGUMENT, name)))[0]
 
@@ -109,6 +113,12 @@ def set_default_backend(
     """Choose the default of the whole process, for calls without arguments or a ``with``.
 
     ``None`` removes the choice.
+
+    >>> import backprop_xp as bx
+    >>> bx.set_default_backend("array-api-strict", dtype="float32")
+    >>> bx.asarray([0.5]).dtype
+    array_api_strict.float32
+    >>> bx.set_default_backend(None)
     """
     global _default
     request = _request("set_default_backend", name, device, dtype)
@@ -131,6 +141,12 @@ def resolve(
     (a RuntimeError) for a backend that cannot run here, and ``DTypeNotKeptError`` (a ValueError)
     for a dtype that the library or device does not keep. Only the name ``"auto"`` falls back from
     CUDA to NumPy.
+
+    >>> import numpy as np
+    >>> import backprop_xp as bx
+    >>> choice = bx.resolve(np.asarray([0.5], dtype="float32"))
+    >>> choice.backend.name, choice.device, choice.source
+    ('numpy', 'cpu', 'the arrays given')
     """
     argument = Request(_ARGUMENT, backend, device, dtype)
     # NumPy also owns scalars, which are not arrays.

@@ -34,7 +34,17 @@ _unwrapping = contextlib.ExitStack()
 
 
 class TransferError(RuntimeError):
-    """An implicit transfer to the host inside ``transfer_guard("disallow")``."""
+    """An implicit transfer to the host inside ``transfer_guard("disallow")``.
+
+    >>> import backprop_xp as bx
+    >>> x = bx.asarray([1.0], backend="array-api-strict", device="device1")
+    >>> with bx.transfer_guard("disallow"):
+    ...     try:
+    ...         float(x[0])
+    ...     except bx.TransferError:
+    ...         print("a transfer")
+    a transfer
+    """
 
 
 class transfer_guard(Scope[str]):  # noqa: N801 - it reads as a function

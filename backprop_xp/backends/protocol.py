@@ -16,7 +16,14 @@ Function: TypeAlias = Callable[..., Any]
 
 
 class BackendUnavailableError(RuntimeError):
-    """A backend cannot run on this machine; the message gives the reason and a way out."""
+    """A backend cannot run on this machine; the message gives the reason and a way out.
+
+    >>> import backprop_xp as bx
+    >>> try:
+    ...     chosen = bx.get_backend("cupy")
+    ... except bx.BackendUnavailableError:
+    ...     chosen = bx.get_backend("numpy")
+    """
 
 
 class DTypeNotKeptError(ValueError):

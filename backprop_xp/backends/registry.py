@@ -45,6 +45,10 @@ def list_backends() -> list[BackendStatus]:
     Plug-ins follow the built-in backends. A library that is not imported yet is tried in a process
     of its own: this one imports nothing and takes no GPU memory. A backend that does not answer
     within a minute is not usable.
+
+    >>> import backprop_xp as bx
+    >>> [row.name for row in bx.list_backends() if row.usable and row.name == "numpy"]
+    ['numpy']
     """
     from backprop_xp.backends.probing import probe_in_children  # 6 ms
 

@@ -23,6 +23,11 @@ class Scale:
 
     The scaling layer of RealMLP (Holzmüller et al. 2024), which gives it a larger
     learning rate than the other layers. Weight decay and L2 do not apply to ``scale``.
+
+    >>> import backprop_xp as bx
+    >>> network = bx.Network([bx.Scale(2), bx.Dense(2, 1)], "mean_squared_error")
+    >>> network.unpack(network.initialize())[0]
+    (array([[1., 1.]]),)
     """
 
     n: int

@@ -31,6 +31,15 @@ class Loss:
     valid number of outputs: training refuses others. With ``labels`` a network also takes integer
     class labels as targets, and makes them one-hot. With ``outputs_per_target`` k the targets have
     ``n_out / k`` columns.
+
+    >>> import backprop_xp as bx
+    >>> from backprop_xp.backends import array_namespace
+    >>> quartic = bx.Loss(
+    ...     value=lambda o, t: array_namespace(o).sum((o - t) ** 4, axis=-1),
+    ...     gradient=lambda o, t: 4.0 * (o - t) ** 3,
+    ... )
+    >>> bx.check_loss(quartic, [[0.3, -2.0]], [[0.0, 1.0]]).verdict
+    'pass'
     """
 
     value: Callable[[Array, Array], Array]

@@ -15,6 +15,15 @@ class EMA:
 
     It is taken after each update, with the bias of its start corrected: theta has the weight ``(1 -
     decay) / (1 - decay**t)`` after update t, as in Kingma and Ba 2015, section 7.2.
+
+    >>> import backprop_xp as bx
+    >>> x, y = bx.asarray([[0.0], [1.0]]), bx.asarray([[0.0], [2.0]])
+    >>> network = bx.mlp([1, 1])
+    >>> theta = network.initialize()
+    >>> options = {"optimizer": bx.SGD(0.5), "epochs": 50}
+    >>> result = bx.fit(network, theta, x, y, average=bx.EMA(0.9), **options)
+    >>> bool((result.theta != result.state.theta).any())  # the average, and the last theta
+    True
     """
 
     decay: float = 0.999
@@ -35,6 +44,15 @@ class SWA:
 
     Izmailov et al. 2018, algorithm 1, with a cycle of one epoch. Earlier the average is theta after
     the last epoch.
+
+    >>> import backprop_xp as bx
+    >>> x, y = bx.asarray([[0.0], [1.0]]), bx.asarray([[0.0], [2.0]])
+    >>> network = bx.mlp([1, 1])
+    >>> theta = network.initialize()
+    >>> options = {"optimizer": bx.SGD(0.5), "epochs": 50}
+    >>> result = bx.fit(network, theta, x, y, average=bx.SWA(start_epoch=40), **options)
+    >>> result.theta.round(2)
+    array([2., 0.])
     """
 
     start_epoch: int

@@ -85,6 +85,14 @@ class SGD(BuiltIn):
     PyTorch's form). The learning rate is outside the velocity; with ``rate_inside`` it is inside,
     ``v = momentum * v + learning_rate * gradient``, as in Keras and scikit-learn: that differs
     while the rate changes.
+
+    >>> import backprop_xp as bx
+    >>> optimizer = bx.SGD(0.5)
+    >>> theta = bx.asarray([1.0, 2.0])
+    >>> state = optimizer.initialize(theta)
+    >>> theta, state = optimizer.update(theta, bx.asarray([0.2, -0.4]), state)
+    >>> theta
+    array([0.9, 2.2])
     """
 
     learning_rate: LearningRate
@@ -126,6 +134,13 @@ class RMSProp(BuiltIn):
 
     Tieleman and Hinton 2012, lecture 6.5. Epsilon stands outside the root, as in PyTorch;
     TensorFlow has it inside.
+
+    >>> import backprop_xp as bx
+    >>> optimizer = bx.RMSProp(0.01, decay=0.99)
+    >>> theta = bx.asarray([1.0, 2.0])
+    >>> theta, state = optimizer.update(theta, bx.asarray([0.2, -0.4]), optimizer.initialize(theta))
+    >>> theta.round(6)  # a first step of learning_rate / sqrt(1 - decay)
+    array([0.9, 2.1])
     """
 
     learning_rate: LearningRate = 1e-2
@@ -149,6 +164,13 @@ class Adagrad(BuiltIn):
 
     Duchi, Hazan and Singer 2011, with diagonal matrices. Epsilon stands outside the root and s
     begins at ``initial``, 0 as in PyTorch; Keras and optax have epsilon inside and 0.1.
+
+    >>> import backprop_xp as bx
+    >>> optimizer = bx.Adagrad(0.1)
+    >>> theta = bx.asarray([1.0, 2.0])
+    >>> theta, state = optimizer.update(theta, bx.asarray([0.2, -0.4]), optimizer.initialize(theta))
+    >>> theta.round(6)
+    array([0.9, 2.1])
     """
 
     learning_rate: LearningRate = 1e-2
@@ -179,6 +201,13 @@ class Adam(BuiltIn):
     Keras, TensorFlow and scikit-learn (the end of their section 2). With ``amsgrad`` s is the
     largest running mean so far (Reddi, Kale and Kumar 2018, algorithm 2, with PyTorch's correction
     of the bias).
+
+    >>> import backprop_xp as bx
+    >>> optimizer = bx.Adam(0.1)
+    >>> theta = bx.asarray([1.0, 2.0])
+    >>> theta, state = optimizer.update(theta, bx.asarray([0.2, -0.4]), optimizer.initialize(theta))
+    >>> theta.round(6)
+    array([0.9, 2.1])
     """
 
     learning_rate: LearningRate = 1e-3
@@ -221,6 +250,12 @@ class AdamW(Adam):
     Loshchilov and Hutter 2019, algorithm 2, with the decay scaled by the learning rate as in
     PyTorch. ``mask``, ``(P,)`` or stacked, is 1 where theta decays and 0 elsewhere
     (``network.weight_mask(theta)``: weights alone); None decays all of it.
+
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([3, 8, 1])
+    >>> theta = network.initialize()
+    >>> bx.AdamW(1e-3, weight_decay=0.1, mask=network.weight_mask(theta)).weight_decay
+    0.1
     """
 
     _: KW_ONLY
@@ -240,6 +275,13 @@ class Nadam(BuiltIn):
 
     Dozat 2016, algorithm 2, in PyTorch's form: update t has the momentum ``mu_t = beta1 * (1 - 0.5
     * 0.96**(t * momentum_decay))``. Keras has a ``momentum_decay`` of 1.
+
+    >>> import backprop_xp as bx
+    >>> optimizer = bx.Nadam(0.1)
+    >>> theta = bx.asarray([1.0, 2.0])
+    >>> theta, state = optimizer.update(theta, bx.asarray([0.2, -0.4]), optimizer.initialize(theta))
+    >>> state.step
+    1
     """
 
     learning_rate: LearningRate = 2e-3
@@ -279,6 +321,13 @@ class Lion(BuiltIn):
 
     After it ``m = beta2 * m + (1 - beta2) * g``. Chen et al. 2023, algorithm 2; they advise a rate
     of a third to a tenth of Adam's. ``mask`` is that of AdamW.
+
+    >>> import backprop_xp as bx
+    >>> optimizer = bx.Lion(0.01)
+    >>> theta = bx.asarray([1.0, 2.0])
+    >>> theta, state = optimizer.update(theta, bx.asarray([0.2, -0.4]), optimizer.initialize(theta))
+    >>> theta
+    array([0.99, 2.01])
     """
 
     learning_rate: LearningRate = 1e-4

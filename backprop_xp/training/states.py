@@ -31,6 +31,15 @@ class TrainingState(NamedTuple):
     - ``history`` is set in the state that ``fit`` ends with, in that of an exception, and in files.
       It covers the whole training: NumPy arrays ``(epoch, *stack)``, NaN for an epoch that was not
       measured.
+
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([1, 1])
+    >>> x, y = bx.asarray([[0.0], [1.0]]), bx.asarray([[0.0], [2.0]])
+    >>> options = {"optimizer": bx.SGD(0.5), "epochs": 2}
+    >>> for state in bx.train(network, network.initialize(), x, y, **options):
+    ...     print(state.epoch, state.step)
+    1 1
+    2 2
     """
 
     epoch: int
