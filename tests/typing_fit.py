@@ -1,4 +1,4 @@
-"""Calls for mypy: the types that it infers for ``fit`` and ``train``, and its errors.
+"""Calls for mypy: the types that it infers for ``fit``, ``train`` and estimators, and its errors.
 
 The session typecheck reads this file; an ignore that hides no error is an error itself.
 """
@@ -59,3 +59,10 @@ bx.fit(network, theta, x, y, optimizer=3, epochs=3)  # type: ignore[arg-type]
 bx.train(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, clip="1")  # type: ignore[arg-type]
 bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, average=0.9)  # type: ignore[arg-type]
 losses = result.losses  # type: ignore[attr-defined]
+
+bx.MLPClassifier((32, 16), "tanh", alpha=1e-3, class_weight="balanced")
+bx.TabularRegressor("fast", hidden_layer_sizes=64, max_iter=10)
+bx.MLPClassifier(alfa=1e-3)  # type: ignore[call-arg]
+bx.MLPRegressor("huber", 16, alpha=None)  # type: ignore[arg-type]
+bx.TabularClassifier(alpha="1")  # type: ignore[arg-type]
+bx.TabularRegressor(class_weight="balanced")  # type: ignore[call-arg]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, _fit_context
-from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.base import _fit_context
+from sklearn.callback import with_callbacks
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._array_api import check_same_namespace
@@ -15,6 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from backprop_xp.backends import Array, Selection, refuse_distributed, to_host
 from backprop_xp.estimators import architecture, samples, targets
+from backprop_xp.estimators.bases import BaseEstimator, CallbackSupportMixin
 from backprop_xp.estimators.lbfgs import minimize
 from backprop_xp.estimators.parameters import STOCHASTIC, Model, check_parameters, hidden_sizes
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples
@@ -52,7 +53,7 @@ def fit_method(method: Method) -> Method:
     return checked
 
 
-class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[misc]
+class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
     """A multilayer perceptron.
 
     A subclass defines its targets by ``_checks_of_y``, ``_columns``, ``_loss`` and ``_score``.

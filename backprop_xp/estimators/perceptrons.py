@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
-from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
@@ -19,6 +18,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 from backprop_xp.backends import Array, array_namespace, owner, to_host
 from backprop_xp.estimators import targets
 from backprop_xp.estimators.base import Classes, Perceptron, fit_method
+from backprop_xp.estimators.bases import ClassifierMixin, RegressorMixin
 from backprop_xp.estimators.parameters import STOCHASTIC, Parameters, with_parameters
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples, on_host
 from backprop_xp.networks import ensemble
@@ -47,7 +47,7 @@ def _has_probabilities(parameters: Parameters) -> bool:
 
 @with_parameters
 @dataclass(eq=False, repr=False)
-class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
+class MLPClassifier(ClassifierMixin, Perceptron):
     """A multilayer perceptron for classes or multilabel targets: scikit-learn's with additions.
 
     >>> import backprop_xp as bx
@@ -170,7 +170,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 
 @with_parameters
 @dataclass(eq=False, repr=False)
-class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
+class MLPRegressor(RegressorMixin, Perceptron):
     """A multilayer perceptron for one or several values: scikit-learn's with additions.
 
     >>> import backprop_xp as bx

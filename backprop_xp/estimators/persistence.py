@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse
-from sklearn.base import BaseEstimator
 from sklearn.preprocessing import LabelBinarizer
 
 from backprop_xp.backends import to_host
@@ -28,7 +27,7 @@ from backprop_xp.networks.network import Network
 from backprop_xp.training.optimizers import SGD, Adam, RMSProp, check_state
 from backprop_xp.training.states import TrainingState
 
-Estimator = TypeVar("Estimator", bound=BaseEstimator)
+Estimator = TypeVar("Estimator")
 
 # A file is read on other machines, so the parameters for backend and device are left out.
 _WHERE = ("backend", "device")
@@ -47,7 +46,7 @@ _LOSSES = {loss.link: loss for loss in (half_squared_error, binary_cross_entropy
 _OPTIMIZERS = {type(o.initialize(np.zeros(1))): o for o in (SGD(1.0), RMSProp(), Adam())}
 
 
-def save_estimator(model: BaseEstimator, path: str | os.PathLike[str]) -> None:
+def save_estimator(model: Any, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator to a file."""
     model._validate_params()
     network = model._network(model.n_features_in_)
@@ -61,7 +60,7 @@ def save_estimator(model: BaseEstimator, path: str | os.PathLike[str]) -> None:
     write_checked(path, Checkpoint(network, theta, state=state, estimator=_record(model)))
 
 
-def _record(model: BaseEstimator) -> dict[str, object]:
+def _record(model: Any) -> dict[str, object]:
     """Return the part of the file that is about the estimator."""
 
     def present(*names: str) -> list[tuple[str, Any]]:
@@ -89,15 +88,16 @@ def load_estimator(kind: type[Estimator], path: str | os.PathLike[str]) -> Estim
     if name != kind.__name__:
         what = f"a {name}" if isinstance(name, str) else "a network alone, for bx.load"
         raise CheckpointError(f"{os.fspath(path)}: it holds {what}, not a {kind.__name__}.")
-    model: Estimator = kind()
+    model = kind()
     try:
-        return _rebuild(model, file, file.estimator)
+        _rebuild(model, file, file.estimator)
     except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error
+    return model
 
 
-def _rebuild(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> Estimator:
-    """Return the estimator of a file, checked to be one that a fit may have left."""
+def _rebuild(model: Any, file: Checkpoint, record: Mapping[str, Any]) -> None:
+    """Make an estimator that of a file, checked to be one that a fit may have left."""
     model.set_params(**{name: from_json(value) for name, value in record["parameters"].items()})
     model._validate_params()
     sections = {"fitted": _number, "curves": _curve, "labels": _labels}
@@ -134,7 +134,6 @@ def _rebuild(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> E
     model.n_layers_ = len(hidden_sizes(model)) + 2
     model.out_activation_ = activation_name(network.loss_function)
     vars(model).update(attributes_of(network, file.theta))
-    return model
 
 
 def _number(name: str, value: Any) -> object:
@@ -163,7 +162,7 @@ def _labels(name: str, written: Sequence[Any]) -> np.ndarray:
     return read_labels(written, name)
 
 
-def _binarizer(model: BaseEstimator, *, is_multilabel: bool, is_sparse: bool) -> LabelBinarizer:
+def _binarizer(model: Any, *, is_multilabel: bool, is_sparse: bool) -> LabelBinarizer:
     """Return the binarizer of the classes, checked to be sorted, and as many as the outputs."""
     classes, outputs = model.classes_, model.n_outputs_
     if not np.array_equal(np.unique(classes), classes):

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from sklearn import get_config
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from backprop_xp import backends
 from backprop_xp.backends import Array, Selection, dtype_name, owner, resolve, to_host
+from backprop_xp.estimators.bases import BaseEstimator
 from backprop_xp.estimators.parameters import Parameters
 
 # What scikit-learn accepts: lists, DataFrames and arrays of any library; X and y may be sparse.

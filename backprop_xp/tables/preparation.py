@@ -5,7 +5,6 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import (
     Tags,
     assert_all_finite,
@@ -17,13 +16,14 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from backprop_xp.backends import owner, refuse_distributed, to_host
 from backprop_xp.checks import integer, known
+from backprop_xp.estimators.bases import BaseEstimator, TransformerMixin
 from backprop_xp.tables.detection import detect
 from backprop_xp.tables.features import SCALINGS, Features
 from backprop_xp.tables.readers import as_frame
 from backprop_xp.tables.rows import Rows
 
 
-class Preparation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class Preparation(TransformerMixin, BaseEstimator):
     """A transformer from a table to the features ``(rows, n)`` of a network, float32.
 
     - ``scaling`` of numbers and dates: ``"standardize"``, or ``"robust"``, by the median and the

@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from backprop_xp.backends import Backend, Device, resolve
+from backprop_xp.estimators.bases import BaseEstimator, ClassifierMixin, RegressorMixin
 from backprop_xp.files.container import CheckpointError
 from backprop_xp.tables.preparation import (
     Preparation,
@@ -46,7 +46,7 @@ Callback: TypeAlias = Callable[[TrainingState], bool | None]
 Kind = TypeVar("Kind", bound="type[Tabular]")
 
 
-class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
+class Tabular(BaseEstimator, TabularParameters):
     """The base class of both estimators; a subclass defines its targets."""
 
     _task: ClassVar[Task]
@@ -208,7 +208,7 @@ def _with_parameters(kind: Kind) -> Kind:
 
 @_with_parameters
 @dataclass(eq=False, repr=False)
-class TabularClassifier(ClassifierMixin, Tabular, ClassifierParameters):  # type: ignore[misc]
+class TabularClassifier(ClassifierMixin, Tabular, ClassifierParameters):
     """A classifier of the rows of a table: preparation of the columns, and a network.
 
     >>> import pandas as pd
@@ -254,7 +254,7 @@ class TabularClassifier(ClassifierMixin, Tabular, ClassifierParameters):  # type
 
 @_with_parameters
 @dataclass(eq=False, repr=False)
-class TabularRegressor(RegressorMixin, Tabular):  # type: ignore[misc]
+class TabularRegressor(RegressorMixin, Tabular):
     """A regressor of the rows of a table: preparation of the columns, and a network.
 
     The targets are standardized by the training rows, and predictions are in their unit.
