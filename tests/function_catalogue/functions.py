@@ -24,8 +24,9 @@ UNIT: Points = {"ordinary": [0.2, 0.55, 0.85], "tiny": [1e-13, 2e-13, 5e-13]}
 class Function(NamedTuple):
     """A function of one array and its right gradient, the sum of ``terms``.
 
-    ``rough`` names the kinds of points at which the gradient is a sum of terms that cancel: it is
-    right to the rounding of the terms, not to that of the sum. The optimal ones always are.
+    The value varies at the scale of the point's entries, as the check assumes by default. ``rough``
+    names the kinds of points at which the terms of the gradient cancel: there it is right to the
+    rounding of the terms, not to that of the sum. The optimal points always are rough.
     """
 
     name: str

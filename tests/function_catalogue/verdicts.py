@@ -3,8 +3,9 @@
 A mistake that no check can see is not planted. A pass promises that the error bars hide at most
 1 % of an entry that matters, and the rounding of the value hides smaller mistakes. So a mistake is
 planted if it is *clear*: at least 2 % of an entry, and it changes the value by more than rounding.
-A *small* mistake, of ten times the tolerance, is planted if it changes the value by a thousand
-times the rounding. The rounding is measured: the difference of the value and mpmath's.
+A *small* mistake, of ten times the tolerance, must change the value by ten thousand times the
+rounding: differences take steps of a hundredth of the point, and their error bars are several times
+the rounding. The rounding is measured: it is the difference of the value and mpmath's.
 """
 
 import functools
@@ -119,7 +120,7 @@ MISTAKES = {
 # ---- the mistakes that a check can see
 
 CLEAR, SMALL = 0.02, 1e-6  # of an entry: twice what a pass may hide, ten times the tolerance
-ABOVE_ROUNDING, FAR_ABOVE_ROUNDING = 4.0, 1000.0  # of the value's change
+ABOVE_ROUNDING, FAR_ABOVE_ROUNDING = 4.0, 1e4  # of the change of the value
 MATTERS = 1e-5  # of the largest entry: ten times the share below which entries are not judged
 NEAR = (1.0, 0.75, 1.25)  # the points at which rounding is measured
 
