@@ -1,9 +1,11 @@
 """Losses of labels, margins, similarities and probabilities."""
 
+from typing import Any
+
 import numpy as np
 from scipy import special as sp
 
-from tests.function_catalogue.functions import written
+from tests.function_catalogue.functions import Array, written
 from tests.function_catalogue.regression_losses import (
     COEFFICIENTS,
     LABELS,
@@ -14,10 +16,8 @@ from tests.function_catalogue.regression_losses import (
     pull_back,
 )
 
-# ---- losses written here, by their residual or margin
 
-
-def log_sum_exp(m, x):
+def log_sum_exp(m: Any, x: Array) -> Any:
     return m.log(m.sum(m.exp(x)))
 
 
@@ -25,69 +25,69 @@ Y = np.array([1.0, -1.0, 1.0, 1.0, -1.0])
 SIGNS = np.array([1.0, -1.0, 1.0, -1.0])
 
 
-def focal(m, z):
+def focal(m: Any, z: Array) -> Any:
     p = 1.0 / (1.0 + m.exp(-SIGNS * z))
     return -m.sum((1.0 - p) ** 2 * m.log(p))
 
 
-def focal_slope(z):
+def focal_slope(z: Array) -> Any:
     p, q = sp.expit(SIGNS * z), sp.expit(-SIGNS * z)
     return SIGNS * (2.0 * q * q * p * np.log(p) - q**3)
 
 
-def dice(m, z):
+def dice(m: Any, z: Array) -> Any:
     p = 1.0 / (1.0 + m.exp(-z))
     return 1.0 - 2.0 * m.sum(p * LABELS) / (m.sum(p) + 2.0)
 
 
-def dice_slope(z):
+def dice_slope(z: Array) -> Any:
     p, q = sp.expit(z), sp.expit(-z)
     total = p.sum() + 2.0
     return -2.0 * p * q * (LABELS / total - (p @ LABELS) / total**2)
 
 
-def cosine_loss(m, x):
+def cosine_loss(m: Any, x: Array) -> Any:
     return 1.0 - m.sum(x * TARGETS) / m.sqrt(m.sum(x * x)) / np.sqrt(np.sum(TARGETS**2))
 
 
-def cosine_slope(x):
+def cosine_slope(x: Array) -> Any:
     n, t = np.linalg.norm(x), TARGETS / np.linalg.norm(TARGETS)
     return -t / n + (x @ t) * x / n**3
 
 
-def kl_of_gaussians(m, p):
+def kl_of_gaussians(m: Any, p: Array) -> Any:
     """The divergence of a variational autoencoder, by means and log variances."""
     return m.sum(p[0] ** 2 + m.exp(p[1]) - 1.0 - p[1]) / 2.0
 
 
-def contrastive(m, x):
+def contrastive(m: Any, x: Array) -> Any:
     """InfoNCE of rows with themselves as positives, ``x (3, 2)``."""
     s = (x @ X[:3].T) / 0.5
     return sum(log_sum_exp(m, s[i]) - s[i, i] for i in range(3))
 
 
-def contrastive_slope(x):
+def contrastive_slope(x: Array) -> Any:
     p = sp.softmax(x @ X[:3].T / 0.5, axis=1) - np.eye(3)
     return p @ X[:3] / 0.5
 
 
-def triplet(m, x):
+def triplet(m: Any, x: Array) -> Any:
     """Three points ``(3, 2)``: anchor, positive and negative, with a smooth margin."""
     d = m.sum((x[0] - x[1]) ** 2) - m.sum((x[0] - x[2]) ** 2)
     return m.log1p(m.exp(d))
 
 
-def triplet_slope(x):
+def triplet_slope(x: Array) -> Any:
     a, b, c = x
     p = sp.expit(np.sum((a - b) ** 2) - np.sum((a - c) ** 2))
     return 2.0 * p * np.array([c - b, b - a, a - c])
 
 
-def logistic(m, w):
+def logistic(m: Any, w: Array) -> Any:
     return m.sum(m.log1p(m.exp(-Y * (X @ w))))
 
 
-def hinge(m, w):
+def hinge(m: Any, w: Array) -> Any:
     """The squared hinge of a linear SVM."""
     margin = 1.0 - Y * (X @ w)
     return m.sum(m.where(margin > 0.0, margin, 0.0 * margin) ** 2)

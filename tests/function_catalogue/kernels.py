@@ -1,31 +1,30 @@
 """Kernels of scikit-learn, by their theta with its own gradients, and by a row of the data."""
 
+from typing import Any
+
 import mpmath as mp
 import numpy as np
 from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 from sklearn.metrics import pairwise
 
-from tests.function_catalogue.functions import MP, known, matrix
+from tests.function_catalogue.functions import MP, Array, Function, known, matrix
 from tests.function_catalogue.regression_losses import RESPONSE, X
-
-# ---- kernels: scikit-learn's by theta, and pairwise ones by a row
 
 WEIGHTS = np.array([[0.3, -0.8, 1.1, 0.4, -0.2]]).T @ np.array([[1.0, 0.5, -0.7, 0.2, 0.9]])
 
 
-def by_theta(name, kernel, truth, **points):
+def by_theta(name: str, kernel: Any, truth: Any, **points: Any) -> Function:
     """``sum(WEIGHTS * K)`` by the kernel's theta, logarithms of its parameters."""
 
-    def value(theta):
+    def value(theta: Array) -> Any:
         return np.sum(WEIGHTS * kernel.clone_with_theta(theta)(X))
 
-    def gradient(theta):
+    def gradient(theta: Array) -> Any:
         return np.einsum(
             "ij,ijk->k", WEIGHTS, kernel.clone_with_theta(theta)(X, eval_gradient=True)[1]
         )
 
-    def exact(theta):
-        # Each term is an mpf: the constants of the kernel are the doubles of the data.
+    def exact(theta: Array) -> Any:
         return (WEIGHTS * truth(*MP.exp(theta))).sum()
 
     return known(f"sklearn {name}", value, gradient, exact, **points)
@@ -37,21 +36,21 @@ EXACT_DISTANCES = MP.sqrt(EXACT_SQUARES)
 IDENTITY = np.eye(len(X))
 
 
-def rbf(length, squares=EXACT_SQUARES):
+def rbf(length: Array, squares: Array = EXACT_SQUARES) -> Any:
     return MP.exp(-squares / (2 * length**2))
 
 
-def matern_15(length):
+def matern_15(length: Array) -> Any:
     d = mp.sqrt(3) * EXACT_DISTANCES / length
     return (1 + d) * MP.exp(-d)
 
 
-def matern_25(length):
+def matern_25(length: Array) -> Any:
     d = mp.sqrt(5) * EXACT_DISTANCES / length
     return (1 + d + d**2 / 3) * MP.exp(-d)
 
 
-def log_marginal_likelihood(theta):
+def log_marginal_likelihood(theta: Array) -> Any:
     amplitude, length, noise = MP.exp(theta)
     k = matrix(amplitude * rbf(length) + (noise + mp.mpf(1e-10)) * IDENTITY)
     y = mp.matrix(RESPONSE.tolist())
@@ -65,7 +64,7 @@ HIDDEN = kernels.ConstantKernel() * kernels.RBF()
 ONE, TWO = {"ordinary": [0.3], "saturated": [-1.5]}, {"ordinary": [0.3, -0.4]}
 
 
-def by_row(name, kernel, slope, truth, **points):
+def by_row(name: str, kernel: Any, slope: Any, truth: Any, **points: Any) -> Function:
     """``sum(kernel(x, X))`` of scikit-learn by the row x."""
     return known(
         f"sklearn {name}",
@@ -79,17 +78,17 @@ def by_row(name, kernel, slope, truth, **points):
 ROW = {"ordinary": [0.4, -0.9], "tiny": [1e-13, -2e-13]}
 
 
-def sigmoid_row(x):
+def sigmoid_row(x: Array) -> Any:
     a = np.tanh(0.5 * (X @ x) + 0.3)
     return 0.5 * (1.0 - a * a) @ X
 
 
-def cosine_row(x):
+def cosine_row(x: Array) -> Any:
     u, n = X / np.linalg.norm(X, axis=1, keepdims=True), np.linalg.norm(x)
     return u.sum(0) / n - (u @ x).sum() * x / n**3
 
 
-def exact_squares(x):
+def exact_squares(x: Array) -> Any:
     return ((x[None] - X) ** 2).sum(-1)
 
 

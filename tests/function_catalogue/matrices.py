@@ -1,11 +1,14 @@
 """Functions of matrices: determinants, inverses, eigenvalues, norms."""
 
+from collections.abc import Callable
+from typing import Any
+
 import mpmath as mp
 import numpy as np
 from scipy import linalg
 from scipy.special import softmax
 
-from tests.function_catalogue.functions import MP, known, matrix, written
+from tests.function_catalogue.functions import MP, Array, known, matrix, written
 
 A = np.array([[0.8, -0.3, 0.5], [0.2, 1.4, -0.6], [-0.7, 0.1, 0.9]])
 SPD = A @ A.T + np.eye(3)
@@ -16,37 +19,37 @@ TINY, HUGE = {"tiny": 1e-13 * A}, {"huge": 1e9 * A}
 POSITIVE = {"ordinary": SPD, "huge": 1e9 * SPD, "tiny": 1e-13 * SPD}
 
 
-def symmetric(x):
+def symmetric(x: Array) -> Any:
     return (x + x.T) / 2.0
 
 
-def inverse(m, x):
+def inverse(m: Any, x: Array) -> Any:
     return m.linalg.inv(x)
 
 
-def eigenvalues(x):
+def eigenvalues(x: Array) -> Any:
     """The sum of WEIGHTS times the eigenvalues of the symmetric part, in ascending order."""
     return WEIGHTS @ np.linalg.eigvalsh(symmetric(x))
 
 
-def eigenvalue_slope(weights):
-    def slope(x):
+def eigenvalue_slope(weights: Any) -> Callable[[Array], Array]:
+    def slope(x: Array) -> Any:
         _, v = np.linalg.eigh(symmetric(x))
         return (v * weights) @ v.T
 
     return slope
 
 
-def exact_eigenvalues(x):
+def exact_eigenvalues(x: Array) -> Any:
     return np.sort(MP.linalg.eigvalsh(symmetric(x)))
 
 
-def function_of_eigenvalues(x, f, df):
+def function_of_eigenvalues(x: Array, f: Any, df: Any) -> Any:
     w, v = np.linalg.eigh(symmetric(x))
     return f(w), (v * df(w)) @ v.T
 
 
-def power_series(x, terms=60):
+def power_series(x: Array, terms: int = 60) -> Any:
     """The matrix exponential, by scaling and squaring of its series."""
     x = x / mp.mpf(2) ** 10
     term = total = np.frompyfunc(mp.mpf, 1, 1)(np.eye(len(x)))
@@ -58,19 +61,19 @@ def power_series(x, terms=60):
     return total
 
 
-def expm_slope(x):
+def expm_slope(x: Array) -> Any:
     return linalg.expm_frechet(x.T, np.outer(WEIGHTS, VECTOR), compute_expm=False)
 
 
-def singular_slope(weights):
-    def slope(x):
+def singular_slope(weights: Any) -> Callable[[Array], Array]:
+    def slope(x: Array) -> Any:
         u, _, v = np.linalg.svd(x)
         return (u * weights) @ v
 
     return slope
 
 
-def sylvester(m, x):
+def sylvester(m: Any, x: Array) -> Any:
     """``sum(WEIGHTS' Z VECTOR)`` where ``x Z + Z x = B``, by a system of nine equations."""
     eye = np.eye(3)
     blocks = [[x[i, j] * eye for j in range(3)] for i in range(3)]
@@ -82,26 +85,26 @@ def sylvester(m, x):
     return WEIGHTS @ z.reshape(3, 3) @ VECTOR
 
 
-def sylvester_slope(x):
+def sylvester_slope(x: Array) -> Any:
     z = linalg.solve_sylvester(x, x, B)
     dual = linalg.solve_sylvester(x.T, x.T, np.outer(WEIGHTS, VECTOR))
     return -dual @ z.T - z.T @ dual
 
 
-def rayleigh(m, v):
+def rayleigh(m: Any, v: Array) -> Any:
     return (v @ SPD @ v) / (v @ v)
 
 
 TOP = np.linalg.eigh(SPD)[1][:, -1]
 
 
-def attention(m, x):
+def attention(m: Any, x: Array) -> Any:
     """Queries ``x (3, 3)`` that attend to the rows of A, with values B."""
     scores = m.exp(x @ A.T)
     return WEIGHTS @ (scores / m.sum(scores, axis=1, keepdims=True)) @ B @ VECTOR
 
 
-def attention_slope(x):
+def attention_slope(x: Array) -> Any:
     shares, slope = softmax(x @ A.T, axis=1), np.outer(WEIGHTS, B @ VECTOR)
     return shares * (slope - np.sum(shares * slope, axis=1, keepdims=True)) @ A
 

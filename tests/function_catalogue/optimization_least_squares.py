@@ -1,14 +1,16 @@
 """Test problems of optimization: sums of squares, barriers and penalties."""
 
+from typing import Any
+
 import numpy as np
 
-from tests.function_catalogue.functions import of_residuals, written
+from tests.function_catalogue.functions import Array, of_residuals, written
 
 TWO = {"ordinary": [0.7, -0.4]}
 TINY, HUGE = {"tiny": [1e-13, -2e-13]}, {"huge": [1e6, -2e6]}
 
 
-def powell_singular(m, x):
+def powell_singular(m: Any, x: Array) -> Any:
     return [
         x[0] + 10.0 * x[1],
         np.sqrt(5.0) * (x[2] - x[3]),
@@ -17,7 +19,7 @@ def powell_singular(m, x):
     ]
 
 
-def powell_jacobian(x):
+def powell_jacobian(x: Array) -> Any:
     b, d = 2.0 * (x[1] - 2.0 * x[2]), 2.0 * np.sqrt(10.0) * (x[0] - x[3])
     return [
         [1.0, 10.0, 0.0, 0.0],
@@ -27,7 +29,7 @@ def powell_jacobian(x):
     ]
 
 
-def wood(m, x):
+def wood(m: Any, x: Array) -> Any:
     a, b, c, d = x
     return [
         10.0 * (b - a**2),
@@ -39,7 +41,7 @@ def wood(m, x):
     ]
 
 
-def wood_jacobian(x):
+def wood_jacobian(x: Array) -> Any:
     p, q = np.sqrt(90.0), np.sqrt(10.0)
     return [
         [-20.0 * x[0], 10.0, 0.0, 0.0],
@@ -54,7 +56,7 @@ def wood_jacobian(x):
 TIMES = np.array([0.1, 0.4, 0.9, 1.6])
 
 
-def box(m, x):
+def box(m: Any, x: Array) -> Any:
     return list(
         m.exp(-x[0] * TIMES)
         - m.exp(-x[1] * TIMES)
@@ -62,7 +64,7 @@ def box(m, x):
     )
 
 
-def box_jacobian(x):
+def box_jacobian(x: Array) -> Any:
     return np.stack(
         [
             -TIMES * np.exp(-x[0] * TIMES),
@@ -76,48 +78,48 @@ def box_jacobian(x):
 HEIGHTS = np.array([0.3, 0.9, 0.7, 0.2])
 
 
-def bell(m, x):
+def bell(m: Any, x: Array) -> Any:
     return list(x[0] * m.exp(-x[1] * (TIMES - x[2]) ** 2 / 2.0) - HEIGHTS)
 
 
-def bell_jacobian(x):
+def bell_jacobian(x: Array) -> Any:
     d = TIMES - x[2]
     e = np.exp(-x[1] * d * d / 2.0)
     return np.stack([e, -x[0] * d * d / 2.0 * e, x[0] * x[1] * d * e], axis=1)
 
 
-def enzyme(m, x):
+def enzyme(m: Any, x: Array) -> Any:
     return list(HEIGHTS - x[0] * (TIMES**2 + TIMES * x[1]) / (TIMES**2 + TIMES * x[2] + x[3]))
 
 
-def enzyme_jacobian(x):
+def enzyme_jacobian(x: Array) -> Any:
     n, d = TIMES**2 + TIMES * x[1], TIMES**2 + TIMES * x[2] + x[3]
     return np.stack([-n / d, -x[0] * TIMES / d, x[0] * n * TIMES / d**2, x[0] * n / d**2], axis=1)
 
 
-def broyden(m, x):
+def broyden(m: Any, x: Array) -> Any:
     y = m.concatenate([0.0 * x[:1], x, 0.0 * x[:1]])
     return list((3.0 - 2.0 * x) * x - y[:-2] - 2.0 * y[2:] + 1.0)
 
 
-def broyden_jacobian(x):
+def broyden_jacobian(x: Array) -> Any:
     n = len(x)
     return np.diag(3.0 - 4.0 * x) - np.eye(n, k=-1) - 2.0 * np.eye(n, k=1)
 
 
-def trigonometric(m, x):
+def trigonometric(m: Any, x: Array) -> Any:
     n = len(x)
     total = m.sum(m.cos(x))
     return [n - total + (i + 1) * (1.0 - m.cos(x[i])) - m.sin(x[i]) for i in range(n)]
 
 
-def trigonometric_jacobian(x):
+def trigonometric_jacobian(x: Array) -> Any:
     n = len(x)
     own = np.arange(1.0, n + 1.0) * np.sin(x) - np.cos(x)
     return np.tile(np.sin(x), (n, 1)) + np.diag(own)
 
 
-def barrier(m, x):
+def barrier(m: Any, x: Array) -> Any:
     return x @ np.array([1.0, -0.5]) - m.sum(m.log(x)) - m.log(4.0 - m.sum(x))
 
 

@@ -1,49 +1,51 @@
 """Test problems of optimization with many minima, and polynomials."""
 
+from typing import Any
+
 import numpy as np
 
-from tests.function_catalogue.functions import of_residuals, summed, written
+from tests.function_catalogue.functions import Array, of_residuals, summed, written
 
 FOUR = {"ordinary": [-1.2, 1.0, 0.7, 1.3]}
 TWO = {"ordinary": [0.7, -0.4]}
 TINY, HUGE = {"tiny": [1e-13, -2e-13]}, {"huge": [1e6, -2e6]}
 
 
-def rosenbrock(m, x):
+def rosenbrock(m: Any, x: Array) -> Any:
     return m.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2)
 
 
-def rosenbrock_slope(x):
+def rosenbrock_slope(x: Array) -> Any:
     g, r = np.zeros(x.shape), x[1:] - x[:-1] ** 2
     g[1:] += 200.0 * r
     g[:-1] += -400.0 * x[:-1] * r - 2.0 * (1.0 - x[:-1])
     return g
 
 
-def ackley(m, x):
+def ackley(m: Any, x: Array) -> Any:
     root = m.sqrt(m.sum(x * x) / 2.0)
     return -20.0 * m.exp(-0.2 * root) - m.exp(m.sum(m.cos(2.0 * np.pi * x)) / 2.0)
 
 
-def ackley_near(x):
+def ackley_near(x: Array) -> Any:
     root = np.sqrt(np.sum(x * x) / 2.0)
     return 2.0 * np.exp(-0.2 * root) * x / root
 
 
-def ackley_waves(x):
+def ackley_waves(x: Array) -> Any:
     return np.pi * np.exp(np.sum(np.cos(2.0 * np.pi * x)) / 2.0) * np.sin(2.0 * np.pi * x)
 
 
-def griewank(m, x):
+def griewank(m: Any, x: Array) -> Any:
     return m.sum(x * x) / 4000.0 - m.cos(x[0]) * m.cos(x[1] / np.sqrt(2.0))
 
 
-def griewank_waves(x):
+def griewank_waves(x: Array) -> Any:
     a, b = x[0], x[1] / np.sqrt(2.0)
     return np.array([np.sin(a) * np.cos(b), np.cos(a) * np.sin(b) / np.sqrt(2.0)])
 
 
-def goldstein_price(m, x):
+def goldstein_price(m: Any, x: Array) -> Any:
     a, b = x
     first = 1.0 + (a + b + 1.0) ** 2 * (
         19.0 - 14.0 * a + 3.0 * a**2 - 14.0 * b + 6.0 * a * b + 3.0 * b**2
@@ -54,7 +56,7 @@ def goldstein_price(m, x):
     return first * second
 
 
-def goldstein_price_slope(x):
+def goldstein_price_slope(x: Array) -> Any:
     a, b = x
     s, t = a + b + 1.0, 2.0 * a - 3.0 * b
     p = 19.0 - 14.0 * a + 3.0 * a**2 - 14.0 * b + 6.0 * a * b + 3.0 * b**2
@@ -69,37 +71,37 @@ def goldstein_price_slope(x):
     )
 
 
-def branin(m, x):
+def branin(m: Any, x: Array) -> Any:
     a, b = x
     return (b - 0.129 * a**2 + 1.59 * a - 6.0) ** 2 + 9.6 * m.cos(a) + 10.0
 
 
-def michalewicz(m, x):
+def michalewicz(m: Any, x: Array) -> Any:
     return -m.sum(m.sin(x) * m.sin(np.array([1.0, 2.0]) * x**2 / np.pi) ** 4)
 
 
-def michalewicz_slope(x):
+def michalewicz_slope(x: Array) -> Any:
     c = np.array([1.0, 2.0])
     s = np.sin(c * x**2 / np.pi)
     return -np.cos(x) * s**4 - np.sin(x) * 8.0 * s**3 * np.cos(c * x**2 / np.pi) * c * x / np.pi
 
 
-def easom(m, x):
+def easom(m: Any, x: Array) -> Any:
     return -m.cos(x[0]) * m.cos(x[1]) * m.exp(-m.sum((x - np.pi) ** 2))
 
 
-def easom_slope(x):
+def easom_slope(x: Array) -> Any:
     e = np.exp(-np.sum((x - np.pi) ** 2))
     c, s = np.cos(x), np.sin(x)
     return e * np.array([s[0] * c[1], c[0] * s[1]]) + 2.0 * (x - np.pi) * c[0] * c[1] * e
 
 
-def drop_wave(m, x):
+def drop_wave(m: Any, x: Array) -> Any:
     r = m.sum(x * x)
     return -(1.0 + m.cos(12.0 * m.sqrt(r))) / (r / 2.0 + 2.0)
 
 
-def drop_wave_slope(x):
+def drop_wave_slope(x: Array) -> Any:
     r = np.sum(x * x)
     root, below = np.sqrt(r), r / 2.0 + 2.0
     return (
@@ -107,7 +109,7 @@ def drop_wave_slope(x):
     )
 
 
-def levy(m, x):
+def levy(m: Any, x: Array) -> Any:
     w = 1.0 + (x - 1.0) / 4.0
     a, b = w[0], w[1]
     return (
@@ -117,7 +119,7 @@ def levy(m, x):
     )
 
 
-def levy_slope(x):
+def levy_slope(x: Array) -> Any:
     a, b = 1.0 + (x - 1.0) / 4.0
     by_a = (
         np.pi * np.sin(2.0 * np.pi * a)
@@ -133,16 +135,16 @@ def levy_slope(x):
 NUMBERS = np.array([1.0, 2.0, 3.0, 4.0])
 
 
-def zakharov(m, x):
+def zakharov(m: Any, x: Array) -> Any:
     s = m.sum(NUMBERS * x) / 2.0
     return m.sum(x * x) + s**2 + s**4
 
 
-def dixon_price(m, x):
+def dixon_price(m: Any, x: Array) -> Any:
     return (x[0] - 1.0) ** 2 + m.sum(NUMBERS[1:] * (2.0 * x[1:] ** 2 - x[:-1]) ** 2)
 
 
-def dixon_price_slope(x):
+def dixon_price_slope(x: Array) -> Any:
     g, r = np.zeros(x.shape), NUMBERS[1:] * (2.0 * x[1:] ** 2 - x[:-1])
     g[0] = 2.0 * (x[0] - 1.0)
     g[1:] += 8.0 * r * x[1:]

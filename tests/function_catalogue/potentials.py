@@ -1,8 +1,10 @@
 """Potentials of physics and chemistry, and energies of several bodies."""
 
+from typing import Any
+
 import numpy as np
 
-from tests.function_catalogue.functions import POSITIVE, REAL, summed, written
+from tests.function_catalogue.functions import POSITIVE, REAL, Array, summed, written
 
 DISTANCES = {"ordinary": [1.1, 1.3, 1.7]}
 ANGLES = {"ordinary": [0.3, -1.2, 2.1], "tiny": [1e-13, -2e-13, 3e-13]}
@@ -119,13 +121,13 @@ PAIR_POTENTIALS = [
 CHARGES = np.array([1.0, -2.0, 1.5])
 
 
-def coulomb(m, x):
+def coulomb(m: Any, x: Array) -> Any:
     """The energy of three charges at ``x (3, 2)``."""
     pairs = ((0, 1), (0, 2), (1, 2))
     return sum(CHARGES[i] * CHARGES[j] / m.sqrt(m.sum((x[i] - x[j]) ** 2)) for i, j in pairs)
 
 
-def coulomb_force(x):
+def coulomb_force(x: Array) -> Any:
     g = np.zeros(x.shape)
     for i, j in ((0, 1), (0, 2), (1, 2)):
         d = x[i] - x[j]
@@ -135,27 +137,27 @@ def coulomb_force(x):
     return g
 
 
-def springs(m, x):
+def springs(m: Any, x: Array) -> Any:
     """A ring of points ``x (n, 2)`` with springs of length 1."""
     d = m.sqrt(m.sum((x - m.roll(x, 1, 0)) ** 2, axis=1))
     return m.sum((d - 1.0) ** 2) / 2.0
 
 
-def spring_force(x):
+def spring_force(x: Array) -> Any:
     d = x - np.roll(x, 1, 0)
     size = np.sqrt(np.sum(d * d, axis=1, keepdims=True))
     f = (size - 1.0) * d / size
     return f - np.roll(f, -1, 0)
 
 
-def bending(m, x):
+def bending(m: Any, x: Array) -> Any:
     """The energy of the angle at ``x[1]`` of three points ``(3, 2)``."""
     a, b = x[0] - x[1], x[2] - x[1]
     cosine = m.sum(a * b) / (m.sqrt(m.sum(a * a)) * m.sqrt(m.sum(b * b)))
     return (cosine + 0.3) ** 2 / 2.0
 
 
-def bending_force(x):
+def bending_force(x: Array) -> Any:
     a, b = x[0] - x[1], x[2] - x[1]
     na, nb = np.linalg.norm(a), np.linalg.norm(b)
     c = a @ b / (na * nb)
@@ -163,18 +165,18 @@ def bending_force(x):
     return (c + 0.3) * np.array([ga, -ga - gb, gb])
 
 
-def xy_model(m, x):
+def xy_model(m: Any, x: Array) -> Any:
     """Spins on a ring with a field."""
     return -m.sum(m.cos(x - m.roll(x, 1))) - 0.4 * m.sum(m.cos(x))
 
 
-def pendulum(m, s):
+def pendulum(m: Any, s: Array) -> Any:
     """The energy of a double pendulum, ``s = (angles, speeds)``."""
     a, b, u, v = s
     return u**2 + v**2 / 2.0 + u * v * m.cos(a - b) - 9.81 * (2.0 * m.cos(a) + m.cos(b))
 
 
-def pendulum_slope(s):
+def pendulum_slope(s: Array) -> Any:
     a, b, u, v = s
     turn = u * v * np.sin(a - b)
     return np.array(
@@ -187,18 +189,18 @@ def pendulum_slope(s):
     )
 
 
-def string(m, u):
+def string(m: Any, u: Array) -> Any:
     """The length of a string through the points u, with fixed ends."""
     d = m.diff(m.concatenate([u[:1] * 0.0, u, u[:1] * 0.0]))
     return m.sum(m.sqrt(1.0 + d**2))
 
 
-def string_slope(u):
+def string_slope(u: Array) -> Any:
     d = np.diff(u, prepend=0.0, append=0.0)
     return -np.diff(d / np.sqrt(1.0 + d * d))
 
 
-def phase_field(m, u):
+def phase_field(m: Any, u: Array) -> Any:
     """Cahn and Hilliard's free energy on a ring."""
     return m.sum((u**2 - 1.0) ** 2 / 4.0 + 0.3 * (u - m.roll(u, 1)) ** 2)
 

@@ -1,11 +1,13 @@
 """Losses of scikit-learn with its own gradients, and losses of residuals."""
 
+from typing import Any
+
 import mpmath as mp
 import numpy as np
 from scipy import special as sp
 from sklearn._loss import loss as losses
 
-from tests.function_catalogue.functions import REAL, known, summed, written
+from tests.function_catalogue.functions import REAL, Array, Function, known, summed, written
 
 RAW = {"ordinary": [0.3, -1.2, 2.1, 0.8], "tiny": [1e-13, -2e-13, 3e-13, 5e-13]}
 POSITIVE_TARGETS = np.array([0.5, 2.0, 1.3, 4.0])
@@ -15,10 +17,8 @@ SURE = {"saturated": [30.0, -32.0, 28.0, -25.0]}
 WRONG_AND_SURE = {"huge": [-1e6, 2e6, -3e6, 5e6]}
 RESIDUALS = {"huge": [1e9, -2e9, 3e9, 5e9]}
 
-# ---- scikit-learn's losses, by their raw prediction
 
-
-def of_sklearn(name, loss, truth, targets, **points):
+def of_sklearn(name: str, loss: Any, truth: Any, targets: Any, **points: Any) -> Function:
     """The sum of a loss of scikit-learn; ``truth`` is the loss of one target and prediction."""
     numbers = np.frompyfunc(truth, 2, 1)
     return known(
@@ -30,7 +30,7 @@ def of_sklearn(name, loss, truth, targets, **points):
     )
 
 
-def multinomial(raw):
+def multinomial(raw: Array) -> Any:
     rows = zip(np.array([0, 2, 1, 1]), raw, strict=True)
     return sum(mp.log(sum(map(mp.exp, row))) - row[label] for label, row in rows)
 
@@ -130,23 +130,23 @@ LEAST_SQUARES = np.linalg.solve(X.T @ X, X.T @ RESPONSE)
 COEFFICIENTS = {"ordinary": [0.4, -0.9], "tiny": [1e-13, -2e-13]}
 
 
-def gaussian_nll(m, p):
+def gaussian_nll(m: Any, p: Array) -> Any:
     """The negative log-likelihood by means and log variances, ``p (2, 4)``."""
     return m.sum((TARGETS - p[0]) ** 2 * m.exp(-p[1]) + p[1]) / 2.0
 
 
-def gaussian_nll_slope(p):
+def gaussian_nll_slope(p: Array) -> Any:
     r, w = TARGETS - p[0], np.exp(-p[1])
     return np.array([-r * w, (1.0 - r * r * w) / 2.0])
 
 
-def group_lasso(m, w):
+def group_lasso(m: Any, w: Array) -> Any:
     """Least squares with a penalty on the norms of two rows, ``w (2, 2)``."""
     fit = m.sum((X @ w - X * 0.7) ** 2) / 2.0
     return fit + 0.3 * m.sum(m.sqrt(m.sum(w * w, axis=1)))
 
 
-def pull_back(slope):
+def pull_back(slope: Any) -> Any:
     """The slope by coefficients of a loss with this slope by the predictions."""
     return lambda w: X.T @ slope(X @ w)
 

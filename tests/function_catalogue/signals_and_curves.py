@@ -1,10 +1,12 @@
 """Factorizations, FFT, filters, splines and fits."""
 
+from typing import Any
+
 import mpmath as mp
 import numpy as np
 from scipy import fft, interpolate
 
-from tests.function_catalogue.functions import known, written
+from tests.function_catalogue.functions import Array, known, written
 
 DATA = np.array([[1.2, 0.4, 0.9, 2.1], [0.3, 1.8, 0.7, 0.5], [1.1, 0.6, 1.5, 0.2]])
 TENSOR = np.arange(1.0, 13.0).reshape(3, 2, 2) / 7.0
@@ -13,34 +15,34 @@ SIGNAL = np.array([0.4, -1.1, 0.9, 2.3, -0.6, 0.2])
 FREQUENCIES = np.array([1.0, 0.5, 2.0, 0.3, 2.0, 0.5])
 
 
-def factors(m, p):
+def factors(m: Any, p: Array) -> Any:
     """``DATA (3, 4)`` as a product of rank 2, ``p (7, 2)``."""
     return m.sum((p[:3] @ p[3:].T - DATA) ** 2) / 2.0
 
 
-def factor_slope(p):
+def factor_slope(p: Array) -> Any:
     r = p[:3] @ p[3:].T - DATA
     return np.concatenate([r @ p[3:], r.T @ p[:3]])
 
 
-def divergence_of_factors(m, p):
+def divergence_of_factors(m: Any, p: Array) -> Any:
     """The generalized Kullback-Leibler divergence of a non-negative factorization."""
     z = p[:3] @ p[3:].T
     return m.sum(z - DATA * m.log(z))
 
 
-def divergence_slope(p):
+def divergence_slope(p: Array) -> Any:
     r = 1.0 - DATA / (p[:3] @ p[3:].T)
     return np.concatenate([r @ p[3:], r.T @ p[:3]])
 
 
-def tensor(m, p):
+def tensor(m: Any, p: Array) -> Any:
     """A tensor of rank 1, ``p = (a (3,), b (2,), c (2,))``."""
     a, b, c = p[:3], p[3:5], p[5:]
     return m.sum((a[:, None, None] * b[None, :, None] * c - TENSOR) ** 2) / 2.0
 
 
-def tensor_slope(p):
+def tensor_slope(p: Array) -> Any:
     a, b, c = p[:3], p[3:5], p[5:]
     r = np.einsum("i,j,k->ijk", a, b, c) - TENSOR
     return np.concatenate(
@@ -52,17 +54,17 @@ def tensor_slope(p):
     )
 
 
-def convolution(m, x):
+def convolution(m: Any, x: Array) -> Any:
     return m.sum((sum(c * m.roll(x, k) for k, c in enumerate([0.5, 1.2, -0.4])) - SIGNAL) ** 2)
 
 
-def convolution_slope(x):
+def convolution_slope(x: Array) -> Any:
     kernel = [0.5, 1.2, -0.4]
     r = 2.0 * (sum(c * np.roll(x, k) for k, c in enumerate(kernel)) - SIGNAL)
     return sum(c * np.roll(r, -k) for k, c in enumerate(kernel))
 
 
-def exact_power(x, weights=FREQUENCIES):
+def exact_power(x: Array, weights: Any = FREQUENCIES) -> Any:
     """The weighted power spectrum by sums of cosines and sines."""
     n = len(x)
     angles = [[2 * mp.pi * j * k / n for j in range(n)] for k in range(n)]
@@ -71,7 +73,7 @@ def exact_power(x, weights=FREQUENCIES):
     return sum(w * (c * c + s * s) for w, c, s in zip(weights, cosines, sines, strict=True))
 
 
-def exact_dct(x):
+def exact_dct(x: Array) -> Any:
     n = len(x)
     rows = [
         sum(2 * t * mp.cos(mp.pi * k * (2 * j + 1) / (2 * n)) for j, t in enumerate(x))
@@ -90,14 +92,14 @@ SIX = {"ordinary": [0.3, 0.8, -0.5, 1.1, 0.6, -0.9]}
 SMALL, LARGE = 1e-13 * np.array(SIX["ordinary"]), 1e9 * np.array(SIX["ordinary"])
 
 
-def piece(spline, x):
+def piece(spline: Any, x: Any) -> Any:
     """A spline's value at an mpf, from the coefficients of the piece."""
     i = int(np.searchsorted(spline.x, float(x), side="right")) - 1
     i = min(max(i, 0), len(spline.x) - 2)
     return sum(c * (x - spline.x[i]) ** (3 - k) for k, c in enumerate(spline.c[:, i]))
 
 
-def of_spline(spline):
+def of_spline(spline: Any) -> Any:
     return lambda x: sum(piece(spline, t) for t in x)
 
 

@@ -1,19 +1,21 @@
 """Bessel functions, elliptic integrals and hypergeometric functions of scipy.special."""
 
+from typing import Any
+
 import mpmath as mp
 import numpy as np
 from scipy import special as sp
 
-from tests.function_catalogue.functions import POSITIVE, REAL, UNIT, each
+from tests.function_catalogue.functions import POSITIVE, REAL, UNIT, Function, each
 
 
-def spherical(name, bessel, of_mpmath, factor=2.0):
-    """A spherical Bessel function of order 2: ``sqrt(pi / (factor x)) B(2.5, x)``."""
+def spherical(name: str, bessel: Any, of_mpmath: Any) -> Function:
+    """A spherical Bessel function of order 2: ``sqrt(pi / (2 x)) B(2.5, x)``."""
     return each(
         name,
         lambda x: bessel(2, x),
         lambda x: bessel(2, x, derivative=True),
-        lambda x: mp.sqrt(mp.pi / (factor * x)) * of_mpmath(2.5, x),
+        lambda x: mp.sqrt(mp.pi / (2 * x)) * of_mpmath(2.5, x),
         {"ordinary": [0.3, 1.7, 5.2]},
     )
 

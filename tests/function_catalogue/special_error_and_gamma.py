@@ -1,17 +1,19 @@
 """Functions of scipy.special around the error function and the gamma function."""
 
+from typing import Any
+
 import mpmath as mp
 import numpy as np
 from scipy import special as sp
 
-from tests.function_catalogue.functions import POSITIVE, REAL, UNIT, each
+from tests.function_catalogue.functions import POSITIVE, REAL, UNIT, Array, each
 
 ROOT_PI, ROOT_2PI = np.sqrt(np.pi), np.sqrt(2.0 * np.pi)
 NEAR_1 = {"ordinary": [1.3, 1.9, 3.4]}
 LARGE = [1e12, 2e12, 5e12]
 
 
-def density(x):
+def density(x: Array) -> Any:
     return np.exp(-x * x / 2.0) / ROOT_2PI
 
 

@@ -1,10 +1,12 @@
 """Log-densities of scipy.stats by the variable."""
 
+from typing import Any
+
 import mpmath as mp
 import numpy as np
 from scipy import special as sp, stats
 
-from tests.function_catalogue.functions import POSITIVE, REAL, UNIT, each
+from tests.function_catalogue.functions import POSITIVE, REAL, UNIT, Function, each
 
 ROOT_2PI = np.sqrt(2.0 * np.pi)
 ONLY = {"ordinary": POSITIVE["ordinary"]}
@@ -12,12 +14,14 @@ HUGE = {"huge": [1e12, -2e12, 5e12]}
 ABOVE_1 = {"ordinary": [1.3, 1.9, 3.4]}
 
 
-def log_density(name, distribution, slope, truth, points, **more):
+def log_density(
+    name: str, distribution: Any, slope: Any, truth: Any, points: Any, **more: Any
+) -> Function:
     """The sum of ``distribution.logpdf``, and its slope by x."""
     return each(f"{name}.logpdf", distribution.logpdf, slope, truth, points, **more)
 
 
-def log_normal(x, mean=0, scale=1):
+def log_normal(x: Any, mean: Any = 0, scale: Any = 1) -> Any:
     return -(((x - mean) / scale) ** 2) / 2 - mp.log(scale * mp.sqrt(2 * mp.pi))
 
 

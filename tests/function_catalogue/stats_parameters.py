@@ -1,10 +1,21 @@
 """Distribution functions of scipy.stats, and likelihoods by parameters."""
 
+from typing import Any
+
 import mpmath as mp
 import numpy as np
 from scipy import special as sp, stats
 
-from tests.function_catalogue.functions import POSITIVE, REAL, UNIT, array, each, known, matrix
+from tests.function_catalogue.functions import (
+    POSITIVE,
+    REAL,
+    UNIT,
+    Array,
+    array,
+    each,
+    known,
+    matrix,
+)
 from tests.function_catalogue.stats_densities import log_normal
 
 ONLY = {"ordinary": POSITIVE["ordinary"]}
@@ -85,12 +96,12 @@ N = len(DATA)
 MEAN_LOG, SUM = np.sum(np.log(DATA)), np.sum(DATA)
 
 
-def _normal_slope(p):
+def _normal_slope(p: Array) -> Any:
     r = (DATA - p[0]) * np.exp(-p[1])
     return np.array([-np.sum(r) * np.exp(-p[1]), N - np.sum(r * r)])
 
 
-def _beta_slope(p):
+def _beta_slope(p: Array) -> Any:
     both = sp.psi(p[0] + p[1])
     return np.array(
         [
@@ -100,7 +111,7 @@ def _beta_slope(p):
     )
 
 
-def _t_slope(p):
+def _t_slope(p: Array) -> Any:
     r = DATA - p[0]
     return np.array([-np.sum(6.0 * r / (5.0 + r * r))])
 

@@ -161,7 +161,8 @@ def is_visible(x: Array, right: Array, wrong: Array, method: str, rounding: floa
 def mistakes_in(case: Case, way: str) -> dict[str, Callable[[Array], Array]]:
     """Return the wrong gradients that a check can tell from the right one."""
     function, x = case.function, case.point
-    right, found = function.gradient(x), {}
+    right = function.gradient(x)
+    found: dict[str, Callable[[Array], Array]] = {}
     for name, mistake in MISTAKES.items():
         if len(function.terms) < mistake.terms:
             continue
