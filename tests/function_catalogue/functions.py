@@ -93,36 +93,19 @@ def array(m: Any) -> Array:
     return np.array(m.tolist(), dtype=object)
 
 
-def _solve(a: Array, b: Array) -> Array:
-    return array(matrix(np.asarray(a, object)) ** -1) @ b
-
-
-_SAME = ("exp", "log", "log1p", "expm1", "sin", "cos", "tan", "sinh", "cosh", "tanh", "sqrt")
-_INVERSE = ("sin", "cos", "tan", "sinh", "cosh", "tanh")
-_ELEMENTWISE = {n: n for n in _SAME} | {f"arc{n}": f"a{n}" for n in _INVERSE}
+_SAME = ("exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "cosh", "tanh")
+_ELEMENTWISE = {name: name for name in _SAME} | {"arctan": "atan", "arcsinh": "asinh"}
+# NumPy's own functions take arrays of objects.
+_OF_OBJECTS = ("sum", "abs", "where", "diff", "roll", "outer", "trace", "cumsum", "concatenate")
 MP = SimpleNamespace(
     **{name: np.frompyfunc(getattr(mpmath, of), 1, 1) for name, of in _ELEMENTWISE.items()},
-    sum=np.sum,
-    mean=np.mean,
-    prod=np.prod,
-    abs=np.abs,
-    sign=np.frompyfunc(mpmath.sign, 1, 1),
-    where=np.where,
-    diff=np.diff,
-    roll=np.roll,
-    outer=np.outer,
-    trace=np.trace,
-    cumsum=np.cumsum,
-    stack=np.stack,
-    concatenate=np.concatenate,
-    logaddexp=np.frompyfunc(lambda a, b: mpmath.log(mpmath.exp(a) + mpmath.exp(b)), 2, 1),
+    **{name: getattr(np, name) for name in _OF_OBJECTS},
     linalg=SimpleNamespace(
         det=lambda x: mpmath.det(matrix(x)),
         inv=lambda x: array(matrix(x) ** -1),
-        solve=_solve,
+        solve=lambda a, b: array(matrix(np.asarray(a, object)) ** -1) @ b,
         eigvalsh=lambda x: array(mpmath.eigsy(matrix(x), eigvals_only=True)).reshape(-1),
         svdvals=lambda x: array(mpmath.svd_r(matrix(x), compute_uv=False)).reshape(-1),
-        cholesky=lambda x: array(mpmath.cholesky(matrix(x))),
     ),
 )
 

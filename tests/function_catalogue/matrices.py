@@ -23,10 +23,6 @@ def symmetric(x: Array) -> Any:
     return (x + x.T) / 2.0
 
 
-def inverse(m: Any, x: Array) -> Any:
-    return m.linalg.inv(x)
-
-
 def eigenvalues(x: Array) -> Any:
     """The sum of WEIGHTS times the eigenvalues of the symmetric part, in ascending order."""
     return WEIGHTS @ np.linalg.eigvalsh(symmetric(x))
@@ -200,7 +196,7 @@ DETERMINANTS = [
     ),
     written(
         "trace of an inverse",
-        lambda m, x: m.trace(inverse(m, x)),
+        lambda m, x: m.trace(m.linalg.inv(x)),
         lambda x: -(np.linalg.inv(x) @ np.linalg.inv(x)).T,
         **SQUARE,
         **TINY,
