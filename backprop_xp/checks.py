@@ -123,6 +123,11 @@ def explains_arguments(function: Function) -> Function:
     return cast(Function, called)
 
 
+def plain(value: Any) -> Any:
+    """Return a NumPy scalar as a Python object, whose repr is the value alone; others unchanged."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def integer(value: Any, name: str, *, at_least: int = 1) -> int:
     """Return ``value`` as a Python int; raise for another type or a smaller value."""
     try:
@@ -131,7 +136,7 @@ def integer(value: Any, name: str, *, at_least: int = 1) -> int:
         number = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{name} must be an integer of at least {at_least}, not {value!r} "
+            f"{name} must be an integer of at least {at_least}, not {plain(value)!r} "
             f"({type(value).__name__})."
         ) from None
     if number < at_least:
@@ -161,7 +166,7 @@ def real(
     The result is a Python float, since a NumPy scalar would widen float32 arrays.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, not {value!r} ({type(value).__name__}).")
+        raise TypeError(f"{name} must be a number, not {plain(value)!r} ({type(value).__name__}).")
     number = float(value)
     if not (math.isfinite(number) and low <= number <= high and above < number < below):
         bounds = ["finite"] * (not math.isfinite(number)) + [

@@ -98,6 +98,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         return self._fit(Samples(X, y, sample_weight), None, incremental=True)
 
     def _columns(self, y: Array, classes: Classes) -> np.ndarray:
+        targets.check_dates(y, as_classes=True)
         if classes == "new":
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
@@ -198,6 +199,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
         return self._fit(Samples(X, y, sample_weight), None, incremental=True)
 
     def _columns(self, y: Array, classes: Classes) -> np.ndarray:
+        targets.check_dates(y, as_classes=False)
         return np.asarray(targets.to_dense(y)).reshape(y.shape[0], -1)
 
     def _loss(self) -> Loss:

@@ -75,7 +75,7 @@ def _record(model: Any) -> dict[str, object]:
         "parameters": {name: to_json(v) for name, v in parameters if name not in _WHERE},
         "fitted": {name: to_json(v) for name, v in present(*_COUNTS, *_NUMBERS, _STALE)},
         "curves": dict(curves),
-        "labels": {name: written_labels(v) for name, v in present(*_LABELS)},
+        "labels": {name: _written(v) for name, v in present(*_LABELS)},
         "is_multilabel": getattr(model, "_is_multilabel", False),
         "is_sparse": hasattr(model, "classes_") and model._label_binarizer.sparse_input_,
     }
@@ -159,7 +159,16 @@ def _curve(name: str, values: Any) -> list[Numbers] | None:
 def _labels(name: str, written: Sequence[Any]) -> np.ndarray:
     if name not in _LABELS:
         raise ValueError(f"{name!r} is not one of its arrays of labels.")
+    dtype, values = written
+    if np.dtype(dtype).kind in "mM":
+        return read_labels(("i8", values), name).view(dtype)
     return read_labels(written, name)
+
+
+def _written(labels: np.ndarray) -> list[Any]:
+    """Return labels as their dtype and a list; dates are integers there."""
+    values = labels.view("i8") if labels.dtype.kind in "mM" else labels
+    return [labels.dtype.str, written_labels(values)[1]]
 
 
 def _binarizer(model: Any, *, is_multilabel: bool, is_sparse: bool) -> LabelBinarizer:

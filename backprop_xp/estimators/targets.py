@@ -162,6 +162,16 @@ def check_classes(binarizer: LabelBinarizer, y: Array, *, exact: bool) -> None:
         )
 
 
+def check_dates(y: Array, *, as_classes: bool) -> None:
+    """Raise ValueError for dates or timedeltas as numbers, and for a missing one as a class."""
+    if to_dense(y).dtype.kind not in "mM":
+        return
+    if not as_classes:
+        raise ValueError("y holds dates or times: convert them to numbers, such as days.")
+    if (missing := np.isnat(y)).any():
+        raise ValueError(f"y has a missing date (row {missing.argmax()}): leave such rows out.")
+
+
 def as_column(y: Array) -> Array:
     """Return a column of targets as scikit-learn does, with its warning, and others unchanged."""
     return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y

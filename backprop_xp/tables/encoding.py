@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.backends import Array, array_namespace
+from backprop_xp.checks import plain
 from backprop_xp.tables.dates import in_utc, read_dates, split_dates
 from backprop_xp.tables.values import PLAIN, as_strings, distinct, numbers
 
@@ -187,7 +188,8 @@ def _refuse(column: pd.Series, wrong: np.ndarray, kind: str) -> None:
     """Raise ValueError for the first value of a mask."""
     if wrong.any():
         row = wrong.argmax()
+        value = plain(column.iloc[row])
         raise ValueError(
-            f"the column {str(column.name)!r} has {column.iloc[row]!r} (row {column.index[row]}), "
-            f"but a {kind} is expected, as in training: correct it, or leave it empty."
+            f"the column {str(column.name)!r} has {value!r} (row {column.index[row]}), but a "
+            f"{kind} is expected, as in training: correct it, or leave it empty."
         )

@@ -21,6 +21,7 @@ from backprop_xp.tables.detection import detect
 from backprop_xp.tables.features import SCALINGS, Features
 from backprop_xp.tables.readers import as_frame
 from backprop_xp.tables.rows import Rows
+from backprop_xp.tables.target_column import refuse_dates
 
 
 class Preparation(TransformerMixin, BaseEstimator):
@@ -169,6 +170,7 @@ def checked_rows(
         )
     values = column_or_1d(np.asarray(y if owner(y) is None else to_host(y)), warn=True)
     check_consistent_length(frame, values)
+    refuse_dates(values, "y")
     if values.dtype == object and (missing := pd.isna(values)).any():
         raise ValueError(
             f"y has a missing value (row {int(missing.argmax())}): leave such rows out."

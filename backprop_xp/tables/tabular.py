@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from backprop_xp.backends import Backend, Device, resolve
+from backprop_xp.checks import plain
 from backprop_xp.estimators.bases import BaseEstimator, ClassifierMixin, RegressorMixin
 from backprop_xp.files.container import CheckpointError
 from backprop_xp.tables.preparation import (
@@ -235,11 +236,12 @@ class TabularClassifier(ClassifierMixin, Tabular, ClassifierParameters):
             check_classification_targets(y)
             classes, indices = np.unique(y, return_inverse=True)
             if len(classes) < 2:
-                raise ValueError(f"y has one class, {classes[0]!r}: a classifier needs two.")
+                raise ValueError(f"y has one class, {plain(classes[0])!r}: a classifier needs two.")
             return indices, classes
         indices = pd.Index(classes).get_indexer(pd.Index(y))
         if (indices < 0).any():
-            raise ValueError(f"y_val has a class {y[indices.argmin()]!r} that y does not have.")
+            new = plain(y[indices.argmin()])
+            raise ValueError(f"y_val has a class {new!r} that y does not have.")
         return indices, classes
 
     def predict(self, X: Any) -> np.ndarray:
@@ -274,12 +276,12 @@ class TabularRegressor(RegressorMixin, Tabular):
     _task: ClassVar[Task] = "regression"
 
     def _targets(self, y: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, None]:
-        if y.dtype.kind not in "biuf":
-            try:
-                y = y.astype("float64")
-            except (ValueError, TypeError):
-                raise ValueError(f"y holds {y[0]!r}, but a regressor needs numbers.") from None
-        return y.astype("float64"), None
+        values = pd.to_numeric(pd.Series(y), errors="coerce").to_numpy()
+        wrong = np.isnan(values) if values.dtype.kind in "biuf" else np.ones(len(y), bool)
+        if wrong.any():
+            first = plain(y[wrong.argmax()])
+            raise ValueError(f"y holds {first!r}, but a regressor needs numbers.")
+        return values.astype("float64"), None
 
     def predict(
         self, X: Any, return_std: bool = False

@@ -12,6 +12,8 @@ from backprop_xp.tables.values import as_strings, booleans, distinct, find_style
 Class: TypeAlias = str | bool | int | float
 # Integers with at most this many distinct values are classes.
 _MAX_INTEGERS = 10
+# pandas' names of these types of values.
+_DATES = ("datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period")
 
 
 class Target(NamedTuple):
@@ -51,8 +53,7 @@ def find_target(column: pd.Series, task: Task | None = None) -> Target:
     there is nothing to learn.
     """
     name = str(column.name)
-    if column.dtype.kind in "mM":
-        raise ValueError(f"the target {name!r} holds dates: convert them to numbers or classes.")
+    refuse_dates(column, f"the target {name!r}")
     values = as_array(target_values(column))
     levels = np.unique(values.astype(str) if values.dtype == object else values)
     if len(levels) < 2:
@@ -74,6 +75,15 @@ def find_target(column: pd.Series, task: Task | None = None) -> Target:
             "class needs several rows."
         )
     return Target(name, "classification", reason, tuple(levels.tolist()))
+
+
+def refuse_dates(values: pd.Series | np.ndarray, what: str) -> None:
+    """Raise ValueError for a target of dates, times or timedeltas, which have no natural unit."""
+    if pd.api.types.infer_dtype(values, skipna=True) in _DATES:
+        raise ValueError(
+            f"{what} holds dates or times: convert them to numbers, such as days, or for classes "
+            "to strings."
+        )
 
 
 def target_values(column: pd.Series, classes: Sequence[Class] = ()) -> pd.Series:

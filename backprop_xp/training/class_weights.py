@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, like
-from backprop_xp.checks import real, sequence
+from backprop_xp.checks import plain, real, sequence
 from backprop_xp.networks.losses import Loss
 
 ClassWeight: TypeAlias = Mapping[int, float] | Sequence[float] | Literal["balanced"]
@@ -71,7 +71,7 @@ def _numbers(class_weight: Any, count: int, classes: Sequence[Any] | None) -> li
     example = '{0: 1.0, 1: 5.0}, [1.0, 5.0] or "balanced"'
     if isinstance(class_weight, Mapping):
         names, known = classes or range(count), classes or f"0 ... {count - 1}"
-        unknown = [name for name in class_weight if name not in names]
+        unknown = [plain(name) for name in class_weight if name not in names]
         if unknown:
             raise ValueError(f"class_weight has {unknown}, but the classes are {known}.")
         values = [class_weight.get(name, 1.0) for name in names]

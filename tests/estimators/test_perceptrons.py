@@ -727,6 +727,17 @@ def test_an_invalid_argument_is_an_error(kind: Any, case: str) -> None:
 
 
 @pytest.mark.usefixtures("on_numpy")
+def test_dates_are_no_numbers_and_missing_ones_no_classes() -> None:
+    days = np.datetime64("2020-01-01") + np.arange(90) % 2
+    missing = np.where(np.arange(90) == 3, np.datetime64("NaT"), days)
+    for y in (days, days - days[0], missing):
+        with pytest.raises(ValueError, match="y holds dates or times: convert them to numbers"):
+            bx.MLPRegressor().fit(TWO[0], y)
+    with pytest.raises(ValueError, match=r"y has a missing date \(row 3\)"):
+        bx.MLPClassifier().fit(TWO[0], missing)
+
+
+@pytest.mark.usefixtures("on_numpy")
 def test_predicting_with_other_columns_or_classes_is_an_error() -> None:
     x, y = CLASSES
     model = _fit(bx.MLPClassifier(3, max_iter=2), x, y)

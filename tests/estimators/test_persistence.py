@@ -90,6 +90,17 @@ def test_a_loaded_model_keeps_the_column_names(tmp_path: Path) -> None:
         read.predict(table[["b", "a", "c", "d"]])
 
 
+@pytest.mark.parametrize("unit", ["D", "ns"])
+def test_classes_that_are_dates_or_timedeltas_are_saved(tmp_path: Path, unit: str) -> None:
+    x, days = np.arange(20.0)[:, None], np.datetime64("2020-01-01", unit) + np.arange(20) % 2
+    for y in (days, days - days[0]):
+        model = bx.MLPClassifier(4, solver="lbfgs", max_iter=3, random_state=0)
+        model.fit(x, y).save(tmp_path / "model")
+        again = bx.MLPClassifier.load(tmp_path / "model")
+        assert again.classes_.dtype == y.dtype
+        np.testing.assert_array_equal(again.predict(x), model.predict(x))
+
+
 @pytest.mark.parametrize("name", ["classes", "labels", "values", "counts"])
 def test_the_network_of_the_file_predicts_without_scikit_learn(name: str, tmp_path: Path) -> None:
     model, (_, data, _) = _model(name), CASES[name]

@@ -486,6 +486,46 @@ def test_impossible_data_are_an_error() -> None:
         alone.predict(frame, return_std=True)
 
 
+DAYS = pd.Series(pd.date_range("2020-01-01", periods=2).repeat(60))
+DATES: dict[str, Any] = {
+    "dates": DAYS,
+    "a missing date": DAYS.where(DAYS.index != 3),
+    "timedeltas": DAYS - DAYS[0],
+    "dates of a zone": DAYS.dt.tz_localize("Asia/Tokyo"),
+    "Python's dates": DAYS.dt.date,
+    "periods": DAYS.dt.to_period("D"),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", DATES)
+@BOTH
+def test_dates_are_no_targets_and_the_error_has_the_way_out(kind: Any, name: str) -> None:
+    with pytest.raises(ValueError, match=r"y holds dates or times: convert them to numbers, such"):
+        kind(**QUICK).fit(table()[0], DATES[name])
+
+
+@pytest.mark.once
+def test_errors_have_values_without_the_names_of_their_types() -> None:
+    frame, flags = table()[0], np.arange(120) % 2
+    model = bx.TabularClassifier(**QUICK)
+    with pytest.raises(ValueError, match="y has one class, 1: a classifier"):
+        model.fit(frame, np.ones(120, dtype=int))
+    with pytest.raises(ValueError, match="y_val has a class 7 that"):
+        model.fit(frame, flags, X_val=frame, y_val=np.full(120, 7))
+    with pytest.raises(ValueError, match=r"class_weight has \[5\], but the classes are \[0, 1\]"):
+        clone(model).set_params(class_weight={np.int64(5): 2.0}).fit(frame, flags)
+    with pytest.raises(TypeError, match=r"max_iter must be .*, not 0\.5 \(float64\)"):
+        clone(model).set_params(max_iter=np.float64(0.5)).fit(frame, flags)
+    with pytest.raises(TypeError, match=r"dropout must be a number, not True \(bool\)"):
+        clone(model).set_params(dropout=np.True_).fit(frame, flags)
+    with pytest.raises(ValueError, match="y holds 'x', but a regressor needs numbers"):
+        bx.TabularRegressor(**QUICK).fit(frame, np.asarray([1, "x"] * 60, dtype=object))
+    made = bx.tables.Preparation(random_state=0).fit(frame)
+    with pytest.raises(ValueError, match=r"'when' has 3\.5 \(row 0\), but a date is expected"):
+        made.transform(frame.assign(when=3.5))
+
+
 @pytest.mark.once
 def test_a_fit_that_fails_leaves_the_estimator_as_it_was() -> None:
     frame, y = table()
