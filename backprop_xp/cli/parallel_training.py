@@ -179,7 +179,7 @@ def _totals(
             own[3] = weights @ (y - own[2]) ** 2
         sums = _merged(sums, own)
         for name, known in values.items():
-            known.update(distinct(as_strings(rows.features[name]))[0])
+            known.update(distinct(as_strings(rows.features[name]), keeps_words=True)[0])
     if not sums[0]:
         raise ValueError("its row groups have no training rows: start fewer processes.")
     return sums, by_class, values

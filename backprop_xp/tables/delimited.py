@@ -17,10 +17,13 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from backprop_xp.tables.values import (
+    CODE,
     EUROPEAN,
     MISSING,
+    MISSING_IN_FILES,
     PLAIN,
     distinct,
+    find_style,
     has_style,
     numbers,
 )
@@ -162,13 +165,22 @@ def _convert(strings: pa.ChunkedArray, decimal: str) -> pd.Series:
     """Return a column's integers, floating numbers or booleans, otherwise its strings."""
     found = _cast(strings, decimal)
     if found is None:
-        is_missing = pc.is_in(strings, value_set=pa.array(MISSING))
-        strings = pc.if_else(is_missing, pa.scalar(None, pa.string()), strings)
-        found = _cast(pc.utf8_trim_whitespace(strings), decimal)
-    column = (strings if found is None else found).to_pandas()
-    if found is None and decimal == "," and _is_european(column.head(_SAMPLE), column):
+        found = _cast(pc.utf8_trim_whitespace(_without(MISSING, strings)), decimal)
+    if found is not None:
+        return found.to_pandas()
+    column = _without(MISSING_IN_FILES, strings).to_pandas()
+    if decimal == "," and all(
+        find_style(distinct(part)[0], decimal) == EUROPEAN
+        for part in (column.head(_SAMPLE), column)
+    ):
         return pd.Series(numbers(column, EUROPEAN)[0])
     return column
+
+
+def _without(words: Sequence[str], strings: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return strings with a missing value in place of some words."""
+    is_word = pc.is_in(strings, value_set=pa.array(words))
+    return pc.if_else(is_word, pa.scalar(None, pa.string()), strings)
 
 
 def _cast(words: pa.ChunkedArray, decimal: str) -> pa.ChunkedArray | None:
@@ -181,15 +193,11 @@ def _cast(words: pa.ChunkedArray, decimal: str) -> pa.ChunkedArray | None:
         with contextlib.suppress(pa.ArrowInvalid):
             pc.cast(words[:_SAMPLE], kind)  # mostly enough to fail
             found = pc.cast(words, kind)
-            is_code = pc.and_(pc.starts_with(words, "0"), pc.greater(pc.binary_length(words), 1))
-            return None if kind != pa.float64() and pc.any(is_code).as_py() else found
+            zeros = words.filter(pc.starts_with(words, "0"))
+            codes = pc.match_substring_regex(zeros, f"{CODE}|^0[xX]")  # 0x1F is cast, too
+            return None if pc.any(codes).as_py() else found
     is_boolean = pc.is_in(words, value_set=_BOOLEANS)
     return pc.cast(words, pa.bool_()) if pc.all(is_boolean).as_py() else None
-
-
-def _is_european(*columns: pd.Series) -> bool:
-    strings = (string for column in columns for string in distinct(column)[0])
-    return all(string is None or has_style(string.strip(), EUROPEAN) for string in strings)
 
 
 def _rows(text: str, separator: str) -> Iterator[list[str]]:

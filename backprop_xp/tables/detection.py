@@ -9,7 +9,16 @@ import pandas as pd
 from backprop_xp.tables.dates import COMPACT, find_formats, in_utc, is_compact, parts_of, read_dates
 from backprop_xp.tables.encoding import LETTERS, Category, Column, Date, Number, Text, origin_of
 from backprop_xp.tables.features import Features, learn_scaling
-from backprop_xp.tables.values import String, as_strings, distinct, find_style, is_string, numbers
+from backprop_xp.tables.values import (
+    String,
+    as_strings,
+    distinct,
+    find_style,
+    is_categorical,
+    is_missing,
+    is_string,
+    numbers,
+)
 
 # A category has fewer values than this, and about ten rows for each.
 MAX_CATEGORIES = 200
@@ -49,17 +58,20 @@ def detect_column(column: pd.Series, seed: int) -> Column | str:
         return "empty"
     if not is_string(column):
         return _detect_values(column)
-    strings, rows = distinct(column)
-    if set(strings) == {None}:
+    values, rows = distinct(column, keeps_words=True)
+    if set(values) == {None}:
         return "empty"
-    if len(set(strings)) == 1:
+    if len(set(values)) == 1:
         return "the same in all rows"
+    strings = [None if is_missing(value) else value for value in values]
+    if is_categorical(column) or set(strings) == {None}:
+        return _detect_strings(column, values, rows, seed)
     if (style := find_style(strings, column.attrs.get("decimal", "."))) is not None:
         found = _detect_values(pd.Series(numbers(column, style)[0], name=column.name))
         return Number(style) if isinstance(found, Number) else found
     if formats := find_formats(strings):
         return Date(formats, parts_of(read_dates(strings, formats)))
-    return _detect_strings(column, strings, rows, seed)
+    return _detect_strings(column, values, rows, seed)
 
 
 def _detect_values(column: pd.Series) -> Column | str:
@@ -77,18 +89,22 @@ def _detect_values(column: pd.Series) -> Column | str:
 
 
 def _detect_strings(
-    column: pd.Series, strings: list[String], rows: np.ndarray, seed: int
+    column: pd.Series, values: list[String], rows: np.ndarray, seed: int
 ) -> Column | str:
-    """Return the kind of a column of strings that are neither numbers nor dates."""
+    """Return the kind of a column of strings that are neither numbers nor dates.
+
+    A word for a missing value is an ordinary category, but no text and no identifier.
+    """
+    categories = sorted(value for value in values if value is not None)
+    if len(categories) < min(MAX_CATEGORIES, max(10, len(column) // 10)):
+        return Category((*categories, *([None] if None in values else [])))
+    strings = [None if is_missing(value) else value for value in values]
     present = {string for string in strings if string is not None}
-    if len(present) < min(MAX_CATEGORIES, max(10, len(column) // 10)):
-        missing = [None] * (None in strings)
-        return Category((*sorted(present), *missing))
     count = sum(strings[row] is not None for row in rows)
     if len(present) == count and all(len(string.split()) == 1 for string in present):
         return "an identifier"
-    values = pd.Series([strings[row] for row in rows], dtype="str", name=column.name)
-    return _learn_text(values, seed)
+    text = pd.Series([strings[row] for row in rows], dtype="str", name=column.name)
+    return _learn_text(text, seed)
 
 
 def _learn_text(column: pd.Series, seed: int) -> Text:

@@ -18,7 +18,7 @@ import pandas as pd
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import plain
 from backprop_xp.tables.dates import in_utc, read_dates, split_dates
-from backprop_xp.tables.values import PLAIN, as_strings, distinct, numbers
+from backprop_xp.tables.values import PLAIN, as_strings, distinct, is_missing, numbers
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -111,12 +111,15 @@ class Category:
     def encode(self, column: pd.Series) -> Array:
         """Return the features of a column: all 0 for a value that training did not have.
 
-        The code of such a value is the number of the values of training.
+        The code of such a value is the number of the values of training. A word for a missing value
+        is one, unless it is a value of training.
         """
-        strings, rows = distinct(as_strings(column))
+        strings, rows = distinct(as_strings(column), keeps_words=True)
         indices = {value: i for i, value in enumerate(self.values)}
-        count = len(self.values)
-        return self.features(np.asarray([indices.get(one, count) for one in strings])[rows])
+        unknown = len(self.values)
+        missing = indices.get(None, unknown)
+        codes = [indices.get(one, missing if is_missing(one) else unknown) for one in strings]
+        return self.features(np.asarray(codes)[rows])
 
     def features(self, codes: Array) -> Array:
         """Return the features of codes, the indices of values, as ``encode`` does."""

@@ -21,7 +21,6 @@ from backprop_xp.tables.values import MISSING
 
 # The characters that str.strip removes, for RE2.
 _SPACE = r"[\s\v\x1c-\x1f\x{85}\p{Z}]*"
-_MISSING = rf"{_SPACE}(?:{'|'.join(map(re.escape, MISSING))}){_SPACE}"
 
 
 def export_onnx(
@@ -97,5 +96,7 @@ def _codes(column: Category, values: Any) -> Array:
     codes = ndx.extensions.static_map(values, indices, len(column.values))
     if missing is None:
         return codes
-    matches = operators.regex_full_match(values.unwrap_spox(), pattern=_MISSING)
-    return ndx.where(ndx.asarray(matches), missing, codes)
+    words = "|".join(re.escape(word) for word in MISSING)
+    pattern = rf"{_SPACE}(?:{words}){_SPACE}"
+    matches = ndx.asarray(operators.regex_full_match(values.unwrap_spox(), pattern=pattern))
+    return ndx.where(matches & (codes == len(column.values)), missing, codes)

@@ -12,7 +12,7 @@ from backprop_xp.tables.row_split import SplitRule, units_of
 from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular_parameters import Task
 from backprop_xp.tables.target_column import Class, Target, find_target, target_values
-from backprop_xp.tables.values import is_string
+from backprop_xp.tables.values import is_categorical, is_string
 
 # A line names at most so many classes.
 _MAX_NAMES = 6
@@ -84,7 +84,7 @@ def make_problem(
     frame = as_frame(data, texts=[target])
     features = chosen_features(frame, target, columns)
     table = rows_with_target(frame, target, features=features, weights=columns.weights)
-    found = find_target(table.target, task)
+    found = find_target(table.target, task, is_categorical=is_categorical(frame[target]))
     table = _with_values(table, found)
     given = {} if cv else {"test": 0.15 if test is None else test}
     given["validation"] = validation

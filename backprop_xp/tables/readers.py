@@ -1,7 +1,7 @@
 """Tables from files, pandas and polars: pandas DataFrames of plain columns.
 
-A plain column holds booleans, real numbers, dates, timedeltas or strings (pandas' ``str``); NaN is
-a missing value.
+A plain column holds booleans, real numbers, dates, timedeltas, strings (pandas' ``str``) or
+categories that are strings (pandas' ``category``); NaN is a missing value.
 """
 
 import os
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from backprop_xp.tables import delimited
 from backprop_xp.tables.formats import PathOrFile, Source, TableFile, opened
-from backprop_xp.tables.values import PLAIN, has_style, is_string
+from backprop_xp.tables.values import PLAIN, as_strings, has_style, is_categorical, is_string
 
 # The maximum of rows of a piece.
 _ROWS = 2**14
@@ -116,7 +116,11 @@ def plain_frame(frame: pd.DataFrame, texts: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def _plain_column(column: pd.Series, name: str, texts: Sequence[str]) -> pd.Series:
+    if isinstance(column.dtype, pd.ArrowDtype):
+        column = pa.array(column).to_pandas()
     dtype = column.dtype
+    if is_categorical(column):
+        return _categories(column)
     if is_string(column):
         return column if dtype == "str" else column.astype("str")
     if name in texts and pd.api.types.infer_dtype(column, skipna=True) == "boolean":
@@ -146,6 +150,13 @@ def _plain_column(column: pd.Series, name: str, texts: Sequence[str]) -> pd.Seri
                 "strings or dates are expected."
             )
     return column.astype("str")
+
+
+def _categories(column: pd.Series) -> pd.Series:
+    """Return a column of categories as one whose categories are strings."""
+    strings = as_strings(pd.Series(column.cat.categories))
+    values = strings.reindex(column.cat.codes)  # the code of a missing value is -1
+    return pd.Series(values.array).astype("category")
 
 
 def header_hint(names: Iterable[str]) -> str:

@@ -46,11 +46,13 @@ class Target(NamedTuple):
         return values
 
 
-def find_target(column: pd.Series, task: Task | None = None) -> Target:
+def find_target(
+    column: pd.Series, task: Task | None = None, *, is_categorical: bool = False
+) -> Target:
     """Return the target of a column without missing values, for this task or the inferred one.
 
-    Strings, booleans and integers of at most ten distinct values are classes. Raises ValueError if
-    there is nothing to learn.
+    Strings, booleans, integers of at most ten distinct values, and a column that was declared
+    categorical are classes. Raises ValueError if there is nothing to learn.
     """
     name = str(column.name)
     refuse_dates(column, f"the target {name!r}")
@@ -61,6 +63,8 @@ def find_target(column: pd.Series, task: Task | None = None) -> Target:
     kind, reason = values.dtype.kind, f"it has {len(levels)} different values"
     if task is not None:
         reason = "the task was given"
+    elif is_categorical:
+        reason = f"it is a column of {len(levels)} categories"
     elif kind in "iu" and len(levels) <= _MAX_INTEGERS:
         reason = f"it has {len(levels)} different whole numbers"
     elif kind in "iuf":

@@ -13,17 +13,17 @@ import pandas as pd
 # A value of a column of strings: None is a missing one.
 String: TypeAlias = str | None
 
-# Strings that stand for a missing value: those of pandas, and a few more.
-MISSING = (
-    *("", "?", "-", "--", "...", "NA", "N/A", "n/a", "n.a.", "N.A.", "#NA", "#N/A", "#N/A N/A"),
-    *("<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "none"),
-    *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+# Words for a missing value: those that pandas finds in a file, and a few more.
+MISSING_IN_FILES = (
+    *("", "NA", "N/A", "n/a", "#NA", "#N/A", "#N/A N/A", "<NA>", "NaN", "nan", "-NaN", "-nan"),
+    *("NULL", "null", "None", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 )
+MISSING = (*MISSING_IN_FILES, "?", "-", "--", "...", "n.a.", "N.A.", "none")
 _MISSING = frozenset(MISSING)
 # (12) is -12 in accounts.
 _PARENTHESES = re.compile(r"\(([^()]*)\)")
 # A number that begins with a superfluous zero is a code, such as a postcode.
-_CODE = re.compile(r"0\d+")
+CODE = r"^0\d+$"
 _BOOLEANS = {"true": True, "false": False}
 _TIME = re.compile(r"(\d{1,3}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 
@@ -54,18 +54,31 @@ PLAIN, EUROPEAN, TIME = "1,234.5", "1.234,5", "hh:mm"
 
 
 def is_string(column: pd.Series) -> bool:
-    """Whether a plain column holds strings."""
-    return isinstance(column.dtype, pd.StringDtype)
+    """Whether a plain column holds strings, also those of pandas' categories."""
+    return isinstance(column.dtype, pd.StringDtype) or is_categorical(column)
 
 
-def distinct(column: pd.Series) -> tuple[list[String], np.ndarray]:
+def is_categorical(column: pd.Series) -> bool:
+    """Whether a column is declared to hold categories."""
+    return isinstance(column.dtype, pd.CategoricalDtype)
+
+
+def is_missing(string: String) -> bool:
+    """Whether a string is a word for a missing value, or none."""
+    return string is None or string.strip() in _MISSING
+
+
+def distinct(column: pd.Series, *, keeps_words: bool = False) -> tuple[list[String], np.ndarray]:
     """Return the distinct strings of a column, and the index among them of each row.
 
-    Reading a string is slow, and few strings are distinct.
+    A word for a missing value is None, or with ``keeps_words`` itself. Reading a string is slow,
+    and few strings are distinct.
     """
     rows, values = pd.factorize(column, use_na_sentinel=False)
-    is_text = [isinstance(value, str) and value.strip() not in _MISSING for value in values]
-    return [value if text else None for value, text in zip(values, is_text, strict=True)], rows
+    strings = [value if isinstance(value, str) and value.strip() else None for value in values]
+    if not keeps_words:
+        strings = [None if is_missing(string) else string for string in strings]
+    return strings, rows
 
 
 def numbers(column: pd.Series, style: str = PLAIN) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +113,7 @@ def find_style(strings: Sequence[String], decimal: str = ".") -> str | None:
     ``decimal`` is that of their file: it decides what 1,234 means.
     """
     present = [string for string in strings if string is not None]
-    if any(_CODE.fullmatch(string.strip()) for string in present):
+    if any(re.search(CODE, string.strip()) for string in present):
         return None
     for style in (EUROPEAN if decimal == "," else PLAIN, *_STYLES, TIME):
         if not any(np.isnan(_number(string, style)) for string in present):

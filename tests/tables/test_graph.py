@@ -45,6 +45,7 @@ def edges(rows: int = 300) -> pd.DataFrame:
         "at": pd.Series(draw.choice(["12:30", "7:05", "23:59"], rows)),
         "city": pd.Series(draw.choice(["Rome", " Oslo", "Bonn é"], rows)),
         "holed": pd.Series(draw.choice(["x", "y"], rows)).where(draw.random(rows) > 0.1),
+        "word": draw.choice(["NA", "None", "x"], rows),
         "code": [f"v{i}" for i in draw.permutation(rows) % 22],
         "moment": (days + pd.to_timedelta(draw.random(rows), unit="D")).where(days.dt.day > 3),
         "day": days.dt.strftime("%d.%m.%Y"),
@@ -60,6 +61,7 @@ def strange(frame: pd.DataFrame) -> pd.DataFrame:
         "city": ["Oslo", " Oslo", "", "Rome ", "rome", "Bonn é", "NA", "\u00e9", "\n", "Rome"],
         "holed": ["", "?", " n/a ", "\u2003NULL\x85", "nan\n", "x", "x ", "z", "-", "1.#IND"],
         "code": ["v21", "v0", "v22", "", "NA", "v1", "V1", "v", "v10", "v3"],
+        "word": ["NA", " NA", "None", "null", "", "x", "?", "-", "y", "na"],
         "moment": pd.to_datetime(pd.Series(MOMENTS), format="ISO8601"),
         "id": [2**62, 0, -(2**63), 2**63 - 1, 2**62 + 1, 2**62 + 2, 2**53, -1, 1, 2**62 + 999],
     }
