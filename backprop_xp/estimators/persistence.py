@@ -66,13 +66,16 @@ def _record(model: Any) -> dict[str, object]:
     def present(*names: str) -> list[tuple[str, Any]]:
         return [(name, vars(model)[name]) for name in names if name in vars(model)]
 
-    parameters = model.get_params(deep=False).items()
+    parameters = model.get_params(deep=False)
+    sizes = parameters["hidden_layer_sizes"]
+    if np.iterable(sizes) and not isinstance(sizes, list | tuple):  # a range, a Series
+        parameters["hidden_layer_sizes"] = hidden_sizes(model)
     curves = [
         (name, c if c is None else np.asarray(c, np.float64)) for name, c in present(*_CURVES)
     ]
     return {
         "name": type(model).__name__,
-        "parameters": {name: to_json(v) for name, v in parameters if name not in _WHERE},
+        "parameters": {name: to_json(v) for name, v in parameters.items() if name not in _WHERE},
         "fitted": {name: to_json(v) for name, v in present(*_COUNTS, *_NUMBERS, _STALE)},
         "curves": dict(curves),
         "labels": {name: _written(v) for name, v in present(*_LABELS)},

@@ -41,6 +41,11 @@ class Scaling(NamedTuple):
     scales: np.ndarray
     bound: np.ndarray
 
+    @property
+    def name(self) -> str:
+        """The name of the scaling in ``SCALINGS``."""
+        return "robust" if float(self.bound) else "standardize"
+
     def transform(self, values: Array) -> tuple[Array, Array]:
         """Return the scaled features and the indicators, limited to 100."""
         xp = array_namespace(values)
@@ -86,12 +91,12 @@ SCALINGS: dict[str, tuple[_Learner, float]] = {
 
 def learn_scaling(columns: Mapping[str, Column], frame: pd.DataFrame, scaling: str) -> Scaling:
     """Return the scaling of the numbers and dates of a plain table."""
+    learn, bound = SCALINGS[scaling]
     scaled = [c.encode(frame[name]) for name, c in columns.items() if c.is_scaled]
     if not scaled:
         none, indices = np.empty(0), np.empty(0, dtype=np.intp)
-        return Scaling(none, indices, none, none, np.zeros(()))
+        return Scaling(none, indices, none, none, np.asarray(bound))
     values = within_range(np.concatenate(scaled, axis=1))
-    learn, bound = SCALINGS[scaling]
     missing = np.isnan(values)
     is_empty = missing.all(axis=0)
     medians = np.nanmedian(np.where(is_empty, 0.0, values), axis=0)
@@ -145,8 +150,15 @@ class Features:
         return dict(sorted(columns, key=lambda item: getattr(item[1], "is_code", False)))
 
     def names(self) -> list[str]:
-        """Return the name of each feature."""
-        return [name for _, name in self._origins()]
+        """Return the name of each feature: ``.1`` follows one that another feature has already."""
+        names = dict[str, None]()
+        for _, name in self._origins():
+            unique, i = name, 0
+            while unique in names:
+                i += 1
+                unique = f"{name}.{i}"
+            names[unique] = None
+        return [*names]
 
     def feature_indices(self) -> dict[str, list[int]]:
         """Return the indices of the features of each column, indicators included."""

@@ -64,7 +64,7 @@ class Preparation(TransformerMixin, BaseEstimator):
         scaling, most = known(self.scaling, SCALINGS, "scaling"), self.max_one_hot
         if most is not None:
             most = integer(most, "max_one_hot", at_least=0)
-        frame = checked_frame(self, X, reset=True)
+        frame = checked_frame(self, X)
         seed = seed_of(self.random_state)
         return self._adopt(detect(frame, scaling=scaling, max_one_hot=most, seed=seed))
 
@@ -76,8 +76,8 @@ class Preparation(TransformerMixin, BaseEstimator):
         numbers are limited to 100 units of their scale.
         """
         check_is_fitted(self)
-        texts = self.features_.texts
-        return self.features_.transform(checked_frame(self, X, reset=False, texts=texts))
+        features = self.features_
+        return features.transform(checked_frame(self, X, features.seen, texts=features.texts))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the name of each feature; ``input_features`` may repeat the names of columns."""
@@ -101,16 +101,20 @@ class Preparation(TransformerMixin, BaseEstimator):
     def from_bytes(cls, data: np.ndarray) -> Self:
         """Return the preparation of these bytes; ValueError for a pickle, or anything else.
 
-        Its parameters are the defaults; ``transform`` takes DataFrames.
+        ``max_one_hot`` and ``random_state`` are the defaults; ``transform`` takes DataFrames.
         """
         return cls.of(Features.from_bytes(data))
 
     @classmethod
-    def of(cls, features: Features) -> Self:
-        """Return the preparation with these features."""
-        made = cls()._adopt(features)
-        made.feature_names_in_ = np.asarray(features.seen, dtype=object)
+    def of(cls, features: Features, *, has_names: bool = True, **parameters: Any) -> Self:
+        """Return the fitted preparation with these features, and the parameters that found them.
+
+        ``has_names`` is whether the columns had names that are strings.
+        """
+        made = cls(scaling=features.scaling.name, **parameters)._adopt(features)
         made.n_features_in_ = len(features.seen)
+        if has_names:
+            made.feature_names_in_ = np.asarray(features.seen, dtype=object)
         return made
 
     def __sklearn_tags__(self) -> Tags:
@@ -133,16 +137,20 @@ def seed_of(random_state: int | np.random.RandomState | None) -> int:
 
 
 def checked_frame(
-    estimator: BaseEstimator, X: Any, *, reset: bool, texts: Sequence[str] = ()
+    estimator: BaseEstimator, X: Any, names: Sequence[str] | None = None, texts: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Return X as a plain table, checked as scikit-learn checks it, but for missing values.
 
-    Booleans become strings in the columns ``texts``.
+    ``names`` are those of the columns of ``fit``, which calls this without them: scikit-learn
+    compares names that are strings, otherwise the position counts. Booleans become strings in the
+    columns ``texts``.
     """
     refuse_distributed(X, "X")
+    reset = names is None
     if hasattr(X, "to_pandas") or isinstance(X, pd.DataFrame):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
-        return as_frame(X, texts=texts)
+        frame = X if isinstance(X, pd.DataFrame) else X.to_pandas()
+        return as_frame(frame if reset else frame.set_axis(names, axis=1), texts=texts)
     x = X if owner(X) is None else to_host(X)
     x = validate_data(
         estimator,
@@ -152,17 +160,20 @@ def checked_frame(
         ensure_all_finite=False,
         ensure_min_samples=2 if reset else 1,
     )
-    names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(x.shape[1])])
-    return as_frame(pd.DataFrame(x, columns=names), texts=texts)
+    columns = names or [f"x{i}" for i in range(x.shape[1])]
+    return as_frame(pd.DataFrame(x, columns=columns), texts=texts)
 
 
 def checked_rows(
-    estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any, *, reset: bool
+    estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any, names: Sequence[str] | None = None
 ) -> Rows:
-    """Return rows as scikit-learn checks them; their target is an array of any labels."""
+    """Return rows as scikit-learn checks them; their target is an array of any labels.
+
+    ``names`` are those of the columns of ``fit``, as in ``checked_frame``.
+    """
     refuse_distributed(y, "y")
     refuse_distributed(sample_weight, "sample_weight")
-    frame = checked_frame(estimator, X, reset=reset)
+    frame = checked_frame(estimator, X, names)
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "

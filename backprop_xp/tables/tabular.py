@@ -86,10 +86,11 @@ class Tabular(BaseEstimator, TabularParameters):
             if X_val is None and not y_val is sample_weight_val is None:
                 raise ValueError("y_val and sample_weight_val belong to a validation set: X_val.")
             checked_parameters(self, self._task)
-            given = checked_rows(self, X, y, sample_weight, reset=True)
+            given = checked_rows(self, X, y, sample_weight)
             held_out, is_there = None, checkpoint is not None and Path(checkpoint).exists()
             if X_val is not None:
-                held_out = checked_rows(self, X_val, y_val, sample_weight_val, reset=False)
+                names = [*given.features]
+                held_out = checked_rows(self, X_val, y_val, sample_weight_val, names)
             file = checkpoint if resume and is_there else None
             model = self._train(given, held_out, file, checkpoint, callbacks, dict(metadata or {}))
         except BaseException:
@@ -103,7 +104,13 @@ class Tabular(BaseEstimator, TabularParameters):
     def _adopt(self, model: TabularModel) -> Self:
         """Set the attributes of a fitted estimator, and return it."""
         self.model_, self.metadata_ = model, dict(model.metadata)
-        self.preparation_ = Preparation.of(model.features)
+        category = model.record["recipe"]["category"]
+        self.preparation_ = Preparation.of(
+            model.features,
+            has_names=model.has_names,
+            max_one_hot=category and category[0],
+            random_state=model.record["seed"],
+        )
         self.network_, self.theta_, self.history_ = model.network, model.theta, dict(model.history)
         self.n_iter_, self.best_iter_ = model.record["epoch"], model.record["best_epoch"]
         self.validation_score_ = model.record["best"]
@@ -122,7 +129,8 @@ class Tabular(BaseEstimator, TabularParameters):
         metadata: dict[str, Any],
     ) -> TabularModel:
         """Return the trained model; the training in ``file`` continues."""
-        choice = resolve(backend=self.backend, device=self.device, dtype=self.dtype)
+        dtype = checked_parameters(self, self._task)["dtype"]
+        choice = resolve(backend=self.backend, device=self.device, dtype=dtype)
         saved, state = (None, None) if file is None else read_model(file, choice)
         draws = not isinstance(self.random_state, int | np.integer)
         seed = saved.record["seed"] if saved and draws else seed_of(self.random_state)
@@ -165,7 +173,8 @@ class Tabular(BaseEstimator, TabularParameters):
 
     def _outputs(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         check_is_fitted(self)
-        frame = checked_frame(self, X, reset=False, texts=self.model_.features.texts)
+        features = self.model_.features
+        frame = checked_frame(self, X, features.seen, texts=features.texts)
         return self.model_.outputs(frame, backend=self.backend, device=self.device)
 
     def __sklearn_tags__(self) -> Tags:

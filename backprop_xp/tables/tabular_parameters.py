@@ -8,7 +8,9 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
-from backprop_xp.backends import Backend, Device
+import numpy as np
+
+from backprop_xp.backends import Backend, Device, dtype_name
 from backprop_xp.checks import boolean, integer, known, real
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.tables.presets import PRESETS, SCHEDULES
@@ -42,8 +44,21 @@ def _one_of(names: Collection[str]) -> Check:
 
 
 def _widths(values: Any, name: str) -> tuple[int, ...]:
-    given = values if isinstance(values, Sequence) else [values]
+    given = values if np.iterable(values) else [values]
     return tuple(integer(value, f"{name}[{i}]") for i, value in enumerate(given))
+
+
+def _dtype(value: Any, name: str) -> str:
+    """Return the name of a dtype, also of one of an array library."""
+    short = value if isinstance(value, str) else dtype_name(value)
+    return short if short in DTYPES else known(value, DTYPES, name)
+
+
+def _switch(value: Any, name: str) -> bool:
+    """Return a boolean; as in scikit-learn, an integer above 0 is True."""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return integer(int(value), name, at_least=0) > 0
+    return boolean(value, name)
 
 
 def _any(value: Any, name: str) -> Any:
@@ -110,8 +125,8 @@ class TabularParameters:
         None, _any, "Where to compute, as in bx.use_backend."
     )
     device: Device = _parameter(None, _any, "A device of the backend.")
-    dtype: str = _parameter("float32", _one_of(DTYPES), f"{' or '.join(DTYPES)}.")
-    verbose: bool = _parameter(False, boolean, "Show the progress.")
+    dtype: str = _parameter("float32", _dtype, f"{' or '.join(DTYPES)}.")
+    verbose: bool = _parameter(False, _switch, "Show the progress.")
 
 
 @dataclass(eq=False, repr=False)

@@ -151,7 +151,7 @@ def learn(
                 early_stopping=EarlyStopping(recipe.n_iter_no_change, watch=metric, mode=mode),
                 start=state,
                 callbacks=callbacks,
-                progress=parameters.verbose,
+                progress=bool(parameters.verbose),
             )
     except KeyboardInterrupt as error:
         if checkpoint is not None:

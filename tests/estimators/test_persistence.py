@@ -101,6 +101,12 @@ def test_classes_that_are_dates_or_timedeltas_are_saved(tmp_path: Path, unit: st
         np.testing.assert_array_equal(again.predict(x), model.predict(x))
 
 
+def test_hidden_layer_sizes_of_any_kind_are_saved(tmp_path: Path) -> None:
+    for sizes in (range(4, 6), np.array([4, 5]), [4, 5]):
+        bx.MLPClassifier(sizes, max_iter=2).fit(X, y).save(tmp_path / "model")
+        assert bx.MLPClassifier.load(tmp_path / "model").hidden_layer_sizes == [4, 5]
+
+
 @pytest.mark.parametrize("name", ["classes", "labels", "values", "counts"])
 def test_the_network_of_the_file_predicts_without_scikit_learn(name: str, tmp_path: Path) -> None:
     model, (_, data, _) = _model(name), CASES[name]

@@ -248,6 +248,89 @@ def test_an_array_has_the_columns_of_the_training_in_their_order() -> None:
 
 
 @pytest.mark.once
+@BOTH
+def test_columns_without_names_are_those_of_an_array_in_their_order(
+    kind: Any, tmp_path: Path
+) -> None:
+    x, y = np.random.default_rng(0).normal(size=(120, 3)), given(kind)[1]
+    frame, strings = pd.DataFrame(x, columns=[7, 8, 9]), pd.DataFrame(x, columns=["u", "v", "w"])
+    models = [kind(**QUICK).fit(one, y) for one in (x, frame)]
+    models += [kind(**QUICK).fit(x[:100], y[:100], X_val=frame[100:], y_val=y[100:])]
+    models += [kind(**QUICK).fit(frame[:100], y[:100], X_val=x[100:], y_val=y[100:])]
+    models[1].save(tmp_path / "model")
+    for model in (*models, bx.tables.load(tmp_path / "model")):
+        assert not hasattr(model, "feature_names_in_")
+        for one in (x, frame, frame.set_axis(range(3), axis=1)):
+            np.testing.assert_array_equal(outputs(model, one), outputs(model, x))
+        with pytest.warns(UserWarning, match="X has feature names, but"):
+            np.testing.assert_array_equal(outputs(model, strings), outputs(model, x))
+        found = [model.preparation_.transform(one) for one in (x, frame)]
+        np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(models[1].theta_, models[0].theta_)
+    np.testing.assert_array_equal(models[3].theta_, models[2].theta_)
+    with pytest.raises(ValueError, match="X has 2 features, but"):
+        models[0].predict(x[:, :2])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("preset", ["fast", "best"])
+def test_the_preparation_of_a_model_has_the_parameters_that_make_it_again(
+    preset: str, tmp_path: Path
+) -> None:
+    draw, (frame, y) = np.random.default_rng(0), table(300)
+    frame = frame.assign(code=draw.choice([f"v{i}" for i in range(25)], 300))
+    rows = {"X": frame[:250], "y": y[:250], "X_val": frame[250:], "y_val": y[250:]}
+    model = bx.TabularClassifier(preset, **QUICK).fit(**rows)
+    model.save(tmp_path / "model")
+    for made in (model.preparation_, bx.tables.load(tmp_path / "model").preparation_):
+        assert made.get_params() == {"scaling": "robust", "max_one_hot": 20, "random_state": 0}
+        again = clone(made).fit(frame[:250])
+        np.testing.assert_array_equal(again.transform(frame), made.transform(frame))
+        read = bx.tables.Preparation.from_bytes(made.to_bytes())
+        assert read.scaling == "robust"
+
+
+@pytest.mark.once
+def test_features_of_one_name_are_numbered() -> None:
+    frame = pd.DataFrame(
+        {
+            "age": [1.0, np.nan, 3.0, 4.0] * 10,
+            "age missing": np.arange(40.0),
+            "age missing.1": np.arange(40.0) % 7,
+            "c": ["a", "missing", None, "b"] * 10,
+            "c=a": np.arange(40.0) % 9,
+        }
+    )
+    made = bx.tables.Preparation().set_output(transform="pandas").fit(frame)
+    assert made.get_feature_names_out().tolist() == [
+        *("age", "age missing", "age missing.1", "c=a", "age missing.2"),
+        *("c=a.1", "c=b", "c=missing", "c=missing.1"),
+    ]
+    assert made.transform(frame)["c=missing.1"].tolist() == [0.0, 0.0, 1.0, 0.0] * 10
+
+
+EQUAL: dict[str, tuple[Any, Any]] = {
+    "hidden_layer_sizes": (np.array([8, 4]), (8, 4)),
+    "dtype": (np.float64, "float64"),
+    "verbose": (1, True),
+    "n_members": (np.int32(2), 2),
+    "dropout": (np.float32(0.5), 0.5),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", EQUAL)
+def test_parameters_of_numpy_and_scikit_learn_are_accepted(name: str, tmp_path: Path) -> None:
+    models = [
+        clone(bx.TabularClassifier(**{**QUICK, name: value})).fit(*table()) for value in EQUAL[name]
+    ]
+    np.testing.assert_array_equal(models[1].theta_, models[0].theta_)
+    models[0].save(tmp_path / "model")
+    again = bx.tables.load(tmp_path / "model")
+    assert again.get_params()[name] == (EQUAL[name][1] if name != "verbose" else False)
+
+
+@pytest.mark.once
 def test_targets_are_standardized_by_the_weighted_training_rows() -> None:
     frame, y = given(bx.TabularRegressor)
     weights = np.linspace(0.0, 1.0, 120)
@@ -451,6 +534,9 @@ def test_other_validation_rows_are_not_resumed(tmp_path: Path) -> None:
         ({"preset": "bset"}, "Did you mean 'best'"),
         ({"metric": "rmse"}, "metric 'rmse' is unknown"),
         ({"dtype": "float16"}, "dtype 'float16' is unknown"),
+        ({"dtype": np.float16}, "dtype must be one of float32, float64, not <class 'numpy.float16"),
+        ({"verbose": "yes"}, "verbose must be True or False, not 'yes'"),
+        ({"verbose": -1}, "verbose must be an integer of at least 0, not -1"),
         ({"random_state": -1}, "random_state must be an integer of at least 0"),
     ],
     ids=str,
