@@ -1,5 +1,7 @@
 """Dates: the formats of their strings, and the features that they become."""
 
+import contextlib
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -16,10 +18,15 @@ _SAMPLE = 1000
 # Integers such as 20240105.
 COMPACT = "%Y%m%d"
 _COMPACT_RANGE = (1900_01_01, 2100_12_31)
+# Databases write "no date" as a date of the year 1 or 9999: such dates are missing.
+_FIRST, _END = np.asarray(["0002-01-01", "9999-01-01"], dtype="datetime64[us]")
+_COMPACT_NONE = 9999_12_31
 # Microseconds.
 _HOUR = 3_600_000_000
-# The integer of NaT.
-_MISSING = -(2**63)
+# The seventh digit of a fraction makes pandas' unit nanoseconds, which end in the year 2262.
+_FRACTION = re.compile(r"(:\d\d\.\d{6})\d+")
+# The time zone behind a time.
+_ZONE = re.compile(r":\d\d(?:\.\d+)?\s*(?:Z|UTC|GMT|([+-]\d\d):?(\d\d)?)$")
 
 
 def find_formats(strings: Sequence[String]) -> tuple[str, ...]:
@@ -28,7 +35,7 @@ def find_formats(strings: Sequence[String]) -> tuple[str, ...]:
     () if one is not a date with a year and a month. Strings that fit only one order of month and
     day decide the order; without any, the month is first.
     """
-    dates = [string.strip() for string in strings if string is not None]
+    dates = [_plain(string) for string in strings if string is not None]
     sample = dates[:: 1 + len(dates) // _SAMPLE]
     candidates = []
     for day_first in (False, True):
@@ -43,6 +50,8 @@ def find_formats(strings: Sequence[String]) -> tuple[str, ...]:
 def _guess_formats(strings: Sequence[str], *, day_first: bool) -> tuple[str, ...]:
     counts: Counter[str] = Counter()
     for string in strings:
+        if "0001" in string:  # pandas guesses no format for the year 1
+            continue
         with warnings.catch_warnings(action="ignore"):  # only the other order fits
             # A month follows a year.
             day_leads = day_first and not string[:4].isdigit()
@@ -56,7 +65,7 @@ def _guess_formats(strings: Sequence[str], *, day_first: bool) -> tuple[str, ...
 def read_dates(strings: Sequence[String], formats: Sequence[str]) -> np.ndarray:
     """Return each string's date in UTC by the first format that fits, NaT if none does."""
     dates = np.full(len(strings), "NaT", dtype="datetime64[us]")
-    stripped = np.asarray([string and string.strip() for string in strings], dtype=object)
+    stripped = np.asarray([string and _plain(string) for string in strings], dtype=object)
     for form in formats:
         unread = np.isnat(dates)
         if unread.any():
@@ -68,6 +77,7 @@ def read_dates(strings: Sequence[String], formats: Sequence[str]) -> np.ndarray:
 def is_compact(column: pd.Series) -> bool:
     """Whether all integers of a column are dates such as 20240105."""
     present = column.dropna()
+    present = present[present != _COMPACT_NONE]
     low, high = _COMPACT_RANGE
     if not (len(present) and low <= present.min() and present.max() <= high):
         return False
@@ -77,15 +87,51 @@ def is_compact(column: pd.Series) -> bool:
     return not np.isnat(read_dates([f"{value:.0f}" for value in values.tolist()], [COMPACT])).any()
 
 
+def _plain(string: str) -> str:
+    """Return the string of a date without space around it, in microseconds."""
+    return _FRACTION.sub(r"\1", string.strip())
+
+
 def in_utc(column: pd.Series) -> np.ndarray:
     """Return a column of dates in UTC, without a time zone."""
     has_zone = isinstance(column.dtype, pd.DatetimeTZDtype)
     return np.asarray(column.dt.tz_convert(None) if has_zone else column)
 
 
+def zone_of(column: pd.Series) -> str | None:
+    """Return the name of the time zone of a column of dates, None for one without a name."""
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        with contextlib.suppress(KeyError, ValueError):
+            return str(pd.DatetimeTZDtype(tz=str(column.dtype.tz)).tz)
+    return None
+
+
+def on_clock(column: pd.Series, zone: str | None) -> np.ndarray:
+    """Return what clocks show at the dates of a column: in a time zone, or in the column's own."""
+    if not isinstance(column.dtype, pd.DatetimeTZDtype):
+        return np.asarray(column)
+    return np.asarray((column.dt.tz_convert(zone) if zone else column).dt.tz_localize(None))
+
+
+def strings_on_clock(strings: Sequence[String], dates: np.ndarray, zone: str | None) -> np.ndarray:
+    """Return what clocks show at the dates, in UTC, of strings: in a time zone, or as written.
+
+    A string without a time zone is as written.
+    """
+    matches = [string and _ZONE.search(string.strip()) for string in strings]
+    if not any(matches):
+        return dates
+    if zone is not None:
+        local = on_clock(pd.Series(dates).dt.tz_localize("UTC"), zone)
+        return np.where([bool(match) for match in matches], local, dates)
+    hours = [match and match.group(1) and f"{match[1]}:{match[2] or '00'}:00" for match in matches]
+    offsets = pd.to_timedelta(pd.Series(hours, dtype="str")).fillna(pd.Timedelta(0))
+    return dates + offsets.to_numpy("timedelta64[us]")
+
+
 def parts_of(dates: np.ndarray) -> tuple[str, ...]:
     """Return the names of the parts that dates are split into: the hour if they have one."""
-    present = dates[~np.isnat(dates)]
+    present = dates[(dates >= _FIRST) & (dates < _END)]
     hour = () if (present == present.astype("datetime64[D]")).all() else ("hour",)
     return ("year", "month", "day", *hour, "total_seconds", "weekday")
 
@@ -93,8 +139,9 @@ def parts_of(dates: np.ndarray) -> tuple[str, ...]:
 def split_dates(times: Array, parts: Sequence[str]) -> Array:
     """Return the parts of dates, ``(rows, parts)``, float64, NaN for a missing date.
 
-    ``times`` are microseconds since 1970 in UTC, int64, as those of datetime64[us]: -2**63 is a
-    missing date. ``weekday`` is 1 on Mondays; ``total_seconds`` counts from 1970.
+    ``times`` are microseconds since 1970 on a clock, int64, as those of datetime64[us]. Those of
+    the years 1 and 9999 are missing dates, and so is -2**63. ``weekday`` is 1 on Mondays;
+    ``total_seconds`` counts from 1970.
     """
     xp, days = array_namespace(times), times // (24 * _HOUR)
     # Howard Hinnant 2013, "chrono-compatible low-level date algorithms", civil_from_days: years
@@ -112,4 +159,5 @@ def split_dates(times: Array, parts: Sequence[str]) -> Array:
         "weekday": (days + 3) % 7 + 1,
     }
     values = xp.stack([xp.astype(found[part], xp.float64) for part in parts], axis=1)
-    return xp.where((times == _MISSING)[:, None], xp.nan, values)
+    first, end = (int(bound.astype("int64")) for bound in (_FIRST, _END))
+    return xp.where(((times < first) | (times >= end))[:, None], xp.nan, values)

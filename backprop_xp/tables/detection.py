@@ -6,7 +6,16 @@ scikit-learn computes the coordinates of free text.
 import numpy as np
 import pandas as pd
 
-from backprop_xp.tables.dates import COMPACT, find_formats, in_utc, is_compact, parts_of, read_dates
+from backprop_xp.tables.dates import (
+    COMPACT,
+    find_formats,
+    is_compact,
+    on_clock,
+    parts_of,
+    read_dates,
+    strings_on_clock,
+    zone_of,
+)
 from backprop_xp.tables.encoding import LETTERS, Category, Column, Date, Number, Text, origin_of
 from backprop_xp.tables.features import Features, learn_scaling
 from backprop_xp.tables.values import (
@@ -70,7 +79,8 @@ def detect_column(column: pd.Series, seed: int) -> Column | str:
         found = _detect_values(pd.Series(numbers(column, style)[0], name=column.name))
         return Number(style) if isinstance(found, Number) else found
     if formats := find_formats(strings):
-        return Date(formats, parts_of(read_dates(strings, formats)))
+        dates = read_dates(strings, formats)
+        return Date(formats, parts_of(strings_on_clock(strings, dates, None)))
     return _detect_strings(column, values, rows, seed)
 
 
@@ -79,7 +89,8 @@ def _detect_values(column: pd.Series) -> Column | str:
     if column.nunique(dropna=False) == 1:
         return "the same in all rows"
     if column.dtype.kind == "M":
-        return Date((), parts_of(in_utc(column)))
+        zone = zone_of(column)
+        return Date((), parts_of(on_clock(column, zone)), zone)
     if column.dtype.kind in "fiu" and is_compact(column):
         return Date((COMPACT,), parts_of(read_dates(distinct(as_strings(column))[0], [COMPACT])))
     if column.dtype.kind not in "iu":

@@ -17,7 +17,7 @@ import pandas as pd
 
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import plain
-from backprop_xp.tables.dates import in_utc, read_dates, split_dates
+from backprop_xp.tables.dates import in_utc, on_clock, read_dates, split_dates, strings_on_clock
 from backprop_xp.tables.values import PLAIN, as_strings, distinct, is_missing, numbers
 
 if TYPE_CHECKING:
@@ -58,12 +58,21 @@ class Number:
 
 @dataclass(frozen=True)
 class Date:
-    """A date: its parts, float64. ``formats`` are those of strings, none for dates."""
+    """A date: its parts, float64. ``formats`` are those of strings, none for dates.
+
+    Dates with a time zone or an offset are read on the clock of ``zone``, or without one on their
+    own.
+    """
 
     formats: tuple[str, ...]
     parts: tuple[str, ...]
+    zone: str | None = None
     kind: ClassVar[str] = "date"
     is_scaled: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.zone is not None:
+            pd.DatetimeTZDtype(tz=self.zone)  # KeyError for an unknown zone
 
     @property
     def width(self) -> int:
@@ -77,14 +86,18 @@ class Date:
         return [f"{name} {part}" for part in self.parts]
 
     def encode(self, column: pd.Series) -> Array:
+        _, shown = self.read(column)
+        return split_dates(shown.astype("datetime64[us]").view("int64"), self.parts)
+
+    def read(self, column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        """Return the dates of a column in UTC, and as the clock shows them."""
         if column.dtype.kind == "M":
-            dates = in_utc(column)
-        else:
-            strings, rows = distinct(as_strings(column))
-            dates = read_dates(strings, self.formats or ("ISO8601",))[rows]
-            present = np.asarray([string is not None for string in strings])[rows]
-            _refuse(column, present & np.isnat(dates), self.kind)
-        return split_dates(dates.astype("datetime64[us]").view("int64"), self.parts)
+            return in_utc(column), on_clock(column, self.zone)
+        strings, rows = distinct(as_strings(column))
+        dates = read_dates(strings, self.formats or ("ISO8601",))
+        present = np.asarray([string is not None for string in strings])
+        _refuse(column, (present & np.isnat(dates))[rows], self.kind)
+        return dates[rows], strings_on_clock(strings, dates, self.zone)[rows]
 
 
 @dataclass(frozen=True)

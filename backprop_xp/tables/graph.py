@@ -29,8 +29,9 @@ def export_onnx(
     """Write a fitted estimator as an ONNX file: one graph from a table's columns to predictions.
 
     Each column in use is an input of its name, ``(rows,)``: a number as float64 (NaN is missing),
-    a category as a string (``""`` is missing), a date as int64, microseconds since 1970 in UTC
-    (-2**63 is missing, as in NumPy). Integers beyond 2**53 are int64.
+    a category as a string (``""`` is missing), a date as int64, microseconds since 1970 on the
+    clock of the column's time zone (-2**63 is missing, as in NumPy). Integers beyond 2**53 are
+    int64.
 
     The outputs are ``label`` ``(rows,)`` and ``probabilities`` ``(rows, classes)``, or
     ``predictions`` ``(rows,)``; numbers are float64. Raises ValueError for a column of free text,

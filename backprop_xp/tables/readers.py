@@ -4,6 +4,7 @@ A plain column holds booleans, real numbers, dates, timedeltas, strings (pandas'
 categories that are strings (pandas' ``category``); NaN is a missing value.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -128,7 +129,7 @@ def _plain_column(column: pd.Series, name: str, texts: Sequence[str]) -> pd.Seri
     if isinstance(dtype, np.dtype) and dtype.kind in "mMfiub":
         return column if dtype != np.float16 else column.astype("float32")
     if isinstance(dtype, pd.DatetimeTZDtype):
-        return column.dt.tz_convert("UTC")
+        return column
     if pd.api.types.is_complex_dtype(dtype):
         raise ValueError(f"the column {name!r} holds complex numbers.")
     if pd.api.types.is_numeric_dtype(dtype):  # booleans too
@@ -140,7 +141,10 @@ def _plain_column(column: pd.Series, name: str, texts: Sequence[str]) -> pd.Seri
     if kind in ("integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty"):
         return column.astype("float64")
     if kind in ("date", "datetime", "datetime64"):
-        return pd.to_datetime(column)
+        with contextlib.suppress(ValueError):
+            return pd.to_datetime(column)
+        # Of several offsets, or some without one: each as its own clock shows it.
+        return pd.to_datetime(column.map(lambda date: date.replace(tzinfo=None), "ignore"))
     if kind in ("time", "timedelta", "timedelta64"):
         return pd.to_timedelta(column.astype("str") if kind == "time" else column)
     for row, value in column.dropna().items() if is_mixed else ():

@@ -81,8 +81,8 @@ def units_of(column: pd.Series, *, by_time: bool) -> np.ndarray:
     what, values = f"the {'time' if by_time else 'group'} {column.name!r}", column.to_numpy()
     if by_time:
         match detect_column(column.rename(None), 0):  # also a row number is a time
-            case Date(parts=parts) as date:
-                values = date.encode(column)[:, parts.index("total_seconds")]
+            case Date() as date:
+                values, _ = date.read(column)
             case Number() as number:
                 values = number.encode(column)[:, 0]
             case other:

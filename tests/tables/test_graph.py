@@ -27,7 +27,7 @@ QUICK: dict[str, Any] = {"hidden_layer_sizes": (8,), "max_iter": 3, "random_stat
 QUICK |= {"backend": "numpy"}
 # Relative to the largest output: ONNX Runtime sums in another order, and has other exponentials.
 CLOSE = {"float32": 1e-6, "float64": 1e-14}
-MOMENTS = ["1582-10-15 12:00", "1600-02-29", "1899-12-31 23:59:59.999999", "1900-03-01", "NaT"]
+MOMENTS = ["1582-10-15 12:00", "9999-12-31", "1899-12-31 23:59:59.999999", "1900-03-01", "NaT"]
 MOMENTS += ["1969-12-31 23:00", "1970-01-01", "2000-02-29 06:30", "2100-02-28", "2104-12-31 23:59"]
 
 
@@ -49,6 +49,7 @@ def edges(rows: int = 300) -> pd.DataFrame:
         "code": [f"v{i}" for i in draw.permutation(rows) % 22],
         "moment": (days + pd.to_timedelta(draw.random(rows), unit="D")).where(days.dt.day > 3),
         "day": days.dt.strftime("%d.%m.%Y"),
+        "local": pd.date_range("2020-10-20", periods=rows, freq="3h", tz="America/New_York"),
     }
     return pd.DataFrame(frame)
 
@@ -78,6 +79,8 @@ def feed(model: Any, frame: pd.DataFrame) -> dict[str, np.ndarray]:
         elif isinstance(kind, Date):
             if column.dtype.kind != "M":
                 column = pd.to_datetime(column, format=kind.formats[0])
+            if kind.zone is not None:
+                column = column.dt.tz_localize(None)
             inputs[name] = column.to_numpy("datetime64[us]").view("int64")
         elif name == "id":
             inputs[name] = column.to_numpy("int64")

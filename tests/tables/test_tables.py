@@ -1,5 +1,6 @@
 """Tables: reading, the preparation of each kind of column, trainings and their files."""
 
+import dataclasses
 import datetime
 import decimal
 import io
@@ -29,6 +30,7 @@ from backprop_xp.tables import (
 )
 from backprop_xp.tables.features import Features
 from backprop_xp.tables.problem import Columns, make_problem
+from backprop_xp.tables.row_split import units_of
 from backprop_xp.tables.values import is_string
 from backprop_xp.training.data import split_rows
 from tests import messy_tables
@@ -495,6 +497,96 @@ def test_dates_and_strings_of_dates_are_prepared_alike() -> None:
         assert kinds_of(made)["day"] == "date"
         expected = transform(made, written.assign(day=days))
         np.testing.assert_array_equal(transform(made, written), expected)
+
+
+def moments(rows: int = 400) -> pd.Series:
+    """Return moments in New York, a missing one, and both hours of the change of the clocks."""
+    first = pd.date_range("2020-10-25", periods=rows, freq="37min", tz="America/New_York")
+    return pd.Series(first + pd.to_timedelta(np.arange(rows) // 100 * 200, unit="h")).where(
+        np.arange(rows) != 3
+    )
+
+
+def test_dates_with_a_time_zone_are_those_of_its_clock(tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
+    when, a = moments(), np.arange(400.0)
+    local = pd.DataFrame({"when": when.dt.tz_localize(None), "a": a})
+    expected = prepare(local).transform(local)
+    assert "when hour" in prepare(local).names()
+    table = pd.DataFrame({"when": when, "a": a})
+    table.to_csv(tmp_path / "table.csv", index=False)  # offsets of -04:00 and -05:00
+    objects = [None if pd.isna(one) else one.to_pydatetime() for one in when]
+    fixed = [
+        one and one.replace(tzinfo=datetime.timezone(one.utcoffset() or datetime.timedelta()))
+        for one in objects
+    ]
+    frames = [table, polars.from_pandas(table), pa.Table.from_pandas(table)]
+    frames += [tables.read(tmp_path / "table.csv")]
+    frames += [table.assign(when=pd.Series(one, dtype=object)) for one in (objects, fixed)]
+    for one in frames:
+        made = Features.from_bytes(prepare(one).to_bytes())
+        np.testing.assert_array_equal(transform(made, one), expected)
+    # The clock is that of training, whatever the zone of new rows.
+    made, utc = prepare(table), table.assign(when=when.dt.tz_convert("UTC"))
+    utc.to_csv(tmp_path / "utc.csv", index=False)
+    for one in (utc, tables.read(tmp_path / "utc.csv"), tables.read(tmp_path / "table.csv"), local):
+        np.testing.assert_array_equal(transform(made, one), expected)
+
+
+@pytest.mark.once
+def test_a_time_zone_without_a_name_is_read_on_its_own_clock_and_an_unknown_one_refused() -> None:
+    zone = pytest.importorskip("dateutil.tz").tzoffset("here", 5400)
+    when = pd.Series(pd.date_range("2020-01-01", periods=60, freq="7h", tz=zone))
+    made = prepare(pd.DataFrame({"when": when}))
+    assert made.columns["when"].zone is None
+    shown = pd.DataFrame({"when": when.dt.tz_localize(None)})
+    np.testing.assert_array_equal(transform(made, shown), made.transform(shown))
+    with pytest.raises(KeyError, match="Mars"):
+        dataclasses.replace(made.columns["when"], zone="Mars/Base")
+
+
+@pytest.mark.once
+def test_a_split_by_time_uses_the_moments_and_not_the_clocks() -> None:
+    written = ["2020-01-01 12:00:00+09:00", "2020-01-01 04:00:00+00:00"]
+    column = pd.Series([*written, "2020-01-01 00:30:00-05:00"], name="when")
+    assert units_of(column, by_time=True).tolist() == [0, 1, 2]
+
+
+NO_DATE: dict[str, Any] = {
+    "strings": lambda days: ([*days.strftime("%Y-%m-%d")], "9999-12-31"),
+    "of databases": lambda days: (
+        [*days.strftime("%Y-%m-%d 00:00:00.0000000")],
+        "9999-12-31 23:59:59.9999999",
+    ),
+    "in nanoseconds": lambda days: (
+        [*days.strftime("%Y-%m-%d 00:00:00.123456789")],
+        "9999-12-31 00:00:00.000000000",
+    ),
+    "the first day": lambda days: ([*days.strftime("%d.%m.%Y")], "01.01.0001"),
+    "integers": lambda days: ([*days.strftime("%Y%m%d").astype(int)], 9999_12_31),
+    "objects": lambda days: ([*days.date], datetime.date(9999, 12, 31)),
+    "moments": lambda days: ([*days.to_pydatetime()], datetime.datetime(9999, 12, 31)),
+    "with a zone": lambda days: (
+        [*days.strftime("%Y-%m-%dT10:00:00+14:00")],
+        "9999-12-31T23:59:59Z",
+    ),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", NO_DATE)
+def test_a_date_that_stands_for_none_is_a_missing_date(name: str) -> None:
+    present, none = NO_DATE[name](pd.date_range("2020-01-01", periods=60))
+    missing = None if name != "integers" else np.nan
+    given = [pd.DataFrame({"until": [*present[:59], one]}) for one in (none, missing)]
+    made = [prepare(one) for one in given]
+    assert kinds_of(made[0]) == {"until": "date"}
+    assert made[0].names() == made[1].names()
+    found = [transform(one, table) for one, table in zip(made, given, strict=True)]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(transform(made[1], given[0]), found[1])
+    seconds = found[0][:, made[0].names().index("until total_seconds")]
+    assert np.ptp(seconds) == pytest.approx(58 / np.std(np.arange(59)), rel=0.05)
 
 
 def test_blocks_of_rows_are_prepared_as_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
