@@ -21,6 +21,8 @@ from backprop_xp.tables.values import TIME
 _BOUND = 0.93
 # So many rows, in three folds, take less than a second for 50 columns.
 _ROWS, _FOLDS = 2000, 3
+# Columns with trees of their own: a budget of time would let the machine choose the warnings.
+_TREES = 200
 
 
 def column_warnings(
@@ -29,7 +31,8 @@ def column_warnings(
     """Yield lines for the user; ``time`` is a column of times, which may differ in all rows.
 
     A column gives the target away if a decision tree on it alone predicts more than 0.93 of the
-    target, cross-validated on training rows: R2, or the balanced accuracy.
+    target, cross-validated on training rows: R2, or the balanced accuracy. At most 200 columns have
+    a tree, those on which the target depends most; a line counts the others.
     """
     for name, column in features.columns.items():
         values = training.features[name]
@@ -41,24 +44,64 @@ def column_warnings(
                     f"{name!r} has a different whole number in each row: leave it out with --drop "
                     f"{name!r} if it identifies rows"
                 )
-    y, kind, metric = rule.classes, DecisionTreeClassifier, "balanced_accuracy"
-    if y is None:
-        y, kind, metric = training.target.to_numpy(), DecisionTreeRegressor, "r2"
     # A rare class needs all its rows.
     labels = pd.Series(0 if rule.classes is None else rule.classes, index=range(rule.rows))
     shuffled = labels.sample(frac=1.0, random_state=rule.seed % 2**32)
     rows = shuffled.groupby(shuffled).head(max(_FOLDS, _ROWS // labels.nunique())).index.to_numpy()
-    rule, sample, target = rule.take(rows), training.take(rows), training.target.name
-    for name, column in features.columns.items():
-        one = dataclasses.replace(column, is_code=True) if isinstance(column, Category) else column
-        x = within_range(one.encode(sample.features[name]))
+    yield from _leaks(features, training.take(rows), rule.take(rows))
+
+
+def _leaks(features: Features, sample: Rows, rule: SplitRule) -> Iterator[str]:
+    """Yield a line for each column that gives the target away, and one about the others."""
+    y, kind, metric = rule.classes, DecisionTreeClassifier, "balanced_accuracy"
+    if y is None:
+        y, kind, metric = sample.target.to_numpy(), DecisionTreeRegressor, "r2"
+    target, names = sample.target.name, [*features.columns]
+    if len(names) > _TREES:
+        dependences = _dependences(features, sample, rule)
+        chosen = sorted(names, key=dependences.__getitem__)[-_TREES:]
+        yield (
+            f"{len(names) - _TREES:,} of {len(names):,} columns are not checked for giving "
+            f"{target!r} away: it depends less on them than on the others"
+        )
+        names = [name for name in names if name in {*chosen}]
+    for name in names:
         tree, score = kind(min_samples_leaf=2, random_state=0), 0.0
+        x = _encoded(features, sample, name)
         # Few rows have no folds; a class of few rows is not in each fold.
         with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
-            score = cross_val_score(tree, x, y[rows], cv=rule.folds(_FOLDS), scoring=metric).mean()
+            score = cross_val_score(tree, x, y, cv=rule.folds(_FOLDS), scoring=metric).mean()
         if score > _BOUND:
             label = metric.replace("_", " ").replace("r2", "R2")
             yield (
                 f"{name!r} alone predicts {target!r} ({label} {score:.3f}): leave it out with "
                 f"--drop {name!r} unless it is known before {target!r}"
             )
+
+
+def _encoded(features: Features, sample: Rows, name: str) -> np.ndarray:
+    """Return the features of a column, ``(rows, n)``; a category is a code."""
+    column = features.columns[name]
+    if isinstance(column, Category):
+        column = dataclasses.replace(column, is_code=True)
+    return within_range(column.encode(sample.features[name]))
+
+
+def _dependences(features: Features, sample: Rows, rule: SplitRule) -> dict[str, float]:
+    """Return how far the target is a function of each column: about 0 for none, at most 1.
+
+    It is 1 - a / b: the mean distance a of the targets of neighbours, in the order of a feature,
+    and that of any two rows, b. For numbers, the distance is that of their ranks (Chatterjee 2021,
+    "A New Coefficient of Correlation"); for classes, 0 or 1.
+    """
+    labels, found = rule.classes, dict[str, float]()
+    y = sample.target.rank().to_numpy() if labels is None else labels
+
+    def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.abs(one - other) if labels is None else one != other
+
+    usual = distances(y[:, None], y).mean() or 1.0
+    for name in features.columns:
+        near = y[np.argsort(_encoded(features, sample, name), axis=0, kind="stable")]
+        found[name] = 1.0 - float(distances(near[1:], near[:-1]).mean(axis=0).min()) / usual
+    return found

@@ -126,7 +126,7 @@ def strings_on_clock(strings: Sequence[String], dates: np.ndarray, zone: str | N
         return np.where([bool(match) for match in matches], local, dates)
     hours = [match and match.group(1) and f"{match[1]}:{match[2] or '00'}:00" for match in matches]
     offsets = pd.to_timedelta(pd.Series(hours, dtype="str")).fillna(pd.Timedelta(0))
-    return dates + offsets.to_numpy("timedelta64[us]")
+    return np.asarray(dates + offsets.to_numpy("timedelta64[us]"))
 
 
 def parts_of(dates: np.ndarray) -> tuple[str, ...]:

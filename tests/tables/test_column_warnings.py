@@ -9,8 +9,11 @@ pytest.importorskip("sklearn")
 pytest.importorskip("pyarrow")
 
 import pandas as pd
+from sklearn.model_selection import cross_val_score
 
 from backprop_xp.cli.table_training import train_table
+from backprop_xp.tables import column_warnings
+from backprop_xp.tables.detection import detect
 from backprop_xp.tables.problem import Columns, make_problem
 
 ROWS = 200
@@ -97,3 +100,39 @@ def test_a_column_that_alone_predicts_the_target_has_a_warning(name: str) -> Non
     metric = "R2" if target == "number" else "balanced accuracy"
     line = f"'leak' alone predicts {target!r} ({metric} "
     assert [one[: len(line)] for one in lines_for(target, leak=make)] == [line] * is_found
+
+
+# A column of a wide table from which the target follows, and whether the target has classes.
+FOLLOWS: dict[str, Any] = {
+    "a copy": (lambda y, draw: y, False),
+    "two waves": (lambda y, draw: 40.0 * draw.integers(0, 2, ROWS) + y, False),
+    "a copy of a class": (lambda y, draw: np.where(y > 1.0, "A", "B"), True),
+    "a flag of a rare class": (lambda y, draw: np.where(y > 1.0, 1.0, np.nan), True),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", FOLLOWS)
+def test_a_wide_table_has_trees_for_the_columns_on_which_the_target_depends_most(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = list[int]()
+
+    def counted(*given: Any, **more: Any) -> Any:
+        fits.append(1)
+        return cross_val_score(*given, **more)
+
+    monkeypatch.setattr(column_warnings, "cross_val_score", counted)
+    monkeypatch.setattr(column_warnings, "_TREES", 5)
+    draw, (make, has_classes) = np.random.default_rng(0), FOLLOWS[name]
+    y = draw.normal(size=ROWS)
+    frame = pd.DataFrame(draw.normal(size=(ROWS, 100))).add_prefix("g")
+    frame = frame.assign(leak=make(y, draw), city=draw.choice(["Rome", "Oslo"], ROWS))
+    frame["y"] = np.where(y > 1.0, "yes", "no") if has_classes else y
+    problem = make_problem(frame, "y", Columns(), seed=0)
+    training, rule = problem.parts()["training"], problem.rule.take(problem.splits[0]["training"])
+    made = detect(training.features, scaling="robust", max_one_hot=None, seed=0)
+    first, *others = column_warnings.column_warnings(made, training, rule, None)
+    assert first.startswith("97 of 102 columns are not checked for giving 'y' away")
+    assert [line[: len("'leak' alone predicts")] for line in others] == ["'leak' alone predicts"]
+    assert len(fits) == 5
