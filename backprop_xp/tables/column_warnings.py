@@ -84,7 +84,7 @@ def _encoded(features: Features, sample: Rows, name: str) -> np.ndarray:
     column = features.columns[name]
     if isinstance(column, Category):
         column = dataclasses.replace(column, is_code=True)
-    return within_range(column.encode(sample.features[name]))
+    return np.asarray(within_range(column.encode(sample.features[name])))
 
 
 def _dependences(features: Features, sample: Rows, rule: SplitRule) -> dict[str, float]:
@@ -98,7 +98,7 @@ def _dependences(features: Features, sample: Rows, rule: SplitRule) -> dict[str,
     y = sample.target.rank().to_numpy() if labels is None else labels
 
     def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        return np.abs(one - other) if labels is None else one != other
+        return np.asarray(np.abs(one - other) if labels is None else one != other)
 
     usual = distances(y[:, None], y).mean() or 1.0
     for name in features.columns:

@@ -76,12 +76,12 @@ def read_dates(strings: Sequence[String], formats: Sequence[str]) -> np.ndarray:
 
 def is_compact(column: pd.Series) -> bool:
     """Whether all integers of a column are dates such as 20240105."""
-    present = column.dropna()
+    present = column.dropna().to_numpy()
     present = present[present != _COMPACT_NONE]
     low, high = _COMPACT_RANGE
     if not (len(present) and low <= present.min() and present.max() <= high):
         return False
-    values = present.unique()
+    values = pd.unique(present)
     if values.dtype.kind == "f" and (values % 1.0).any():
         return False
     return not np.isnat(read_dates([f"{value:.0f}" for value in values.tolist()], [COMPACT])).any()
