@@ -126,8 +126,8 @@ def test_a_wide_table_has_trees_for_the_columns_on_which_the_target_depends_most
     monkeypatch.setattr(column_warnings, "_TREES", 5)
     draw, (make, has_classes) = np.random.default_rng(0), FOLLOWS[name]
     y = draw.normal(size=ROWS)
-    frame = pd.DataFrame(draw.normal(size=(ROWS, 100))).add_prefix("g")
-    frame = frame.assign(leak=make(y, draw), city=draw.choice(["Rome", "Oslo"], ROWS))
+    frame = pd.DataFrame({"leak": make(y, draw), "city": draw.choice(["Rome", "Oslo"], ROWS)})
+    frame = frame.join(pd.DataFrame(draw.normal(size=(ROWS, 100))).add_prefix("g"))
     frame["y"] = np.where(y > 1.0, "yes", "no") if has_classes else y
     problem = make_problem(frame, "y", Columns(), seed=0)
     training, rule = problem.parts()["training"], problem.rule.take(problem.splits[0]["training"])

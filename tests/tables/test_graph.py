@@ -45,7 +45,7 @@ def edges(rows: int = 300) -> pd.DataFrame:
         "at": pd.Series(draw.choice(["12:30", "7:05", "23:59"], rows)),
         "city": pd.Series(draw.choice(["Rome", " Oslo", "Bonn é"], rows)),
         "holed": pd.Series(draw.choice(["x", "y"], rows)).where(draw.random(rows) > 0.1),
-        "word": draw.choice(["NA", "None", "x"], rows),
+        "word": pd.Series(draw.choice(["NA", "None", "x"], rows)).where(draw.random(rows) > 0.1),
         "code": [f"v{i}" for i in draw.permutation(rows) % 22],
         "moment": (days + pd.to_timedelta(draw.random(rows), unit="D")).where(days.dt.day > 3),
         "day": days.dt.strftime("%d.%m.%Y"),
