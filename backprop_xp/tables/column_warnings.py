@@ -59,12 +59,12 @@ def _leaks(features: Features, sample: Rows, rule: SplitRule) -> Iterator[str]:
     target, names = sample.target.name, [*features.columns]
     if len(names) > _TREES:
         dependences = _dependences(features, sample, rule)
-        chosen = sorted(names, key=dependences.__getitem__)[-_TREES:]
+        chosen = {*sorted(names, key=dependences.__getitem__)[-_TREES:]}
         yield (
             f"{len(names) - _TREES:,} of {len(names):,} columns are not checked for giving "
             f"{target!r} away: it depends less on them than on the others"
         )
-        names = [name for name in names if name in {*chosen}]
+        names = [name for name in names if name in chosen]
     for name in names:
         tree, score = kind(min_samples_leaf=2, random_state=0), 0.0
         x = _encoded(features, sample, name)
