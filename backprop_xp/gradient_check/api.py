@@ -9,7 +9,7 @@ from backprop_xp.gradient_check.points import Point, flatten, flatten_arguments
 from backprop_xp.gradient_check.problems import CheckOptions, Problem, complete_options
 from backprop_xp.gradient_check.products import jvp_problem, vjp_problem
 from backprop_xp.gradient_check.report import GradientReport
-from backprop_xp.gradient_check.run import check_points
+from backprop_xp.gradient_check.several_points import Build, check_points
 from backprop_xp.gradient_check.structures import Structure
 
 
@@ -85,7 +85,7 @@ def check_gradient(
         raise TypeError(f"gradient must be a function, or True, not {gradient!r:.100}.")
     call, read, first = bind(point, args, argnums)
     functions = call(value), call(gradient)
-    return check_points(lambda p: Problem(p, *functions, checked), read, first, checked)
+    return _check(lambda p: Problem(p, *functions, checked), read, first, checked)
 
 
 def check_jacobian(
@@ -123,7 +123,7 @@ def check_jacobian(
     checked = complete_options(options, function=function, jacobian=jacobian)
     call, read, first = bind(point, args, argnums)
     functions = call(function), call(jacobian)
-    return check_points(lambda p: jacobian_problem(p, *functions, checked), read, first, checked)
+    return _check(lambda p: jacobian_problem(p, *functions, checked), read, first, checked)
 
 
 def check_vjp(
@@ -159,7 +159,7 @@ def check_vjp(
         is_tuple = isinstance(found, tuple) and len(found) == 1
         return found[0] if len(inputs) == 1 and is_tuple else found
 
-    return check_points(
+    return _check(
         lambda p: vjp_problem(p, lambda x: f(*spread(x)), rule, checked), read, first, checked
     )
 
@@ -191,7 +191,7 @@ def check_jvp(
     def rule(point: Structure, v: Structure) -> Structure:
         return jvp(*spread(point), *spread(v))
 
-    return check_points(
+    return _check(
         lambda p: jvp_problem(p, lambda x: f(*spread(x)), rule, checked), read, first, checked
     )
 
@@ -224,9 +224,7 @@ def check_hessian(
     call, read, first = bind(x, args)
     named: Any = {"names": ("gradient(x)", "hessian(x)"), "is_hessian": True}
     functions = call(gradient), call(hessian)
-    return check_points(
-        lambda p: jacobian_problem(p, *functions, checked, **named), read, first, checked
-    )
+    return _check(lambda p: jacobian_problem(p, *functions, checked, **named), read, first, checked)
 
 
 def check_hvp(
@@ -253,9 +251,7 @@ def check_hvp(
     call, read, first = bind(x, args)
     named: Any = {"names": ("gradient(x)", "hvp(x, p)"), "is_hessian": True}
     functions = call(gradient), lambda x, p: hvp(x, p, *args)
-    return check_points(
-        lambda p: jvp_problem(p, *functions, checked, **named), read, first, checked
-    )
+    return _check(lambda p: jvp_problem(p, *functions, checked, **named), read, first, checked)
 
 
 def assert_gradient(
@@ -285,9 +281,16 @@ def halves(
     return functools.partial(half, 0), functools.partial(half, 1)
 
 
+def _check(
+    build: Build, read: Callable[[Structure, str], Point], first: Structure, options: CheckOptions
+) -> GradientReport:
+    """Check the problems that ``build`` makes at the points that ``read`` flattens."""
+    return check_points(lambda given, name: (read(given, name), build), first, options)
+
+
 def _together(
     inputs: tuple[Structure, ...],
-) -> tuple[Callable[[Structure], tuple[Structure, ...]], Callable[[Structure], Point], Structure]:
+) -> tuple[Callable[[Structure], tuple[Structure, ...]], Callable[..., Point], Structure]:
     """Return what turns a point into inputs, what flattens a point, and the point of inputs."""
     if len(inputs) == 1:
         return (lambda point: (point,)), flatten, inputs[0]
@@ -296,7 +299,7 @@ def _together(
 
 def bind(
     point: Structure, args: tuple[Structure, ...], argnums: int | tuple[int, ...] = 0
-) -> tuple[Callable[[Any], Callable[[Structure], Structure]], Callable[[Structure], Point], Any]:
+) -> tuple[Callable[[Any], Callable[[Structure], Structure]], Callable[..., Point], Any]:
     """Return what makes a function of all arguments one of the chosen, and what flattens these.
 
     The third is the chosen argument, or a tuple of arguments.
@@ -326,8 +329,8 @@ def bind(
     return call, _flatten_asked, tuple(arguments[i] for i in chosen)
 
 
-def _flatten_asked(arguments: tuple[Structure, ...]) -> Point:
+def _flatten_asked(arguments: tuple[Structure, ...], name: str = "point") -> Point:
     """Return arguments as a point; integers among them are cast, since they were asked for."""
-    each = [flatten(argument) for argument in arguments]
+    each = [flatten(argument, name) for argument in arguments]
     cast = zip(arguments, each, strict=True)
-    return flatten_arguments(tuple(p.restore(p.flat) if p.notes else a for a, p in cast))
+    return flatten_arguments(tuple(p.restore(p.flat) if p.notes else a for a, p in cast), name)

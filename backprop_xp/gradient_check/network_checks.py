@@ -12,6 +12,8 @@ from backprop_xp.backends import (
     array_namespace,
     asarray,
     dtype_name,
+    owner,
+    plain_numbers,
     require_floating,
     resolve,
     to_device_of,
@@ -23,7 +25,8 @@ from backprop_xp.gradient_check.points import Point, Tensor, flatten
 from backprop_xp.gradient_check.problems import DEFAULTS, CheckOptions, Problem, complete_options
 from backprop_xp.gradient_check.products import random_numbers, vjp_problem
 from backprop_xp.gradient_check.report import GradientReport
-from backprop_xp.gradient_check.run import check_points, check_problem
+from backprop_xp.gradient_check.run import check_problem
+from backprop_xp.gradient_check.several_points import Build, check_points
 from backprop_xp.networks.activations import Activation
 from backprop_xp.networks.initializers import draw_stack
 from backprop_xp.networks.inputs import Rows, check_targets, counted, stand_ins
@@ -73,12 +76,7 @@ def check_network(
     True
     """
     checked = complete_options(options)
-    _require_real(theta, "theta")
-    if len(theta.shape) != 1:
-        raise ValueError(
-            f"theta has shape {tuple(theta.shape)}, but the check takes one network, "
-            f"({network.size},). Pass theta[i]."
-        )
+    _require_theta(network, theta, "theta")
     x, key = network.check_inputs(theta, x, rng)
     outputs = network.outputs_shape(theta, x)
     y, weight = check_targets(theta, outputs, y, sample_weight, network.loss_function)
@@ -87,12 +85,13 @@ def check_network(
     if weight is not None:
         weight = _in_double(weight)
         rows = counted(Rows(x, y, weight, key, stand_ins(weight, ())))
-    return check_points(
-        lambda p: _network_problem(network, p.flat, rows, checked),
-        flatten,
-        _in_double(theta),
-        checked,
-    )
+
+    def start(theta: Array, name: str) -> tuple[Point, Build]:
+        _require_theta(network, theta, name)
+        point = flatten(_in_double(theta), name)
+        return point, lambda p: _network_problem(network, p.flat, rows, checked)
+
+    return check_points(start, theta, checked, name="theta")
 
 
 def check_layer(
@@ -105,7 +104,8 @@ def check_layer(
     """Check a layer's backward rule, by its input and its parameters, without a network.
 
     - ``layer``: a layer, or an ``Activation``.
-    - ``x``: its input ``(batch, n_in)``.
+    - ``x``: its input ``(batch, n_in)``; ``points`` are further inputs, ``samples`` move x and the
+      parameters.
     - ``wants_input``: False leaves out the derivative by the input and passes x unchanged, as a
       layer of integer codes needs it.
     - The options are those of ``check_gradient``. ``seed`` also draws the parameters, by the
@@ -130,13 +130,15 @@ def check_layer(
     if not wants_input and not layer.names:
         raise ValueError("layer has no parameters: without its input there is nothing to check.")
     seed, width = checked["seed"], getattr(layer, "n_in", None)
-    x = _rows(x, "x", width, is_floating=wants_input)
-    if array_namespace(x).isdtype(x.dtype, "real floating"):
-        x = _in_double(x)
-    parameters = _draw_parameters(layer, x, seed)
-    return check_problem(
-        _layer_problem(layer, parameters, x, seed, checked, wants_input=wants_input)
-    )
+
+    def start(x: Array, name: str) -> tuple[Point, Build]:
+        x = _rows(x, name, width, is_floating=wants_input)
+        if array_namespace(x).isdtype(x.dtype, "real floating"):
+            x = _in_double(x)
+        point = _layer_point(layer, _draw_parameters(layer, x, seed), x if wants_input else None)
+        return point, lambda p: _layer_problem(layer, p, None if wants_input else x, seed, checked)
+
+    return check_points(start, x, checked, name="x")
 
 
 def check_loss(
@@ -145,7 +147,8 @@ def check_loss(
     """Check a loss's gradient by the outputs, with random weights of the samples.
 
     - ``loss``: a name in ``bx.losses``, or a ``Loss``.
-    - ``outputs``: the network's outputs ``(batch, n_out)``, logits for a cross-entropy.
+    - ``outputs``: the network's outputs ``(batch, n_out)``, logits for a cross-entropy; ``points``
+      are further ones for the same targets.
     - ``targets``: the targets ``(batch, n_out)``, or class labels ``(batch,)``, as the loss takes
       them.
     - The options are those of ``check_gradient``.
@@ -158,9 +161,15 @@ def check_loss(
     """
     checked = complete_options(options)
     loss = choose(LOSSES, loss, "loss")
-    outputs = _rows(outputs, "outputs")
-    targets, _ = check_targets(outputs, outputs.shape, targets, None, loss, name="targets")
-    return check_problem(_loss_problem(loss, _in_double(outputs), _in_double(targets), checked))
+
+    def start(outputs: Array, name: str) -> tuple[Point, Build]:
+        outputs = _rows(outputs, name)
+        of, _ = check_targets(outputs, outputs.shape, targets, None, loss, name="targets")
+        of = _in_double(of)
+        point = _named([_in_double(outputs)], ["outputs"])
+        return point, lambda p: _loss_problem(loss, p, of, checked)
+
+    return check_points(start, outputs, checked, name="outputs")
 
 
 def _network_problem(network: Network, theta: Array, rows: Rows, options: CheckOptions) -> Problem:
@@ -196,10 +205,12 @@ def _wrong_layers(network: Network, theta: Array, rows: Rows, seed: int) -> str 
     ):
         key = None if rows.rng is None else fold_in(rows.rng, i)
         if i > 0 or layer.names:  # the first layer's input is not trained
-            problem = _layer_problem(layer, parameters, x, key, options, wants_input=i > 0)
+            point = _layer_point(layer, parameters, x if i > 0 else None)
+            problem = _layer_problem(layer, point, None if i > 0 else x, key, options)
             pieces.append((f"layers[{i}] ({type(layer).__name__})", problem))
         x, _ = layer.forward(parameters, x, key)
-    pieces.append(("the loss", _loss_problem(network.loss_function, x, rows.y, options)))
+    outputs = _named([x], ["outputs"])
+    pieces.append(("the loss", _loss_problem(network.loss_function, outputs, rows.y, options)))
     wrong = []
     for name, problem in pieces:
         report = check_problem(problem)
@@ -209,42 +220,48 @@ def _wrong_layers(network: Network, theta: Array, rows: Rows, seed: int) -> str 
     return "; ".join(wrong) or None
 
 
+def _layer_point(layer: Layer, parameters: Parameters, x: Array | None) -> Point:
+    """Return the point of a layer: its input, unless that is None, and its parameters."""
+    inputs, names = ([], []) if x is None else ([x], ["input"])
+    return _named([*inputs, *parameters], [*names, *layer.names])
+
+
 def _layer_problem(
-    layer: Layer,
-    parameters: Parameters,
-    x: Array,
-    rng: Array | int | None,
-    options: CheckOptions,
-    *,
-    wants_input: bool = True,
+    layer: Layer, point: Point, held: Array | None, rng: Array | int | None, options: CheckOptions
 ) -> Problem:
-    """Return the problem of a layer as a function of its parameters, and its input if wanted."""
-    inputs = [x] if wants_input else []
-    is_real = array_namespace(x).isdtype(x.dtype, "real floating")
+    """Return the problem of a layer as a function of its point.
 
-    def forward(point: list[Array]) -> tuple[Array, Array]:
-        here = point[0] if wants_input else x
-        if is_real and not wants_input:  # parameters may be complex
-            here = array_namespace(x).astype(x, point[0].dtype)
-        return layer.forward(point[len(inputs) :], here, rng)
+    ``held`` is an input that is not differentiated, None if the point begins with the input.
+    """
 
-    def backward(point: list[Array], upstream: Array) -> list[Array | None]:
+    def parts(arrays: list[Array]) -> tuple[Array, list[Array]]:
+        if held is None:
+            return arrays[0], arrays[1:]
+        xp = array_namespace(held)
+        is_real = xp.isdtype(held.dtype, "real floating")  # parameters may be complex
+        return (xp.astype(held, arrays[0].dtype) if is_real else held), arrays
+
+    def forward(arrays: list[Array]) -> tuple[Array, Array]:
+        x, parameters = parts(arrays)
+        return layer.forward(parameters, x, rng)
+
+    def backward(arrays: list[Array], upstream: Array) -> list[Array | None]:
+        _, parameters = parts(arrays)
         by_input, by_parameters = layer.backward(
-            point[len(inputs) :], forward(point)[1], upstream, wants_input=wants_input
+            parameters, forward(arrays)[1], upstream, wants_input=held is None
         )
-        return [by_input, *by_parameters] if wants_input else list(by_parameters)
+        return [by_input, *by_parameters] if held is None else list(by_parameters)
 
-    point = _named([*inputs, *parameters], [*["input"][: len(inputs)], *layer.names])
     problem = vjp_problem(point, lambda p: forward(p)[0], backward, options, is_one=True)
     return problem._replace(least_scale=_LEAST_SCALE)
 
 
-def _loss_problem(loss: Loss, outputs: Array, targets: Array, options: CheckOptions) -> Problem:
+def _loss_problem(loss: Loss, point: Point, targets: Array, options: CheckOptions) -> Problem:
     """Return the problem of a loss as a function of the outputs, each sample randomly weighted."""
     return vjp_problem(
-        _named([outputs], ["outputs"]),
-        lambda point: loss.value(point[0], targets),
-        lambda point, weight: [loss.gradient(point[0], targets) * weight[..., None]],
+        point,
+        lambda arrays: loss.value(arrays[0], targets),
+        lambda arrays, weight: [loss.gradient(arrays[0], targets) * weight[..., None]],
         options,
         is_one=True,
     )
@@ -264,6 +281,16 @@ def _in_double(array: Array) -> Array:
     return to_device_of(array, to_host(array))
 
 
+def _require_theta(network: Network, theta: Array, name: str) -> None:
+    _require_real(theta, name)
+    shape, expected = tuple(theta.shape), f"({network.size},)"
+    if len(shape) > 1:
+        one = f"the check takes one network, {expected}. Pass {name}[i]"
+        raise ValueError(f"{name} has shape {shape}, but {one}.")
+    if shape != (network.size,):
+        raise ValueError(f"{name} has shape {shape}, but this network's is {expected}.")
+
+
 def _require_real(array: Array, name: str) -> None:
     require_floating(array, name)
     if array_namespace(array).isdtype(array.dtype, "complex floating"):
@@ -279,12 +306,13 @@ def _named(arrays: list[Array], names: Sequence[str]) -> Point:
 
 def _rows(x: Array, name: str, width: int | None = None, *, is_floating: bool = True) -> Array:
     """Return x as an array ``(batch, width)``; numbers take the chosen backend and dtype."""
-    if is_floating:
-        choice = resolve(x)
+    choice = resolve(x) if is_floating else None
+    x = plain_numbers(x, name) if owner(x) is None else x
+    if choice is None:
+        x = asarray(x)
+    else:
         x = asarray(x, backend=choice.backend, device=choice.device, dtype=choice.dtype)
         _require_real(x, name)
-    else:
-        x = asarray(x)
     if len(x.shape) != 2 or 0 in x.shape or width not in (None, x.shape[-1]):
         shape, expected = tuple(x.shape), f"(batch, {width or 'n'})"
         raise ValueError(f"{name} has shape {shape}, but {expected} with rows is expected.")

@@ -14,7 +14,7 @@ import numpy as np
 from backprop_xp.gradient_check.api import halves
 from backprop_xp.gradient_check.functions import quiet
 from backprop_xp.gradient_check.jacobians import jacobian_problem
-from backprop_xp.gradient_check.points import Point, flatten
+from backprop_xp.gradient_check.points import flatten
 from backprop_xp.gradient_check.problems import CheckOptions, Problem, complete_options
 from backprop_xp.gradient_check.products import (
     jvp_problem,
@@ -22,11 +22,11 @@ from backprop_xp.gradient_check.products import (
     vjp_problem,
 )
 from backprop_xp.gradient_check.report import GradientCheckError, GradientReport
-from backprop_xp.gradient_check.run import ORDER, check_points
+from backprop_xp.gradient_check.several_points import ORDER, Build, check_points
 
 _RANDOM_POINTS, _ITERATIONS = 2, 5
 # The problems at any point, by name.
-_Builds: TypeAlias = dict[str, Callable[[Point], Problem]]
+_Builds: TypeAlias = dict[str, Build]
 
 
 @dataclass(frozen=True)
@@ -299,6 +299,8 @@ def _check(builds: _Builds, case: _Case, solve: Callable[[], Any]) -> ProblemRep
     with quiet(), contextlib.suppress(Exception):  # a wrong derivative may lead anywhere
         drawn["the result of a few iterations"] = solve().x
     own: CheckOptions = {**options, "samples": 0}
-    return ProblemReport(
-        {name: check_points(build, flatten, x0, own, drawn) for name, build in builds.items()}
-    )
+
+    def check(build: Build) -> GradientReport:
+        return check_points(lambda x, name: (flatten(x, name), build), x0, own, drawn=drawn)
+
+    return ProblemReport({name: check(build) for name, build in builds.items()})

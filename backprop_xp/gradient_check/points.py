@@ -154,9 +154,9 @@ def flatten(structure: Structure, name: str = "point", *, is_arguments: bool = F
     )
 
 
-def flatten_arguments(arguments: tuple[Structure, ...]) -> Point:
+def flatten_arguments(arguments: tuple[Structure, ...], name: str = "point") -> Point:
     """Return a tuple of arguments as a ``Point``."""
-    return flatten(arguments, is_arguments=True)
+    return flatten(arguments, name, is_arguments=True)
 
 
 def flatten_like(

@@ -1,23 +1,19 @@
 """A check from start to end: first calls, a method, last calls, the diagnosis, the report."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from types import MappingProxyType
 
 import numpy as np
 
-from backprop_xp.backends import require_owner, to_device_of
+from backprop_xp.backends import require_owner
 from backprop_xp.gradient_check import judge
 from backprop_xp.gradient_check.analytic import analytic_gradient
 from backprop_xp.gradient_check.comparison import check_entries
 from backprop_xp.gradient_check.diagnosis import explain
 from backprop_xp.gradient_check.directions import check_directions, is_analytic
 from backprop_xp.gradient_check.first_calls import first_calls, last_calls
-from backprop_xp.gradient_check.functions import Fault, Function, around, quiet
+from backprop_xp.gradient_check.functions import Fault, Function
 from backprop_xp.gradient_check.judge import Comparison, Findings
-from backprop_xp.gradient_check.points import Point
-from backprop_xp.gradient_check.problems import CheckOptions, Problem, with_vectors
+from backprop_xp.gradient_check.problems import Problem, with_vectors
 from backprop_xp.gradient_check.report import GradientReport, Row, TensorErrors
 from backprop_xp.gradient_check.structures import Structure
 
@@ -25,62 +21,6 @@ from backprop_xp.gradient_check.structures import Structure
 # perturbed entry of a network takes this share of a forward pass.
 _MANY, _LONG, _SHARE = 20_000, 10.0, 0.125
 _WORST_ROWS = 5
-# Verdicts, the worst last.
-ORDER = ("pass", "kink", "inconclusive", "nondeterministic", "fail")
-
-
-def check_points(
-    build: Callable[[Point], Problem],
-    read: Callable[[Structure], Point],
-    first: Structure,
-    options: CheckOptions,
-    drawn: Mapping[str, np.ndarray] = MappingProxyType({}),
-) -> GradientReport:
-    """Check a problem at a point, and at the others of the options; report the worst.
-
-    ``drawn`` are further vectors ``(P,)`` by name. They move into the bounds, and only where the
-    options allow it. As with samples, what they cannot decide is only noted.
-    """
-    point = read(first)
-    report = check_problem(build(point))
-    if not (options["points"] or options["samples"] or drawn):
-        return report
-    others = {f"points[{i}]": read(other) for i, other in enumerate(options["points"])}
-    reports = {"the point": report}
-    reports |= {place: check_problem(build(other)) for place, other in others.items()}
-    base, undecided = around(point, options), []
-    bounds = base.problem.bounds or (-np.inf, np.inf)
-    for place, vector in {**drawn, **dict(_samples(base))}.items():
-        vector = base.on_surface(np.clip(vector, *bounds))
-        flat = to_device_of(point.flat, vector, point.flat.dtype)
-        try:
-            with quiet():
-                found = check_problem(build(point._replace(flat=flat)))
-        except Exception as error:
-            undecided.append(f"{place} (outside of the domain: {error!r:.80})")
-            continue
-        if found.verdict == "inconclusive":
-            undecided.append(f"{place} (inconclusive)")
-        else:
-            reports[place] = found
-    place = max(reports, key=lambda at: (ORDER.index(reports[at].verdict), reports[at].excess))
-    notes = [f"{len(reports)} points, the worst is {place}"]
-    notes += [f"nothing was decided at {'; '.join(undecided)}"] if undecided else []
-    evaluations = sum(each.evaluations for each in reports.values())
-    worst = reports[place]
-    place = "" if worst.verdict == "pass" else place
-    return replace(worst, place=place, evaluations=evaluations, notes=(*worst.notes, *notes))
-
-
-def _samples(base: Function) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield vectors to try, by name: zeros, large entries, then entries of random other sizes."""
-    draw, x = np.random.default_rng(base.options["seed"]), base.x
-    for i in range(base.options["samples"]):
-        near = x * 2.0 ** draw.uniform(-1.0, 1.0, x.size) + (x == 0.0) * draw.normal(size=x.size)
-        words, sample = {0: ("every entry 0", 0.0 * x), 1: ("entries 100 times", 100.0 * x)}.get(
-            i, ("near the point", near)
-        )
-        yield f"sample {i}, {words}", sample
 
 
 def check_problem(problem: Problem) -> GradientReport:

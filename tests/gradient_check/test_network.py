@@ -300,3 +300,64 @@ def test_sample_weights_have_the_dtype_of_theta(xp: Any, dtype: str) -> None:
     case = _case(xp, NETWORKS["dense layers"], dtype)
     weight = xp.asarray([1.0, 0.5, 2.0, 0.0], dtype=dtype)
     assert check.network(*case, sample_weight=weight, method="directional").passed
+
+
+# Its rule is right up to 3, and its gradient as a loss's up to 3.
+CLIPPED = bx.Activation(lambda z: z * z, lambda g, z, a: 2.0 * g * _at_most_3(z))
+CLIPPED_LOSS = bx.Loss(
+    bx.losses.half_squared_error.value,
+    lambda y, t: _at_most_3(bx.losses.half_squared_error.gradient(y, t)),
+)
+
+
+def _at_most_3(array: Any) -> Any:
+    xp = bx.backends.array_namespace(array)
+    real = xp.real(array) if xp.isdtype(array.dtype, "complex floating") else array
+    return xp.where(real <= 3.0, array, 3.0 * xp.ones_like(array))
+
+
+@pytest.mark.parametrize("piece", [CLIPPED, CLIPPED_LOSS], ids=["layer", "loss"])
+def test_a_layer_or_loss_is_checked_at_several_points_too(xp: Any, piece: Any) -> None:
+    small = xp.asarray([[0.5, -1.0, 2.0], [1.5, 1.0, 0.25]])
+    targets = () if piece is CLIPPED else (0.0 * small,)
+    run = check.layer if piece is CLIPPED else check.loss
+    assert run(piece, small, *targets).verdict == "pass"
+    assert run(piece, small, *targets, points=[-small, 0.5 * small]).verdict == "pass"
+    for options, place in (
+        ({"points": [-small, 40.0 * small]}, "points[1]"),
+        ({"samples": 2}, "sample 1, entries 100 times"),
+    ):
+        report = run(piece, small, *targets, **options)
+        assert (report.verdict, report.place) == ("fail", place)
+    for point, message in (
+        ("junk", r"points\[1\] has dtype"),
+        (small[0, :], r"points\[1\] has sha"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            run(piece, small, *targets, points=[small, point])
+
+
+def test_a_further_point_of_a_layer_of_integers_has_its_own_integers(xp: Any) -> None:
+    class WrongAt2(Codes):
+        def backward(self, *arguments: Any, **options: Any) -> Any:
+            _, (by_table,) = super().backward(*arguments, **options)
+            numbers = bx.backends.array_namespace(by_table)
+            rows = numbers.reshape(xp.asarray([1.0, 1.0, 2.0, 1.0]), (4, 1))
+            return None, (by_table * numbers.astype(rows, by_table.dtype),)
+
+    x, with_2 = (xp.asarray([[0], [3], [i]], dtype="int64") for i in (1, 2))
+    assert check.layer(WrongAt2(), x, wants_input=False, points=[x]).verdict == "pass"
+    report = check.layer(WrongAt2(), x, wants_input=False, points=[with_2])
+    assert (report.verdict, report.place) == ("fail", "points[0]")
+
+
+def test_a_further_theta_of_a_network_must_be_one_of_its_own(xp: Any) -> None:
+    network, rows = bx.mlp([2, 3, 1]), ([[0, 1], [1, 0]], [[1], [0]])
+    theta = xp.initialize(network)
+    assert check.network(network, theta, *rows, points=[2.0 * theta]).passed
+    for point, message in (
+        ("junk", r"points\[0\] must be an array"),
+        (theta[:5], r"\[0\] has shape"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            check.network(network, theta, *rows, points=[point])

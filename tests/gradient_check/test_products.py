@@ -550,3 +550,29 @@ def test_a_long_check_shows_a_bar_on_a_terminal_and_erases_it(
     monkeypatch.setattr(progress, "_SILENT", 0.0)
     check()
     assert re.search(r"gradient check: \d+ evaluations", stream.getvalue())
+
+
+@pytest.mark.parametrize("samples", [0, 2])
+def test_the_report_of_a_minimization_shows_a_point_at_which_the_mistake_is_plain(
+    samples: int,
+) -> None:
+    # Where the wrong gradient is 0, the right one is -1e-3, and a penalty may be missing.
+    def check(x0: list[float], wrong: Callable[[Any], Any], **options: Any) -> bx.GradientReport:
+        options |= {"samples": samples}
+        found = bx.check_minimize(lambda p: np.sum(p**2), x0, jac=wrong, **options)
+        return found.reports["jac"]
+
+    report = check([1.0, -2.0, 3.0], lambda p: 2.0 * p + 1e-3)
+    assert (report.verdict, report.place) == ("fail", "the point")
+    assert report.diagnosis == "the gradient is 0.001 too large in every entry"
+
+
+def test_of_several_fails_the_one_with_the_commonest_diagnosis_is_shown() -> None:
+    # At the first point the mistake looks like a factor of 2, at the others like what it is.
+    ones = np.ones(3)
+    report = bx.check_gradient(
+        lambda p: np.sum(p), lambda p: 1.0 + p, ones, points=[2.0 * ones + X3, 5.0 - X3]
+    )
+    assert (report.verdict, report.place) == ("fail", "points[0]")
+    assert "times the parameter too much" in str(report.diagnosis)
+    assert any(note.startswith("3 points; this report is about points[0]") for note in report.notes)
