@@ -27,6 +27,7 @@ from backprop_xp.gradient_check.products import random_numbers, vjp_problem
 from backprop_xp.gradient_check.report import GradientReport
 from backprop_xp.gradient_check.run import check_problem
 from backprop_xp.gradient_check.several_points import Build, check_points
+from backprop_xp.gradient_check.together import layer_mistake, loss_mistake, with_mistakes
 from backprop_xp.networks.activations import Activation
 from backprop_xp.networks.initializers import draw_stack
 from backprop_xp.networks.inputs import Rows, check_targets, counted, stand_ins
@@ -112,9 +113,10 @@ def check_layer(
       layer's initializer plus noise, and the dropout masks.
 
     The check draws an upstream gradient u and compares ``backward(u)`` with the derivatives of
-    ``<y, u>``. With ``method="directional"`` that is the dot-product test. The report calls the
-    tensors ``input`` and as the layer names its parameters. Raises TypeError for an object that is
-    not a layer, and ValueError for an x of another shape.
+    ``<y, u>``. With ``method="directional"`` that is the dot-product test. A stack of two must give
+    the results of each alone, unless the layer raises an error for it, or ``batched`` is False. The
+    report calls the tensors ``input`` and as the layer names its parameters. Raises TypeError for
+    an object that is not a layer, and ValueError for an x of another shape.
 
     >>> import backprop_xp as bx
     >>> print(bx.check_layer(bx.LayerNorm(3), bx.asarray([[1.0, 2.0, 4.0]])).verdict)
@@ -145,6 +147,9 @@ def check_loss(
     loss: str | Loss, outputs: Array, targets: Array, **options: Unpack[CheckOptions]
 ) -> GradientReport:
     """Check a loss's gradient by the outputs, with random weights of the samples.
+
+    A sample's value and gradient must not depend on the other samples, nor on a second network in a
+    stack.
 
     - ``loss``: a name in ``bx.losses``, or a ``Loss``.
     - ``outputs``: the network's outputs ``(batch, n_out)``, logits for a cross-entropy; ``points``
@@ -253,17 +258,25 @@ def _layer_problem(
         return [by_input, *by_parameters] if held is None else list(by_parameters)
 
     problem = vjp_problem(point, lambda p: forward(p)[0], backward, options, is_one=True)
-    return problem._replace(least_scale=_LEAST_SCALE)
+    problem = problem._replace(least_scale=_LEAST_SCALE)
+    arrays = point.restore(point.flat)
+    return with_mistakes(
+        problem, lambda: layer_mistake(layer, arrays, held, rng, batched=options["batched"])
+    )
 
 
 def _loss_problem(loss: Loss, point: Point, targets: Array, options: CheckOptions) -> Problem:
     """Return the problem of a loss as a function of the outputs, each sample randomly weighted."""
-    return vjp_problem(
+    problem = vjp_problem(
         point,
         lambda arrays: loss.value(arrays[0], targets),
         lambda arrays, weight: [loss.gradient(arrays[0], targets) * weight[..., None]],
         options,
         is_one=True,
+    )
+    (outputs,) = point.restore(point.flat)
+    return with_mistakes(
+        problem, lambda: loss_mistake(loss, outputs, targets, batched=options["batched"])
     )
 
 

@@ -1,5 +1,6 @@
 """Checks of networks, layers and losses by their pieces, with verdicts in float64."""
 
+import re
 import tracemalloc
 from typing import Any
 
@@ -361,3 +362,84 @@ def test_a_further_theta_of_a_network_must_be_one_of_its_own(xp: Any) -> None:
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             check.network(network, theta, *rows, points=[point])
+
+
+class Shift(planted_mistakes.Affine):
+    """An Affine whose rule for the shift sums over an axis counted from the front."""
+
+    def backward(self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True) -> Any:
+        by_input, (by_scale, _) = super().backward(parameters, cache, g, wants_input=wants_input)
+        by_shift = bx.backends.array_namespace(g).sum(g, axis=0, keepdims=True)
+        return by_input, (by_scale, by_shift)
+
+
+def _over_axis_1(array: Any) -> Any:
+    return bx.backends.array_namespace(array).mean(array, axis=1, keepdims=True)
+
+
+FROM_THE_FRONT = bx.Activation(lambda z: z - _over_axis_1(z), lambda g, z, a: g - _over_axis_1(g))
+# The layer, and the result that is wrong on stacks.
+WRONG_ON_STACKS = {
+    "a shift": (Shift(), "backward's shift has shape (1, 4, 3), but (2, 1, 3) is expected"),
+    "an activation": (FROM_THE_FRONT, "forward's output differs from that of each alone"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ON_STACKS)
+def test_a_layer_that_is_wrong_on_a_stack_of_two_fails(xp: Any, name: str) -> None:
+    layer, message = WRONG_ON_STACKS[name]
+    report = check.layer(layer, xp.asarray(X))
+    assert report.verdict == "fail"
+    assert message in str(report.diagnosis)
+    assert "stack of two networks" in str(report.diagnosis)
+    assert check.layer(layer, xp.asarray(X), batched=False).verdict == "pass"
+
+
+def test_a_layer_that_raises_an_error_for_a_stack_passes_alone(xp: Any) -> None:
+    alone, x = planted_mistakes.Affine(alone=True), xp.asarray(X)
+    assert check.layer(alone, x).verdict == "pass"
+    with pytest.raises(ValueError, match="one at a time"):
+        check.layer(alone, x, batched=True)
+
+
+SQUARED = bx.losses.mean_squared_error
+
+
+def _mean_of_all(outputs: Any, targets: Any) -> Any:
+    return bx.backends.array_namespace(outputs).mean((outputs - targets) ** 2)
+
+
+def _mean_for_each(outputs: Any, targets: Any) -> Any:
+    value = SQUARED.value(outputs, targets)
+    xp = bx.backends.array_namespace(value)
+    return 0.0 * value + xp.mean(value, axis=-1, keepdims=True)
+
+
+def _first_axis(outputs: Any, targets: Any) -> Any:
+    return bx.backends.array_namespace(outputs).mean((outputs - targets) ** 2, axis=1)
+
+
+def _by_the_batch(outputs: Any, targets: Any) -> Any:
+    return SQUARED.gradient(outputs, targets) / outputs.shape[-2]
+
+
+# The loss, and words about its mistake.
+BREAKS_THE_CONTRACT = {
+    "a mean": (bx.Loss(_mean_of_all, _by_the_batch), r"has shape \(\), but \(4,\) is expected"),
+    "a mean for each": (
+        bx.Loss(_mean_for_each, SQUARED.gradient), "depends on the other samples.* value differs"
+    ),
+    "a share": (bx.Loss(SQUARED.value, _by_the_batch), "other samples.* gradient differs"),
+    "an axis": (bx.Loss(_first_axis, SQUARED.gradient), r"stack.* value has shape \(2, 3\), but"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BREAKS_THE_CONTRACT)
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_loss_that_is_not_one_number_for_each_sample_alone_fails(
+    xp: Any, name: str, rows: int
+) -> None:
+    loss, message = BREAKS_THE_CONTRACT[name]
+    report = check.loss(loss, xp.asarray(X[:rows]), xp.asarray(SHARES[:rows]))
+    assert report.verdict == "fail"
+    assert re.search(message.replace("4", str(rows)), str(report.diagnosis)), report.diagnosis
