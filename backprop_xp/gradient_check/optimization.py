@@ -31,7 +31,10 @@ _Builds: TypeAlias = dict[str, Build]
 
 @dataclass(frozen=True)
 class ProblemReport:
-    """The reports about the derivatives of a problem, by name: ``reports["jac"]``."""
+    """The reports about the derivatives of a problem, by name: ``reports["jac"]``.
+
+    As a boolean it is ``passed``.
+    """
 
     reports: Mapping[str, GradientReport]
 
@@ -49,6 +52,9 @@ class ProblemReport:
     def evaluations(self) -> int:
         """The number of calls of all checked functions."""
         return sum(each.evaluations for each in self.reports.values())
+
+    def __bool__(self) -> bool:
+        return self.passed
 
     def raise_if_failed(self) -> None:
         """Raise ``GradientCheckError``, with the report as its message, unless all passed."""

@@ -92,7 +92,7 @@ class TaylorTable(NamedTuple):
 
 @dataclass(frozen=True)
 class GradientReport:
-    """The outcome of a gradient check.
+    """The outcome of a gradient check; as a boolean it is ``passed``.
 
     - ``verdict``: ``"pass"``, or
 
@@ -107,7 +107,8 @@ class GradientReport:
     - ``max_relative_error``, ``tolerance``: those of the decisive entry or direction, which has the
       largest error relative to its tolerance. Errors are relative to the larger of the analytic and
       numeric derivative; along a direction, to the norm of its terms. The verdict is "fail" exactly
-      if the error exceeds the tolerance.
+      if the error exceeds the tolerance. If nothing was compared, the tolerance is 0, and the error
+      infinite for a fail, otherwise NaN.
     - ``reason``: the reason for the tolerance, or for an inconclusive verdict.
     - ``evaluations``: the calls of value for the verdict; each copy in a stack counts.
     - ``analytic``, ``numeric``: the gradients in the structure of the point; a Jacobian's have a
@@ -116,6 +117,7 @@ class GradientReport:
     - ``tensors``: the errors of each tensor; empty along directions.
     - ``taylor``, ``taylor_orders``: the remainders and their orders, None for other methods.
     - ``diagnosis``: a sentence about the likely mistake, or None.
+    - ``subject``: what was checked: "gradient", "Jacobian", "Hessian", or a product with one.
     - ``place``: which of several points the report is about; empty if all have the verdict "pass".
     - ``notes``: sentences about decisions of the check, such as a cast of the point.
     """
@@ -135,6 +137,10 @@ class GradientReport:
     diagnosis: str | None = None
     notes: tuple[str, ...] = ()
     place: str = ""
+    subject: str = "gradient"
+
+    def __bool__(self) -> bool:
+        return self.passed
 
     @property
     def excess(self) -> float:
@@ -173,7 +179,7 @@ class GradientReport:
         else:
             ways = 'method="auto" for every entry, or method="taylor" for the remainders'
             raise ValueError(f"There is nothing to draw without a numeric gradient: take {ways}.")
-        figure.axes[0].set_title(f"gradient check: {self.verdict}")
+        figure.axes[0].set_title(f"{self.subject} check: {self.verdict}")
         return figure
 
     def to_dict(self) -> dict[str, Any]:
@@ -202,10 +208,14 @@ class GradientReport:
     def _sentences(self) -> list[str]:
         """Return the lines of text above the tables."""
         place = f" at {self.place}" if self.place else ""
+        errors, step = "", ""
+        if self.tolerance:  # otherwise nothing was compared
+            errors = f"largest relative error {self.max_relative_error:.1e}, "
+            errors += f"tolerance {self.tolerance:.1e}; "
+            step = f"step {self.step:.1e}, "
         lines = [
-            f"gradient check: {self.verdict}{place} (largest relative error "
-            f"{self.max_relative_error:.1e}, tolerance {self.tolerance:.1e}; {self.method}, step "
-            f"{self.step:.1e}, {self.evaluations} evaluations)"
+            f"{self.subject} check: {self.verdict}{place} "
+            f"({errors}{self.method}, {step}{self.evaluations} evaluations)"
         ]
         if not self.passed and self.reason:
             label = "" if self.verdict == "inconclusive" else "tolerance: "

@@ -158,3 +158,28 @@ def test_a_wider_tolerance_is_not_suggested_for_error_bars() -> None:
     assert report.verdict == "inconclusive"
     assert "wider than the given tolerance" in report.reason
     assert "tolerance=" not in report.reason
+
+
+def test_a_report_is_true_exactly_if_it_passed() -> None:
+    value, point = lambda p: np.sum(p**2), np.array([1.0, -2.0])
+    for factor, passed in ((2.0, True), (3.0, False)):
+        gradient = lambda p, k=factor: k * p  # noqa: E731
+        assert bool(check.gradient(value, gradient, point)) is passed
+        pytest.importorskip("scipy")
+        assert bool(bx.check_minimize(value, point, jac=gradient)) is passed
+    with pytest.raises(AssertionError):
+        assert check.gradient(value, lambda p: 3.0 * p, point)
+    assert check.gradient(abs, lambda p: 0.5, 0.0)  # a kink
+
+
+def test_a_report_without_a_comparison_shows_no_error_and_no_tolerance() -> None:
+    numbers = iter(range(9))
+    for report, found in (
+        (check.gradient(lambda p: next(numbers), np.sign, 1.0), "nondeterministic (auto, 2 eval"),
+        (check.gradient(np.sum, np.ones_like, np.ones(3), max_evaluations=1), "inconclusive (auto"),
+    ):
+        first = str(report).splitlines()[0]
+        assert first.startswith(f"gradient check: {found}")
+        assert "nan" not in str(report) + report._repr_html_()
+        assert "tolerance" not in first
+        assert report.to_dict()["max_relative_error"] is None
