@@ -246,5 +246,5 @@ def _result(
     both = (value, bar + epsilon * np.abs(value))
     arrays = [to_device_of(flat, array.copy(), flat.dtype) for array in both]
     if restore:
-        arrays = [function.point.restore(array) for array in arrays]
+        arrays = [function.point.restore(array, tracked=False) for array in arrays]
     return NumericResult(arrays[0], arrays[1], function.evaluations)

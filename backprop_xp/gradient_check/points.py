@@ -45,11 +45,13 @@ class Tensor(NamedTuple):
 class _Leaf(NamedTuple):
     """A leaf of the structure: one tensor, or the real and the imaginary part of complex numbers.
 
-    ``convert`` turns an array into the leaf's own type.
+    ``convert`` turns an array into the leaf's own type. ``is_tracked``: it is a tensor of PyTorch's
+    with ``requires_grad``, by which the caller's functions may differentiate.
     """
 
     tensors: list[Tensor]
     convert: Callable[[Array], Structure]
+    is_tracked: bool
 
 
 class _Constant(NamedTuple):
@@ -70,14 +72,21 @@ class Point(NamedTuple):
     is_plain: bool
     notes: tuple[str, ...]
 
-    def restore(self, vector: Array) -> Structure:
-        """Return vectors ``(*stack, P)`` in the structure of the point."""
-        return _restore(self.tree, vector)
+    def restore(self, vector: Array, *, tracked: bool = True) -> Structure:
+        """Return vectors ``(*stack, P)`` in the structure of the point.
+
+        With ``tracked``, arrays have the ``requires_grad`` of the point's.
+        """
+        return _restore(self.tree, vector, tracked)
 
     def at(self, vector: np.ndarray | None = None) -> Structure:
-        """Return a host vector, by default the point's, as a structure of arrays of its own."""
+        """Return a host vector, by default the point's, as a structure of arrays of its own.
+
+        Only the point itself has its ``requires_grad``: other vectors are directions or results.
+        """
         host = to_host(self.flat) if vector is None else vector
-        return self.restore(to_device_of(self.flat, host.copy(), self.flat.dtype))
+        array = to_device_of(self.flat, host.copy(), self.flat.dtype)
+        return self.restore(array, tracked=vector is None)
 
     def matching(
         self, other: Structure, name: str
@@ -140,7 +149,8 @@ def flatten(structure: Structure, name: str = "point", *, is_arguments: bool = F
         for label, half in halves.items():
             tensors.append(Tensor(label, tuple(array.shape), slice(end, end := end + half.size)))
             parts.append(half)
-        leaves[at] = _Leaf(tensors, _converter(used[at]))
+        is_tracked = getattr(used[at], "requires_grad", False) is True
+        leaves[at] = _Leaf(tensors, _converter(used[at]), is_tracked)
     precision = precision_of(array_namespace(model), model.dtype)
     note = f"the {name} was cast from {dtype_name(model.dtype)} to floating numbers"
     return Point(
@@ -217,9 +227,9 @@ def flatten_jacobian(
     return np.concatenate([host for host, _ in found], axis=1), max(e for _, e in found)
 
 
-def _restore(node: object, vector: Array) -> Structure:
+def _restore(node: object, vector: Array, tracked: bool) -> Structure:
     if isinstance(node, Node):
-        return node.rebuild([_restore(child, vector) for child in node.children.values()])
+        return node.rebuild([_restore(child, vector, tracked) for child in node.children.values()])
     if isinstance(node, _Constant):
         return node.value
     assert isinstance(node, _Leaf)  # noqa: S101 - for the type checker
@@ -229,7 +239,8 @@ def _restore(node: object, vector: Array) -> Structure:
     )  # fmt: skip
     if imaginary and xp.isdtype(vector.dtype, "complex floating"):
         raise TypeError("a function of complex numbers has no complex step")
-    return node.convert(real + 1j * imaginary[0] if imaginary else real)
+    restored = node.convert(real + 1j * imaginary[0] if imaginary else real)
+    return restored.requires_grad_() if node.is_tracked and tracked else restored
 
 
 def _holds_numbers(node: object) -> bool:

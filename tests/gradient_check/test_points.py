@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import backprop_xp as bx
 from tests.planted_mistakes import (
     assert_only_right_passes,
     check,
@@ -296,3 +297,29 @@ def test_the_gradient_of_another_library_is_checked_at_numpys_points() -> None:
     for factor, verdict in ((1.0, "pass"), (1.1, "fail")):
         found = check.gradient(value, lambda p, f=factor: gradient(p, f), np.array([0.5, 2.0]))
         assert found.verdict == verdict
+
+
+@pytest.mark.installed
+def test_a_tensor_that_requires_grad_still_does_in_the_callers_functions() -> None:
+    torch = pytest.importorskip("torch", reason="requires_grad is PyTorch's")
+
+    def value(p: Any) -> Any:
+        return torch.sum(p["w"] ** 3) + torch.sum(p["c"])
+
+    def slope(w: Any) -> Any:
+        return torch.autograd.grad(torch.sum(w**3), w, create_graph=True)[0]
+
+    w = torch.tensor([0.5, -2.0], dtype=torch.float64, requires_grad=True)
+    point = {"w": w, "c": torch.ones(2, dtype=torch.float64)}
+    for factor, verdict in ((1.0, "pass"), (1.5, "fail")):
+        gradient = lambda p, k=factor: {"w": k * slope(p["w"]), "c": torch.ones(2)}  # noqa: E731
+        report = check.gradient(value, gradient, point, samples=2, points=[point])
+        assert report.verdict == verdict
+        assert not any(part.requires_grad for part in report.numeric.values())
+    seen: list[bool] = []
+    check.gradient(lambda p: seen.append(p["c"].requires_grad) or value(p), gradient, point)
+    assert not any(seen)
+    assert bx.check_hessian(slope, lambda w: torch.diag(6.0 * w), w).verdict == "pass"
+    assert bx.check_hvp(slope, lambda w, v: 6.0 * w * v, w).verdict == "pass"
+    assert bx.check_vjp(slope, lambda w, u: torch.autograd.grad(slope(w), w, u)[0], w).passed
+    assert not bx.numeric_gradient(lambda w: slope(w).sum(), w).value.requires_grad
