@@ -36,7 +36,8 @@ def check_gradient(
       tuple of positions; gradient then returns a tuple.
     - ``points``, ``samples``: further points, and a number of points to draw: zeros, entries a
       hundred times as large, and others near the point, moved into the bounds. The report is that
-      of the worst point, and names it. A drawn point outside of the domain, or one that decides
+      of the point with the worst verdict, and names it; if several fail, of one with the commonest
+      diagnosis. A drawn point outside of the domain, or one that decides
       nothing, is only noted.
     - ``mask``: which entries to check, True or False in the structure of the point.
     - ``method``: one of the methods below, by default "auto".
@@ -107,7 +108,8 @@ def check_jacobian(
       its columns need colors: columns without a common row are perturbed together.
     - ``point``, ``args``, ``argnums``, the options and the errors: those of ``check_gradient``.
 
-    The functions are those of ``scipy.optimize.least_squares``. The report names ``J[i, j]``.
+    The functions are those of ``scipy.optimize.least_squares``. The report names ``J[i, j]`` for two
+    vectors, otherwise ``d output['a'][0, 2] / d input['b'][1]``.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
@@ -141,7 +143,8 @@ def check_vjp(
     - The options and errors are those of ``check_gradient``. Their point is the tuple of the
       inputs, or the input itself if there is one.
 
-    ``u`` is random and, for up to 32 results, each unit vector: then the report names ``J[i, j]``.
+    ``u`` is random and, for up to 32 results, each unit vector: then the report names entries as
+    that of ``check_jacobian`` does.
 
     >>> import numpy as np
     >>> import backprop_xp as bx

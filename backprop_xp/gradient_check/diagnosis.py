@@ -86,11 +86,11 @@ def explain(entries: Comparison) -> str | None:
     wrong = [e for e in tensors if e.is_wrong]
     factors = [_factor(e) for e in wrong]
     if len(wrong) == len(tensors) > 1 and all(_is_close(f, factors[0]) for f in factors):
-        return f"the whole gradient is {_factor_words(factors[0], problem)}"
+        return f"the whole {problem.noun} is {_factor_words(factors[0], problem)}"
     names_of: dict[str, list[str]] = {}
     for e in wrong:
         for words in itertools.islice(_explanations(e, problem), 1):
-            names_of.setdefault(words, []).append(e.name or "the gradient")
+            names_of.setdefault(words, []).append(_name(e, problem))
     sentences = (
         f"{'each of ' * (len(names) > 1)}{' and '.join(names)} {words}"
         for words, names in names_of.items()
@@ -122,11 +122,19 @@ def _evidence(entries: Comparison) -> Iterator[_Evidence]:
 
 def _label(problem: Problem, entries: np.ndarray, index: list[int]) -> str:
     """Return the name of a derivative, given its index among the results and a tensor's entries."""
-    if problem.label is None:
+    if not problem.is_jacobian:
         return str(index)
     result, *rest = index
-    name, at, _ = problem.label(int(entries[*rest]), result)
-    return f"{name}{[*at]}"
+    name, at, _ = problem.entry(int(entries[*rest]), result)
+    return f"{name}{[*at]}" if at else name
+
+
+def _name(e: _Evidence, problem: Problem) -> str:
+    """Return what a sentence calls the derivatives by a tensor."""
+    whole = f"the {problem.noun}"
+    if not e.name:
+        return whole
+    return f"{whole} by input{e.name}" if problem.is_jacobian else e.name
 
 
 def _explanations(e: _Evidence, problem: Problem) -> Iterator[str]:
@@ -135,7 +143,9 @@ def _explanations(e: _Evidence, problem: Problem) -> Iterator[str]:
         yield f"is not finite {e.among(~is_finite)}"
     elif np.any(e.wrong):
         yield from _scaled(e, problem)
-        yield from (f"is {words}" for words, candidate in _candidates(e) if e.agrees(candidate))
+        yield from (
+            f"is {words}" for words, candidate in _candidates(e, problem) if e.agrees(candidate)
+        )
         yield from _added(e, problem)
         if np.all(e.compared):
             yield from _permuted(e)
@@ -156,7 +166,7 @@ def _factor_words(factor: float, problem: Problem) -> str:
     whole = round(large) if _is_close(large, round(large)) else 0
     number = f"{factor:.{6 if abs(factor - 1.0) > 1e-4 else 9}g}"
     number = number if is_large or whole < 2 else f"1/{whole}"
-    words = f"the numeric gradient times a constant factor of {number}"
+    words = f"the numeric {problem.noun} times a constant factor of {number}"
     if whole == -1:
         return f"{words}: the sign is wrong"
     if whole > 1 and whole == (rows or max(whole, 3)):
@@ -185,9 +195,9 @@ def _scaled(e: _Evidence, problem: Problem) -> Iterator[str]:
         yield f"{words}, {e.among(e.wrong)}; the others are right"
 
 
-def _candidates(e: _Evidence) -> Iterator[tuple[str, np.ndarray]]:
+def _candidates(e: _Evidence, problem: Problem) -> Iterator[tuple[str, np.ndarray]]:
     """Yield descriptions of the analytic gradient, each with the numeric one that it implies."""
-    numeric, g = "the numeric gradient", np.atleast_2d(e.analytic)
+    numeric, g = f"the numeric {problem.noun}", np.atleast_2d(e.analytic)
     *before, rows, columns = g.shape
     if min(rows, columns) > 1:
         order = "" if rows == columns else ", or in Fortran's order"

@@ -10,7 +10,7 @@ from backprop_xp.gradient_check.analytic import scale_of
 from backprop_xp.gradient_check.functions import around
 from backprop_xp.gradient_check.judge import Comparison
 from backprop_xp.gradient_check.points import DOUBLE, Point
-from backprop_xp.gradient_check.problems import CheckOptions, Names, Problem
+from backprop_xp.gradient_check.problems import CheckOptions, Names, Problem, jacobian_entry
 from backprop_xp.gradient_check.products import line_problem, outputs_of, symmetry
 from backprop_xp.gradient_check.structures import Structure
 
@@ -28,12 +28,13 @@ def jacobian_problem(
     is_hessian: bool = False,
 ) -> Problem:
     """Return the problem of a Jacobian: of every column or, if it is sparse, of every color."""
-    problem = Problem(point, f, jacobian, options, names, is_jacobian=True)
-    is_sparse, tangents = "scipy.sparse" in sys.modules and options["tangent"] is None, None
-    if is_hessian or is_sparse:
-        # A Jacobian may use what its function has stored.
-        outputs = outputs_of(point, f, names[0], is_hessian=is_hessian)
-    if is_sparse:
+    # A Jacobian may use what its function has stored.
+    outputs = outputs_of(point, f, names[0], is_hessian=is_hessian)
+    subject, tangents = "Hessian" if is_hessian else "Jacobian", None
+    problem = Problem(
+        point, f, jacobian, options, names, subject, is_jacobian=True, outputs=outputs
+    )
+    if "scipy.sparse" in sys.modules and options["tangent"] is None:
         from scipy import sparse
 
         found = jacobian(point.at())
@@ -41,7 +42,7 @@ def jacobian_problem(
             pattern = _csr(found, (*outputs.flat.shape, *point.flat.shape), names[1]).copy()
             pattern.sum_duplicates()
             if 2 * max(np.diff(pattern.indptr), default=0) <= point.flat.shape[0]:
-                problem, tangents = _sparse_problem(problem, pattern)
+                problem, tangents = _sparse_problem(problem, outputs, pattern)
     return problem._replace(verify=symmetry(tangents)) if is_hessian else problem
 
 
@@ -56,7 +57,7 @@ def _csr(found: Any, shape: tuple[int, ...], name: str) -> Any:
     return sparse.csr_array(found if found.dtype.kind == "f" else found.astype(np.float64))
 
 
-def _sparse_problem(problem: Problem, pattern: Any) -> tuple[Problem, Any]:
+def _sparse_problem(problem: Problem, outputs: Point, pattern: Any) -> tuple[Problem, Any]:
     """Return the problem of a Jacobian with the ``pattern (M, P)``, and its tangents ``(P, C)``.
 
     Columns without a common row share a tangent (Curtis, Powell and Reid 1974).
@@ -88,8 +89,7 @@ def _sparse_problem(problem: Problem, pattern: Any) -> tuple[Problem, Any]:
         entry = round(by_result[result, color]) - 1
         if entry < 0:
             return "J", (result,), 1.0
-        name, index = point.entry(entry)
-        return f"J{name}", (result, *index), float(sized[entry])
+        return (*jacobian_entry(outputs, result, point, entry), float(sized[entry]))
 
     def locate(entries: Comparison) -> str | None:
         """Bisect the columns of the decisive color for a mistake outside of the pattern."""
@@ -114,11 +114,11 @@ def _sparse_problem(problem: Problem, pattern: Any) -> tuple[Problem, Any]:
                 return None
         if ones[[result], columns][0]:
             return None
-        name, index = point.entry(int(columns[0]))
-        return f"J{name}[{', '.join(map(str, (result, *index)))}] is missing in the pattern"
+        name, index = jacobian_entry(outputs, result, point, int(columns[0]))
+        return f"{name}[{', '.join(map(str, index))}] is missing in the pattern"
 
-    problem = line_problem(point, f, times, tangents, options, names, label)
-    return problem._replace(locate=locate), tangents
+    lines = line_problem(point, f, times, tangents, options, names, label)
+    return lines._replace(subject=problem.subject, locate=locate), tangents
 
 
 def _colors(neighbours: Any) -> np.ndarray:

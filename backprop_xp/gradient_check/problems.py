@@ -44,9 +44,10 @@ DEFAULTS: CheckOptions = {
 class Problem(NamedTuple):
     """A value and its gradient, both functions of the point's structure.
 
-    ``is_jacobian``: value returns many results, and gradient their Jacobian. ``label`` names entry
-    i of result k, and gives the unit of its derivative; with it, gradient returns the Jacobian as
-    ``(P, M)`` and its rounding error. ``perturbed_values`` is a faster way to the values with one
+    ``subject`` is what the gradient is called. ``is_jacobian``: value returns many results, and
+    gradient their Jacobian; ``outputs`` are the results as a point. ``label`` names entry i of
+    result k, and gives the unit of its derivative; with it, gradient returns the Jacobian as ``(P,
+    M)`` and its rounding error. ``perturbed_values`` is a faster way to the values with one
     entry of the point perturbed. ``scale (P,)`` is the size at which value varies, by default that
     of the entries, but at least ``least_scale`` times the root mean square of their tensor.
     ``bounds`` are two vectors ``(P,)``, and ``counts (P,)`` the entries to check. ``verify``
@@ -61,7 +62,9 @@ class Problem(NamedTuple):
     gradient: Callable[[Structure], Structure]
     options: CheckOptions = DEFAULTS
     names: Names = ("value(point)", "gradient(point)")
+    subject: str = "gradient"
     is_jacobian: bool = False
+    outputs: Point | None = None
     label: Callable[[int, int], tuple[str, tuple[int, ...], float]] | None = None
     perturbed_values: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     scale: np.ndarray | None = None
@@ -78,8 +81,37 @@ class Problem(NamedTuple):
         """Return the name, the index and the unit of a derivative."""
         if self.label is not None:
             return self.label(entry, result)
-        name, index = self.point.entry(entry)
-        return (f"J{name}", (result, *index), 1.0) if self.is_jacobian else (name, index, 1.0)
+        if self.outputs is not None:
+            return (*jacobian_entry(self.outputs, result, self.point, entry), 1.0)
+        return (*self.point.entry(entry), 1.0)
+
+    @property
+    def noun(self) -> str:
+        """The last word of the subject: "gradient", "Jacobian", "Hessian" or "product"."""
+        return self.subject.split()[-1]
+
+
+def jacobian_entry(
+    outputs: Point, result: int, point: Point, entry: int
+) -> tuple[str, tuple[int, ...]]:
+    """Return the name and the index of the derivative of a result by an entry of the point.
+
+    It is ``J[i, j]`` for two vectors, otherwise ``d output['a'][0, 2] / d input[1][2, 2]``.
+    """
+    (output, i), (by, j) = outputs.entry(result), point.entry(entry)
+    if not (output or by) and len(i) == len(j) == 1:
+        return "J", i + j
+    at = f"[{', '.join(map(str, i))}]" if i else ""
+    return f"d output{output}{at} / d input{by}", j
+
+
+def product_entry(product: str, part: str, index: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """Return the name and the index of an entry of a product; ``part`` is "input" or "output".
+
+    It is ``J v[i]`` for a vector, otherwise ``J v, output['a'][0, 2]``.
+    """
+    is_vector = part in ("input", "output") and len(index) == 1
+    return product if is_vector else f"{product}, {part}", index
 
 
 def complete_options(given: CheckOptions, **functions: Any) -> CheckOptions:

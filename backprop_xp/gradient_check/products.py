@@ -24,7 +24,13 @@ from backprop_xp.gradient_check.analytic import scale_of
 from backprop_xp.gradient_check.functions import around, require_unchanged
 from backprop_xp.gradient_check.judge import PASS, Comparison, tolerance_of
 from backprop_xp.gradient_check.points import Point, epsilon_of, flatten, flatten_like
-from backprop_xp.gradient_check.problems import CheckOptions, Names, Problem
+from backprop_xp.gradient_check.problems import (
+    CheckOptions,
+    Names,
+    Problem,
+    jacobian_entry,
+    product_entry,
+)
 from backprop_xp.gradient_check.rounding import with_measured_rounding
 from backprop_xp.gradient_check.structures import Structure
 
@@ -78,14 +84,14 @@ def vjp_problem(
         return np.concatenate([host for host, _ in found], axis=1), max(e for _, e in found)
 
     def label(entry: int, row: int) -> tuple[str, tuple[int, ...], float]:
-        name, index = point.entry(entry)
         if row < drawn:
-            return f"u^T J{name}", index, 1.0
-        result, first = outputs.entry(row - drawn)
-        return f"J{result}{name}", first + index, 1.0
+            name, index = point.entry(entry)
+            return (*product_entry("u^T J", f"input{name}", index), 1.0)
+        return (*jacobian_entry(outputs, row - drawn, point, entry), 1.0)
 
     problem = Problem(point, value, gradient, options, names)
-    return problem if is_one else problem._replace(is_jacobian=True, label=label)
+    subject = "vector-Jacobian product"
+    return problem if is_one else problem._replace(subject=subject, is_jacobian=True, label=label)
 
 
 def _products(outputs: Point, y: Structure, cotangents: np.ndarray, name: str) -> Array:
@@ -139,9 +145,8 @@ def line_problem(
         functools.partial(call, function, name)
         for function, name in zip((f, jacobian), names, strict=True)
     )
-    return Problem(
-        line, value, gradient, {**options, **own}, names, is_jacobian=True, label=label
-    )  # fmt: skip
+    problem = Problem(line, value, gradient, {**options, **own}, names)
+    return problem._replace(is_jacobian=True, label=label)
 
 
 def jvp_problem(
@@ -171,15 +176,18 @@ def jvp_problem(
         return np.stack([host[:, 0] for host, _ in found]), max(e for _, e in found)
 
     def label(column: int, result: int) -> tuple[str, tuple[int, ...], float]:
-        label, first = outputs.entry(result)
         if column < directions:
-            return f"J{label} v", first, 1.0
+            name, index = outputs.entry(result)
+            number = str(column) * (directions > 1)
+            return (*product_entry(f"J v{number}", f"output{name}", index), 1.0)
         entry = int(np.flatnonzero(tangents[:, column])[0])
-        name, index = point.entry(entry)
-        return f"J{label}{name}", first + index, float(tangents[entry, column])
+        unit = float(tangents[entry, column])
+        return (*jacobian_entry(outputs, result, point, entry), unit)
 
     problem = line_problem(point, f, times, tangents, options, names, label)
-    return problem._replace(verify=symmetry(tangents)) if is_hessian else problem
+    if not is_hessian:
+        return problem._replace(subject="Jacobian-vector product")
+    return problem._replace(subject="Hessian-vector product", verify=symmetry(tangents))
 
 
 def outputs_of(

@@ -39,13 +39,13 @@ def check_points(
     samples, what they cannot decide is only noted.
     """
     point, build = start(first, name)
-    report = check_problem(build(point))
+    report = _check(build(point))
     if not (options["points"] or options["samples"] or drawn):
         return report
     places = {f"points[{i}]": other for i, other in enumerate(options["points"])}
     others = {place: start(other, place) for place, other in places.items()}
     reports = {"the point": report}
-    reports |= {place: check_problem(make(other)) for place, (other, make) in others.items()}
+    reports |= {place: _check(make(other)) for place, (other, make) in others.items()}
     base, undecided = around(point, options), []
     bounds = base.problem.bounds or (-np.inf, np.inf)
     for place, vector in {**drawn, **dict(_samples(base))}.items():
@@ -53,7 +53,7 @@ def check_points(
         flat = to_device_of(point.flat, vector, point.flat.dtype)
         try:
             with quiet():
-                found = check_problem(build(point._replace(flat=flat)))
+                found = _check(build(point._replace(flat=flat)))
         except Exception as error:
             undecided.append(f"{place} (outside of the domain: {error!r:.80})")
             continue
@@ -62,6 +62,10 @@ def check_points(
         else:
             reports[place] = found
     return _of_all(reports, undecided)
+
+
+def _check(problem: Problem) -> GradientReport:
+    return replace(check_problem(problem), subject=problem.subject)
 
 
 def _samples(base: Function) -> Iterator[tuple[str, np.ndarray]]:
