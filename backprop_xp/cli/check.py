@@ -69,8 +69,12 @@ def check(
     context: typer.Context,
     value: functions.Value = None,
     gradient: functions.Gradient = None,
+    jacobian: functions.Jacobian = None,
     point: functions.Point = None,
     args: functions.Args = None,
+    tolerance: functions.Tolerance = None,
+    samples: functions.Samples = 0,
+    bounds: functions.Bounds = None,
     torch: functions.Torch = None,
     jax: functions.Jax = None,
     as_json: Json = False,
@@ -95,10 +99,12 @@ def check(
 ) -> None:
     """Check the gradient of a network on every backend that can run here, or of a function.
 
-    A function is MODULE:VALUE with --gradient and --point, such as model:loss or model.py:loss.
-    --torch and --jax check the rule of a custom function at the inputs --point: an array, a tuple,
-    or a .npz with the names of the parameters. The current folder comes first on Python's path. The
-    exit status is 0 if the check passes, 1 if not, and 2 for input that cannot be used.
+    A function is MODULE:VALUE with --point, such as model:loss or model.py:loss, and --gradient or
+    --jacobian. Without these it returns (value, gradient). Names without a module are looked up in
+    its module. --torch and --jax check the rule of a custom function at the inputs --point: an
+    array, a tuple, or a .npz with the names of the parameters. The current folder comes first on
+    Python's path. The exit status is 0 if the check passes, 1 if not, and 2 for input that cannot
+    be used.
 
     Theta and data of a network are random, and drawn on the host: every backend has the same
     problem. The exit status is 1 if a check does not pass, or if a backend named by --backend

@@ -108,8 +108,8 @@ def check_jacobian(
       its columns need colors: columns without a common row are perturbed together.
     - ``point``, ``args``, ``argnums``, the options and the errors: those of ``check_gradient``.
 
-    The functions are those of ``scipy.optimize.least_squares``. The report names ``J[i, j]`` for two
-    vectors, otherwise ``d output['a'][0, 2] / d input['b'][1]``.
+    The functions are those of ``scipy.optimize.least_squares``. The report names entries ``J[i,
+    j]`` for two vectors, otherwise ``d output['a'][0, 2] / d input['b'][1]``.
 
     >>> import numpy as np
     >>> import backprop_xp as bx

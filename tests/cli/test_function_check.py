@@ -29,8 +29,35 @@ def gradient(p, scale=1.0, *rest):
     found = lambda part: 3 * np.sum(scale) * part**2
     return {name: found(part) for name, part in p.items()} if isinstance(p, dict) else found(p)
 
+def both(p, *rest):
+    return value(p, *rest), gradient(p, *rest)
+
 def wrong(p):
     return gradient(p, 2.0)
+
+def wrong_at_3(p):
+    return gradient(p) * (1.0 + (p == 3.0))
+
+def nearly(p):
+    return 1.001 * gradient(p)
+
+def cubes(p):
+    return p**3
+
+def jacobian(p):
+    return np.diag(3 * p**2)
+
+def wrong_jacobian(p):
+    return np.diag(3 * p**2) + np.eye(2, k=1)
+
+def log(p):
+    seen.append(p.copy())
+    return float(np.sum(np.log(p)))
+
+def by_log(p):
+    return 1.0 / p
+
+border, sides = np.asarray([0.25, 2.0]), (0.25, np.asarray([1.0, 4.0]))
 
 def broken(p):
     raise KeyError("mass")
@@ -188,6 +215,53 @@ def test_json_is_the_report_alone_and_method_and_seed_are_those_of_the_check() -
 
 
 @pytest.mark.parametrize(
+    ("words", "verdict"),
+    [
+        ("both", "gradient check: pass"),
+        ("cubes --jacobian jacobian", "Jacobian check: pass"),
+        ("cubes --jacobian model.py:wrong_jacobian", "Jacobian check: fail"),
+        ("value --gradient gradient", "gradient check: pass"),
+        ("value --gradient wrong", "gradient check: fail"),
+        ("Group.value --gradient gradient", "gradient check: pass"),
+        ("value --gradient gradient --args pair", "gradient check: pass"),
+        ("both --args 2.0", "gradient check: pass"),
+        ("value --gradient nearly", "gradient check: fail"),
+        ("value --gradient nearly --tolerance 0.01", "gradient check: pass"),
+        ("value --gradient wrong_at_3", "gradient check: pass"),
+        ("value --gradient wrong_at_3 --bounds 3,inf --point border", "outside of its bounds"),
+        ("log --gradient by_log --samples 4 --point border", "gradient check: pass"),
+    ],
+)
+@pytest.mark.parametrize("place", ["model", "model.py"])
+def test_a_name_alone_is_looked_up_in_the_module_of_the_function(
+    words: str, verdict: str, place: str
+) -> None:
+    point = () if "--point" in words else ("--point", "point.npy")
+    result = run("check", *f"{place}:{words}".split(), *point)
+    assert verdict in result.output
+    assert result.exit_code == (0 if "pass" in verdict else 1 if "fail" in verdict else 2)
+
+
+def test_samples_are_drawn_inside_of_the_bounds() -> None:
+    words = ("check", "model:log", "--gradient", "by_log", "--point", "border", "--samples", "4")
+    for text, low, high in (
+        ("0.25,4", 0.25, 4.0),
+        ("-1,inf", -1.0, np.inf),
+        ("null,[1,4]", -np.inf, [1.0, 4.0]),
+        ("sides", 0.25, [1.0, 4.0]),
+        ("model:sides", 0.25, [1.0, 4.0]),
+        ("sides.npy", 0.2, [1.0, 4.0]),
+    ):
+        np.save("sides.npy", [[0.2, 0.2], [1.0, 4.0]])
+        result = run(*words, "--bounds", text)
+        assert result.exit_code == 0, result.output
+        seen = np.stack(sys.modules["model"].seen)
+        assert np.all((low <= seen) & (seen <= high))
+        assert " points; this report is about " in result.stdout
+        sys.modules["model"].seen.clear()
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("2", (2,)),
@@ -223,8 +297,14 @@ REFUSED = [
     (f"exits:value {GRADIENT} {POINT}", "its import raises SystemExit: 0"),
     (f"model:valu {GRADIENT} {POINT}", "there is no 'valu' in model. Did you mean 'value'?"),
     (f"model:value --gradient model:number {POINT}", "'model:number' is not a function, but int."),
-    (f"model:value {POINT}", "'--gradient': is missing. Example: backprop-xp check model:value"),
-    (f"model:value {GRADIENT}", "'--point': is missing."),
+    (f"model:value {POINT}", "model:value must return (value, gradient) without --gradient or"),
+    (f"model:value {GRADIENT}", "'--point': is missing. Example: backprop-xp check model:value"),
+    (f"model:value {GRADIENT} {POINT} --jacobian jacobian", "'--jacobian': cannot be combined"),
+    (f"model:value {GRADIENT} {POINT} --tolerance 0", "'--tolerance': must be > 0, not 0"),
+    (f"model:value {GRADIENT} {POINT} --samples -1", "'--samples'"),
+    (f"model:value {GRADIENT} {POINT} --bounds 1", "bounds must be (low, high), not (1.0,)"),
+    (f"model:value {GRADIENT} {POINT} --bounds 0,", "'0,' is not module:name, .npz, .npy or JSON"),
+    (f"model:value --gradient grad {POINT}", "there is no 'grad' in model. Did you mean 'gradi"),
     (f"model:value {GRADIENT} --point pont.npy", "No such file or directory: 'pont.npy'"),
     (f"model:value {GRADIENT} --point 0.5", "'--point': '0.5' is not module:name, .npz or .npy."),
     (f"model:value {GRADIENT} --point none.npz", "'none.npz' has no arrays."),
@@ -232,8 +312,8 @@ REFUSED = [
     (f"model:value {GRADIENT} --point no_zip.npz", "'no_zip.npz' cannot be read: "),
     (f"model:value {GRADIENT} --point model:value", "point"),
     (
-        f"model:value {GRADIENT} {POINT} --args mean",
-        "'mean' is not module:name, .npz, .npy or JSON",
+        f"model:value {GRADIENT} {POINT} --args 0.5;",
+        "'0.5;' is not module:name, .npz, .npy or JSON",
     ),
     (f"model:broken {GRADIENT} {POINT}", "error: KeyError: 'mass'"),
     (f"model:value {GRADIENT} {POINT} --sizes 2,1 --conformance", "--sizes, --conformance: it"),
@@ -242,6 +322,7 @@ REFUSED = [
     ("--torch a:b", "'--point': is missing"),
     (GRADIENT, "'--gradient': needs a function to check. Example: "),
     ("--json --backend numpy", "'--json': needs a function to check."),
+    ("--samples 3", "'--samples': needs a function to check."),
 ]
 
 
@@ -265,6 +346,8 @@ def test_input_that_cannot_be_used_is_a_one_line_error_with_status_2(
         ("--torch torch_rules:Square --point torch_rules:inputs", {"vjp": "pass"}),
         ("--torch torch_rules:Square --point named.npz", {"vjp": "pass"}),
         ("--torch torch_rules:Wrong --point torch_rules:inputs", {"vjp": "fail"}),
+        ("--torch torch_rules:Square --point inputs --samples 2", {"vjp": "pass"}),
+        ("--torch torch_rules:Wrong --point inputs --tolerance 0.9", {"vjp": "pass"}),
         ("--torch torch_rules:Twice --point torch_rules:x", {"vjp": "pass", "jvp": "pass"}),
         ("--torch torch_rules:WrongJvp --point twice.npz", {"vjp": "pass", "jvp": "fail"}),
         ("--torch torch_rules:AllWrong --point twice.npz", {"vjp": "fail"}),
