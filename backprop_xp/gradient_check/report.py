@@ -11,7 +11,7 @@ import numpy as np
 from backprop_xp.backends import owner, to_host
 from backprop_xp.display import summaries
 from backprop_xp.gradient_check.points import flatten
-from backprop_xp.gradient_check.structures import Structure
+from backprop_xp.gradient_check.structures import Structure, node_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -183,7 +183,10 @@ class GradientReport:
         return figure
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON types; numbers that are not finite become None."""
+        """Return the report as JSON types; numbers that are not finite become None.
+
+        Complex numbers, and constants of the point that JSON does not have, become strings.
+        """
         worst = [{"name": row.name, **vars(row)} for row in self.worst]
         found = {"passed": self.passed, "taylor_orders": self.taylor_orders, "worst": worst}
         return {name: _json(value) for name, value in (vars(self) | found).items()}
@@ -253,12 +256,17 @@ def _table(heads: str, formats: str, rows: Iterable[tuple[object, ...]]) -> list
 
 
 def _json(value: Any) -> Any:
-    """Return a value as JSON types: arrays as nested lists, named tuples as dicts."""
+    """Return a value as JSON types: arrays as nested lists, records as dicts, others as text."""
     if owner(value) is not None or isinstance(value, np.generic) or hasattr(value, "to_numpy"):
         return _json(to_host(value).tolist())
-    if isinstance(value, dict) or hasattr(value, "_asdict"):
-        parts = value if isinstance(value, dict) else value._asdict()
-        return {str(key): _json(part) for key, part in parts.items()}
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, list | tuple):
         return [_json(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if (node := node_of(value)) is not None:
+        return {str(key): _json(part) for key, part in node.children.items()}
+    return repr(value)

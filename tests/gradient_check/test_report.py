@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -183,3 +184,14 @@ def test_a_report_without_a_comparison_shows_no_error_and_no_tolerance() -> None
         assert "nan" not in str(report) + report._repr_html_()
         assert "tolerance" not in first
         assert report.to_dict()["max_relative_error"] is None
+
+
+def test_a_record_with_constants_and_complex_numbers_is_written_as_json() -> None:
+    point = SimpleNamespace(z=np.array([1.0 + 2.0j]), name="ring", solver=np.tanh, n=None)
+    report = check.gradient(
+        lambda p: np.sum(p.z.real**2 + p.z.imag),
+        lambda p: SimpleNamespace(z=2 * p.z.real + 1j),
+        point,
+    )
+    found = json.loads(json.dumps(report.to_dict()))["analytic"]
+    assert found == {"z": ["(2+1j)"], "name": "ring", "solver": repr(np.tanh), "n": None}
