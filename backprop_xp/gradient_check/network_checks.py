@@ -259,10 +259,8 @@ def _layer_problem(
 
     problem = vjp_problem(point, lambda p: forward(p)[0], backward, options, is_one=True)
     problem = problem._replace(least_scale=_LEAST_SCALE)
-    arrays = point.restore(point.flat)
-    return with_mistakes(
-        problem, lambda: layer_mistake(layer, arrays, held, rng, batched=options["batched"])
-    )
+    arrays, stacks = point.restore(point.flat), options["batched"] is not False
+    return with_mistakes(problem, lambda: layer_mistake(layer, arrays, held, rng, stacks=stacks))
 
 
 def _loss_problem(loss: Loss, point: Point, targets: Array, options: CheckOptions) -> Problem:
@@ -274,10 +272,8 @@ def _loss_problem(loss: Loss, point: Point, targets: Array, options: CheckOption
         options,
         is_one=True,
     )
-    (outputs,) = point.restore(point.flat)
-    return with_mistakes(
-        problem, lambda: loss_mistake(loss, outputs, targets, batched=options["batched"])
-    )
+    (outputs,), stacks = point.restore(point.flat), options["batched"] is not False
+    return with_mistakes(problem, lambda: loss_mistake(loss, outputs, targets, stacks=stacks))
 
 
 def _draw_parameters(layer: Layer, x: Array, seed: int) -> Parameters:

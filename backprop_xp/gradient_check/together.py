@@ -37,7 +37,7 @@ def with_mistakes(problem: Problem, find: Callable[[], str | None]) -> Problem:
 
 
 def layer_mistake(
-    layer: Layer, arrays: list[Array], held: Array | None, rng: Any, *, batched: bool | None
+    layer: Layer, arrays: list[Array], held: Array | None, rng: Any, *, stacks: bool
 ) -> str | None:
     """Return what a layer does wrong for a stack of two networks, or None.
 
@@ -57,10 +57,10 @@ def layer_mistake(
     y, _ = layer.forward(parameters, x, rng)
     u = to_device_of(y, random_numbers(tuple(y.shape), 0), y.dtype)
     pair = [*arrays, u], [*map(_other, arrays), _other(u)]
-    return _stack_mistake(results, pair, batched=batched)
+    return _stack_mistake(results, pair) if stacks else None
 
 
-def loss_mistake(loss: Loss, outputs: Array, targets: Array, *, batched: bool | None) -> str | None:
+def loss_mistake(loss: Loss, outputs: Array, targets: Array, *, stacks: bool) -> str | None:
     """Return what a loss does wrong for its batch as a whole or for a stack of two, or None."""
 
     def results(outputs: Array, targets: Array) -> dict[str, Array]:
@@ -74,9 +74,9 @@ def loss_mistake(loss: Loss, outputs: Array, targets: Array, *, batched: bool | 
     xp = array_namespace(outputs)
     pair = [outputs, targets], [_other(outputs), targets]
     rows = _Join(lambda two: xp.concat(two, axis=-2), np.concatenate)
-    if found := _difference(results, pair, rows, batched=batched):
+    if found := _difference(results, pair, rows):
         return f"a sample's loss depends on the other samples of the batch: {found}"
-    return _stack_mistake(results, pair, batched=batched)
+    return _stack_mistake(results, pair) if stacks else None
 
 
 def _other(array: Array) -> Array:
@@ -84,21 +84,19 @@ def _other(array: Array) -> Array:
     return 0.75 * array + array_namespace(array).astype(array == 0.0, array.dtype)
 
 
-def _stack_mistake(results: _Results, pair: _Pair, *, batched: bool | None) -> str | None:
-    """Return a mistake for a stack of two, or None; ``batched`` False asks for none."""
-    if batched is False:
-        return None
+def _stack_mistake(results: _Results, pair: _Pair) -> str | None:
+    """Return what differs if two cases become a stack, or None."""
     stack = _Join(array_namespace(pair[0][0]).stack, np.stack)
-    found = _difference(results, pair, stack, batched=batched)
+    found = _difference(results, pair, stack)
     return found and f"it is wrong on a stack of two networks, use axes -1 and -2: {found}"
 
 
-def _difference(results: _Results, pair: _Pair, join: _Join, *, batched: bool | None) -> str | None:
+def _difference(results: _Results, pair: _Pair, join: _Join) -> str | None:
     """Return which result of a joined pair differs from the joined results of each, or None.
 
-    With ``batched`` None the pair may raise an error: that is no wrong result.
+    A pair that raises an error has no wrong result.
     """
-    with quiet(), contextlib.suppress(*([] if batched else [Exception])):
+    with quiet(), contextlib.suppress(Exception):
         alone = [results(*arrays) for arrays in pair]
         together = results(*map(join.arrays, map(list, zip(*pair, strict=True))))
         for name, found in together.items():
@@ -107,7 +105,8 @@ def _difference(results: _Results, pair: _Pair, join: _Join, *, batched: bool | 
             if shape != expected.shape:
                 return f"{name} has shape {shape}, but {expected.shape} is expected"
             # Products of other shapes round differently; half of the digits may differ.
-            slack = math.sqrt(np.finfo(expected.dtype).eps) * np.max(np.abs(expected))
+            largest = np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))
+            slack = math.sqrt(np.finfo(expected.dtype).eps) * largest
             if not np.allclose(to_host(found), expected, rtol=0.0, atol=slack, equal_nan=True):
                 return f"{name} differs from that of each alone"
     return None
