@@ -86,7 +86,8 @@ def vjp_problem(
     def label(entry: int, row: int) -> tuple[str, tuple[int, ...], float]:
         if row < drawn:
             name, index = point.entry(entry)
-            return (*product_entry("u^T J", f"input{name}", index), 1.0)
+            product = f"u{row}^T J" if drawn > 1 else "u^T J"
+            return (*product_entry(product, f"input{name}", index), 1.0)
         return (*jacobian_entry(outputs, row - drawn, point, entry), 1.0)
 
     problem = Problem(point, value, gradient, options, names)
@@ -178,8 +179,8 @@ def jvp_problem(
     def label(column: int, result: int) -> tuple[str, tuple[int, ...], float]:
         if column < directions:
             name, index = outputs.entry(result)
-            number = str(column) * (directions > 1)
-            return (*product_entry(f"J v{number}", f"output{name}", index), 1.0)
+            product = f"J v{column}" if directions > 1 else "J v"
+            return (*product_entry(product, f"output{name}", index), 1.0)
         entry = int(np.flatnonzero(tangents[:, column])[0])
         unit = float(tangents[entry, column])
         return (*jacobian_entry(outputs, result, point, entry), unit)

@@ -177,8 +177,11 @@ class GradientReport:
             entries = ({t.name: point.flat[t.part] for t in point.tensors} for point in both)
             gradients.gradient_entries(*entries, ax=figure.subplots())
         else:
-            ways = 'method="auto" for every entry, or method="taylor" for the remainders'
-            raise ValueError(f"There is nothing to draw without a numeric gradient: take {ways}.")
+            more = 'method="auto" for every entry, or ' * (self.subject == "gradient")
+            raise ValueError(
+                f"There is nothing to draw without a numeric {self.subject}: take {more}"
+                'method="taylor" for the remainders.'
+            )
         figure.axes[0].set_title(f"{self.subject} check: {self.verdict}")
         return figure
 

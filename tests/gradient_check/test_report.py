@@ -130,6 +130,9 @@ def test_a_picture_shows_entries_or_remainders(xp: Any) -> None:
     assert lines["symmetric (dotted: order 3)"] == list(_report(xp, "taylor").taylor.symmetric)
     with pytest.raises(ValueError, match=r'nothing to draw.*method="auto".*method="taylor"'):
         _report(xp, "directional").plot()
+    product = bx.check_vjp(np.sin, lambda x, u: np.cos(x) * u, np.array([0.5, -1.0]))
+    with pytest.raises(ValueError, match=r'numeric vector-Jac.* product: take method="taylor" for'):
+        product.plot()
 
 
 def test_a_directional_report_gives_no_digits_of_entries() -> None:
@@ -176,7 +179,10 @@ def test_a_report_is_true_exactly_if_it_passed() -> None:
 def test_a_report_without_a_comparison_shows_no_error_and_no_tolerance() -> None:
     numbers = iter(range(9))
     for report, found in (
-        (check.gradient(lambda p: next(numbers), np.sign, 1.0), "nondeterministic (auto, 2 eval"),
+        (
+            check.gradient(lambda p: next(numbers), np.sign, np.ones(1)),
+            "nondeterministic (auto, 2 eval",
+        ),
         (check.gradient(np.sum, np.ones_like, np.ones(3), max_evaluations=1), "inconclusive (auto"),
     ):
         first = str(report).splitlines()[0]
