@@ -140,7 +140,8 @@ def check_layer(
         point = _layer_point(layer, _draw_parameters(layer, x, seed), x if wants_input else None)
         return point, lambda p: _layer_problem(layer, p, None if wants_input else x, seed, checked)
 
-    return check_points(start, x, checked, name="x")
+    # Parameters of 0 beside an x that is not: the kinks of all rows of a relu meet.
+    return check_points(start, x, checked, name="x", zeros=wants_input)
 
 
 def check_loss(

@@ -30,13 +30,14 @@ def check_points(
     *,
     name: str = "point",
     drawn: Mapping[str, np.ndarray] = MappingProxyType({}),
+    zeros: bool = True,
 ) -> GradientReport:
     """Check a problem at a point, and at the others of the options; report the worst.
 
     ``start`` takes what the caller gives as a point, and its ``name`` for messages. It returns the
     point, and what makes the problem at any point of the same shape. ``drawn`` are further vectors
     ``(P,)`` by name. They move into the bounds, and only where the options allow it. As with
-    samples, what they cannot decide is only noted.
+    samples, what they cannot decide is only noted. Without ``zeros``, no sample is 0.
     """
     point, build = start(first, name)
     report = _check(build(point))
@@ -48,7 +49,7 @@ def check_points(
     reports |= {place: _check(make(other)) for place, (other, make) in others.items()}
     base, undecided = around(point, options), []
     bounds = base.problem.bounds or (-np.inf, np.inf)
-    for place, vector in {**drawn, **dict(_samples(base))}.items():
+    for place, vector in {**drawn, **dict(_samples(base, zeros))}.items():
         vector = base.on_surface(np.clip(vector, *bounds))
         flat = to_device_of(point.flat, vector, point.flat.dtype)
         try:
@@ -68,14 +69,13 @@ def _check(problem: Problem) -> GradientReport:
     return replace(check_problem(problem), subject=problem.subject)
 
 
-def _samples(base: Function) -> Iterator[tuple[str, np.ndarray]]:
+def _samples(base: Function, zeros: bool) -> Iterator[tuple[str, np.ndarray]]:
     """Yield vectors to try, by name: zeros, large entries, then entries of random other sizes."""
     draw, x = np.random.default_rng(base.options["seed"]), base.x
+    special = [("every entry 0", 0.0 * x)] * zeros + [("entries 100 times", 100.0 * x)]
     for i in range(base.options["samples"]):
         near = x * 2.0 ** draw.uniform(-1.0, 1.0, x.size) + (x == 0.0) * draw.normal(size=x.size)
-        words, sample = {0: ("every entry 0", 0.0 * x), 1: ("entries 100 times", 100.0 * x)}.get(
-            i, ("near the point", near)
-        )
+        words, sample = special[i] if i < len(special) else ("near the point", near)
         yield f"sample {i}, {words}", sample
 
 

@@ -338,6 +338,13 @@ def test_a_layer_or_loss_is_checked_at_several_points_too(xp: Any, piece: Any) -
             run(piece, small, *targets, points=[small, point])
 
 
+def test_samples_of_parameters_alone_are_not_0_where_the_kinks_of_all_rows_meet(xp: Any) -> None:
+    layer, x = bx.Dense(3, 3, "relu"), xp.asarray(X)
+    report = check.layer(layer, x, wants_input=False, samples=4)
+    assert report.passed, str(report)
+    assert any(note.startswith("5 points") for note in report.notes)
+
+
 def test_a_further_point_of_a_layer_of_integers_has_its_own_integers(xp: Any) -> None:
     class WrongAt2(Codes):
         def backward(self, *arguments: Any, **options: Any) -> Any:
