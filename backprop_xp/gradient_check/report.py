@@ -134,13 +134,10 @@ class GradientReport:
     worst: tuple[Row, ...] = ()
     tensors: tuple[TensorErrors, ...] = ()
     taylor: TaylorTable | None = None
+    subject: str = "gradient"
     diagnosis: str | None = None
     notes: tuple[str, ...] = ()
     place: str = ""
-    subject: str = "gradient"
-
-    def __bool__(self) -> bool:
-        return self.passed
 
     @property
     def excess(self) -> float:
@@ -151,6 +148,9 @@ class GradientReport:
     def passed(self) -> bool:
         """Whether the verdict is "pass" or "kink"."""
         return self.verdict in ("pass", "kink")
+
+    def __bool__(self) -> bool:
+        return self.passed
 
     @property
     def taylor_orders(self) -> tuple[float, ...] | None:
