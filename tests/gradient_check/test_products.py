@@ -603,11 +603,12 @@ def test_an_entry_of_a_product_is_named_by_output_input_and_entry() -> None:
         bx.check_jvp, lambda a, b: (a * b, a), lambda a, b, s, t: (2.0 * s * b + a * t, s), a, a
     )
     assert str(report).startswith("Jacobian-vector product check: fail")
-    assert "d output[0][0, 2] / d input[0][0, 2]" in names
-    assert any(name.startswith("J v, output[0][") for name in names)
+    assert all(
+        re.match(r"(d output\[0\]\[., .\] / d input\[0\]|J v, output\[0\])\[", n) for n in names
+    )
     report, names = _all_wrong(bx.check_hvp, lambda x: x**3, lambda x, p: 9.0 * x**2 * p, X3)
     assert str(report).startswith("Hessian-vector product check: fail")
-    assert {"J[2, 2]", "J v0[2]"} <= names
+    assert all(re.fullmatch(r"J\[(.), \1\]|J v[01]\[.\]", name) for name in names)
 
 
 def test_an_entry_of_a_jacobian_is_named_by_output_input_and_entry() -> None:
@@ -621,13 +622,13 @@ def test_an_entry_of_a_jacobian_is_named_by_output_input_and_entry() -> None:
         bx.check_jacobian, lambda p: {"s": p["k"] ** 2, "t": p["k"].sum()}, blocks, PARTS
     )
     assert str(report).startswith("Jacobian check: fail")
-    assert "d output['s'][1, 1] / d input['k'][1, 1]" in names
+    assert all(re.fullmatch(r"d output\['s'\](.*) / d input\['k'\]\1", name) for name in names)
     assert "the Jacobian by input['k'] is the numeric Jacobian times" in str(report.diagnosis)
     assert "the first at d output['s'][0, 0] / d input['k'][0, 0]" in str(report.diagnosis)
     report, names = _all_wrong(
         bx.check_jacobian, lambda p: p["k"].sum(), lambda p: {"k": 2 * np.ones((2, 3))}, PARTS
     )
-    assert "d output / d input['k'][0, 0]" in names
+    assert all(re.fullmatch(r"d output / d input\['k'\]\[., .\]", name) for name in names)
     report, names = _all_wrong(bx.check_hessian, lambda x: x**3, lambda x: np.diag(9 * x**2), X3)
     assert str(report).startswith("Hessian check: fail")
     assert str(report.diagnosis).startswith("the Hessian is the numeric Hessian times a constant")
@@ -642,7 +643,7 @@ def test_an_entry_of_a_sparse_jacobian_is_named_by_output_input_and_entry() -> N
         return _all_wrong(bx.check_jacobian, lambda p: p["k"] ** 2, jacobian, PARTS)
 
     _, names = check(lambda p: jacobian(p, 1.5))
-    assert "d output[1, 1] / d input['k'][1, 1]" in names
+    assert all(re.fullmatch(r"d output(\[., .\]) / d input\['k'\]\1", name) for name in names)
     without = jacobian(PARTS).tolil()
     without[4, 4] = 0.0
     report, _ = check(lambda p: without.tocsr())
