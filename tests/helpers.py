@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,21 @@ def guarded_array(name: str, x: Any, dtype: str) -> Any:
         if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1" and name == "cupy":
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+class FullDisk:
+    """A context in which no file can be larger than a thousand bytes."""
+
+    def __enter__(self) -> None:
+        resource = pytest.importorskip("resource")
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        self.limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, self.limits[1]))
+
+    def __exit__(self, *error: object) -> None:
+        resource = pytest.importorskip("resource")
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
 
 def python(

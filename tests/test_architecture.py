@@ -18,7 +18,7 @@ PACKAGE = Path(backprop_xp.__file__).parent
 
 # A unit is a module or a package directly below backprop_xp. Each new unit needs a floor here.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("backends", "checks"),
+    ("atomic_files", "backends", "checks"),
     ("display",),
     ("networks",),
     ("gradient_check", "plots"),  # a report has a method that draws it

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeAlias
 import typer
 
 from backprop_xp import tables
+from backprop_xp.atomic_files import replacing
 from backprop_xp.cli import arguments
 from backprop_xp.cli.output import errors_in_one_line, note
-from backprop_xp.files.container import replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -20,8 +20,9 @@ from backprop_xp.estimators.parameters import Numbers, OptimizerState, hidden_si
 from backprop_xp.estimators.stochastic import state_on_device
 from backprop_xp.estimators.targets import activation_name, columns_of
 from backprop_xp.files.checkpoint import Checkpoint, load, write_checked
-from backprop_xp.files.container import CheckpointError
+from backprop_xp.files.container import refusing
 from backprop_xp.files.json_values import from_json, read_labels, to_json, written_labels
+from backprop_xp.networks.layers import Dense
 from backprop_xp.networks.losses import binary_cross_entropy, half_squared_error, poisson
 from backprop_xp.networks.network import Network
 from backprop_xp.training.optimizers import SGD, Adam, RMSProp, check_state
@@ -87,15 +88,13 @@ def _record(model: Any) -> dict[str, object]:
 def load_estimator(kind: type[Estimator], path: str | os.PathLike[str]) -> Estimator:
     """Return the estimator of the given class that a file holds."""
     file = load(path, backend="numpy")
-    name = file.estimator.get("name")
-    if name != kind.__name__:
-        what = f"a {name}" if isinstance(name, str) else "a network alone, for bx.load"
-        raise CheckpointError(f"{os.fspath(path)}: it holds {what}, not a {kind.__name__}.")
     model = kind()
-    try:
+    with refusing(path):
+        name = file.estimator.get("name")
+        if not isinstance(name, str) or name != kind.__name__:
+            what = f"a {name}" if isinstance(name, str) else "a network alone, for bx.load"
+            raise ValueError(f"it holds {what}, not a {kind.__name__}.")
         _rebuild(model, file, file.estimator)
-    except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
-        raise CheckpointError(f"{os.fspath(path)}: {error}") from error
     return model
 
 
@@ -117,8 +116,10 @@ def _rebuild(model: Any, file: Checkpoint, record: Mapping[str, Any]) -> None:
         needed.add("_learning_rate")
     if not needed <= attributes.keys():
         raise ValueError(f"it lacks the attribute {min(needed - attributes.keys())!r}.")
-    if attributes["n_outputs_"] > file.theta.shape[-1]:
-        raise ValueError(f"theta has not enough entries for {attributes['n_outputs_']} outputs.")
+    # Before a network is made of them: the parameters of the file's network are those of theta.
+    widths = [layer.n_out for layer in file.network.layers if isinstance(layer, Dense)]
+    if widths != [*hidden_sizes(model), attributes["n_outputs_"]]:
+        raise ValueError(f"hidden_layer_sizes and outputs are not those of the network, {widths}.")
     members = (model.n_members,) if model.n_members > 1 else ()
     for name in {*record["fitted"], *record["curves"]}:
         value, expected = attributes[name], () if name in _SHARED else members

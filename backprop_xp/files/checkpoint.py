@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backprop_xp.atomic_files import replacing, write
 from backprop_xp.backends import (
     Array,
     Backend,
     Device,
     DType,
     Selection,
+    array_namespace,
+    device_of,
     owner,
     require_like,
     resolve,
@@ -29,7 +32,7 @@ from backprop_xp.backends import (
 from backprop_xp.backends.libraries.numpy import compilation
 from backprop_xp.checks import integer, stacklevel
 from backprop_xp.display.reprs import argument_text
-from backprop_xp.files.container import CheckpointError, decode, encode, read, replacing, write
+from backprop_xp.files.container import decode, encode, read, refusing
 from backprop_xp.files.descriptions import OPTIMIZER_STATES, describe, rebuild
 from backprop_xp.networks.network import Network
 from backprop_xp.training.data import Standardized, standardize
@@ -76,8 +79,8 @@ class Checkpoint:
         A ``preparation`` of mean and scale standardizes x first; any other is not applied.
         """
         x, _ = self.network.check_inputs(self.theta, x)
-        if self.preparation is not None and self.preparation.keys() == {"mean", "scale"}:
-            x = standardize(x, **self.preparation).x
+        if _prepares(self):
+            x = standardize(x, **(self.preparation or {})).x
         return self.network.predict(self.theta, x)
 
     def __repr__(self) -> str:
@@ -157,10 +160,8 @@ def load(
     choice = resolve(backend=backend, device=device, dtype=dtype)
     if not choice.backend.namespace().isdtype(choice.dtype, "real floating"):
         raise ValueError(f"dtype must be a real floating one, not {choice.dtype}.")
-    try:
+    with refusing(path):
         header, tensors = decode(read(path))
-    except CheckpointError as error:
-        raise CheckpointError(f"{os.fspath(path)}: {error}") from error
     arrays = {
         name: tensor
         if name.startswith(_ON_HOST)
@@ -168,12 +169,8 @@ def load(
         # safetensors' own order differs by process, and on devices of several a move is collective.
         for name, tensor in sorted(tensors.items())
     }
-    try:
+    with refusing(path):
         return _decoded(header, arrays)
-    except RecursionError:
-        raise CheckpointError(f"{os.fspath(path)}: it is nested too deeply.") from None
-    except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
-        raise CheckpointError(f"{os.fspath(path)}: {error}") from error
 
 
 def checkpoint_writer(
@@ -272,19 +269,36 @@ def _check(content: Checkpoint) -> None:
         raise TypeError(f"optimizer must be an object like bx.Adam(), not {optimizer!r}.")
     for name in _MAPPINGS:
         value = getattr(content, name)
-        if not isinstance(value, Mapping | None) or not all(
-            isinstance(key, str) for key in value or ()
-        ):
+        if value is None and name == "preparation":
+            continue
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise TypeError(f"{name} must be a mapping with names for keys, not {value!r}.")
-    for name, value in (content.preparation or {}).items():
-        if owner(value) is None:
-            raise TypeError(f"preparation[{name!r}] must be an array, not {value!r}.")
+    _check_preparation(content)
     try:
         json.dumps(content.metadata, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"metadata must be what JSON can hold: {error}.") from None
     if content.state is not None:
         _check_state(content.theta, optimizer, content.state)
+
+
+def _prepares(content: Checkpoint) -> bool:
+    """Whether a mean and a scale standardize the rows of ``predict``."""
+    return content.preparation is not None and content.preparation.keys() == {"mean", "scale"}
+
+
+def _check_preparation(content: Checkpoint) -> None:
+    """Raise unless a preparation holds arrays, and a mean and a scale fit a row of the network."""
+    given, theta, n_in = content.preparation or {}, content.theta, content.network.widths[0]
+    for name, value in given.items():
+        if owner(value) is None:
+            raise TypeError(f"preparation[{name!r}] must be an array, not {value!r}.")
+    if _prepares(content) and n_in is not None:
+        xp = array_namespace(theta)
+        row = xp.zeros((1, n_in), dtype=theta.dtype, device=device_of(theta))
+        if standardize(row, **given).x.shape != row.shape:
+            shapes = {name: tuple(value.shape) for name, value in given.items()}
+            raise ValueError(f"preparation has {shapes}, but the network takes {n_in} features.")
 
 
 def _check_state(theta: Array, optimizer: Optimizer | None, state: TrainingState) -> None:
@@ -309,6 +323,8 @@ def _check_state(theta: Array, optimizer: Optimizer | None, state: TrainingState
     for name, values in state.history.items():
         arrays[f"history[{name!r}]"] = values, (state.epoch, *stack)
     if best is not None:
+        if not isinstance(best.watch, str) or best.mode not in ("min", "max"):
+            raise TypeError(f"state.best watches {best.watch!r} in mode {best.mode!r}.")
         arrays |= {"best.score": (best.score, stack), "best.epoch": (best.epoch, stack)}
         arrays["best.theta"] = best.theta, shape
     if state.slowed is not None:

@@ -7,12 +7,11 @@ forged files: therefore all content is checked before use, and sizes before allo
 
 import contextlib
 import hashlib
+import io
 import json
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
 
@@ -28,6 +27,19 @@ _BLANK = "0" * 64
 
 class CheckpointError(ValueError):
     """A model file that cannot be read; the message says why."""
+
+
+@contextlib.contextmanager
+def refusing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an error that the content of a file causes into a CheckpointError with its path."""
+    try:
+        yield
+    except RecursionError:
+        raise CheckpointError(f"{os.fspath(path)}: it is nested too deeply.") from None
+    except KeyError as error:
+        raise CheckpointError(f"{os.fspath(path)}: it lacks {error}.") from error
+    except (ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
+        raise CheckpointError(f"{os.fspath(path)}: {error}") from error
 
 
 def encode(header: Mapping[str, object], tensors: Mapping[str, np.ndarray]) -> bytes:
@@ -46,17 +58,7 @@ def encode(header: Mapping[str, object], tensors: Mapping[str, np.ndarray]) -> b
 
 def decode(data: bytes) -> tuple[dict[str, object], dict[str, np.ndarray]]:
     """Return the header and the tensors of a file's bytes, or raise CheckpointError."""
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > len(data) - 8:
-        raise CheckpointError("it is truncated, or not a model file: its header is incomplete.")
-    if length > LONGEST_HEADER:
-        raise CheckpointError(f"its header has {length} bytes, more than {LONGEST_HEADER}.")
-    table = _json(data[8 : 8 + length])
-    metadata = table.pop("__metadata__", None)
-    text = metadata.pop(_KEY, None) if isinstance(metadata, dict) else None
-    if metadata or not isinstance(text, str):
-        raise CheckpointError("bx.save did not write it.")
-    header = _json(text)
+    header = _json(_header_of(io.BytesIO(data), len(data)))
     if header.pop("format", None) != FORMAT:
         raise CheckpointError(
             f"it is of another version of the format than {FORMAT}, which this library reads."
@@ -74,6 +76,21 @@ def decode(data: bytes) -> tuple[dict[str, object], dict[str, np.ndarray]]:
         if tensor.dtype.kind not in "biuf":
             raise CheckpointError(f"the tensor {name!r} has the dtype {tensor.dtype}.")
     return header, tensors
+
+
+def _header_of(file: BinaryIO, size: int) -> str:
+    """Return the header of a file of so many bytes, from its beginning; CheckpointError if none."""
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > size - 8:
+        raise CheckpointError("it is truncated, or not a model file: its header is incomplete.")
+    if length > LONGEST_HEADER:
+        raise CheckpointError(f"its header has {length} bytes, more than {LONGEST_HEADER}.")
+    metadata = _json(file.read(length)).get("__metadata__")
+    header = metadata.pop(_KEY, None) if isinstance(metadata, dict) else None
+    if metadata or not isinstance(header, str):
+        raise CheckpointError("bx.save did not write it.")
+    return header
 
 
 def _checksum(data: bytes, start: int) -> bytes:
@@ -105,66 +122,35 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def read(path: str | os.PathLike[str]) -> bytes:
-    """Return a regular file's bytes."""
-    # Opening a FIFO would otherwise wait for a writer.
-    with open(os.fspath(path), "rb", opener=_open_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise CheckpointError("it is not a regular file.")
+    """Return the bytes of a model file; any other file is refused after its beginning."""
+    with _opened(path) as file:
+        _header_of(file, os.fstat(file.fileno()).st_size)
+        file.seek(0)
         return file.read()
+
+
+def is_model_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a model file does."""
+    try:
+        with _opened(path) as file:
+            _header_of(file, os.fstat(file.fileno()).st_size)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    """Return an open regular file."""
+    # Opening a FIFO would otherwise wait for a writer.
+    file = open(os.fspath(path), "rb", opener=_open_without_waiting)  # noqa: SIM115
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise CheckpointError("it is not a regular file.")
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replace a file's content, as ``replacing`` does."""
-    with replacing(path) as file:
-        file.write(data)
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str], *, is_trial: bool = False) -> Iterator[BinaryIO]:
-    """Provide a new file that replaces another one in one step: a reader sees the old or the new.
-
-    The file keeps its permissions. After an error, or a trial, nothing has changed. Raises OSError
-    for a folder, a FIFO or a device, and FileNotFoundError if there is no such folder.
-    """
-    target, mode = Path(os.path.realpath(path)), None
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{os.fspath(path)} is in a folder that does not exist.")
-    with contextlib.suppress(FileNotFoundError):
-        status = target.stat().st_mode
-        mode = stat.S_IMODE(status)
-        if not stat.S_ISREG(status):
-            kind = IsADirectoryError if stat.S_ISDIR(status) else OSError
-            raise kind(f"{os.fspath(path)} is not a regular file, and would be replaced by one.")
-    temporary = target.with_name(f".backprop_xp-{secrets.token_hex(8)}.tmp")
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if mode is not None:
-            temporary.chmod(mode)
-        if not is_trial:
-            temporary.replace(target)
-    except OSError as error:
-        # The error of a full disk names no file, others name the temporary one.
-        if error.errno is not None and error.filename in (None, os.fspath(temporary)):
-            error.filename = os.fspath(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-    # Sync the folder's new entry; a folder without read permission cannot be opened for that.
-    if hasattr(os, "O_DIRECTORY"):
-        with contextlib.suppress(OSError):
-            folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
 
 
 def _safetensors() -> ModuleType:

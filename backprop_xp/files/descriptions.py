@@ -9,6 +9,7 @@
 Reading calls only entries of the registry.
 """
 
+import functools
 import inspect
 import math
 from collections import OrderedDict
@@ -220,7 +221,7 @@ def _found(kind: str, name: str, path: str) -> object:
 
 
 def _called(maker: Callable[..., object], arguments: dict[str, object], path: str) -> object:
-    signature = inspect.signature(maker)
+    signature = _signature(maker)
     unknown = arguments.keys() - signature.parameters.keys()
     if unknown:
         raise ValueError(f"{path} has an argument {min(unknown)!r} that is not known.")
@@ -229,3 +230,7 @@ def _called(maker: Callable[..., object], arguments: dict[str, object], path: st
         return maker(*bound.args, **bound.kwargs)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+# Reading it takes longer than a layer's construction.
+_signature = functools.cache(inspect.signature)

@@ -6,8 +6,8 @@ from types import ModuleType
 
 import numpy as np
 
+from backprop_xp.atomic_files import write
 from backprop_xp.backends import Array, text_of, to_host
-from backprop_xp.files.container import write
 from backprop_xp.networks.layout import unpack
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import forward_through

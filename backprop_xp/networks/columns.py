@@ -3,6 +3,8 @@
 As in ``layers``, ``x`` is ``(..., batch, n_in)``, ``y`` is ``(..., batch, n_out)``, ``g = dL/dy``.
 """
 
+import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -77,7 +79,6 @@ class Columns:
     shapes: tuple[tuple[int, ...], ...] = field(compare=False)
     n_in: int = field(compare=False)
     n_out: int = field(compare=False)
-    codes: tuple[int, ...] = field(compare=False)
     is_random: bool = field(compare=False)
 
     writes = True
@@ -93,8 +94,12 @@ class Columns:
                 )
         n_in, n_out = (sum(getattr(layer, n) for layer in layers) for n in ("n_in", "n_out"))
         vars(self).update(attributes, n_in=n_in, n_out=n_out)
-        codes = (getattr(layer, "codes", (0,) * layer.n_in) for layer in self.layers)
-        vars(self).update(codes=sum(codes, start=()))
+
+    @functools.cached_property
+    def codes(self) -> tuple[int, ...]:
+        """The number of codes in each column of x, 0 for numbers."""
+        each = (getattr(layer, "codes", None) or (0,) * layer.n_in for layer in self.layers)
+        return tuple(itertools.chain.from_iterable(each))
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the layers' parameters, one layer after the other."""

@@ -60,8 +60,6 @@ class Network:
     size: int = field(compare=False)
     is_random: bool = field(compare=False)
     layout: Layout = field(compare=False)
-    # The number of codes in each column of x, 0 for numbers; empty without an Embedding.
-    codes: tuple[int, ...] = field(compare=False)
     # The numbers of features that the network takes and gives; None if no layer defines one.
     widths: tuple[int | None, int | None] = field(compare=False)
 
@@ -77,8 +75,13 @@ class Network:
         vars(self).update(layers=tuple(layers), loss_function=loss_function, layout=layout)
         vars(self).update(l2=real(l2, "l2", low=0.0), size=size)
         vars(self).update(is_random=any(map(propagation.is_random, layers)))
-        vars(self).update(codes=tuple(getattr(layers[0], "codes", ())))
         vars(self).update(widths=propagation.check_chain(layers))
+
+    @functools.cached_property
+    def codes(self) -> tuple[int, ...]:
+        """The number of codes in each column of x, 0 for numbers; empty without an Embedding."""
+        # As late as this: a file may describe a layer of any width, and theta was not checked yet.
+        return tuple(getattr(self.layers[0], "codes", ()))
 
     def __repr__(self) -> str:
         return call_text(type(self), [*self.layers], self.loss_function, l2=self.l2)

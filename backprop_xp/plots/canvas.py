@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from backprop_xp.atomic_files import replacing
 from backprop_xp.backends import Array
 
 if TYPE_CHECKING:
@@ -78,18 +79,12 @@ def logarithmic(ax: "Axes", name: str, values: np.ndarray) -> None:
 def save(figure: "Figure", path: str | os.PathLike[str]) -> None:
     """Write a figure in the format of the path's suffix (.png, .svg, .pdf), whole or not at all.
 
-    A temporary file in the same folder is written and then replaces ``path``. Raises ValueError for
-    a suffix that matplotlib does not know, OSError where nothing can be written.
+    Raises ValueError for a suffix that matplotlib does not know, OSError where nothing can be
+    written.
     """
-    target = Path(os.path.realpath(path))
-    kind = target.suffix[1:].lower()
+    kind = Path(os.path.realpath(path)).suffix[1:].lower()
     known = figure.canvas.get_supported_filetypes()
     if kind not in known:
         raise ValueError(f"{path} must end in a known format: .{', .'.join(sorted(known))}.")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            figure.savefig(file, format=kind)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        figure.savefig(file, format=kind)

@@ -106,7 +106,7 @@ class _Page:
     """The page of ``--gradient-html``, which is written at the end of the run."""
 
     def __init__(self, path: str) -> None:
-        from backprop_xp.files.container import replacing, write
+        from backprop_xp.atomic_files import replacing, write
 
         self.path, self.write, self.checks = path, write, list[tuple[bool, str, str]]()
         try:

@@ -4,8 +4,6 @@ import io
 import json
 import os
 import re
-import resource
-import signal
 import subprocess
 import sys
 import time
@@ -27,6 +25,7 @@ from backprop_xp.cli.table_output import number
 from backprop_xp.display.progress import live
 from backprop_xp.tables import readers, tabular_file, tabular_parameters
 from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_without
+from tests.helpers import FullDisk
 
 QUICK = ("--hidden-layer-sizes", "8", "--max-iter", "6")
 SCORED = ["validation", "test", "linear", "boosting", "baseline"]
@@ -655,26 +654,13 @@ def test_a_file_without_permission_is_reported_in_one_line(
     assert done.stderr == "error: [Errno 13] Permission denied: 'table.csv'\n"
 
 
-class _FullDisk:
-    """No file can be larger than a thousand bytes."""
-
-    def __enter__(self) -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        self.limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, self.limits[1]))
-
-    def __exit__(self, *error: object) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-
-
 @pytest.mark.once
 def test_a_full_disk_is_reported_in_one_line_and_the_old_files_stay(
     model: str, folder: Path
 ) -> None:
     before = Path(model).read_bytes()
     Path("found.csv").write_text("old")
-    with _FullDisk():
+    with FullDisk():
         ends = {
             model: run("train", "table.csv", "--target", "y", *QUICK, "--random-state", "3"),
             "found.csv": run("predict", model, "table.csv", "--out", "found.csv"),
@@ -692,7 +678,7 @@ def test_a_training_continues_while_the_disk_is_full_and_warns_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tabular_file, "_PAUSE", 0.0)
-    full = _FullDisk()
+    full = FullDisk()
 
     def fill(epoch: int, losses: Any) -> None:
         if epoch == 2:
@@ -718,7 +704,7 @@ def test_ctrl_c_while_the_disk_is_full_reports_that_nothing_is_saved(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(table_training, "reporting", lambda *_, **__: _context(press))
-    with _FullDisk():
+    with FullDisk():
         done = run("train", "table.csv", "--target", "y", *QUICK)
     assert done.exit_code == 130
     assert done.stderr.endswith("not written: [Errno 27] File too large: 'model.safetensors'\n")

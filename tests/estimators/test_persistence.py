@@ -1,6 +1,7 @@
 """Files of the scikit-learn estimators: a loaded model predicts and trains as the saved one."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,23 @@ def test_a_file_with_an_array_of_the_wrong_shape_is_an_error(name: str, tmp_path
     path.write_bytes(encode(header, {**tensors, name_in_file: array}))
     with pytest.raises(bx.CheckpointError):
         bx.MLPClassifier.load(path)
+
+
+@pytest.mark.parametrize("sizes", [[1] * 200_000, [10**9]])
+def test_a_network_is_not_made_of_widths_that_the_file_lacks(
+    tmp_path: Path, sizes: list[int]
+) -> None:
+    path = tmp_path / "model"
+    _model("classes").save(path)
+    header, tensors = decode(path.read_bytes())
+    header["estimator"]["dict"]["parameters"]["dict"]["hidden_layer_sizes"] = sizes
+    path.write_bytes(encode(header, tensors))
+    tracemalloc.start()
+    with pytest.raises(bx.CheckpointError, match=r"not those of the network, \[6, 5, 3\]"):
+        bx.MLPClassifier.load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60 * path.stat().st_size  # a network of these layers takes 300 MB
 
 
 def test_the_labels_of_a_file_need_memory_for_their_characters_only(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.files import container, descriptions
+from backprop_xp import atomic_files
+from backprop_xp.files import descriptions
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.initializers import INITIALIZERS
 from backprop_xp.networks.losses import LOSSES
@@ -393,7 +394,7 @@ def test_a_file_is_written_every_so_many_epochs_and_at_the_end(
 ) -> None:
     network, seen = _network(), []
     case = network, network.initialize(backend="numpy"), X, Y
-    kept = container.write
+    kept = atomic_files.write
     monkeypatch.setattr("backprop_xp.files.checkpoint.write", lambda *a: (seen.append(1), kept(*a)))
     options: dict[str, Any] = {"optimizer": bx.Adam(), "checkpoint": path, "checkpoint_every": 4}
     bx.fit(*case, epochs=10, **options)

@@ -1,6 +1,7 @@
 """Damaged and hostile files: one clear error each, and no object is made from their content."""
 
 import json
+import os
 import sys
 import tracemalloc
 from pathlib import Path
@@ -131,8 +132,12 @@ def test_a_hostile_tensor_is_an_error(valid: bytes, name: str, tmp_path: Path) -
 def _nested(depth: int) -> Any:
     layer: Any = {"call": "Dense", "with": {"n_in": 3, "n_out": 3}}
     for _ in range(depth):
-        layer = {"call": "Residual", "with": {"layers": {"tuple": [layer]}}}
+        layer = _of("Residual", layer)
     return layer
+
+
+def _of(name: str, *layers: Any) -> Any:
+    return {"call": name, "with": {"layers": {"tuple": [*layers]}}}
 
 
 def _dense(**arguments: Any) -> Any:
@@ -144,6 +149,13 @@ HOSTILE_LAYERS: dict[str, tuple[Any, str]] = {
     "unregistered": ({"registered": "Bomb", "with": {}}, "Nothing is registered as 'Bomb'"),
     "enormous": (_dense(n_in=10**12, n_out=10**12), "theta"),
     "digits": (_dense(n_in=10**400), "theta"),
+    "columns": (
+        {
+            "call": "Columns",
+            "with": {"layers": {"tuple": [{"call": "Scale", "with": {"n": 10**12}}]}},
+        },
+        "theta",
+    ),
     "negative": (_dense(n_in=-3), "n_in must be an integer of at least 1"),
     "text": (_dense(n_out="many"), "n_out must be an integer"),
     "argument": (_dense(evil=1), "'evil' that is not known"),
@@ -161,6 +173,28 @@ def test_a_hostile_layer_is_an_error(valid: bytes, name: str, tmp_path: Path) ->
     table, header, data = _split(valid)
     layer, message = HOSTILE_LAYERS[name]
     header["network"]["dict"]["layers"] = [layer]
+    assert message in _load_error(tmp_path / "m", _join(table, header, data))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["estimator"], None, "estimator must be a mapping"),
+        (["metadata"], None, "metadata must be a mapping"),
+        (["network"], {"array": "theta"}, ""),
+        (["state", "with", "best", "with", "watch"], [], "state.best watches [] in mode 'min'"),
+        (["preparation"], {"dict": {"mean": {"array": "theta"}, "scale": {"array": "theta"}}}, ""),
+    ],
+)
+def test_a_part_that_fails_in_use_is_an_error(
+    valid: bytes, path: list[str], value: Any, message: str, tmp_path: Path
+) -> None:
+    table, header, data = _split(valid)
+    *homes, last = path
+    home = header
+    for name in homes:
+        home = home[name]
+    home[last] = value
     assert message in _load_error(tmp_path / "m", _join(table, header, data))
 
 
@@ -256,6 +290,28 @@ def test_a_header_without_a_part_is_an_error(valid: bytes, missing: str, tmp_pat
 )
 def test_a_file_that_is_no_model_is_an_error(data: bytes, tmp_path: Path) -> None:
     assert "not a model file" in _load_error(tmp_path / "m", data)
+
+
+@pytest.mark.parametrize("length", [0, 2, 1000, 2**27, 2**62])
+def test_a_large_file_that_is_no_model_is_not_read(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    path.write_bytes(length.to_bytes(8, "little") + b"{}")
+    os.truncate(path, 2**28)  # sparse: it takes no space
+    assert not container.is_model_file(path)
+    tracemalloc.start()
+    with pytest.raises(bx.CheckpointError):
+        bx.load(path, backend="numpy")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < SLACK
+
+
+def test_a_model_file_is_known_by_its_beginning(valid: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    for data, expected in ((valid, True), (valid[:-8], True), (valid[:99], False), (b"", False)):
+        path.write_bytes(data)
+        assert container.is_model_file(path) == expected
+    assert not container.is_model_file(Path("/dev/null"))
 
 
 def test_a_safetensors_file_of_another_program_is_an_error(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from backprop_xp import plots
+from tests.helpers import FullDisk
 
 X = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
 Y = [[0.0], [1.0], [1.0], [0.0]]
@@ -621,6 +622,14 @@ def test_a_saved_plot_replaces_the_target_of_a_link_and_follows_the_umask(
     assert real.stat().st_mode == (tmp_path / "plain").stat().st_mode
     plots.save(figure, str(tmp_path / "a.svg"))
     assert "</svg>" in (tmp_path / "a.svg").read_text(encoding="utf-8")
+
+
+def test_a_plot_that_cannot_be_written_is_an_error_with_its_own_name(tmp_path: Path) -> None:
+    figure, path = plots.learning_curves({"loss": ONES}).figure, tmp_path / "a.png"
+    with FullDisk(), pytest.raises(OSError, match="too large") as caught:
+        plots.save(figure, path)
+    assert caught.value.filename == str(path)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_failed_save_of_a_plot_leaves_the_old_file(tmp_path: Path) -> None:
