@@ -146,9 +146,8 @@ def _learn(
             raise ValueError(f"the target {share.target.name!r} is missing in every row.")
         table_of = rows.features[[*share.features]]
         features = detect(table_of, scaling=preset.scaling, max_one_hot=None, seed=share.seed)
-        known = find_target(rows.target, task), features.to_bytes()
-    target, data = ranks.exchange(known)[0]
-    features = Features.from_bytes(data)
+        known = find_target(rows.target, task), features
+    target, features = ranks.exchange(known)[0]
     share = share._replace(target=target, texts=features.texts)
     return share, features, share.rows(numbers[~is_sample], table.filter(pa.array(~is_sample)))
 

@@ -136,11 +136,11 @@ class Category:
 
     def features(self, codes: Array) -> Array:
         """Return the features of codes, the indices of values, as ``encode`` does."""
-        xp, count = array_namespace(codes), len(self.values)
-        if self.is_code:
-            return xp.astype(codes, xp.float32)[:, None]
-        # The last row, all 0, is that of a value that training did not have.
-        return xp.take(xp.asarray(np.eye(count + 1, count, dtype=np.float32)), codes, axis=0)
+        xp = array_namespace(codes)
+        columns = codes[:, None]
+        if not self.is_code:  # no column is that of a value that training did not have
+            columns = columns == xp.arange(len(self.values), dtype=codes.dtype)
+        return xp.astype(columns, xp.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,5 @@
 """The features of a network, from the columns of a table."""
 
-import dataclasses
-import io
-import json
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -12,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.backends import Array, array_namespace
-from backprop_xp.tables.encoding import KINDS, Category, Column, Date, Number, Text
+from backprop_xp.tables.encoding import Category, Column, Date, Number, Text
 
 # In units of the scale: larger values would dominate all others.
 MAX_DEVIATIONS = 100.0
@@ -203,47 +199,6 @@ class Features:
             return unscaled
         numbers = array_namespace(scaled[0]).concat(scaled, axis=1)
         return [*self.scaling.transform(within_range(numbers)), *unscaled]
-
-    def to_bytes(self) -> np.ndarray:
-        """Return the bytes of an npz file, without pickle, for ``from_bytes``."""
-        arrays = {f"scaling.{name}": array for name, array in self.scaling._asdict().items()}
-        header: dict[str, Any] = {"left_out": self.left_out, "seen": self.seen, "columns": {}}
-        for i, (name, column) in enumerate(self.columns.items()):
-            fields = dataclasses.asdict(column)
-            own = [field for field, value in fields.items() if isinstance(value, np.ndarray)]
-            arrays |= {f"{i}.{field}": fields.pop(field) for field in own}
-            header["columns"][name] = {"kind": column.kind, **fields}
-        file = io.BytesIO()
-        np.savez_compressed(file, **arrays, json=_as_array(json.dumps(header).encode()))
-        return _as_array(file.getvalue())
-
-    @classmethod
-    def from_bytes(cls, data: np.ndarray) -> "Features":
-        """Return the features of these bytes; ValueError for a pickle, or anything else."""
-        try:
-            with np.load(io.BytesIO(data.tobytes()), allow_pickle=False) as arrays:
-                header = json.loads(arrays["json"].tobytes())
-                columns = {
-                    name: _column(i, fields, arrays)
-                    for i, (name, fields) in enumerate(header["columns"].items())
-                }
-                scaling = Scaling(*(arrays[f"scaling.{name}"] for name in Scaling._fields))
-            return cls(columns, header["left_out"], scaling, tuple(header["seen"]))
-        except (ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as e:
-            raise ValueError(f"the preparation cannot be read: {e}") from e
-
-
-def _as_array(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, dtype=np.uint8)
-
-
-def _column(i: int, fields: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Column:
-    """Return the column of its fields; those that JSON lacks are arrays."""
-    kind = KINDS[fields.pop("kind")]
-    for name in [field.name for field in dataclasses.fields(kind)]:
-        value = fields[name] if name in fields else arrays[f"{i}.{name}"]
-        fields[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**fields)
 
 
 def described_columns(features: Features) -> list[dict[str, Any]]:

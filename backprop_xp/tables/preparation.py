@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from backprop_xp.backends import owner, refuse_distributed, to_host
 from backprop_xp.checks import integer, known
 from backprop_xp.estimators.bases import BaseEstimator, TransformerMixin
+from backprop_xp.tables import feature_records
 from backprop_xp.tables.detection import detect
 from backprop_xp.tables.features import SCALINGS, Features
 from backprop_xp.tables.readers import as_frame
@@ -93,17 +94,17 @@ class Preparation(TransformerMixin, BaseEstimator):
         return self
 
     def to_bytes(self) -> np.ndarray:
-        """Return what was learnt as the bytes of an npz file, without pickle."""
+        """Return what was learnt as the bytes of a safetensors file."""
         check_is_fitted(self)
-        return self.features_.to_bytes()
+        return feature_records.to_bytes(self.features_)
 
     @classmethod
     def from_bytes(cls, data: np.ndarray) -> Self:
-        """Return the preparation of these bytes; ValueError for a pickle, or anything else.
+        """Return the preparation of these bytes; raise CheckpointError for any others.
 
         ``max_one_hot`` and ``random_state`` are the defaults; ``transform`` takes DataFrames.
         """
-        return cls.of(Features.from_bytes(data))
+        return cls.of(feature_records.from_bytes(data))
 
     @classmethod
     def of(cls, features: Features, *, has_names: bool = True, **parameters: Any) -> Self:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from backprop_xp.backends import Backend, Device, resolve
 from backprop_xp.checks import plain
 from backprop_xp.estimators.bases import BaseEstimator, ClassifierMixin, RegressorMixin
-from backprop_xp.files.container import CheckpointError
+from backprop_xp.files.container import refusing
 from backprop_xp.tables.preparation import (
     Preparation,
     checked_frame,
@@ -197,17 +197,14 @@ class Tabular(BaseEstimator, TabularParameters):
         Raises CheckpointError, a ValueError, for any other file.
         """
         model, _ = read_model(path)
-        if model.task != cls._task:
-            raise CheckpointError(f"{path}: its task is {model.task}, not {cls._task}.")
-        return cls._of(model, backend, device)
+        with refusing(path):
+            if model.task != cls._task:
+                raise ValueError(f"its task is {model.task}, not {cls._task}.")
+            return cls._of(model, backend, device)
 
     @classmethod
     def _of(cls, model: TabularModel, backend: str | Backend | None, device: Device | None) -> Self:
-        try:
-            made = cls(**model.record["parameters"], backend=backend, device=device)
-        except TypeError as error:
-            raise CheckpointError(f"the file of another version: {error}") from error
-        return made._adopt(model)
+        return cls(**model.record["parameters"], backend=backend, device=device)._adopt(model)
 
 
 def _with_parameters(kind: Kind) -> Kind:
@@ -324,4 +321,5 @@ def load(
     """
     model, _ = read_model(path)
     kind = TabularRegressor if model.classes is None else TabularClassifier
-    return kind._of(model, backend, device)
+    with refusing(path):
+        return kind._of(model, backend, device)

@@ -14,12 +14,15 @@ import numpy as np
 
 from backprop_xp.backends import Selection, to_host, to_host_together
 from backprop_xp.backends.libraries.numpy import compilation
-from backprop_xp.checks import stacklevel
+from backprop_xp.checks import known, stacklevel
 from backprop_xp.files.checkpoint import Checkpoint, load, write_checked
-from backprop_xp.files.container import CheckpointError
+from backprop_xp.files.container import refusing
 from backprop_xp.files.json_values import from_json, read_labels, to_json, written_labels
-from backprop_xp.tables.features import Features
+from backprop_xp.networks.layers import Dense
+from backprop_xp.tables.feature_records import features_of, record_of
 from backprop_xp.tables.tabular_model import TabularModel, TargetScale
+from backprop_xp.tables.tabular_network import outputs_for
+from backprop_xp.tables.tabular_parameters import DTYPES
 from backprop_xp.training.early_stopping import Best
 from backprop_xp.training.optimizers import Optimizer
 from backprop_xp.training.states import TrainingState
@@ -30,7 +33,13 @@ _LIBRARIES = ("numpy", "pandas", "scikit-learn")
 # Seconds between two writes: an epoch of a small table takes less time than a write.
 _PAUSE = 1.0
 # What a record has in each file.
-_NEEDED = {"parameters", "recipe", "seed", "data", "where", "epoch", "best_epoch", "best"}
+_RECORD = {
+    **dict.fromkeys(("parameters", "recipe", "rows", "data", "where", "versions"), dict),
+    "seed": int,
+    "epoch": int,
+    "best_epoch": int | list,
+    "best": float | list,
+}
 # The mark of a file with a model of a table.
 _NAME = "tabular model"
 
@@ -51,7 +60,7 @@ def write_model(
     part: dict[str, Any] = {
         "name": _NAME,
         "has_names": model.has_names,
-        "features": model.features.to_bytes(),
+        "features": record_of(model.features),
         "classes": None if model.classes is None else written_labels(model.classes),
         "scale": tuple(model.scale),
         "target": model.target,
@@ -80,31 +89,56 @@ def read_model(
     where: dict[str, Any] = {"backend": "numpy"}
     if selection is not None:
         where = {"backend": selection.backend, "device": selection.device}
-    file, name = load(path, **where), os.fspath(path)
+    file = load(path, **where)
     part = file.estimator
-    if part.get("name") != _NAME:
-        old = " An earlier version wrote it: train again." if "table" in file.metadata else ""
-        raise CheckpointError(f"{name}: it holds no model of a table.{old}")
-    try:
-        classes, record = part["classes"], from_json(part["record"])
-        if not record.keys() >= _NEEDED:
-            raise ValueError(f"its record lacks {min(_NEEDED - record.keys())!r}.")
+    with refusing(path):
+        if not isinstance(part.get("name"), str) or part["name"] != _NAME:
+            raise ValueError("it holds no model of a table.")
+        if not isinstance(part["features"], Mapping):
+            raise ValueError("an earlier version wrote it: train again.")
+        classes = part["classes"]
         model = TabularModel(
             has_names=part["has_names"],
-            features=Features.from_bytes(part["features"]),
+            features=features_of(part["features"]),
             network=file.network,
             theta=to_host(file.theta),
             classes=None if classes is None else read_labels(classes, "classes"),
             scale=TargetScale(*map(float, part["scale"])),
             target=part["target"],
-            record=record,
+            record=from_json(part["record"]),
             history=part["history"] if file.state is None else file.state.history,
             metadata=file.metadata,
             residuals=part["residuals"],
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{name}: {error}") from error
+        _check(model)
     return model, file.state
+
+
+def _check(model: TabularModel) -> None:
+    """Raise ValueError or TypeError unless a model's parts fit one another, and it can predict."""
+    record, network, classes = model.record, model.network, model.classes
+    for name, kind in _RECORD.items():
+        if not isinstance(record[name], kind):
+            raise TypeError(f"its record has {record[name]!r} as {name!r}.")
+    known(record["where"]["dtype"], DTYPES, "dtype")
+    count = 0 if classes is None else len(classes)
+    if count == 1 or not (classes is None or np.array_equal(np.unique(classes), classes)):
+        raise ValueError("its classes are not sorted, or not at least two.")
+    "".join(map(str, [] if classes is None else classes.tolist())).encode()  # names of columns
+    n_out, loss = outputs_for(count)
+    if (network.widths, network.loss_function) != ((model.features.n_features, n_out), loss):
+        raise ValueError("its network is not one of its columns and classes.")
+    widths = [layer.n_out for layer in network.layers if isinstance(layer, Dense)]
+    sizes = record["parameters"]["hidden_layer_sizes"]
+    if [*record["recipe"]["hidden_layer_sizes"], n_out] != widths or not (
+        sizes is None or [*sizes, n_out] == widths
+    ):
+        raise ValueError(f"hidden_layer_sizes are not those of the network, {widths[:-1]}.")
+    errors = model.residuals
+    if errors is not None and (classes is not None or errors.shape != (len(errors), 2)):
+        raise ValueError("its residuals are not those of a regression.")
+    if not isinstance(model.target, str | None):
+        raise TypeError(f"its target is {model.target!r}.")
 
 
 def refuse_other_training(path: PathLike, written: TabularModel, wanted: TabularModel) -> None:

@@ -6,6 +6,7 @@ from backprop_xp.backends import Array, Selection, to_device_of
 from backprop_xp.networks.columns import Columns, Scale
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.losses import (
+    Loss,
     binary_cross_entropy,
     categorical_cross_entropy,
     mean_squared_error,
@@ -26,9 +27,7 @@ _LEAST_SHARE = 1e-6
 
 def network_for(features: Features, recipe: Recipe, n_classes: int) -> Network:
     """Return the network of a recipe for these features and so many classes, 0 for a number."""
-    n_outputs, loss = 1, binary_cross_entropy if n_classes else mean_squared_error
-    if n_classes > 2:
-        n_outputs, loss = n_classes, categorical_cross_entropy
+    n_outputs, loss = outputs_for(n_classes)
     inputs, n_in = _input_layers(features, recipe)
     network = mlp(
         [n_in, *recipe.hidden_layer_sizes, n_outputs],
@@ -40,6 +39,13 @@ def network_for(features: Features, recipe: Recipe, n_classes: int) -> Network:
     )
     l2 = 0.0 if recipe.decays else recipe.alpha
     return Network([*inputs, *network.layers], loss, l2=l2)
+
+
+def outputs_for(n_classes: int) -> tuple[int, Loss]:
+    """Return the number of outputs, and the loss, for so many classes, 0 for a number."""
+    if n_classes > 2:
+        return n_classes, categorical_cross_entropy
+    return 1, binary_cross_entropy if n_classes else mean_squared_error
 
 
 def _input_layers(features: Features, recipe: Recipe) -> tuple[list[Layer], int]:

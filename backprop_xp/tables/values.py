@@ -51,6 +51,7 @@ _STYLES = {
     "1'234.5": _style(r"\.", "['\u2019]"),
 }
 PLAIN, EUROPEAN, TIME = "1,234.5", "1.234,5", "hh:mm"
+STYLES = (*_STYLES, TIME)
 
 
 def is_string(column: pd.Series) -> bool:
@@ -115,7 +116,7 @@ def find_style(strings: Sequence[String], decimal: str = ".") -> str | None:
     present = [string for string in strings if string is not None]
     if any(re.search(CODE, string.strip()) for string in present):
         return None
-    for style in (EUROPEAN if decimal == "," else PLAIN, *_STYLES, TIME):
+    for style in (EUROPEAN if decimal == "," else PLAIN, *STYLES):
         if not any(np.isnan(_number(string, style)) for string in present):
             return style
     return None

@@ -22,6 +22,7 @@ from backprop_xp.cli.table_training import train_table
 from backprop_xp.tables import (
     dates,
     evaluation,
+    feature_records,
     features,
     readers,
     tabular_file,
@@ -58,6 +59,11 @@ def predictions(model: Any, data: Any) -> pd.DataFrame:
 def prepare(data: Any, **given: Any) -> Features:
     """Return the features that a preparation learns."""
     return tables.Preparation(random_state=0, **given).fit(data).features_
+
+
+def reread(made: Features) -> Features:
+    """Return features as a file gives them back."""
+    return feature_records.from_bytes(feature_records.to_bytes(made))
 
 
 def kinds_of(made: Features) -> dict[str, str]:
@@ -478,12 +484,12 @@ def test_each_kind_of_column_is_found_and_becomes_finite_float32() -> None:
     np.testing.assert_array_equal(x[:, places["b"]].sum(axis=1), 1.0)
 
 
-def test_a_preparation_read_from_bytes_prepares_the_same() -> None:
+def test_a_preparation_that_was_written_and_read_prepares_the_same() -> None:
     table = frame(200).assign(when=pd.date_range("2020", periods=200, tz="UTC", freq="h"))
     table["stamp"] = table["when"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     table["for"] = pd.to_timedelta(np.arange(200), unit="s")
     made = prepare(table)
-    again = Features.from_bytes(made.to_bytes())
+    again = reread(made)
     np.testing.assert_array_equal(transform(again, table), transform(made, table))
     assert kinds_of(again) == kinds_of(made)
 
@@ -493,7 +499,7 @@ def test_dates_and_strings_of_dates_are_prepared_alike() -> None:
     zoned = days.tz_localize("Europe/Berlin")
     written = pd.DataFrame({"day": days.strftime("%Y-%m-%d"), "a": np.arange(200.0)})
     for table in (written, written.assign(day=days), written.assign(day=zoned)):
-        made = Features.from_bytes(prepare(table).to_bytes())
+        made = reread(prepare(table))
         assert kinds_of(made)["day"] == "date"
         expected = transform(made, written.assign(day=days))
         np.testing.assert_array_equal(transform(made, written), expected)
@@ -595,22 +601,6 @@ def test_blocks_of_rows_are_prepared_as_the_whole_table(monkeypatch: pytest.Monk
     whole = transform(made, table)
     monkeypatch.setattr(features, "_ROWS", 7)
     np.testing.assert_array_equal(transform(made, table), whole)
-
-
-def test_a_preparation_with_a_pickle_or_of_other_bytes_is_an_error() -> None:
-    class Trap:
-        def __reduce__(self) -> Any:
-            return (pytest.fail, ("a pickle was loaded",))
-
-    made = prepare(frame())
-    arrays = dict(np.load(io.BytesIO(made.to_bytes().tobytes())))
-    trapped = io.BytesIO()
-    np.savez(trapped, **{**arrays, "scaling.medians": np.asarray([Trap()], dtype=object)})
-    lacking = io.BytesIO()
-    np.savez(lacking, **{name: array for name, array in arrays.items() if name != "json"})
-    for wrong in (b"", b"no zip", trapped.getvalue(), lacking.getvalue()):
-        with pytest.raises(ValueError, match="cannot be read"):
-            Features.from_bytes(np.frombuffer(wrong, dtype=np.uint8))
 
 
 def test_numbers_that_are_infinite_in_float32_are_missing_values() -> None:
@@ -724,7 +714,7 @@ READ: dict[str, Any] = {
 def test_numbers_of_other_countries_and_of_accounts_are_numbers(style: str) -> None:
     values = np.arange(40.0) * 1235
     written = pd.DataFrame({"x": [WRITTEN[style](value) for value in values]})
-    made = Features.from_bytes(prepare(written).to_bytes())
+    made = reread(prepare(written))
     assert kinds_of(made) == {"x": "number"}
     expected = pd.DataFrame({"x": READ.get(style, np.positive)(values)})
     found = [transform(made, written), prepare(expected).transform(expected)]
@@ -770,7 +760,7 @@ def test_dates_in_all_common_formats_are_dates(formats: tuple[str, ...]) -> None
     given = pd.DataFrame(
         {"day": [day.strftime(formats[i % len(formats)]) for i, day in enumerate(days)]}
     )
-    made = Features.from_bytes(prepare(given).to_bytes())
+    made = reread(prepare(given))
     assert kinds_of(made) == {"day": "date"}
     expected = prepare(pd.DataFrame({"day": days})).transform(pd.DataFrame({"day": days}))
     np.testing.assert_allclose(transform(made, given), expected, rtol=1e-6, atol=1e-6)
@@ -1005,7 +995,7 @@ def test_integers_beyond_float64_keep_their_differences(first: int, dtype: str) 
         first = 2**64 - 100
     order = np.random.default_rng(0).permutation(90)
     table = pd.DataFrame({"t": pd.Series([first + int(i) for i in order], dtype=dtype)})
-    made = Features.from_bytes(prepare(table).to_bytes())
+    made = reread(prepare(table))
     found = transform(made, table)[:, 0]
     np.testing.assert_allclose(found, (order - 44.5) / order.std(), rtol=1e-5)
     far = pd.DataFrame({"t": pd.Series([0, 2**63 - 1], dtype=dtype)})

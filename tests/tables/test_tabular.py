@@ -24,6 +24,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import backprop_xp as bx
+from backprop_xp.files import checkpoint
 from backprop_xp.tables import presets, tabular_file, tabular_parameters, tabular_training
 from tests import messy_tables
 from tests.commands import start
@@ -627,8 +628,10 @@ def test_a_file_of_a_network_or_of_an_earlier_version_is_an_error(xp: Any, tmp_p
     bx.save(tmp_path / "network", network, xp.initialize(network))
     with pytest.raises(bx.CheckpointError, match=r"it holds no model of a table\.$"):
         bx.tables.load(tmp_path / "network")
-    bx.save(tmp_path / "old", network, xp.initialize(network), metadata={"table": {}})
-    with pytest.raises(bx.CheckpointError, match="An earlier version wrote it: train again"):
+    part = {"name": "tabular model", "features": np.zeros(9, dtype="uint8")}
+    old = checkpoint.Checkpoint(network, xp.initialize(network), estimator=part)
+    checkpoint.write_checked(tmp_path / "old", old)
+    with pytest.raises(bx.CheckpointError, match="old: an earlier version wrote it: train again"):
         bx.tables.load(tmp_path / "old")
 
 
@@ -638,7 +641,13 @@ def test_a_file_with_another_record_is_an_error(tmp_path: Path) -> None:
     fitted = bx.TabularClassifier(**QUICK).fit(frame, y).model_
     record = {**fitted.record}
     more = {**record["parameters"], "novel": 1}
-    for wrong, message in (({"seed": None}, "lacks 'seed'"), ({"parameters": more}, "novel")):
+    sizes = {**record["parameters"], "hidden_layer_sizes": (1,) * 200_000}
+    for wrong, message in (
+        ({"seed": None}, "it lacks 'seed'"),
+        ({"seed": "x"}, "its record has 'x' as 'seed'"),
+        ({"parameters": more}, "novel"),
+        ({"parameters": sizes}, r"hidden_layer_sizes are not those of the network, \[8\]"),
+    ):
         changed = {name: v for name, v in {**record, **wrong}.items() if v is not None}
         tabular_file.write_model(path, dataclasses.replace(fitted, record=changed))
         with pytest.raises(bx.CheckpointError, match=message):
