@@ -108,7 +108,10 @@ def count_parameters(sizes: Sequence[int]) -> int:
 
 
 def file_path(path: Path | None) -> Path | None:
-    """Check that a file can be written at the path, before anything is computed."""
+    """Check that a file can be written at the path, before anything is computed.
+
+    Raises BadParameter for a path that is not that of a file, OSError for a read-only folder.
+    """
     if path is None:
         return None
     if path.is_dir() or not path.parent.is_dir():
@@ -117,7 +120,7 @@ def file_path(path: Path | None) -> Path | None:
     if path.exists() and not path.is_file():
         raise typer.BadParameter(f"{path} is not a regular file.")
     if not os.access(path.parent, os.W_OK):
-        raise typer.BadParameter(f"{path} cannot be written: {path.parent} is read-only.")
+        raise PermissionError(f"{path} is in {path.parent}, which is read-only.")
     return path
 
 
@@ -144,6 +147,18 @@ def refuse_overwriting(inputs: Iterable[object], outputs: Mapping[str, Path | No
                 param_hint=f"'{option}'",
             )
         taken.append(path)
+
+
+def refuse_foreign(path: Path | None, is_own: Callable[[Path], bool], option: str) -> None:
+    """Raise BadParameter for an output that would replace a file that no such command has written.
+
+    ``is_own`` is called with the path of a file that is not empty.
+    """
+    if path is not None and path.exists() and path.stat().st_size and not is_own(path):
+        raise typer.BadParameter(
+            f"{path} is another file, which would be replaced: give another name, or delete it.",
+            param_hint=f"'{option}'",
+        )
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -26,8 +26,8 @@ def export(
     microseconds since 1970. Columns of free text cannot be exported. The exit status is 2 for input
     that cannot be used.
     """
-    with errors_in_one_line(2):
-        out = Path(model).with_suffix(".onnx") if out is None else out
+    out = Path(model).with_suffix(".onnx") if out is None else out
+    with errors_in_one_line(2, [out]):
         arguments.refuse_overwriting([model], {"out": out})
         trained = tables.load(model)
         tables.export_onnx(out, trained)

@@ -59,7 +59,7 @@ def inspect(
     """
     if plot is not None and data is None:
         raise typer.BadParameter("draws the importances: give --data too.", param_hint="'--plot'")
-    with output.errors_in_one_line(2):
+    with output.errors_in_one_line(2, [plot]):
         arguments.require_matplotlib(plot)
         arguments.refuse_overwriting([model, data], {"--plot": plot})
         make_file = tables.TableFile  # raises ImportError without the extra

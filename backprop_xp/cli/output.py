@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -69,8 +69,11 @@ def complain(message: object) -> None:
 
 
 @contextlib.contextmanager
-def errors_in_one_line(status: int = 1) -> Iterator[None]:
-    """Turn an error of the library into one line on stderr and an exit status."""
+def errors_in_one_line(status: int = 1, outputs: Iterable[Path | None] = ()) -> Iterator[None]:
+    """Turn an error of the library into one line on stderr and an exit status.
+
+    The status is 1 for one of ``outputs`` that cannot be written.
+    """
     try:
         yield
     except BrokenPipeError:
@@ -78,7 +81,8 @@ def errors_in_one_line(status: int = 1) -> Iterator[None]:
     except (ValueError, TypeError, RuntimeError, ImportError, OSError, MemoryError) as error:
         hint = _similar_file(error) if isinstance(error, FileNotFoundError) else ""
         complain(f"{error}{hint}" if hint else error)
-        raise typer.Exit(status) from None
+        written = [os.fspath(path) for path in outputs if path is not None]
+        raise typer.Exit(1 if getattr(error, "filename", None) in written else status) from None
 
 
 def _similar_file(error: FileNotFoundError) -> str:

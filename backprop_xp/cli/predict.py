@@ -50,7 +50,7 @@ def predict(
     Columns that the training did not use may be missing. The exit status is 2 for input that cannot
     be used.
     """
-    with errors_in_one_line(2):
+    with errors_in_one_line(2, [out]):
         arguments.refuse_overwriting([model, data], {"--out": out})
         file = tables.TableFile(data, separator, decimal, encoding, note)
         is_csv = out is None or out.suffix.lower() == ".csv"

@@ -3,10 +3,8 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -103,26 +101,6 @@ def losses_of(state: TrainingState) -> dict[str, np.ndarray]:
         losses |= {f"best_{best.watch.removeprefix('validation_')}": score}
         losses["best_epoch"] = best.epoch
     return losses
-
-
-@dataclasses.dataclass
-class LossLog:
-    """A file with a line of JSON for each epoch; a resumed training keeps its earlier lines."""
-
-    path: Path
-    is_begun: bool = False
-
-    def __call__(self, state: TrainingState) -> None:
-        """Write the line of an epoch, with null for what is not finite."""
-        if not self.is_begun:
-            lines = self.path.read_text("utf-8").splitlines(True) if self.path.exists() else []
-            self.path.write_text("".join(lines[: state.epoch - 1]), "utf-8")
-            self.is_begun = True
-        line: dict[str, object] = {"epoch": state.epoch}
-        for name, values in measures_of(state).items():
-            line[name] = np.where(np.isfinite(values), values, np.asarray(None)).tolist()
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
 
 
 def _lines(

@@ -16,8 +16,10 @@ import typer
 import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.cli import arguments
+from backprop_xp.cli.loss_log import LossLog, is_log
 from backprop_xp.cli.output import errors_in_one_line, note, say
 from backprop_xp.cli.table_output import classes_table, epochs_of, metrics_table, parts_of
+from backprop_xp.files.container import is_model_file
 from backprop_xp.plots.canvas import new_figure
 from backprop_xp.tables.presets import PRESETS
 from backprop_xp.tables.tabular_parameters import (
@@ -157,15 +159,17 @@ def train(
     used, and 130 after Ctrl-C, which keeps the best network so far: --resume continues.
     """
     # NumPy alone warns when a training diverges; on every backend an error says so.
-    with errors_in_one_line(2), np.errstate(all="ignore"):
+    with errors_in_one_line(2, [out]), np.errstate(all="ignore"):
         communicator = _communicator(context, parallel=parallel)
         arguments.require_matplotlib(plot)
         outputs = {"--out": out, "--plot": plot, "--log": log}
         arguments.refuse_overwriting([data, validation, test], outputs)
+        arguments.refuse_foreign(out, is_model_file, "--out")
+        arguments.refuse_foreign(log, is_log, "--log")
         _refuse_large(parameters)
         read = functools.partial(_share_or_table, separator, decimal, encoding)
         rows = read(data)  # raises ImportError without the extra
-        from backprop_xp.cli.table_training import LossLog, train_table
+        from backprop_xp.cli.table_training import train_table
         from backprop_xp.tables.problem import Columns, make_problem
 
         split = arguments.split_names
@@ -188,9 +192,12 @@ def train(
                 cv=cv,
             )
             model = train_table(problem, given, **options)
+    say(json.dumps(model.metadata_["report"]) if as_json else _as_text(model, out))
+    with errors_in_one_line(), np.errstate(all="ignore"):
         if plot is not None:
             _draw(model.history_, plot)
-    say(json.dumps(model.metadata_["report"]) if as_json else _as_text(model, out))
+        for one in logs:
+            one.require_all_lines()
 
 
 def _communicator(context: typer.Context, *, parallel: bool) -> Any:

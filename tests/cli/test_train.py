@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pandas as pd
 import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.cli import table_training
+from backprop_xp.cli.loss_log import LossLog
 from backprop_xp.cli.table_output import number
 from backprop_xp.display.progress import live
 from backprop_xp.tables import readers, tabular_file, tabular_parameters
@@ -184,7 +186,7 @@ def test_log_writes_a_line_for_each_epoch_and_a_resumed_training_continues_it(fo
     lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert list(lines[0]) == ["epoch", "loss", "validation_loss"]
-    log = table_training.LossLog(Path("log.jsonl"))
+    log = LossLog(Path("log.jsonl"))
     state = bx.TrainingState(4, 4, None, None, np.asarray(np.nan), np.asarray(1.0))
     log(state)
     lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
@@ -666,7 +668,7 @@ def test_a_full_disk_is_reported_in_one_line_and_the_old_files_stay(
             "found.csv": run("predict", model, "table.csv", "--out", "found.csv"),
         }
     for name, done in ends.items():
-        assert done.exit_code == 2
+        assert done.exit_code == 1
         assert done.stderr.splitlines()[-1] == f"error: [Errno 27] File too large: '{name}'"
     assert Path(model).read_bytes() == before
     assert Path("found.csv").read_text() == "old"
@@ -693,6 +695,82 @@ def test_a_training_continues_while_the_disk_is_full_and_warns_once(
     message = "the model is not written: [Errno 27] File too large: 'model.safetensors'."
     assert done.stderr.count(message) == 1
     assert tables.load("model.safetensors").n_iter_ == 6
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("option", "name"), [("--log", "log.jsonl"), ("--plot", "losses.svg")])
+def test_a_log_or_a_plot_that_cannot_be_written_does_not_end_the_training(
+    folder: Path, option: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+
+    def obstruct(epoch: int, losses: Any) -> None:
+        if epoch == 3:  # no file can replace a folder
+            Path(name).unlink(missing_ok=True)
+            Path(name).mkdir()
+
+    monkeypatch.setattr(table_training, "reporting", lambda *_, **__: _context(obstruct))
+    done = run("train", "table.csv", "--target", "y", *QUICK, option, name)
+    assert done.exit_code == 1
+    assert "model written to model.safetensors" in done.stdout
+    assert tables.load("model.safetensors").n_iter_ == 6
+    *_, last = done.stderr.splitlines()
+    assert last.startswith("error: ")
+    assert name in last
+    assert done.stderr.count("The training continues") == (option == "--log")
+
+
+@pytest.mark.once
+def test_a_log_has_the_lines_of_a_full_disk_when_there_is_space_again(folder: Path) -> None:
+    log, path = LossLog(Path("log.jsonl")), Path("log.jsonl")
+    states = [
+        bx.TrainingState(i, i, None, None, np.ones(20) / 3, np.ones(20) / i) for i in range(1, 7)
+    ]
+    log(states[0])
+    with FullDisk(), warnings.catch_warnings(record=True, action="always") as caught:
+        for state in states[1:5]:
+            log(state)
+    assert [str(one.message).partition(":")[0] for one in caught] == ["log.jsonl is not written"]
+    assert path.stat().st_size == 1000  # a part of a line
+    with pytest.raises(OSError, match=r"log\.jsonl"):
+        log.require_all_lines()
+    log(states[5])
+    log.require_all_lines()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "words", ["predict model.safetensors table.csv --out", "train table.csv --target y --log"]
+)
+def test_an_output_in_a_read_only_folder_is_exit_status_1(
+    model: str, folder: Path, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write everywhere
+    done = run(*words.split(), "found.csv")
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "error: the output cannot be written: found.csv is in ., which is read-only.\n"
+    )
+
+
+@pytest.mark.once
+def test_train_writes_over_its_own_files_and_over_empty_ones_alone(folder: Path) -> None:
+    Path("empty").touch()
+    Path("notes.jsonl").write_text('{"note": 1}\n')
+    before = Path("table.csv").read_bytes()
+    Path("other.csv").write_bytes(before)
+    words = ("train", "table.csv", "--target", "y", *QUICK)
+    for option, name in (("--out", "other.csv"), ("--log", "other.csv"), ("--log", "notes.jsonl")):
+        done = run(*words, option, name)
+        assert done.exit_code == 2
+        assert f"'{option}': {name} is another file, which would be replaced" in done.stderr
+    assert Path("other.csv").read_bytes() == before
+    for _ in range(2):
+        done = run(*words, "--out", "empty", "--log", "log.jsonl")
+        assert done.exit_code == 0, done.output
+    assert tables.load("empty").n_iter_ == len(Path("log.jsonl").read_text().splitlines()) == 6
 
 
 @pytest.mark.once
