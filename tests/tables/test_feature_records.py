@@ -89,6 +89,11 @@ def column(i: int, **fields: Any) -> Callable[[Record], None]:
     return lambda record: record["columns"][i].update(fields)
 
 
+def longer(name: str) -> Callable[[Record], None]:
+    """Return a function that adds an entry to the letters or the lengths of the strings."""
+    return lambda record: record["strings"].update({name: np.pad(record["strings"][name], (0, 1))})
+
+
 # A change of the record above, and the message.
 FORGED: dict[str, tuple[Callable[[Record], Any], str]] = {
     "no columns": (lambda record: record.pop("columns"), "it lacks 'columns'"),
@@ -105,7 +110,8 @@ FORGED: dict[str, tuple[Callable[[Record], Any], str]] = {
     "a part of a date": (setter("strings", "letters", 20, to=ord("x")), "it lacks 'xonth'"),
     "fewer strings": (column(4, values=10**12), "fewer than 1000000000000"),
     "a negative count": (column(4, values=-1), "values must be an integer"),
-    "strings left": (column(4, values=1), ""),
+    "strings left": (longer("lengths"), "strings of no column"),
+    "letters left": (longer("letters"), "too many letters"),
     "a boolean": (column(5, is_code=1), "is_code is 1"),
     "a missing piece": (setter("strings", "lengths", -1, to=-1), "pieces is"),
     "a length": (setter("strings", "lengths", 0, to=10**15), "a string has 1000000000000000"),
