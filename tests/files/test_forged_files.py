@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -19,6 +19,9 @@ from backprop_xp.files import container
 from tests.helpers import thorough
 
 pytest.importorskip("safetensors")
+
+# The functions that load a file and use the model in it.
+LoadAndUse: TypeAlias = tuple[Callable[[Path], Any], Callable[[Any], object]]
 
 ROWS = 80
 
@@ -31,6 +34,8 @@ _DTYPES = ["uint8", "int64", "float16", "float32", "float64", "bool"]
 _NUMBERS = [np.nan, np.inf, -1.0, 0.0, 1.0, 1e30, 1e300]
 # Loading holds the bytes, the tensors, and the header's JSON about twenty times, twice.
 MOST_MEMORY = 60
+# A first error imports modules: their code takes this much.
+SLACK = 2**20
 
 
 def forgeries(data: bytes, count: int, seed: int) -> Iterator[bytes]:
@@ -112,7 +117,7 @@ def peak_of_loading(load: Callable[[Path], Any], path: Path) -> tuple[Any, int]:
         tracemalloc.stop()
 
 
-def network_and_its_use(path: Path) -> tuple[Callable[[Path], Any], Callable[[Any], object]]:
+def network_and_its_use(path: Path) -> LoadAndUse:
     """Write a file with all parts; return the functions that load such files and predict."""
     x = np.random.default_rng(0).normal(size=(9, 3))
     network, rows = bx.mlp([3, 4, 2], hidden="tanh", layer_norm=True), bx.data.standardize(x)
@@ -130,13 +135,13 @@ def network_and_its_use(path: Path) -> tuple[Callable[[Path], Any], Callable[[An
     return lambda path: bx.load(path, backend="numpy"), use
 
 
-def perceptron_and_its_use(
-    kind: str, path: Path
-) -> tuple[Callable[[Path], Any], Callable[[Any], object]]:
+def perceptron_and_its_use(kind: str, path: Path) -> LoadAndUse:
     """Do as ``network_and_its_use`` for an estimator of arrays."""
     draw = np.random.default_rng(0)
     x, labels = draw.normal(size=(ROWS, 3)), draw.integers(0, 3, ROWS)
-    model = getattr(bx, kind)(hidden_layer_sizes=(3, 2), layer_norm=True, max_iter=2, solver="sgd")
+    model = getattr(bx, kind)(
+        hidden_layer_sizes=(3, 2), layer_norm=True, max_iter=2, random_state=0
+    )
     model.fit(x, labels if kind == "MLPClassifier" else x[:, :2]).save(path)
 
     def use(model: Any) -> None:
@@ -149,12 +154,12 @@ def perceptron_and_its_use(
     return type(model).load, use
 
 
-def table_and_its_use(
-    kind: str, path: Path
-) -> tuple[Callable[[Path], Any], Callable[[Any], object]]:
+def table_and_its_use(kind: str, path: Path) -> LoadAndUse:
     """Do as ``network_and_its_use`` for an estimator of tables with each kind of column."""
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
+    from backprop_xp.tables import readers
+
     draw = np.random.default_rng(0)
     days = pd.date_range("2020-02-01", periods=ROWS)
     table = pd.DataFrame(
@@ -180,6 +185,7 @@ def table_and_its_use(
         names = [*features.seen]
         table = pd.DataFrame({name: cells.get(kinds.get(name, ""), others) for name in names})
         assert len(model.predict(table)) == 4
+        assert len(model.model_.predictions(readers.as_frame(table, texts=features.texts))) == 4
         strings = table.astype("str")
         try:
             features.transform(strings)
@@ -190,7 +196,7 @@ def table_and_its_use(
     return bx.tables.load, use
 
 
-USES: dict[str, Callable[[Path], tuple[Callable[[Path], Any], Callable[[Any], object]]]] = {
+USES: dict[str, Callable[[Path], LoadAndUse]] = {
     "network": network_and_its_use,
     **{kind: partial(perceptron_and_its_use, kind) for kind in ("MLPClassifier", "MLPRegressor")},
     **{
@@ -213,7 +219,7 @@ def test_a_forged_file_is_refused_or_predicts_and_takes_little_memory(
         for data in forgeries(path.read_bytes(), count, seed=count):
             path.write_bytes(data)
             model, memory = peak_of_loading(load, path)
-            assert memory < MOST_MEMORY * len(data)
+            assert memory < MOST_MEMORY * len(data) + SLACK
             if model is not None:
                 use(model)
                 used += 1
