@@ -72,7 +72,11 @@ class Date:
 
     def __post_init__(self) -> None:
         if self.zone is not None:
-            pd.DatetimeTZDtype(tz=self.zone)  # KeyError for an unknown zone
+            try:
+                pd.DatetimeTZDtype(tz=self.zone)
+            except (KeyError, OSError):  # OSError: a name of another file, or a very long one
+                zone = self.zone[:80]
+                raise ValueError(f"the time zone {zone!r} of dates is not known here.") from None
 
     @property
     def width(self) -> int:

@@ -30,7 +30,7 @@ FEATURES = Features(
     {
         "n": Number(),
         "big": Number(None, 2**64 - 5),
-        "day": Date(("%d/%m/%Y", "%Y-%m-%d"), ("year", "month")),
+        "day": Date(("%d/%m/%Y", "%Y-%m-%d"), ("year", "month"), "Europe/Rome"),
         "city": Category(("", "Oslo", "中", None)),
         "code": Category(("a", "b"), is_code=True),
         "text": TEXT,
