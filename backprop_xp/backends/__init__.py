@@ -15,7 +15,11 @@ from backprop_xp.backends.choice import (
     set_default_backend as set_default_backend,
     use_backend as use_backend,
 )
-from backprop_xp.backends.closures import outer_variables as outer_variables
+from backprop_xp.backends.closures import (
+    Identity as Identity,
+    content_of as content_of,
+    outer_variables as outer_variables,
+)
 from backprop_xp.backends.compatibility import (
     device_of as device_of,
     integer_array as integer_array,

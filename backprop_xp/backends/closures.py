@@ -1,17 +1,35 @@
-"""The variables outside a function that it reads.
+"""The variables outside a function that it reads, as keys of compiled code.
 
 Compiled code in a cache is stale once such a variable of a user's function changes.
 """
 
 from collections.abc import Iterator
 from types import CodeType, FunctionType
+from typing import Any
+
+from backprop_xp.backends.protocol import Array
+from backprop_xp.backends.registry import owner
+from backprop_xp.backends.replacements import replaceable
+
+
+class Identity:
+    """An object as a key: it equals itself alone, and lives as long as its key."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Identity) and self.value is other.value
 
 
 def outer_variables(function: object, *callers: object) -> Iterator[tuple[str, type, object]]:
-    """Yield name, type and value of each outer variable that a function reads.
+    """Yield name, type and content of each outer variable that a function reads.
 
     These are variables of enclosing functions and of its module, and those that functions of its
-    module read when it calls them. Changes inside a mutable value, such as a list, are not visible.
+    module read when it calls them. The content is that of ``content_of``.
     """
     if not isinstance(function, FunctionType):
         return
@@ -20,7 +38,7 @@ def outer_variables(function: object, *callers: object) -> Iterator[tuple[str, t
     values = {name: cell.cell_contents for name, cell in cells}
     values |= {name: module[name] for name in _names(code) if name in module}
     for name, value in values.items():
-        yield name, type(value), value
+        yield name, type(value), content_of(value)
         in_module = isinstance(value, FunctionType) and value.__globals__ is module
         if in_module and value not in (function, *callers):
             yield from outer_variables(value, function, *callers)
@@ -32,3 +50,29 @@ def _names(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)
+
+
+def content_of(value: object, found: dict[int, int] | None = None) -> object:
+    """Return a key that is equal as long as the content of a value is.
+
+    It is made of the parts of lists, tuples, dicts and sets, and of arrays; any other value is its
+    own key. A value that may change, and has no hash, stays without one. ``found`` numbers the
+    lists and dicts that were found before: one may contain itself.
+    """
+    kind, found = type(value), {} if found is None else found
+    if isinstance(value, set):
+        return kind, frozenset(value)
+    if not isinstance(value, list | tuple | dict):
+        return value if owner(value) is None else content_of_array(value)
+    if not isinstance(value, tuple):
+        if id(value) in found:
+            return found[id(value)]
+        found[id(value)] = len(found)
+    parts = value.items() if isinstance(value, dict) else value
+    return kind, *((type(part), content_of(part, found)) for part in parts)
+
+
+@replaceable
+def content_of_array(array: Array) -> object:
+    """Return a key of an array's content; by default the array itself, which may change."""
+    return array

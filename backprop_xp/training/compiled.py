@@ -6,11 +6,21 @@ This module and the ``Backend`` protocol hold all code for compiling libraries.
 import dataclasses
 import functools
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
-from backprop_xp.backends import Array, Backend, array_namespace, device_of, outer_variables
+from backprop_xp.backends import (
+    Array,
+    Backend,
+    Identity,
+    array_namespace,
+    content_of,
+    device_of,
+    outer_variables,
+)
+from backprop_xp.checks import stacklevel
 from backprop_xp.networks.inputs import Rows, rows_at_once
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_and_gradients_of
@@ -57,8 +67,8 @@ def compiled(
         compile_step = functools.partial(backend.compile, donate=(0,))
         return compile_step(traced), compile_step(many), backend.compile(judge)
 
-    key = backend.name, size, network.layers, network.loss_function, *kind, *metrics.items()
-    key += (*_own((network.layers, network.loss_function, *metrics.values())),)
+    parts = network.layers, network.loss_function, *metrics.values()
+    key = backend.name, size, *map(_hashable, parts), *metrics, *kind, *_own(parts)
     return *_kept(key, build), hyperparameters
 
 
@@ -179,7 +189,9 @@ def _hyperparameters_of(
     user's own optimizer may change and do anything with its attributes: its key is the object.
     """
     if not is_built_in(optimizer):
-        return {}, lambda: optimizer, (id(optimizer), *getattr(optimizer, "__dict__", {}).items())
+        own = getattr(optimizer, "__dict__", {}).items()
+        contents = ((name, content_of(value)) for name, value in own)
+        return {}, lambda: optimizer, (id(optimizer), *contents)
     numbers: dict[str, Any] = {}
     fixed: dict[str, Any] = {}
     for field in dataclasses.fields(optimizer):
@@ -210,6 +222,28 @@ def _own(value: Any) -> Iterator[Any]:
         yield from outer_variables(value)
 
 
+def _hashable(value: Any) -> Any:
+    """Return a key of a part of a network, or of a metric: itself, if it has a hash.
+
+    A user's own object is used as it is when a network gets it: it must not change.
+    """
+    if _has_hash(value):
+        return value
+    if type(value) is tuple:
+        return tuple(map(_hashable, value))
+    if type(value).__module__.startswith("backprop_xp."):
+        return type(value), *map(_hashable, vars(value).values())
+    return Identity(value)
+
+
+def _has_hash(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
 # The cache of compiled functions, for later trainings.
 _made: dict[Any, tuple[Any, ...]] = {}
 _KEPT = 32
@@ -218,9 +252,14 @@ _lock = threading.Lock()
 
 def _kept(key: Any, build: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
     """Return what was built for a key; build it the first time."""
-    try:
-        hash(key)
-    except TypeError:  # of a layer or a hyperparameter
+    if unknown := [part for part in key if not _has_hash(part)]:
+        name, *_, value = unknown[0]
+        warnings.warn(
+            f"This training is compiled anew at every call: your own function or optimizer reads "
+            f"{name} ({type(value).__name__}), whose changes cannot be noticed. Make it an array, "
+            "a number, or a list or dict of them.",
+            stacklevel=stacklevel(),
+        )
         return build()
     with _lock:
         if key not in _made:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from backprop_xp.backends.closures import Identity
 from backprop_xp.backends.dtypes_and_devices import (
     LazyModule,
     module_if_imported,
@@ -154,6 +155,7 @@ class JAXBackend(Backend):
     replacements: ClassVar[dict[str, Function]] = {
         "backprop_xp.backends.sums_and_products.sum_at": _sum_at,
         "backprop_xp.backends.arrays.agreed": _agreed,
+        "backprop_xp.backends.closures.content_of_array": Identity,
         "backprop_xp.backends.compatibility.device_of": _device_of,
         "backprop_xp.backends.compatibility.require_same_device": _require_same_device,
         "backprop_xp.networks.inputs.divider": _divider,

@@ -8,11 +8,11 @@ leaves other arguments to its reference: complex arrays, and arrays of two preci
 
 import functools
 from collections.abc import Hashable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from backprop_xp.backends.closures import outer_variables
+from backprop_xp.backends.closures import Identity, outer_variables
 from backprop_xp.backends.dtypes_and_devices import LazyModule
 from backprop_xp.backends.libraries.cupy.row_kernels import (
     CATEGORICAL,
@@ -57,23 +57,11 @@ class _Fused:
         return self.function(*arrays)
 
 
-class _Identity(NamedTuple):
-    """A user's function as a key: equal functions may differ, and some have no hash."""
-
-    function: Function
-
-    def __hash__(self) -> int:
-        return id(self.function)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.function is other.function
-
-
 def _fused(wrap: Function, function: Function) -> Function:
     """Return the kernel of ``wrap(function)``, a function that calls a user's one."""
     variables = _variables(function)
     # A variable without a hash may change, and the kernel would keep its old value.
-    return wrap(function) if variables is None else _kernel(wrap, _Identity(function), variables)
+    return wrap(function) if variables is None else _kernel(wrap, Identity(function), variables)
 
 
 def _variables(function: Function) -> tuple[Hashable, ...] | None:
@@ -89,16 +77,16 @@ def _variables(function: Function) -> tuple[Hashable, ...] | None:
 
 
 @functools.lru_cache(maxsize=256)
-def _kernel(wrap: Function, key: _Identity, variables: tuple[Hashable, ...]) -> _Fused:
-    return _Fused(wrap(key.function))
+def _kernel(wrap: Function, key: Identity, variables: tuple[Hashable, ...]) -> _Fused:
+    return _Fused(wrap(key.value))
 
 
 @functools.lru_cache(maxsize=256)
-def _is_identity(key: _Identity, variables: tuple[Hashable, ...] | None) -> bool:
+def _is_identity(key: Identity, variables: tuple[Hashable, ...] | None) -> bool:
     """Return whether a rule returns its first argument; arithmetic would raise."""
     try:
         g = object()
-        return key.function(g, object(), object()) is g
+        return key.value(g, object(), object()) is g
     except Exception:
         return False
 
@@ -138,7 +126,7 @@ def _sum_and_of_sum(value: Function) -> Function:
 
 
 def _sent_back(g: Array, activation: Activation, z: Array | None, a: Array) -> Result:
-    if _is_identity(_Identity(activation.vjp), _variables(activation.vjp)):
+    if _is_identity(Identity(activation.vjp), _variables(activation.vjp)):
         return g
     if not _are_plain(g, z, a):
         return NotImplemented

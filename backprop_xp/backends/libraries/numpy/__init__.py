@@ -26,11 +26,22 @@ def _unpack(layout: Any, theta: Array) -> list[tuple[Array, ...]]:
     ]
 
 
+def _content_of_array(array: Array) -> object:
+    """Replace ``backends.closures.content_of_array`` by a digest of the numbers."""
+    if array.dtype.hasobject:
+        return array
+    import hashlib  # 5 ms
+
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
+    return array.dtype.str, array.shape, digest
+
+
 class NumPyBackend(Backend):
     """NumPy 2's own namespace keeps the standard and needs no wrapper."""
 
     name: ClassVar[str] = "numpy"
     replacements: ClassVar[dict[str, Function]] = {
+        "backprop_xp.backends.closures.content_of_array": _content_of_array,
         "backprop_xp.networks.layout.unpack": _unpack,
         **REDUCTIONS,
         **RULES,
