@@ -108,9 +108,12 @@ def agreed(array: Array, number: int) -> int:
 
 def to_host_together(arrays: Sequence[Array]) -> list[np.ndarray]:
     """Return the values of arrays of one dtype and device as NumPy's, moved in one transfer."""
-    if len(arrays) == 1:
-        return [to_host(arrays[0])]
-    xp = array_namespace(arrays[0])
+    return [to_host(arrays[0])] if len(arrays) == 1 else _moved(arrays[0], arrays)
+
+
+@replaceable
+def _moved(first: Array, arrays: Sequence[Array]) -> list[np.ndarray]:
+    xp = array_namespace(first)
     flat = to_host(xp.concat([xp.reshape(array, (-1,)) for array in arrays]))
     ends = itertools.accumulate(math.prod(array.shape) for array in arrays)
     parts = np.split(flat, list(ends)[:-1])

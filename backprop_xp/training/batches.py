@@ -53,11 +53,13 @@ def in_blocks(rows: Rows, tables: Iterable[Any]) -> Generator[tuple[Rows, Any]]:
         yield from ((rows, table) for table in tables)
 
 
-def mean_over(tables: Sequence[Array], losses: Array, weight: Array | None) -> Array:
-    """Return the mean of an epoch's losses ``(batches, *stack)`` as ``(1, *stack)``.
+def mean_over(tables: Sequence[Array], parts: Sequence[Array], weight: Array | None) -> Array:
+    """Return the mean of an epoch's losses as ``(1, *stack)``.
 
-    A batch counts by the sum of its rows' weights, or by its number of rows without ``weight``.
+    The losses are ``(batches, *stack)`` when their parts are joined. A batch counts by the sum of
+    its rows' weights, or by its number of rows without ``weight``.
     """
+    losses = joined(parts, axis=0)
     if weight is None and len({table.shape[-1] for table in tables}) == 1:
         return array_namespace(losses).mean(losses, axis=0, keepdims=True)
     return _mean(losses, joined([_batch_weights(table, losses, weight) for table in tables], -1))

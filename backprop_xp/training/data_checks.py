@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from backprop_xp.backends import (
     Array,
+    Backend,
     array_namespace,
     device_of,
     dtype_name,
@@ -31,6 +32,7 @@ from backprop_xp.networks.inputs import (
 )
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.network import Network
+from backprop_xp.networks.partial import Partial
 from backprop_xp.training.class_weights import (
     check_classes,
     has_classes,
@@ -41,8 +43,9 @@ from backprop_xp.training.data import Seed, split_rows
 from backprop_xp.training.options import Options
 from backprop_xp.training.ranks import Ranks
 
-# A condition on the device, and the function that returns its error message.
-Condition: TypeAlias = tuple[Array, Callable[[], str]]
+# A function of arrays whose value, on the device, must hold, its arrays, and the function that
+# returns the error message.
+Condition: TypeAlias = tuple[Callable[..., Array], tuple[Array, ...], Callable[[], str]]
 # Targets that are probabilities are rounded to float32.
 _SLACK = 1e-6
 # Weights times this factor have a sum that does not overflow.
@@ -107,11 +110,14 @@ def _split(
     for indices in split_rows(count, shares, seed, classes=classes).values():
         indices = indices[(indices >= first) & (indices < first + own)] - first
         at = home.from_host(indices.astype("int32"), device=device_of(theta))
-        part = taken(rows, at, None, None)
-        if rows.sample_weight is not None:
-            part = _weighted(theta, part, gather(rows.sample_weight, at, -1))
-        parts.append(part)
+        parts.append(_compiled(theta, Partial(_part, (theta.shape[:-1],)))(rows, at))
     return parts[0], parts[1]
+
+
+def _part(rows: Rows, at: Array, stack: tuple[int, ...]) -> Rows:
+    """Return the rows at indices, with their weights."""
+    part, weight = taken(rows, at, None, None), rows.sample_weight
+    return part if weight is None else _weighted(stack, part, gather(weight, at, -1))
 
 
 def check_sets(
@@ -127,7 +133,7 @@ def check_sets(
     The name of a set begins its error messages. Sets that are not whole may have no rows, and only
     weights of 0.
     """
-    found, conditions = list[Rows](), list[tuple[Array, Callable[[], str], str]]()
+    found, conditions = list[Rows](), list[tuple[Condition, str]]()
     for where, parts in sets.items():
         if not are_whole and all(map(_is_empty, parts)):
             found.append(no_rows(theta))
@@ -137,13 +143,31 @@ def check_sets(
         found.append(rows)
         if values:
             more = _conditions(network, rows, labels, are_whole=are_whole)
-            conditions += [(*condition, where) for condition in more]
+            conditions += [(condition, where) for condition in more]
     if conditions:
-        flags = to_host(array_namespace(found[0].y).stack([flag for flag, _, _ in conditions]))
-        for holds, (_, message, where) in zip(flags.tolist(), conditions, strict=True):
+        functions, arrays, messages = zip(*(each for each, _ in conditions), strict=True)
+        flags = to_host(_compiled(theta, Partial(_holds, (functions,)))(arrays))
+        for holds, message, (_, where) in zip(flags.tolist(), messages, conditions, strict=True):
             if not holds:
                 raise ValueError(f"{where}{message()}")
     return found
+
+
+def _holds(arrays: Sequence[Sequence[Array]], functions: Sequence[Callable[..., Array]]) -> Array:
+    """Return whether each condition's function holds for its arrays."""
+    flags = [function(*own) for function, own in zip(functions, arrays, strict=True)]
+    return array_namespace(flags[0]).stack(flags)
+
+
+def _compiled(array: Array, function: Partial) -> Callable[..., Any]:
+    """Return a function that an array's library compiles once for its shape, not step by step."""
+    backend: Any = require_owner(array, "theta")
+    return _compiled_by(backend, function)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled_by(backend: Backend, function: Partial) -> Callable[..., Any]:
+    return backend.compile(function)
 
 
 def no_rows(theta: Array, x: Any = (1,), y: Any = (1,), weight: Any = None) -> Rows:
@@ -199,16 +223,22 @@ def _checked_rows(
     y, weight = check_targets(theta, outputs, y, sample_weight, loss)
     in_order = x if isinstance(x, Blocks) else _in_c_order(x)
     rows = Rows(in_order, _in_c_order(detach(y)), divide=divider(x))
-    return rows if weight is None else _weighted(theta, rows, _in_c_order(detach(weight))), labels
+    if weight is not None:
+        rows = _weighted(theta.shape[:-1], rows, _in_c_order(detach(weight)))
+    return rows, labels
 
 
-def _weighted(theta: Array, rows: Rows, weight: Array) -> Rows:
-    at = stand_ins(weight, theta.shape[:-1]) if weight.shape[-1] else None
+def _weighted(stack: tuple[int, ...], rows: Rows, weight: Array) -> Rows:
+    """Return rows with weights, and with the stand-ins of those of weight 0."""
+    at = None
+    if weight.shape[-1]:
+        at = _compiled(weight, Partial(stand_ins, (stack,)))(weight)
     return rows._replace(sample_weight=weight, stand_ins=at)
 
 
 def _by_class(theta: Array, rows: Rows, by_class: Array) -> Rows:
-    return _weighted(theta, rows, weights_of_rows(by_class, rows.y, rows.sample_weight))
+    weight = weights_of_rows(by_class, rows.y, rows.sample_weight)
+    return _weighted(theta.shape[:-1], rows, weight)
 
 
 def _in_c_order(array: Array) -> Array:
@@ -221,34 +251,49 @@ def _conditions(
     network: Network, rows: Rows, labels: Array | None, *, are_whole: bool
 ) -> Iterator[Condition]:
     """Yield the conditions that the values of rows must meet."""
-    loss, codes = network.loss_function, network.codes
-    xp, y, weight = array_namespace(rows.y), rows.y, rows.sample_weight
+    loss, codes, y, weight = network.loss_function, network.codes, rows.y, rows.sample_weight
     x = None if isinstance(rows.x, Blocks) else rows.x
     for name, array in {"x": x, "y": y, "sample_weight": weight}.items():
         if array is not None:
-            yield xp.all(xp.isfinite(array)), functools.partial(_not_finite, name, array)
+            yield _is_finite, (array,), functools.partial(_not_finite, name, array)
     if x is not None and codes:
-        yield are_codes(x, codes), functools.partial(wrong_code, x, codes)
-    low, high = loss.targets
-    if (low, high) != (-math.inf, math.inf):
-        in_range = xp.all(y >= _least(low)) & xp.all(y <= high + _SLACK)
-        yield in_range, functools.partial(_out_of_range, y, loss)
+        yield Partial(are_codes, (codes,)), (x,), functools.partial(wrong_code, x, codes)
+    if loss.targets != (-math.inf, math.inf):
+        in_range = Partial(_is_in_range, loss.targets)
+        yield in_range, (y,), functools.partial(_out_of_range, y, loss)
     if labels is not None:
-        # The one-hot row of an unknown label is all zeros.
-        has_class = xp.all(xp.max(y, axis=-1) == 1.0)
-        yield has_class, functools.partial(_no_class, labels, y.shape[-1])
+        yield _has_class, (y,), functools.partial(_no_class, labels, y.shape[-1])
     if weight is not None:
-        yield usable_weights(weight, are_whole=are_whole)
+        usable = Partial(is_usable, (are_whole,))
+        yield usable, (weight,), functools.partial(unusable_weights, weight)
 
 
-def usable_weights(weight: Array, *, are_whole: bool = True) -> Condition:
-    """Return the condition that the weights of all rows, or of a part of them, must meet."""
+def _is_finite(array: Array) -> Array:
+    xp = array_namespace(array)
+    return xp.all(xp.isfinite(array))
+
+
+def _is_in_range(y: Array, low: float, high: float) -> Array:
+    xp = array_namespace(y)
+    return xp.all(y >= _least(low)) & xp.all(y <= high + _SLACK)
+
+
+def _has_class(y: Array) -> Array:
+    """Whether each row has a class: the one-hot row of an unknown label is all zeros."""
+    xp = array_namespace(y)
+    return xp.all(xp.max(y, axis=-1) == 1.0)
+
+
+def is_usable(weight: Array, are_whole: bool) -> Array:
+    """Whether the weights are those of all rows, or of a part of them, that may be trained on."""
     xp = array_namespace(weight)
-    bounded = xp.sum(_PART * weight, axis=-1) < _PART * _largest_sum(weight)
-    usable = xp.all(weight >= 0.0) & xp.all(bounded)
-    if are_whole:
-        usable = usable & xp.all(xp.max(weight, axis=-1) > 0.0)
-    return usable, functools.partial(_unusable_weights, weight, bounded)
+    usable = xp.all(weight >= 0.0) & xp.all(_is_bounded(weight))
+    return usable & xp.all(xp.max(weight, axis=-1) > 0.0) if are_whole else usable
+
+
+def _is_bounded(weight: Array) -> Array:
+    total = array_namespace(weight).sum(_PART * weight, axis=-1)
+    return total < _PART * _largest_sum(weight)
 
 
 def _not_finite(name: str, array: Array) -> str:
@@ -262,8 +307,9 @@ def _largest_sum(weight: Array) -> float:
     return 1.0 / float(array_namespace(weight).finfo(weight.dtype).smallest_normal)
 
 
-def _unusable_weights(weight: Array, bounded: Array) -> str:
-    if to_host(bounded).all():
+def unusable_weights(weight: Array) -> str:
+    """Return the error message for weights that are not usable."""
+    if to_host(_is_bounded(weight)).all():
         return "sample_weight must not be negative, and not all 0."
     return (
         f"sample_weight sums to {_largest_sum(weight):.2g} or more, too large for "

@@ -155,13 +155,14 @@ def has_ended(state: TrainingState, options: Options) -> bool:
 
 def advance(
     training: Training, state: TrainingState, epochs: int, interrupt: Interrupt
-) -> tuple[TrainingState, dict[str, Array], Array]:
+) -> tuple[TrainingState, dict[str, Array], list[Array]]:
     """Return the state after more epochs, their measures, and the losses of their batches.
 
-    The measures are ``(epochs, *stack)`` by name, the losses ``(batches, *stack)``. ``epochs``
-    counts epochs of one full batch; of several batches, one epoch is run. A pending interrupt ends
-    it early: the state may then be in the middle of an epoch, without measures. The memory of the
-    given state is reused.
+    The measures are ``(epochs, *stack)`` by name, or longer: ``state.epoch`` counts those that are
+    meant. The losses are ``(batches, *stack)`` when they are joined. ``epochs`` counts epochs of
+    one full batch; of several batches, one epoch is run. A pending interrupt ends it early: the
+    state may then be in the middle of an epoch, without measures. The memory of the given state is
+    reused.
     """
     with training.backend.no_grad():
         run = _run(training, state, epochs, interrupt)
@@ -172,18 +173,20 @@ class _Run(NamedTuple):
     """The steps of a call of ``advance``, with those of an epoch that was cut short before.
 
     ``tables`` are the row indices of several batches, ``counts`` what each batch of a source
-    counts. ``found`` is what ``evaluate`` returned, along an axis of epochs. ``epochs`` is the
-    number of epochs that are whole.
+    counts. ``losses`` are to be joined. ``found`` is what ``evaluate`` returned, along an axis of
+    epochs; it may be longer than ``epochs``, the number of epochs that are whole, and so may the
+    losses unless the last epoch ``is_cut`` short.
     """
 
     tables: list[Array]
     counts: list[Array]
     carry: Carry
     step: int
-    losses: Array
+    losses: list[Array]
     found: dict[str, Array]
     checks: list[tuple[str, float]]
     epochs: int
+    is_cut: bool
 
 
 def _run(training: Training, state: TrainingState, epochs: int, interrupt: Interrupt) -> _Run:
@@ -213,8 +216,9 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
             )
             carry, found = taken.carry, taken.found
             checks += taken.checks
-            losses.append(taken.losses)
-            step += taken.losses.shape[0]
+            is_longer = at_end and taken.losses.shape[0] > taken.steps
+            losses.append(taken.losses[: taken.steps, ...] if is_longer else taken.losses)
+            step += taken.steps
             if interrupt.is_pending:
                 break
         else:
@@ -229,14 +233,13 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
         interrupt.error, ends_epoch = error, False
     finally:
         pieces.close()
-    joined_losses = joined(losses, axis=0)
-    if at_end:
-        whole = int(ends_epoch)
-    elif not training.evaluated:
-        whole = joined_losses.shape[0]
-    else:  # an error may come between a step and its evaluation
-        whole = next(iter(found.values())).shape[0] if found else 0
-    return _Run(tables, counts, carry, step, joined_losses, found, checks, whole)
+    whole, is_cut = int(ends_epoch), at_end and not ends_epoch
+    if not at_end:
+        whole = step - state.step
+        if training.evaluated:  # an error may come between a step and its evaluation
+            whole = min(whole, next(iter(found.values())).shape[0] if found else 0)
+        is_cut = whole < step - state.step
+    return _Run(tables, counts, carry, step, losses, found, checks, whole, is_cut)
 
 
 def _batches(
@@ -254,13 +257,15 @@ def _measured(
     training: Training, state: TrainingState, run: _Run
 ) -> tuple[TrainingState, dict[str, Array]]:
     """Return the state after a run, and the measures of its whole epochs."""
-    losses, cut = run.losses, None
+    cut = None
     if run.tables and run.epochs:
-        losses = training.mean_over(run.tables, losses, training.shared.rows.sample_weight)
-    elif run.counts and run.epochs:
-        losses = mean_of_batches(losses, run.counts)
-    elif run.epochs < losses.shape[0]:
-        losses, cut = losses[: run.epochs, ...], losses[run.epochs :, ...]
+        losses = training.mean_over(run.tables, run.losses, training.shared.rows.sample_weight)
+    else:
+        losses = joined(run.losses, axis=0)
+        if run.counts and run.epochs:
+            losses = mean_of_batches(losses, run.counts)
+        elif run.is_cut:
+            losses, cut = losses[: run.epochs, ...], losses[run.epochs :, ...]
     state = state._replace(
         epoch=state.epoch + run.epochs,
         step=run.step,
@@ -276,7 +281,7 @@ def _measured(
     first, *others = training.options.judged
     names = [name for name in (*others, first) if name != "loss"]
     measures = {"loss": losses, **{name: _measure(run.found, name) for name in names}}
-    last = {name: values[-1, ...] for name, values in measures.items()}
+    last = {name: values[run.epochs - 1, ...] for name, values in measures.items()}
     state = _watched(training, state, run)._replace(
         loss=last.pop("loss"), validation_loss=last.pop("validation_loss", None), metrics=last
     )
@@ -296,7 +301,7 @@ def _watched(training: Training, state: TrainingState, run: _Run) -> TrainingSta
     """Return the state with the best networks and the slowed rates after its last epoch."""
     best, slow = state.best, state.slowed
     for rule in training.options.rules.values():
-        watched = _measure(run.found, str(rule.watch))[-1, ...]
+        watched = _measure(run.found, str(rule.watch))[run.epochs - 1, ...]
         if isinstance(rule, EarlyStopping):
             best = better(rule, best, watched, state.epoch, (judged(run.carry), run.carry[1]))
         else:

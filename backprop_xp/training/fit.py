@@ -238,7 +238,7 @@ def _run(
         if not measures:  # Ctrl-C cut the epoch short, and its handler did not raise
             continue
         if report is not None:
-            report(state.epoch, functools.partial(on_host, [measures]))
+            report(state.epoch, functools.partial(on_host, [(1, measures)]))
         # All callbacks are called, also after one that ends the training.
         stops = True in [_ends(call(state), i) for i, call in enumerate(callbacks)]
         ends = ranks.end(state.theta, has_ended=has_ended(state, options), stops=stops)

@@ -14,9 +14,6 @@ from backprop_xp.training.pytrees import copied
 from backprop_xp.training.ranks import Ranks
 from backprop_xp.training.states import TrainingState
 
-# Epochs whose measures are joined at once; a compiler makes a function for each number of them.
-_FEW = 100
-
 
 class Record:
     """The state of a training, and its measures, which stay on the device until they are needed.
@@ -28,20 +25,20 @@ class Record:
         self.state = start
         self.checks: list[tuple[str, float]] = []
         self._start = start
-        self._measured: list[Mapping[str, Array]] = []
+        self._measured: list[tuple[int, Mapping[str, Array]]] = []
         self._moved: list[Mapping[str, Any]] = []
 
     def advance(self, state: TrainingState, measures: Mapping[str, Array]) -> None:
         """Keep the state after some epochs, and their measures, ``(epochs, *stack)`` by name."""
-        self.state = state
+        epochs, self.state = state.epoch - self.state.epoch, state
         if measures:
-            self._measured.append(measures)
+            self._measured.append((epochs, measures))
             self.checks += state.checks
 
     def _history(self) -> dict[str, Any]:
         """Return the measures on the host; an asynchronous library is waited for."""
-        parts = range(0, len(self._measured), _FEW)
-        self._moved += [on_host(self._measured[i : i + _FEW]) for i in parts]
+        if self._measured:
+            self._moved.append(on_host(self._measured))
         self._measured.clear()
         names = self._moved[0] if self._moved else ()
         return {name: joined([part[name] for part in self._moved], axis=0) for name in names}
@@ -71,10 +68,17 @@ def _filled(earlier: Any, now: Any, epochs: tuple[int, int]) -> list[Any]:
     ]
 
 
-def on_host(measured: Sequence[Mapping[str, Array]]) -> dict[str, Any]:
-    """Return the measures of some epochs, joined, and moved to the host in one transfer."""
-    moving = {name: joined([values[name] for values in measured], axis=0) for name in measured[0]}
-    return dict(zip(moving, to_host_together(list(moving.values())), strict=True))
+def on_host(measured: Sequence[tuple[int, Mapping[str, Array]]]) -> dict[str, Any]:
+    """Return the measures of some epochs, joined, and moved to the host in one transfer.
+
+    Each part is a number of epochs, and their measures, which may be longer.
+    """
+    names = list(measured[0][1])
+    moved = iter(to_host_together([part[name] for _, part in measured for name in names]))
+    parts = [[next(moved)[:epochs] for _ in names] for epochs, _ in measured]
+    return {
+        name: joined(each, 0) for name, each in zip(names, zip(*parts, strict=True), strict=True)
+    }
 
 
 def history_of(state: TrainingState, record: Record, options: Options) -> dict[str, Any]:

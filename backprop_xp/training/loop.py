@@ -12,7 +12,7 @@ from backprop_xp.backends import (
     Array,
     agreed,
     array_namespace,
-    device_of,
+    integer_array,
     like,
     require_owner,
     stack,
@@ -110,13 +110,15 @@ class Stepper:
 
 
 class Taken(NamedTuple):
-    """The result of some steps: the carry after them, and the measures of each step.
+    """The result of some steps: the carry after them, their number, and the measures of each.
 
     ``losses`` are each batch's loss before its step, ``(steps, *stack)``; ``found`` is what
-    ``evaluate`` returned after each step, along such an axis; ``checks`` are gradient checks.
+    ``evaluate`` returned after each step, along such an axis; ``checks`` are gradient checks. Both
+    arrays may be longer than ``steps``.
     """
 
     carry: Carry
+    steps: int
     losses: Array
     found: dict[str, Array]
     checks: list[tuple[str, float]]
@@ -185,7 +187,7 @@ def take_steps(
         inputs = map(StepInput, indices, steps, rates, weights)
         taken = _one_by_one(stepper, carry, inputs, shared, interrupt)
     else:
-        taken = _in_calls(stepper.many, stepper.queue, carry, columns, shared, interrupt)
+        taken = _in_calls(stepper, count, carry, columns, shared, interrupt)
     updated = taken.carry[0]  # theta may have been donated: it has a dtype and a shape, no device
     if updated.dtype != theta.dtype or tuple(updated.shape) != tuple(theta.shape):
         raise ValueError(
@@ -197,16 +199,17 @@ def take_steps(
 
 
 def _in_calls(
-    many: Callable[..., Any],
-    queue: Queue,
+    stepper: Stepper,
+    count: int,
     carry: Carry,
     columns: StepInput,
     shared: Shared,
     interrupt: Interrupt,
 ) -> Taken:
-    """Take the steps of all columns in compiled calls of about a second at most."""
-    done, count = 0, columns.number.shape[0]
+    """Take the steps of the first ``count`` columns in compiled calls of a second at most."""
+    many: Any = stepper.many
     outcomes: Any = None
+    done, queue = 0, stepper.queue
     while done < count and not (done and interrupt.is_pending):
         last, before = min(count, done + queue.room), carry[1]
         (theta, state, average), found = many(carry, columns, done, last, shared)
@@ -216,10 +219,8 @@ def _in_calls(
         outcomes = found if outcomes is None else mapped(operator.add, outcomes, found)
         queue.add(last - done, found[0])
         done = last
-    if done < count:
-        outcomes = mapped(lambda each: each[:done, ...], outcomes)
     losses, found = outcomes
-    return Taken(carry, losses, found, [])
+    return Taken(carry, done, losses, found, [])
 
 
 def _one_by_one(
@@ -257,7 +258,7 @@ def _one_by_one(
         if interrupt.is_pending:
             break
     joined = {name: stack(*(each[name] for each in found)) for name in (found[0] if found else ())}
-    return Taken(carry, stack(*losses), joined, checks)
+    return Taken(carry, len(losses), stack(*losses), joined, checks)
 
 
 def _queued_step(
@@ -284,15 +285,25 @@ def _columns(
     rates: Sequence[Any],
     weights: Sequence[float | None],
 ) -> StepInput | None:
-    """Return the inputs of many steps, along a new first axis; None for rates that do not stack."""
+    """Return the inputs of many steps, along a new first axis; None for rates that do not stack.
+
+    Full batches are repeated up to a power of two, since a compiler makes a function for each
+    length.
+    """
     xp, count, column = array_namespace(theta), len(rates), rates[0]
-    if all(isinstance(rate, float) for rate in rates):
-        column = like(theta, rates, "learning_rate")
-    elif column is not None:
+    are_floats = all(isinstance(rate, float) for rate in rates)
+    if column is not None and not are_floats:
         shapes = {getattr(rate, "shape", None) for rate in rates}
         if len(shapes) > 1 or math.prod(column.shape) * count > _MOST_RATES:
             return None
+    if table is None:
+        count = 1 << (count - 1).bit_length()
+        rates, weights = ([*each, *[each[-1]] * (count - len(each))] for each in (rates, weights))
+    if are_floats:
+        column = like(theta, rates, "learning_rate")
+    elif column is not None:
         column = xp.stack(rates)
-    numbers = xp.arange(first, first + count, dtype=xp.int32, device=device_of(theta))
+    # From the host: on the device, arithmetic would be compiled for each length.
+    numbers = integer_array(theta, [*range(first, first + count)], "numbers")
     weight = None if weights[0] is None else like(theta, weights, "weights")
     return StepInput(table, numbers, column, weight)

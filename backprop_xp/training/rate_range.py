@@ -99,7 +99,7 @@ def find_learning_rate(
         while state.step < steps:
             state, _, found = advance(training, state, 1, interrupt)
             interrupt.raise_error()
-            losses.append(found)
+            losses += found
     host = to_host(joined(losses, axis=0)[:steps, ...])
     rates = np.asarray([rise(step) for step in range(steps)])
     counted = np.where(np.isfinite(host), host, np.inf)

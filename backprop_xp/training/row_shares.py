@@ -15,7 +15,7 @@ from backprop_xp.backends import Array, array_namespace, device_of, require_owne
 from backprop_xp.networks.inputs import Part, Rows, rows_at, stand_ins
 from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import epoch_order
-from backprop_xp.training.data_checks import check_sets, no_rows, usable_weights
+from backprop_xp.training.data_checks import check_sets, is_usable, no_rows, unusable_weights
 from backprop_xp.training.options import Options
 from backprop_xp.training.ranks import Ranks
 from backprop_xp.training.sources import Source
@@ -46,10 +46,8 @@ def check_shares(
         if not found[where].x.shape[-2]:
             found[where] = no_rows(theta, *shape)
         weight = ranks.join(found[where].sample_weight, -1, theta)
-        if weight is not None:
-            usable, message = usable_weights(weight)
-            if not to_host(usable):
-                raise ValueError(f"{where}{message()}")
+        if weight is not None and not to_host(is_usable(weight, are_whole=True)):
+            raise ValueError(f"{where}{unusable_weights(weight)}")
     return list(found.values())
 
 

@@ -123,6 +123,13 @@ def _agreed(array: Array, number: int) -> int:
     return int(broadcast_one_to_all(np.int32(number)))
 
 
+def _moved(_: Array, arrays: Sequence[Array]) -> list[np.ndarray]:
+    """Replace ``backends.arrays._moved``, which compiles for each number of arrays."""
+    # All copies are started before the first is waited for, and kept by their arrays.
+    jax.device_get([array for array in arrays if array.is_fully_addressable])
+    return [backend.to_host(array) for array in arrays]
+
+
 class _Divide(NamedTuple):
     """The division of rows over axes of a mesh."""
 
@@ -155,6 +162,7 @@ class JAXBackend(Backend):
     replacements: ClassVar[dict[str, Function]] = {
         "backprop_xp.backends.sums_and_products.sum_at": _sum_at,
         "backprop_xp.backends.arrays.agreed": _agreed,
+        "backprop_xp.backends.arrays._moved": _moved,
         "backprop_xp.backends.closures.content_of_array": Identity,
         "backprop_xp.backends.compatibility.device_of": _device_of,
         "backprop_xp.backends.compatibility.require_same_device": _require_same_device,

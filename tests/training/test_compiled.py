@@ -1,0 +1,207 @@
+"""Compiled trainings: what compiles anew, and what never does."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from tests.helpers import compiled
+from tests.user_layers import PassThrough
+
+# Shapes of no other test: JAX keeps what it compiles for a shape as long as the process.
+N_IN, ROWS, OTHER_ROWS = 3, 53, 59
+
+generator = np.random.default_rng(38)
+_compilations: list[str] = []
+
+
+def _count(event: str, *_: Any, **__: Any) -> None:
+    if event.endswith("backend_compile_duration"):
+        _compilations.append(event)
+
+
+@pytest.fixture(scope="module")
+def _listening() -> Iterator[None]:
+    jax = pytest.importorskip("jax")
+    jax.monitoring.register_event_duration_secs_listener(_count)
+    yield
+    jax.monitoring.clear_event_listeners()
+
+
+@pytest.fixture
+def compilations(xp: Any, _listening: None) -> Callable[..., int]:
+    """The number of functions that JAX compiles in a call."""
+    if xp.name != "jax":
+        pytest.skip("JAX alone reports its compilations")
+
+    def count(function: Callable[..., Any], *arguments: Any, **options: Any) -> int:
+        _compilations.clear()
+        function(*arguments, **options)
+        return len(_compilations)
+
+    return count
+
+
+def _data(xp: Any, rows: int, *, labels: bool = False) -> tuple[Any, Any]:
+    x, y = generator.normal(size=(rows, N_IN)), generator.normal(size=(rows, 2))
+    if not labels:
+        return xp.asarray(x), xp.asarray(y)
+    one_hot = np.eye(2)[generator.integers(0, 2, rows)]
+    return xp.asarray(x), xp.asarray(one_hot)
+
+
+# In each kind of training the most that is compiled by: a first fit; the same again; one of more
+# epochs; one of twice as many; one with other numbers of rows. The steps are one function for each
+# shape of their batches, the checks of the data another.
+KINDS: dict[str, tuple[dict[str, Any], list[int]]] = {
+    # The loop, the checks, the sum of the losses of two calls, and the last loss in two steps.
+    "full batches": ({}, [5, 0, 0, 3, 2]),
+    # Also the smaller last batch, with its indices, the validation set, and the epoch's mean.
+    "batches": (
+        {"batch_size": 10, "metrics": ["r2"], "early_stopping": bx.EarlyStopping(90)},
+        [10, 0, 0, 0, 6],
+    ),
+    # Also the stand-ins for weights of 0, the classes, and the two sets, of rows drawn by class.
+    "weights": ({"batch_size": 10, "labels": True, "validation": 0.2}, [14, 0, 0, 0, 10]),
+}
+
+
+@pytest.mark.parametrize("kind", ["full batches", "batches", compiled("weights")])
+def test_no_more_is_compiled_than_before(xp: Any, compilations: Any, kind: str) -> None:
+    """A change that adds a compilation in silence costs users a part of a second, or several."""
+    given, most = KINDS[kind]
+    labels = given.get("labels", False)
+    loss = "categorical_cross_entropy" if labels else "mean_squared_error"
+    network = bx.mlp([N_IN, 5, 2], hidden="tanh", loss=loss)
+    theta = xp.initialize(network)
+    sets = {rows: _data(xp, rows, labels=labels) for rows in (ROWS, OTHER_ROWS, 11, 12)}
+    weights = {rows: xp.asarray(generator.uniform(size=rows)) for rows in (ROWS, OTHER_ROWS)}
+
+    def fit(epochs: int, rows: int, held_out: int) -> None:
+        options = {key: value for key, value in given.items() if key != "labels"}
+        if labels:
+            options["sample_weight"] = weights[rows]
+        elif options:
+            options["validation"] = sets[held_out]
+        bx.fit(network, theta, *sets[rows], optimizer="adam", epochs=epochs, **options)
+
+    calls = [(20, ROWS, 11), (20, ROWS, 11), (30, ROWS, 11), (60, ROWS, 11), (20, OTHER_ROWS, 12)]
+    found = [compilations(fit, *call) for call in calls]
+    assert all(n <= m for n, m in zip(found, most, strict=True)), found
+
+
+# ---- the outer variables of a user's function
+
+_LIMITS: Any = None
+
+
+def _beyond(predictions: Any, targets: Any, weights: Any) -> Any:
+    """A metric that reads a variable of its module."""
+    spread = predictions - targets
+    limits = _LIMITS["limits"] if isinstance(_LIMITS, dict) else _LIMITS
+    return (spread * limits[0]).sum() + 0.0 * limits[1]
+
+
+def _in_itself() -> list[Any]:
+    limits: list[Any] = [0.5, 2.0]
+    limits.append(limits)
+    return limits
+
+
+VARIABLES: dict[str, Callable[[Any, float], Any]] = {
+    "array": lambda xp, a: xp.asarray(np.asarray([a, 2.0])),
+    "NumPy's array": lambda xp, a: np.asarray([a, 2.0]),
+    "list": lambda xp, a: [a, 2.0],
+    "list that contains itself": lambda xp, a: [a, *_in_itself()[1:]],
+    "dict": lambda xp, a: {"limits": (a, np.asarray(2.0)), "names": {"a", "b"}},
+}
+
+
+@pytest.mark.parametrize("kind", VARIABLES)
+def test_a_metric_that_reads_a_variable_of_its_module_is_compiled_once(
+    xp: Any, compilations: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = bx.mlp([N_IN, 2])
+    theta, data = xp.initialize(network), _data(xp, ROWS)
+    last: list[float] = []
+
+    def fit() -> None:
+        options: dict[str, Any] = {"optimizer": bx.SGD(0.0), "epochs": 2}
+        result = bx.fit(network, theta, *data, metrics={"beyond": _beyond}, **options)
+        last.append(float(result.history["beyond"][-1]))
+
+    values = [VARIABLES[kind](xp, first) for first in (0.5, 0.25)]
+    monkeypatch.setitem(globals(), "_LIMITS", values[0])
+    fit()
+    assert compilations(fit) == 0
+    # Another value is another function.
+    monkeypatch.setitem(globals(), "_LIMITS", values[1])
+    assert compilations(fit) > 0
+    assert compilations(fit) == 0
+    assert last[2] == pytest.approx(0.5 * last[0])
+    if kind != "array":  # JAX's own do not change
+        part: Any = values[1]["names"] if kind == "dict" else values[1]
+        if kind == "dict":
+            part.add("c")
+        else:
+            part[0] = 1.0
+        assert compilations(fit) > 0
+        assert last[-1] == pytest.approx((0.5 if kind == "dict" else 2.0) * last[0])
+
+
+class _Opaque:
+    """A value that may change, and has no hash."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __getitem__(self, index: int) -> float:
+        return 0.5
+
+
+def test_a_variable_whose_changes_cannot_be_noticed_is_named_in_a_warning(
+    xp: Any, compilations: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = bx.mlp([N_IN, 2])
+    theta, data = xp.initialize(network), _data(xp, ROWS)
+    monkeypatch.setitem(globals(), "_LIMITS", _Opaque())
+    with pytest.warns(UserWarning, match=r"anew at every call: .* reads _LIMITS \(_Opaque\)"):
+        bx.fit(network, theta, *data, optimizer="adam", epochs=2, metrics={"beyond": _beyond})
+
+
+@dataclass
+class _Unhashable(PassThrough):
+    """A dataclass has no hash if it has a comparison, the default."""
+
+    factor: Any = 1.0
+
+
+@dataclass
+class _Descent:
+    """An optimizer with an array."""
+
+    rates: Any
+
+    def initialize(self, theta: Any) -> Any:
+        return ()
+
+    def update(self, theta: Any, gradient: Any, state: Any) -> Any:
+        return theta - self.rates * gradient, state
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_layer_without_a_hash_and_an_optimizer_with_an_array_are_compiled_once(
+    xp: Any, compilations: Any, inside: bool
+) -> None:
+    own: Any = _Unhashable(np.ones(2))
+    layer = bx.Residual(bx.Dense(4, 4), own) if inside else own
+    network = bx.Network([bx.Dense(N_IN, 4), layer, bx.Dense(4, 2)], "mean_squared_error")
+    theta, data = xp.initialize(network), _data(xp, ROWS)
+    optimizer = _Descent(0.0 * theta + 0.1)
+    calls = [
+        compilations(bx.fit, network, theta, *data, optimizer=optimizer, epochs=2) for _ in range(2)
+    ]
+    assert calls[0] > 0
+    assert calls[1] == 0
