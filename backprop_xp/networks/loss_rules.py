@@ -78,6 +78,9 @@ def huber(o: Array, t: Array, delta: float) -> Iterator[Array]:
     yield c
 
 
+# Exponentials are continued by their tangent from here: no product with them overflows float32.
+_TANGENT_FROM = 40.0
+
 # log(cosh(20)) is 20 - log(2) to the last digit of float64.
 _LOG_COSH_LINEAR = 20.0
 
@@ -96,9 +99,16 @@ def log_cosh(o: Array, t: Array) -> Iterator[Array]:
 
 def poisson(o: Array, t: Array) -> Iterator[Array]:
     """Negative log-likelihood of counts t at rate exp(o), without the constant log(t!)."""
-    rate = exp(o)
-    yield rate - t * o
+    c, rate = _exp_to_tangent(o)
+    yield rate * (1.0 + (o - c)) - t * o
     yield rate - t
+
+
+def _exp_to_tangent(z: Array) -> tuple[Array, Array]:
+    """Return z up to where the tangent continues its exponential, and the exponential there."""
+    xp = array_namespace(z)
+    c = safe.clip(xp, z, -math.inf, _TANGENT_FROM)
+    return c, xp.exp(c)
 
 
 def exp(o: Array) -> Array:
@@ -145,10 +155,6 @@ def categorical(o: Array, t: Array, share: Array) -> Iterator[Array]:
     yield g
 
 
-# Exponentials are continued by their tangent from here: no product with them overflows float32.
-_TANGENT_FROM = 40.0
-
-
 def quantiles(*arguments: Any) -> Iterator[Array]:
     """Mean of pinball losses; the arguments are a block of outputs for each level, t and levels."""
     *outputs, t, levels = arguments
@@ -187,8 +193,7 @@ def _growth(o: Array, k: float) -> tuple[Array, Array]:
     if k == 0.0:
         return o, 1.0
     xp, z = array_namespace(o), k * o
-    c = safe.clip(xp, z, -math.inf, _TANGENT_FROM)
-    e = xp.exp(c)
+    c, e = _exp_to_tangent(z)
     return (xp.expm1(c) + e * (z - c)) / k, e
 
 
