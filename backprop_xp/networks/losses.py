@@ -30,7 +30,8 @@ class Loss:
     ``targets`` are the smallest and the largest valid target, ``least_outputs`` is the smallest
     valid number of outputs: training refuses others. With ``labels`` a network also takes integer
     class labels as targets, and makes them one-hot. With ``outputs_per_target`` k the targets have
-    ``n_out / k`` columns.
+    ``n_out / k`` columns, and ``point`` is the number, from 0, of the block of predictions that the
+    metrics of numbers compare with them, None if there is none.
 
     >>> import backprop_xp as bx
     >>> from backprop_xp.backends import array_namespace
@@ -49,6 +50,7 @@ class Loss:
     least_outputs: int = 1
     labels: bool = False
     outputs_per_target: int = 1
+    point: int | None = None
 
     __repr__ = repr_of
 
@@ -110,6 +112,20 @@ def value_and_gradient(loss: Loss, o: Array, t: Array, share: Array) -> tuple[Ar
     return each, g
 
 
+def point_of(loss: Loss, predictions: Array) -> Array:
+    """Return the predictions that are compared with targets: all, or the means or medians."""
+    count, n_out = loss.outputs_per_target, predictions.shape[-1]
+    if count == 1:
+        return predictions
+    if loss.point is None:
+        raise ValueError(
+            f"{argument_text(loss)} predicts {count} numbers for each target, none of which is to "
+            "be compared with it. Give quantile the level 0.5, the median; give a loss of your own "
+            "point=, the number of the block of outputs; or pass a metric of your own."
+        )
+    return columns_of(predictions, [n_out // count] * count)[loss.point]
+
+
 def _check_shape(loss: Loss, part: str, array: Array, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless a loss's value or gradient has its shape: it could broadcast."""
     found = getattr(array, "shape", None)
@@ -136,7 +152,7 @@ def quantile(*levels: float) -> Loss:
     At the level q it is ``q (t - o)`` above the output and ``(1 - q) (o - t)`` below it: least
     where a share q of the targets lies below. For n targets and k levels a network has ``k n``
     outputs: n of the first level, n of the second, and so on. The loss is their mean. Quantiles of
-    separate levels may cross.
+    separate levels may cross. The metrics ``mae``, ``r2`` and ``rmse`` take the level 0.5.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([4, 16, 3], loss=bx.losses.quantile(0.1, 0.5, 0.9))  # of one target
@@ -146,7 +162,9 @@ def quantile(*levels: float) -> Loss:
     checked = tuple(
         real(level, f"levels[{i}]", above=0.0, below=1.0) for i, level in enumerate(levels)
     )
-    loss = over_outputs(Partial(rules.quantiles, (checked,)), blocks=len(checked))
+    median = checked.index(0.5) if 0.5 in checked else None
+    rule = Partial(rules.quantiles, (checked,))
+    loss = over_outputs(rule, blocks=len(checked), point=median)
     return remember_call(loss, quantile, *checked)
 
 
@@ -237,7 +255,7 @@ categorical_cross_entropy = loss_of(
 )
 # Half of log(variance) + (t - mean)^2 / variance. For n targets the first n outputs are the means,
 # the next n the log-variances; the link returns means and standard deviations.
-gaussian_nll = over_outputs(rules.gaussian_nll, blocks=2, link=_mean_and_deviation)
+gaussian_nll = over_outputs(rules.gaussian_nll, blocks=2, link=_mean_and_deviation, point=0)
 # One output: max(0, 1 - o) for class 1, max(0, 1 + o) for class 0. Several: Crammer and Singer
 # 2001, max(0, 1 + the largest other output - the output of the class).
 hinge = loss_of(

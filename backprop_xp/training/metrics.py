@@ -211,7 +211,13 @@ def _checked(
     if classes is not None:
         targets = one_hot(predictions, classes, shape[-1])
     targets = like(predictions, targets, "targets")
-    check_beside_outputs(targets, shape, "targets")
+    per_target, rest = divmod(shape[-1], max(1, *targets.shape[-1:]))
+    if not labels and per_target > 1 and not rest and len(targets.shape) > 1:
+        raise ValueError(
+            f"predictions has {per_target} columns for each column of targets. Give those of the "
+            f"means or of the medians alone, such as predictions[..., :{targets.shape[-1]}]."
+        )
+    check_beside_outputs(targets, shape, "targets", labels=labels)
     if weights is None:
         weights = xp.ones(shape[-2], dtype=predictions.dtype, device=device_of(predictions))
     else:
@@ -245,6 +251,9 @@ def _mean_of_classes(xp: Namespace, parts: Array, totals: Array) -> Array:
     mean = xp.sum(scores * present, axis=-1) / (count + none)
     return xp.where(none > 0.0, math.nan, mean)
 
+
+# The metrics of numbers, which take the means of a distribution, or the medians.
+OF_NUMBERS = (mae, r2, rmse)
 
 # By the names that fit takes.
 METRICS: dict[str, Metric] = {

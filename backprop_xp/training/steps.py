@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, is_host_number, like, replaceable
 from backprop_xp.networks.inputs import Rows, row_slices, rows_at, rows_at_once
-from backprop_xp.networks.losses import value_of
+from backprop_xp.networks.losses import Loss, point_of, value_of
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import Views, loss_of_values, outputs_of, strength_of
 from backprop_xp.networks.random_bits import Key, as_int32, fold_in
 from backprop_xp.training.averages import averaged
 from backprop_xp.training.batches import joined, take
-from backprop_xp.training.metrics import Metric
+from backprop_xp.training.metrics import OF_NUMBERS, Metric
 from backprop_xp.training.optimizers import SGD, Optimizer, rule_of
 from backprop_xp.training.pytrees import mapped
 
@@ -138,15 +138,17 @@ def evaluate(
             each = rows_at(each[..., None], rows.stand_ins)[..., 0]
         found[f"{start}loss"] = loss_of_values(network, theta, each, rows.sample_weight, l2)
         for name, metric in metrics.items():
-            found[start + name] = _value_of(theta, name, metric, predicted, rows)
+            found[start + name] = _value_of(theta, name, metric, loss, predicted, rows)
     return found
 
 
 def _value_of(
-    theta: Array, name: str, metric: Metric, predicted: Array | None, rows: Rows
+    theta: Array, name: str, metric: Metric, loss: Loss, predicted: Any, rows: Rows
 ) -> Array:
     """Return a metric's value, ``(*stack,)``."""
     try:
+        if metric in OF_NUMBERS:
+            predicted = point_of(loss, predicted)
         value = metric(predicted, rows.y, rows.sample_weight)
     except Exception as error:
         error.add_note(f"In metrics[{name!r}].")

@@ -247,3 +247,51 @@ def test_a_row_of_weight_0_that_overflows_is_left_out(
     expected = metric(*xp.put(np.delete(p, 5, -2), np.delete(t, 5, -2)))
     p[..., 5, :], t[5] = np.inf, np.finfo(xp.dtype).max / 4.0
     xp.assert_close(metric(*xp.put(p, t, w)), xp.host(expected), xp.rounding(1e-14))
+
+
+# ---- several predictions for each target
+
+
+DISTRIBUTIONS: dict[str, tuple[bx.Loss, int, int]] = {
+    "gaussian": (bx.losses.gaussian_nll, 2, 0),
+    "quantiles": (bx.losses.quantile(0.1, 0.9, 0.5), 3, 2),
+    "a user's own": (
+        bx.losses.over_outputs(lambda a, b, t: (b - t, 0 * a, 1 + 0 * b), 2, point=1),
+        2,
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("stack", [(), (2,)])
+@pytest.mark.parametrize("case", DISTRIBUTIONS)
+def test_metrics_of_numbers_take_the_means_or_the_medians(
+    xp: Any, case: str, stack: tuple[int, ...]
+) -> None:
+    """Of two targets: a block of predictions has two columns. Other metrics take all columns."""
+    loss, blocks, point = DISTRIBUTIONS[case]
+    network = bx.mlp([3, 2 * blocks], loss=loss)
+    theta = xp.initialize(network, stack=stack)
+    generator = np.random.default_rng(4)
+    x, y = (xp.asarray(generator.normal(size=(ROWS, n))) for n in (3, 2))
+    metrics: dict[str, Any] = {name: name for name in OF_VALUES}
+    metrics["columns"] = lambda p, t, w: 0.0 * p[..., 0, 0] + p.shape[-1]
+    result = bx.fit(network, theta, x, y, optimizer=bx.SGD(0.0), epochs=1, metrics=metrics)
+    own = network.predict(theta, x)[..., 2 * point : 2 * point + 2]
+    for name in OF_VALUES:
+        wanted = NAMED[name](own, y)
+        xp.assert_close(result.history[name][0], xp.host(wanted), ROUNDINGS * 1e-16)
+    assert (result.history["columns"] == 2 * blocks).all()
+
+
+def test_predictions_without_a_median_have_no_metric_of_numbers(xp: Any) -> None:
+    network = bx.mlp([1, 2], loss=bx.losses.quantile(0.1, 0.9))
+    theta, x = xp.initialize(network), xp.asarray([[1.0], [2.0]])
+    with pytest.raises(ValueError, match=r"quantile\(0.1, 0.9\) predicts 2 .* level 0.5") as caught:
+        bx.fit(network, theta, x, x, optimizer="adam", epochs=1, metrics=["r2"])
+    assert "In metrics['r2']." in caught.value.__notes__
+    message = r"2 columns for each column of targets\. .* such as predictions\[\.\.\., :1\]"
+    with pytest.raises(ValueError, match=message):
+        bx.metrics.rmse(network.predict(theta, x), x)
+    with pytest.raises(ValueError, match="one row per row of x and one column per output"):
+        bx.metrics.mae(network.predict(theta, x), xp.asarray([[1.0, 2.0, 3.0]] * 2))
