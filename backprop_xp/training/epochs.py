@@ -26,6 +26,7 @@ from backprop_xp.training.early_stopping import EarlyStopping, better, slowed
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.hyperparameters import check_alike
 from backprop_xp.training.interrupt import Interrupt
+from backprop_xp.training.late_loops import LateLoops, operations_of
 from backprop_xp.training.loop import Stepper, stepper_of, take_steps
 from backprop_xp.training.member_shares import members_of
 from backprop_xp.training.optimizers import optimizer_on_device
@@ -48,7 +49,8 @@ class Training:
     """The constant parts of a training, the same in all epochs.
 
     ``evaluated`` are the sets by which ``evaluate`` measures theta after an epoch. A ``source``
-    gives the rows of each batch; otherwise they are taken from ``shared``.
+    gives the rows of each batch; otherwise they are taken from ``shared``. ``late_loops`` counts
+    the steps if their number is not known.
     """
 
     options: Options
@@ -59,12 +61,23 @@ class Training:
     source: Source | None
     batch_size: int
     mean_over: Callable[..., Array]
+    late_loops: LateLoops | None
 
 
 def prepare(
-    network: Network, theta: Array, x: Any, y: Any, options: Options, ranks: Ranks
+    network: Network,
+    theta: Array,
+    x: Any,
+    y: Any,
+    options: Options,
+    ranks: Ranks,
+    *,
+    updates: int | None = None,
 ) -> tuple[Training, TrainingState]:
-    """Check the data and return the training of this rank with its initial state."""
+    """Check the data and return the training of this rank with its initial state.
+
+    ``updates`` is their number if it is not that of all epochs.
+    """
     if callable(x) and y is not None:
         raise TypeError("x is a function, which gives batches (x, y): omit y.")
     check_options(ranks, theta, y, options)
@@ -108,15 +121,17 @@ def prepare(
     if rows is not None and (wanted or options.train_metrics):
         measured = with_all_targets(ranks, theta, rows)
         evaluated[prefix] = measured, strength_of(measured, l2, l2_of_sum)
-    updates = options.epochs * (batches or 0)  # 0 if the length of an epoch is not known
+    if updates is None:
+        updates = options.epochs * (batches or 0)  # 0 if the length of an epoch is not known
     backend = require_owner(theta, "theta")
-    kernels = backend.kernels(theta, updates, 6.0 * math.prod(theta.shape) * updates * size)
+    kernels = backend.kernels(theta, updates, operations_of(theta, updates * size))
     if ranks.shares_rows:  # all must round alike
         ranks.require_alike({"BACKPROP_XP_COMPILE: compiled loops": kernels is not None})
     rows_at_once = options.batch_size if options.accumulate > 1 else None
-    stepper = stepper_of(
-        network, optimizer, options.metrics or {}, theta, rows_at_once, ranks, kernels
+    make = functools.partial(
+        stepper_of, network, optimizer, options.metrics or {}, theta, rows_at_once, ranks
     )
+    stepper = make(kernels)
     stepper.average, stepper.batches = options.average, batches
     if options.check_every is not None:
         stepper.monitor = GradientMonitor(options.check_every, stepper.network, key, l2, l2_of_sum)
@@ -132,6 +147,8 @@ def prepare(
         source=source,
         batch_size=size,
         mean_over=backend.compile(mean_over),
+        # Ranks must round alike, and may count other rows.
+        late_loops=LateLoops(make, stepper) if batches is None and ranks.is_alone else None,
     )
     averages = options.average is not None
     return training, initial_state(
@@ -210,6 +227,8 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
         pieces = _batches(training.source(state.epoch), passed, counts)
     try:
         for rows, batches in pieces:
+            if training.late_loops is not None:
+                training.late_loops.count(carry[0], rows)
             taken = take_steps(
                 *(stepper, carry, batches, step, shared._replace(rows=rows), interrupt),
                 slowed=state.slowed,

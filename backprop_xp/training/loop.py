@@ -83,7 +83,8 @@ class Stepper:
 
     ``one`` takes a step; ``many``, None without a compiler, takes steps in one compiled call.
     ``evaluate(theta, sets)`` returns the loss and the metrics by name. ``batches`` is
-    the number of steps in an epoch, None if it is not known.
+    the number of steps in an epoch, None if it is not known. ``is_compiled`` tells whether the
+    functions use a backend's compiled loops.
     """
 
     network: Network
@@ -96,7 +97,15 @@ class Stepper:
     monitor: GradientMonitor | None = None
     batches: int | None = 1
     views: Views | None = None
+    is_compiled: bool = False
     queue: Queue = field(default_factory=Queue)
+
+    def take_over(self, other: "Stepper") -> None:
+        """Take the functions of another stepper, which computes the same in another way."""
+        self.network, self.one, self.evaluate = other.network, other.one, other.evaluate
+        self.views, self.is_compiled = None, other.is_compiled
+        if self.monitor is not None:
+            self.monitor = self.monitor._replace(network=other.network)
 
     @property
     def keeps_views(self) -> bool:
@@ -145,7 +154,7 @@ def stepper_of(
     if backend.loop(one) is None:
         in_pieces = functools.partial(joined_pieces, ranks)
         judge = functools.partial(evaluate, network, dict(metrics), in_pieces)
-        return Stepper(network, optimizer, one, None, judge)
+        return Stepper(network, optimizer, one, None, judge, is_compiled=kernels is not None)
     made = compiled(backend, network, optimizer, dict(metrics), size)
     return Stepper(network, optimizer, *made)
 

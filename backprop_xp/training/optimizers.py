@@ -359,13 +359,13 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 }
 
 
-def named_optimizer(optimizer: Any) -> Any:
-    """Return the optimizer of a name with its defaults, and any other object unchanged."""
+def named_optimizer(optimizer: Any, **options: Any) -> Any:
+    """Return the optimizer of a name with options or its defaults; any other object unchanged."""
     if not isinstance(optimizer, str):
         return optimizer
-    if known(optimizer, OPTIMIZERS, "optimizer") == "sgd":
+    if known(optimizer, OPTIMIZERS, "optimizer") == "sgd" and not options:
         raise ValueError("SGD has no default learning rate: give one, optimizer=bx.SGD(0.1).")
-    return OPTIMIZERS[optimizer]()
+    return OPTIMIZERS[optimizer](**options)
 
 
 def __dir__() -> list[str]:

@@ -81,7 +81,7 @@ def find_learning_rate(
     low, steps = real(low, "low", above=0.0), integer(steps, "steps", at_least=_WINDOW)
     ratio = real(high, "high", above=low) / low
     options = Options(
-        optimizer=named_optimizer(optimizer),
+        optimizer=named_optimizer(optimizer, learning_rate=low),
         epochs=steps,
         batch_size=batch_size,
         sample_weight=sample_weight,
@@ -93,7 +93,8 @@ def find_learning_rate(
 
     rising = copy.copy(options.optimizer)
     vars(rising)["learning_rate"] = rise
-    training, state = prepare(network, theta, x, y, replace(options, optimizer=rising), Ranks())
+    options = replace(options, optimizer=rising)
+    training, state = prepare(network, theta, x, y, options, Ranks(), updates=steps)
     losses, interrupt = list[Array](), Interrupt()
     with np.errstate(over="ignore", invalid="ignore"):  # the last rates are meant to diverge
         while state.step < steps:

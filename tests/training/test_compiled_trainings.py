@@ -24,6 +24,8 @@ pytest.importorskip("numba", reason="the extra fast is not installed")
 
 # Nine updates, each of which adds a few roundings to theta and to the losses.
 ROUNDINGS = 50
+# Each of forty updates passes on the roundings of those before it.
+SAME_AFTER_40 = 1e-9
 ROWS, BATCH, EPOCHS = 11, 4, 3  # three updates an epoch, the last of three rows
 
 generator = np.random.default_rng(29)
@@ -266,6 +268,7 @@ def train(least=5.0, x=X, y=Y):
     ("setting", "calls", "expected"),
     [
         ("", "train(); train(x=lambda epoch: [(X, Y)], y=None)", "False False"),
+        ("", "train(least=1e-3, x=lambda epoch: [(X, Y)] * 20, y=None)", "True"),
         ("", "train(least=0.0)", "True"),
         ("0", "train(least=0.0)", "False"),
         (" 1 ", "train()", "True"),
@@ -276,6 +279,35 @@ def test_numba_is_imported_by_the_variable_or_for_a_long_training(
 ) -> None:
     done = python(PROGRAM + calls, BACKPROP_XP_COMPILE=setting)
     assert (done.stderr, done.stdout.split()) == ("", expected.split())
+
+
+@pytest.mark.parametrize("check_every", [None, 20])
+def test_a_source_of_many_batches_is_compiled_when_it_has_lasted_long(
+    train: Any, monkeypatch: pytest.MonkeyPatch, check_every: int | None
+) -> None:
+    """The number of batches is not known before; a training is taken to last as long again."""
+    network, count = NETWORKS["dropout"], 40
+    loaded: list[bool] = []
+
+    def batches(epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for i in range(count):
+            loaded.append(compilation.KERNELS in sys.modules)
+            yield X[i % 8 : i % 8 + 4], Y[i % 8 : i % 8 + 4]
+
+    options = {"epochs": 1, "check_every": check_every, "validation": VALIDATION}
+    plain = train("0", network, batches, None, **options)
+    # By the eighth of 40 updates, 16 are expected.
+    seconds = 15.5 * compilation._SECONDS_PER_UPDATE
+    monkeypatch.setattr(compilation, "_LEAST_SECONDS", seconds)
+    monkeypatch.delitem(sys.modules, compilation.KERNELS, raising=False)
+    loaded.clear()
+    found = train("", network, batches, None, **options)
+    assert loaded[:8] == [False] * 8
+    assert loaded[-1]
+    np.testing.assert_allclose(found.theta, plain.theta, rtol=SAME_AFTER_40)
+    for name in ("loss", "validation_loss"):
+        np.testing.assert_allclose(found.history[name], plain.history[name], rtol=SAME_AFTER_40)
+    assert (found.history.get("gradient_verdict", np.array("pass")) == "pass").all()
 
 
 def test_loops_that_are_loaded_serve_short_trainings_too(monkeypatch: pytest.MonkeyPatch) -> None:

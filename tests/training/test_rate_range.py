@@ -65,6 +65,31 @@ def test_the_suggestion_is_a_tenth_of_where_a_parabola_diverges(xp: Any) -> None
     assert repr(again).startswith("RateRange(losses=<")
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_name_needs_no_rate_of_its_own(xp: Any, name: str) -> None:
+    found, same = (
+        _found(xp, steps=STEPS, optimizer=optimizer)
+        for optimizer in (name, {"sgd": bx.SGD(0.5), "adam": bx.Adam(0.5)}[name])
+    )
+    xp.assert_equal(found.losses, same.losses)
+
+
+def test_the_steps_count_not_the_epochs_that_they_are_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hundred updates are too few for compiled loops; 100 epochs of many batches are not."""
+    asked: list[float] = []
+
+    def kernels(self: Any, theta: Any, updates: float, operations: float) -> None:
+        asked.append(updates)
+
+    backend = bx.get_backend("numpy")
+    monkeypatch.setattr(type(backend), "kernels", kernels)
+    theta = NETWORK.initialize(seed=0, backend="numpy")
+    bx.find_learning_rate(NETWORK, theta, X, Y, steps=STEPS, batch_size=1)
+    assert asked == [STEPS]
+
+
 class Own:
     """An optimizer of a user's own, which knows no more than the protocol."""
 
