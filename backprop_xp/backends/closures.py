@@ -55,11 +55,13 @@ def _names(code: CodeType) -> Iterator[str]:
 def content_of(value: object, found: dict[int, int] | None = None) -> object:
     """Return a key that is equal as long as the content of a value is.
 
-    It is made of the parts of lists, tuples, dicts and sets, and of arrays; any other value is its
-    own key. A value that may change, and has no hash, stays without one. ``found`` numbers the
-    lists and dicts that were found before: one may contain itself.
+    It is made of the parts of lists, tuples, dicts, sets and slices, and of arrays; any other value
+    is its own key. A value that may change, and has no hash, stays without one. ``found`` numbers
+    the lists and dicts that were found before: one may contain itself.
     """
     kind, found = type(value), {} if found is None else found
+    if isinstance(value, slice):  # without a hash before Python 3.12
+        value = value.start, value.stop, value.step
     if isinstance(value, set):
         return kind, frozenset(value)
     if not isinstance(value, list | tuple | dict):

@@ -116,7 +116,7 @@ VARIABLES: dict[str, Callable[[Any, float], Any]] = {
     "NumPy's array": lambda xp, a: np.asarray([a, 2.0]),
     "list": lambda xp, a: [a, 2.0],
     "list that contains itself": lambda xp, a: [a, *_in_itself()[1:]],
-    "dict": lambda xp, a: {"limits": (a, np.asarray(2.0)), "names": {"a", "b"}},
+    "dict": lambda xp, a: {"limits": (a, np.asarray(2.0)), "names": {"a", "b"}, "rows": slice(2)},
 }
 
 
