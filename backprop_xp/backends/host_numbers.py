@@ -58,12 +58,16 @@ def refuse_distributed(value: object, name: str) -> None:
 def require_plain(array: np.ndarray, name: str) -> None:
     """Refuse masked values, and arrays whose arithmetic differs from a plain array's.
 
-    A ``numpy.matrix`` has another product. A dtype in another byte order equals no native dtype.
+    A ``numpy.matrix`` has another product, a masked array keeps axes that an index should drop. A
+    dtype in another byte order equals no native dtype.
     """
     plain_array(array, name)
     name = name.partition(" (")[0]  # without a remark in brackets
-    if type(array).__name__ == "matrix":
-        raise TypeError(f"{name} is a numpy.matrix. Make it an array: numpy.asarray({name}).")
+    kind = "numpy.matrix" if type(array).__name__ == "matrix" else "masked array without a mask"
+    if kind == "numpy.matrix" or hasattr(array, "mask"):
+        line = f"numpy.asarray({name})"
+        line = f"{name} = {line}" if name.isidentifier() else line
+        raise TypeError(f"{name} is a {kind}. Make it an array: {line}.")
     if not array.dtype.isnative:
         native = array.dtype.newbyteorder("=")
         raise TypeError(

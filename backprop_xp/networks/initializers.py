@@ -79,13 +79,27 @@ def draw_stack(
 ) -> HostArray:
     """Return ``count`` draws, each flattened and joined, as ``(count, P)`` in float64.
 
-    Draw i has its own generator, which depends on the seed and i alone.
+    Draw i has its own generator, which depends on the seed and i alone. Raises MemoryError, before
+    the second draw, if there is no memory for all.
     """
-    rows = []
+    drawn = np.empty((0, 0))
     for i in range(count):
         generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
-        rows.append(np.concatenate([np.ravel(value) for value in draw(generator)]))
-    return np.stack(rows).astype(np.float64, copy=False)
+        row = np.concatenate([np.ravel(value) for value in draw(generator)])
+        if not i:
+            drawn = _empty(count, row.size)
+        drawn[i] = row
+    return drawn
+
+
+def _empty(count: int, size: int) -> HostArray:
+    try:
+        return np.empty((count, size))
+    except (MemoryError, ValueError, OverflowError):
+        raise MemoryError(
+            f"stack has {count:,} networks of {size:,} parameters, {8.0 * count * size:.2g} bytes, "
+            "for which there is no memory."
+        ) from None
 
 
 def checked_draw(value: object, shape: tuple[int, ...], name: str) -> HostArray:

@@ -91,7 +91,7 @@ def check_x(theta: Array, x: Array, n_in: int | None, codes: tuple[int, ...] = (
             f"{n_in}."
         )
     if not x.shape[-2]:
-        raise ValueError(f"x has no rows (shape {tuple(x.shape)}): an empty batch has no loss.")
+        raise ValueError(f"x has no rows (shape {tuple(x.shape)}), but at least one is expected.")
     check_stack(x.shape[:-2], theta.shape[:-1], "x")
     if codes and isinstance(x, HostArray) and not are_codes(x, codes):
         raise ValueError(wrong_code(x, codes))

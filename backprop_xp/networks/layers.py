@@ -233,6 +233,11 @@ class LayerNorm:
     def __post_init__(self) -> None:
         epsilon = real(self.epsilon, "epsilon", above=0.0)
         n = integer(self.n, "n")
+        if n == 1:
+            raise ValueError(
+                "LayerNorm needs two features or more: the deviation of one from its own mean is "
+                "0, so that it would return its bias for every x."
+            )
         vars(self).update(n=n, n_in=n, n_out=n, epsilon=epsilon, shapes=((1, n), (1, n)))
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
@@ -288,6 +293,11 @@ class Residual:
     def __init__(self, *layers: Layer) -> None:
         attributes = propagation.attributes_of(layers, "Residual")
         first, last = propagation.check_chain(layers)
+        if any(map(propagation.takes_codes, layers)):
+            raise ValueError(
+                "Residual adds its input to its output, but its layers take codes of categories. "
+                "Put their Embedding before it."
+            )
         if None not in (first, last) and first != last:
             raise ValueError(
                 f"Residual adds its input to its output, but its layers take {first} features and "

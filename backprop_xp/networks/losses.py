@@ -233,8 +233,10 @@ def _mean_and_deviation(o: Array) -> Array:
     return xp.concat([mean, xp.exp(0.5 * log_variance)], axis=-1)
 
 
-# The links that return probabilities: a network must not apply another one.
+# The links that return probabilities, and all that take raw outputs: a network must not apply them
+# to probabilities.
 TO_PROBABILITIES = (sigmoid.value, softmax.value, _probabilities)
+LINKS = (*TO_PROBABILITIES, rules.exp, _margin, _mean_and_deviation)
 
 mean_squared_error = over_outputs(rules.squared)
 half_squared_error = over_outputs(rules.half_squared)

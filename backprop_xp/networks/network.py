@@ -32,7 +32,7 @@ from backprop_xp.networks.activations import identity
 from backprop_xp.networks.initializers import draw_stack
 from backprop_xp.networks.layers import Activate, Dense, Dropout
 from backprop_xp.networks.layout import Layout, ParameterSlice, chosen, draw, lay_out, pack, unpack
-from backprop_xp.networks.losses import LOSSES, TO_PROBABILITIES, Loss
+from backprop_xp.networks.losses import LINKS, LOSSES, TO_PROBABILITIES, Loss
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_of
 from backprop_xp.networks.propagation import Cache, Layer, forward_through
 from backprop_xp.networks.random_bits import Key, as_key
@@ -335,15 +335,15 @@ class Network:
 
 
 def _refuse_second_link(layers: Sequence[Layer], loss: Loss) -> None:
-    """Raise ValueError if the last activation and the loss's link both make probabilities."""
+    """Raise ValueError if the last activation makes probabilities, and the loss has a link too."""
     # A Dropout or an identity after the last activation does not change this.
     others = (layer for layer in reversed(layers) if not isinstance(layer, Dropout))
     last = next((layer for layer in others if layer != Activate(identity)), None)
     value = last.activation.value if isinstance(last, Dense | Activate) else identity.value
     if value is loss.link and value is not identity.value:
         fault = "the same function: it would be applied twice"
-    elif value in TO_PROBABILITIES and loss.link in TO_PROBABILITIES:
-        fault = "a link too: probabilities would be taken for logits"
+    elif value in TO_PROBABILITIES and loss.link in LINKS:
+        fault = "another: probabilities would be taken for raw outputs"
     else:
         return
     raise ValueError(

@@ -193,11 +193,24 @@ def split(layers: Sequence[Layer], values: Sequence[Any]) -> list[tuple[Any, ...
     return [tuple(next(rest) for _ in layer.names) for layer in layers]
 
 
+def takes_codes(layer: Layer) -> bool:
+    """Whether a layer takes codes of categories in some columns of x."""
+    return any(getattr(layer, "codes", ()))
+
+
 def check_chain(layers: Sequence[Layer]) -> tuple[int | None, int | None]:
     """Return the numbers of features that a chain takes and gives; None if no layer defines one.
 
-    Raises ValueError if a layer takes another number than the layer before it gives.
+    Raises ValueError if a layer takes another number than the layer before it gives, or takes codes
+    behind a layer of the library, none of which returns any.
     """
+    for i, (before, layer) in enumerate(itertools.pairwise(layers)):
+        if takes_codes(layer) and type(before).__module__.startswith("backprop_xp."):
+            raise ValueError(
+                f"layer {i + 1} ({type(layer).__name__}) takes codes of categories, but layer {i} "
+                f"({type(before).__name__}) returns other numbers. Make it the first layer; "
+                "bx.Columns has other layers beside it, on columns of their own."
+            )
     widths = [
         (i, getattr(layer, "n_in", None), getattr(layer, "n_out", None))
         for i, layer in enumerate(layers)

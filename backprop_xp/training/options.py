@@ -140,6 +140,8 @@ class Options:
             raise ValueError("l2 and l2_of_sum are two strengths of one penalty: give one of them.")
         if not isinstance(self.checkpoint, str | os.PathLike | None):
             raise TypeError(f"checkpoint must be the path of a file, not {self.checkpoint!r}.")
+        if self.checkpoint == "":
+            raise ValueError("checkpoint must be the path of a file, not ''.")
         start: Any = self.start
         start = start.state if isinstance(start, FitResult) else start
         if not isinstance(start, TrainingState | None):

@@ -212,6 +212,12 @@ def test_masked_values_are_an_error_and_a_masked_array_without_them_is_accepted(
     assert type(bx.asarray(unmasked, backend="numpy")) is np.ndarray
     assert (network.forward(theta, unmasked) == network.forward(theta, ROWS)).all()
     assert type(bx.data.split(unmasked)[0]) is np.ndarray
+    # Theta is used as it is, and an index of a masked array has other axes.
+    theta = np.ma.masked_array(theta)
+    for call in (network.predict, network.forward):
+        message = complaint(TypeError, call, theta, ROWS)
+        assert message.startswith("theta is a masked array without a mask.")
+        assert message.endswith("theta = numpy.asarray(theta).")
 
 
 # Collections of Dask and Ray

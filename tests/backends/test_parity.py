@@ -248,10 +248,10 @@ def _sliced(layers: Sequence[Layer], theta: Any) -> Iterator[Any]:
 def _network(hidden: str, loss: str) -> bx.Network:
     """Return a network with a layer of every kind and the activation also at its end.
 
-    Probabilities with a loss that computes them itself are an error: such a network ends in logits.
+    Probabilities with a loss that has a link are an error: such a network ends in raw outputs.
     """
-    to_probabilities = (ACTIVATIONS["sigmoid"].value, ACTIVATIONS["softmax"].value)
-    is_linked_twice = {ACTIVATIONS[hidden].value, LOSSES[loss].link} <= {*to_probabilities}
+    has_link = LOSSES[loss].link is not ACTIVATIONS["identity"].value
+    is_linked_twice = has_link and hidden in ("sigmoid", "softmax")
     return sample_network(hidden, "identity" if is_linked_twice else hidden, loss)
 
 

@@ -146,6 +146,40 @@ def test_what_makes_no_embedding_is_refused_by_name(
         bx.Embedding(*arguments)
 
 
+class _Codes:
+    """A layer of a user's own that numbers what it is given."""
+
+    names: tuple[str, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+    def initialize(self, generator: Any) -> tuple[np.ndarray, ...]:
+        return ()
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
+        return array_namespace(x).round(x), None
+
+    def backward(self, parameters: Any, cache: Any, g: Any, **options: bool) -> Any:
+        return 0.0 * g, ()
+
+
+def test_codes_behind_a_layer_that_changes_them_are_refused() -> None:
+    codes = bx.Embedding(5, 2)
+    behind = [
+        ([bx.Scale(1), codes], r"layer 1 \(Embedding\) takes codes .* layer 0 \(Scale\) returns"),
+        ([bx.Dropout(0.1), bx.Columns(codes, bx.Scale(1))], r"layer 1 \(Columns\) takes codes"),
+        ([bx.Dense(2, 1), bx.Activate("relu"), codes], r"layer 2 .* layer 1 \(Activate\)"),
+    ]
+    for layers, message in behind:
+        with pytest.raises(ValueError, match=message):
+            bx.Network(layers, "mean_squared_error")
+    for layers in ([codes, bx.Dense(2, 1)], [bx.Embedding(5, 1)]):
+        with pytest.raises(ValueError, match=r"Residual adds its input .* take codes"):
+            bx.Residual(*layers)
+    # Of a layer of one's own nobody knows.
+    bx.Network([_Codes(), codes], "mean_squared_error")
+    bx.Network([codes, bx.Scale(2), bx.Residual(bx.Dense(2, 2))], "mean_squared_error")
+
+
 def _formula(jnp: Any, kind: str, x: Any, f: Any, *rest: Any) -> Any:
     """The equations of the papers, number by number."""
     features = []

@@ -274,6 +274,8 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: bx.LayerNorm(0), ValueError, "n must be an integer of at least 1, not 0"),
     (lambda: bx.Dense(2.0, 2), TypeError, "n_in must be an integer"),
     (lambda: bx.Dense(2, None), TypeError, "n_out must be an integer"),
+    (lambda: bx.LayerNorm(1), ValueError, "LayerNorm needs two features or more"),
+    (lambda: bx.mlp([2, 1, 1], layer_norm=True), ValueError, "LayerNorm needs two features"),
     (lambda: bx.LayerNorm(True), TypeError, "n must be an integer"),
     (lambda: bx.Dropout(1.0), ValueError, r"rate must be .*>= 0 and < 1"),
     (lambda: bx.Dropout(-0.1), ValueError, r"rate must be .*>= 0 and < 1"),

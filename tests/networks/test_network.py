@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import pickle
 import tracemalloc
 from collections.abc import Callable
@@ -66,7 +67,8 @@ def _complex_step(xp: Any, network: bx.Network, *data: Any, **options: Any) -> A
     ],
 )
 def test_the_gradient_agrees_with_the_complex_step(xp: Any, hidden: str, loss: str) -> None:
-    output = "identity" if loss in LINKED and hidden in LINKED.values() else hidden
+    has_link = LOSSES[loss].link is not bx.activations.identity.value
+    output = "identity" if has_link and hidden in LINKED.values() else hidden
     network = sample_network(hidden, output, loss)
     theta, x, y, weight = _case(xp, network, loss=loss)
     options = {"sample_weight": weight, "rng": RNG}
@@ -524,7 +526,7 @@ def _ones(*shape: int, dtype: Any = np.float64) -> np.ndarray:
         ({"x": _ones(2, 5)}, ValueError, r"x has 5 features .* expects 3"),
         ({"x": _ones(3)}, ValueError, r"x has shape \(3,\).*x\[None, :\]"),
         ({"x": 1.0}, ValueError, r"x has shape \(\)"),
-        ({"x": _ones(0, 3), "y": _ones(0, 2)}, ValueError, "x has no rows"),
+        ({"x": _ones(0, 3), "y": _ones(0, 2)}, ValueError, "x has no rows .* at least one is exp"),
         ({"x": _ones(4, 2, 3)}, ValueError, r"x is stacked \(4,\), but theta is stacked \(\)"),
         ({"x": [[0.0, 1.0, 2.0], [1.0]]}, ValueError, "x is not an array of numbers"),
         ({"y": _ones(3, 2)}, ValueError, r"y has shape \(3, 2\).*2, 2\)"),
@@ -788,13 +790,22 @@ def test_an_invalid_seed_stack_or_precision_is_an_error_in_initialize(
         xp.initialize(CLASSIFIER, **options)
 
 
+@pytest.mark.parametrize("stack", [(2**50,), (2**33, 2**30), (10**40,)])
+def test_a_stack_beyond_the_memory_is_refused_at_once(stack: tuple[int, ...]) -> None:
+    message = f"stack has {math.prod(stack):,} networks of {CLASSIFIER.size} parameters"
+    with pytest.raises(MemoryError, match=message):
+        CLASSIFIER.initialize(stack=stack, backend="numpy")
+
+
 @pytest.mark.parametrize("behind", [[], [bx.Dropout(0.5)], [bx.Activate("identity")]])
-@pytest.mark.parametrize("loss", LINKED)
-def test_an_output_of_probabilities_with_a_loss_of_logits_is_an_error(
-    loss: str, behind: list[Any]
+@pytest.mark.parametrize(
+    "loss", [*LINKED, "poisson", "hinge", "gaussian_nll", bx.losses.tweedie(), bx.losses.focal()]
+)
+def test_an_output_of_probabilities_with_a_loss_of_raw_outputs_is_an_error(
+    loss: Any, behind: list[Any]
 ) -> None:
     for output in LINKED.values():
-        message = "twice" if LINKED[loss] == output else "taken for logits"
+        message = "twice" if LINKED.get(str(loss)) == output else "taken for raw outputs"
         for last in ([bx.Dense(2, 2, output)], [DENSE, bx.Activate(output)]):
             with pytest.raises(ValueError, match=rf'{message}.*output="identity"'):
                 bx.Network([*last, *behind], loss)
@@ -803,6 +814,13 @@ def test_an_output_of_probabilities_with_a_loss_of_logits_is_an_error(
         bx.mlp([2, 3, 2], output=output, loss="mean_squared_error")
         for worked_on in (bx.LayerNorm(2), bx.Residual(DENSE)):
             bx.Network([bx.Dense(2, 2, output), worked_on], loss)
+    # A loss of one's own may scale what its network returns.
+    percent = bx.Loss(_squares, _squares, link=lambda o: 100.0 * o)
+    bx.mlp([2, 1], output="sigmoid", loss=percent)
+
+
+def _squares(o: Any, t: Any) -> Any:
+    return ((o - t) ** 2)[..., 0]
 
 
 # The functions that training calls, and the slices for the gradient
