@@ -18,6 +18,7 @@ from backprop_xp.backends.choice import (
 from backprop_xp.backends.closures import (
     Identity as Identity,
     content_of as content_of,
+    key_of as key_of,
     outer_variables as outer_variables,
 )
 from backprop_xp.backends.compatibility import (

@@ -29,7 +29,8 @@ def outer_variables(function: object, *callers: object) -> Iterator[tuple[str, t
     """Yield name, type and content of each outer variable that a function reads.
 
     These are variables of enclosing functions and of its module, and those that functions of its
-    module read when it calls them. The content is that of ``content_of``.
+    module read when it calls them. The content is that of ``content_of``, or ``key_of`` of such a
+    function.
     """
     if not isinstance(function, FunctionType):
         return
@@ -38,10 +39,24 @@ def outer_variables(function: object, *callers: object) -> Iterator[tuple[str, t
     values = {name: cell.cell_contents for name, cell in cells}
     values |= {name: module[name] for name in _names(code) if name in module}
     for name, value in values.items():
-        yield name, type(value), content_of(value)
-        in_module = isinstance(value, FunctionType) and value.__globals__ is module
-        if in_module and value not in (function, *callers):
+        if not isinstance(value, FunctionType) or value.__globals__ is not module:
+            yield name, type(value), content_of(value)
+            continue
+        yield name, type(value), key_of(value)
+        if value not in (function, *callers):
             yield from outer_variables(value, function, *callers)
+
+
+def key_of(function: FunctionType) -> object:
+    """Return a key of a function, without its outer variables.
+
+    It is equal for a function that is defined again, such as a lambda in a loop.
+    """
+    return (
+        function.__code__,
+        content_of(function.__defaults__),
+        content_of(function.__kwdefaults__),
+    )
 
 
 def _names(code: CodeType) -> Iterator[str]:

@@ -18,6 +18,7 @@ from backprop_xp.backends import (
     array_namespace,
     content_of,
     device_of,
+    key_of,
     outer_variables,
 )
 from backprop_xp.checks import stacklevel
@@ -204,10 +205,11 @@ def _hyperparameters_of(
 
 
 def _own(value: Any) -> Iterator[Any]:
-    """Yield the ids of a user's own objects in a network, its loss or the metrics.
+    """Yield what keys of a network, its loss and the metrics lack about a user's own objects.
 
-    Such objects may compare equal and still differ. They live as long as the cached network. A
-    function is followed by the outer variables that it reads, since its result depends on them.
+    These are the outer variables that a function reads, since its result depends on them, and the
+    ids of other objects, which may compare equal and still differ. They live as long as the cached
+    network.
     """
     is_function = isinstance(value, FunctionType)
     module = value.__globals__["__name__"] if is_function else type(value).__module__
@@ -217,16 +219,20 @@ def _own(value: Any) -> Iterator[Any]:
     elif type(value) is tuple:
         for part in value:
             yield from _own(part)
+    elif is_function:
+        yield from outer_variables(value)
     elif callable(value) or hasattr(value, "forward"):
         yield id(value)
-        yield from outer_variables(value)
 
 
 def _hashable(value: Any) -> Any:
     """Return a key of a part of a network, or of a metric: itself, if it has a hash.
 
-    A user's own object is used as it is when a network gets it: it must not change.
+    A user's own function is the same if it is defined again. A user's own object is used as it is
+    when a network gets it: it must not change.
     """
+    if isinstance(value, FunctionType):
+        return key_of(value)
     if _has_hash(value):
         return value
     if type(value) is tuple:

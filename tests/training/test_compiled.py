@@ -152,6 +152,29 @@ def test_a_metric_that_reads_a_variable_of_its_module_is_compiled_once(
         assert last[-1] == pytest.approx((0.5 if kind == "dict" else 2.0) * last[0])
 
 
+def test_a_function_that_is_defined_again_is_not_compiled_again(xp: Any, compilations: Any) -> None:
+    """As a lambda in a loop, or in a cell that is run again; what it reads counts."""
+    network = bx.mlp([N_IN, 2])
+    theta, data = xp.initialize(network), _data(xp, ROWS)
+    found: list[float] = []
+
+    def fit(factor: float, power: int = 1, least: float = 0.0) -> None:
+        def raised(value: Any) -> Any:
+            return factor * value**power
+
+        metrics = {"m": lambda p, t, w, least=least: raised(abs(p - t).sum()) + least}
+        options: dict[str, Any] = {"optimizer": bx.SGD(0.0), "epochs": 2, "metrics": metrics}
+        found.append(float(bx.fit(network, theta, *data, **options).history["m"][-1]))
+
+    fit(1.0)
+    assert compilations(fit, 1.0) == 0
+    assert compilations(fit, 3.0) > 0
+    assert compilations(fit, 1.0, power=2) > 0
+    assert compilations(fit, 1.0, least=5.0) > 0
+    first = found[0]
+    assert found == pytest.approx([first, first, 3.0 * first, first**2, first + 5.0])
+
+
 class _Opaque:
     """A value that may change, and has no hash."""
 
