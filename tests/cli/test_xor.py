@@ -17,7 +17,7 @@ from tests.commands import NOWHERE, STRICT, run
 PRINTED = 1e-4
 # Learns XOR from the default seed in few epochs: JAX and strict need 1 to 2 ms for each.
 FAST = ("--learning-rate", "8", "--epochs", "600")
-DIVERGE = ("--epochs", "20", "--learning-rate", "1e30", "--loss", "poisson")
+DIVERGE = ("--epochs", "20", "--learning-rate", "1e300", "--loss", "poisson")
 ENTROPY = ("--loss", "binary_cross_entropy")
 TARGETS = [0, 1, 1, 0]
 
