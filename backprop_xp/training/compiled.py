@@ -211,15 +211,13 @@ def _own(value: Any) -> Iterator[Any]:
     ids of other objects, which may compare equal and still differ. They live as long as the cached
     network.
     """
-    is_function = isinstance(value, FunctionType)
-    module = value.__globals__["__name__"] if is_function else type(value).__module__
-    if module.startswith("backprop_xp."):
+    if _is_ours(value):
         for part in vars(value).values():
             yield from _own(part)
     elif type(value) is tuple:
         for part in value:
             yield from _own(part)
-    elif is_function:
+    elif isinstance(value, FunctionType):
         yield from outer_variables(value)
     elif callable(value) or hasattr(value, "forward"):
         yield id(value)
@@ -231,15 +229,23 @@ def _hashable(value: Any) -> Any:
     A user's own function is the same if it is defined again. A user's own object is used as it is
     when a network gets it: it must not change.
     """
-    if isinstance(value, FunctionType):
+    is_ours = _is_ours(value)
+    if isinstance(value, FunctionType) and not is_ours:
         return key_of(value)
     if _has_hash(value):
         return value
     if type(value) is tuple:
         return tuple(map(_hashable, value))
-    if type(value).__module__.startswith("backprop_xp."):
+    if is_ours:
         return type(value), *map(_hashable, vars(value).values())
     return Identity(value)
+
+
+def _is_ours(value: Any) -> bool:
+    """Whether a function, or the class of an object, is the library's own."""
+    is_function = isinstance(value, FunctionType)
+    module = value.__globals__["__name__"] if is_function else type(value).__module__
+    return bool(module.startswith("backprop_xp."))
 
 
 def _has_hash(value: object) -> bool:
