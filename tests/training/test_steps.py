@@ -88,6 +88,9 @@ def test_a_loop_over_parameters_equals_one_over_theta(
     )
     for key, values in looped.history.items():
         xp.assert_close(values, one_by_one.history[key], SAME)
+    last = {"loss": looped.state.loss, **looped.state.metrics}
+    for key, value in last.items():
+        xp.assert_equal(value, looped.history[key][-1])
     states = [(looped.theta, one_by_one.theta)]
     states += zip(looped.optimizer_state, one_by_one.optimizer_state, strict=True)
     for one, other in states:
