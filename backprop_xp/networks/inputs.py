@@ -81,9 +81,13 @@ def check_x(theta: Array, x: Array, n_in: int | None, codes: tuple[int, ...] = (
     """
     x = like(theta, x, "x")
     if len(x.shape) < 2:
+        row, column = (
+            "one sample is a batch of one, x[None, :]",
+            "samples of one input are x[:, None]",
+        )
         raise ValueError(
-            f"x has shape {tuple(x.shape)}, but (..., batch, n_in) is expected: one sample is a "
-            "batch of one, x[None, :]."
+            f"x has shape {tuple(x.shape)}, but (..., batch, n_in) is expected: "
+            f"{column if n_in == 1 else row}."
         )
     if n_in is not None and x.shape[-1] != n_in:
         raise ValueError(

@@ -113,7 +113,7 @@ class Network:
 
     def unpack(self, theta: Array) -> list[tuple[Array, ...]]:
         """Return each layer's parameters, ``(*stack, *shape)``; for Dense ``(weights, bias)``."""
-        self._check_theta(theta)
+        self.check_theta(theta)
         return unpack(self.layout, theta)
 
     def pack(self, parameters: Sequence[Sequence[Array]]) -> Array:
@@ -255,7 +255,7 @@ class Network:
         return self._mask_of(theta, chosen(self.layout, layers, names))
 
     def _mask_of(self, theta: Array, slices: Sequence[ParameterSlice]) -> Array:
-        xp, where = self._check_theta(theta), {"dtype": theta.dtype, "device": device_of(theta)}
+        xp, where = self.check_theta(theta), {"dtype": theta.dtype, "device": device_of(theta)}
         parts = [
             (xp.ones if one in slices else xp.zeros)(one.length, **where)
             for one in itertools.chain(*self.layout)
@@ -303,21 +303,21 @@ class Network:
                 yield [*first, shapes, str(sum(one.length for one in group))]
         yield ["", "", "", str(self.size)]
 
-    def _check_theta(self, theta: Array) -> Namespace:
+    def check_theta(self, theta: Array) -> Namespace:
         """Return theta's namespace, or raise unless theta has this network's shape."""
-        xp = require_floating(theta, "theta")
-        if theta.shape[-1:] != (self.size,) or 0 in theta.shape:
+        shape = getattr(theta, "shape", (self.size,))
+        if shape[-1:] != (self.size,) or 0 in shape:  # x in its place may have any dtype
             raise ValueError(
-                f"theta has shape {tuple(theta.shape)}, but this network's is (..., {self.size}) "
+                f"theta has shape {tuple(shape)}, but this network's is (..., {self.size}) "
                 "with at least one member. Draw one by network.initialize()."
             )
-        return xp
+        return require_floating(theta, "theta")
 
     def check_inputs(
         self, theta: Array, x: Array, rng: Key | None = None
     ) -> tuple[Array, Key | None]:
         """Return x on theta's device, and the key, checked as in every public method."""
-        self._check_theta(theta)
+        self.check_theta(theta)
         x = inputs.check_x(theta, x, self.widths[0], self.codes)
         return x, None if rng is None else as_key(rng, theta)
 

@@ -71,7 +71,9 @@ def forward_through(
         shape = x.shape
         try:
             key = fold_in(rng, i) if rng is not None and is_random(layer) else None
-            x, cache = layer.forward(own, x, key)
+            x, cache = _pair(
+                layer.forward(own, x, key), "forward", "the output and a cache, or None"
+            )
         except Exception as error:
             error.add_note(f"In layers[{i}] ({type(layer).__name__}).forward.")
             raise
@@ -109,9 +111,11 @@ def backward_through(
         backward: Any = layer.backward
         try:
             if buffers is not None and getattr(layer, "writes", False):
-                back, found = backward(own, cache, upstream.pop(), wants_input=wanted, out=buffers)
+                pair = backward(own, cache, upstream.pop(), wants_input=wanted, out=buffers)
             else:
-                back, found = backward(own, cache, upstream.pop(), wants_input=wanted)
+                pair = backward(own, cache, upstream.pop(), wants_input=wanted)
+            back, found = _pair(pair, "backward", "dL/dx and a tuple of the parameters' gradients")
+            del pair
             if wanted:
                 _check_shape(layer, "for its input", back, shape)
             gradients[i] = _checked(layer, own, found, buffers)
@@ -121,6 +125,15 @@ def backward_through(
         upstream.append(back)
         del back
     return upstream.pop(), gradients
+
+
+def _pair(result: Any, method: str, expected: str) -> Any:
+    """Return a method's result, a tuple of two: an array of two rows would be unpacked as well."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        kind = type(result).__name__
+        what = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {kind}"
+        raise TypeError(f"{method} returned {what}, but a tuple of two is expected: {expected}.")
+    return result
 
 
 def _checked(

@@ -14,7 +14,6 @@ from backprop_xp.backends import (
     device_of,
     dtype_name,
     gather,
-    require_floating,
     require_owner,
     to_host,
 )
@@ -69,7 +68,7 @@ def check_data(
     device, with one transfer of the answers. A table that is streamed in blocks is checked where it
     is read. ``check`` is ``check_sets``, or that of ranks that share the rows.
     """
-    if not require_floating(theta, "theta").isdtype(theta.dtype, "real floating"):
+    if not network.check_theta(theta).isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
     share: Any = options.validation
     sets = {} if training is None else {"": training}

@@ -86,8 +86,8 @@ def _check_batches(batches: Any, options: Options) -> None:
     refuse_distributed(batches, "x")
     if hasattr(batches, "shape") or not (callable(batches) or isinstance(batches, Iterable)):
         raise TypeError(
-            "y is missing: give y beside x, or let x give batches (x, y), as a function of the "
-            "epoch or an iterable."
+            "y is missing: the arguments are network, theta, x, y. Or x gives batches (x, y), as a "
+            "function of the epoch or an iterable."
         )
     if options.validation is None and (options.metrics or options.rules):
         raise ValueError(

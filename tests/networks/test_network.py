@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 import pickle
+import re
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.objective import Views, loss_and_gradient_of, loss_of
 from backprop_xp.networks.random_bits import as_key, fold_in
 from tests.helpers import compiled, thorough
-from tests.user_layers import Factors, sample_data, sample_network, sample_theta
+from tests.user_layers import Factors, PassThrough, sample_data, sample_network, sample_theta
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
@@ -991,3 +992,53 @@ def test_targets_are_checked_where_no_layer_declares_its_width(xp: Any) -> None:
     assert network.loss(theta, x, x).shape == ()
     with pytest.raises(ValueError, match=r"y has shape \(5, 3\), but the outputs are \(..., 5, 4"):
         network.loss(theta, x, y)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int64"])
+def test_a_forgotten_theta_is_named_with_its_shape_whatever_its_dtype(dtype: str) -> None:
+    network, x = bx.mlp([3, 2, 1]), np.ones((4, 3), dtype)
+    expected = re.escape("theta has shape (4, 3), but this network's is (..., 11)")
+    for call in (network.predict, network.loss_and_gradient):
+        with pytest.raises(ValueError, match=expected):
+            call(x, np.ones((4, 1)), *[x] * (call != network.predict))
+    for arguments in ((x, x, np.ones((4, 1))), (x, np.ones((4, 1)))):
+        with pytest.raises(ValueError, match=expected):
+            bx.fit(network, *arguments, optimizer="adam", epochs=1)
+
+
+def test_one_axis_of_samples_of_one_input_becomes_a_column() -> None:
+    for n_in, repair in ((1, "x[:, None]"), (4, "x[None, :]")):
+        network = bx.mlp([n_in, 1])
+        with pytest.raises(ValueError, match=re.escape(repair)):
+            network.predict(network.initialize(backend="numpy"), np.ones(4))
+
+
+class _Bare(PassThrough):
+    """A layer whose methods return what ``results`` has for their names, if anything."""
+
+    def __init__(self, **results: Any) -> None:
+        self.results = results
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
+        return self.results.get("forward", lambda x: (x, None))(x)
+
+    def backward(self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True) -> Any:
+        return self.results.get("backward", lambda g: (g, ()))(g)
+
+
+@pytest.mark.parametrize(
+    ("name", "result", "came"),
+    [
+        ("forward", lambda x: x, "a ndarray"),  # of two rows, which would be unpacked
+        ("forward", lambda x: (x, None, None), "a tuple of 3"),
+        ("backward", lambda g: g, "a ndarray"),
+    ],
+)
+def test_a_layer_that_returns_no_pair_is_an_error_that_says_what_is_expected(
+    name: str, result: Any, came: str
+) -> None:
+    network = bx.Network([bx.Dense(3, 2), _Bare(**{name: result}), bx.Dense(2, 1)], "huber")
+    theta = network.initialize(backend="numpy")
+    with pytest.raises(TypeError, match=f"{name} returned {came}, but a tuple of two") as caught:
+        network.loss_and_gradient(theta, np.ones((2, 3)), np.ones((2, 1)))
+    assert f"In layers[1] (_Bare).{name}." in "".join(caught.value.__notes__)
