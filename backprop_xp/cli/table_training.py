@@ -21,6 +21,9 @@ from backprop_xp.tables.tabular_file import PathLike, measures_of
 from backprop_xp.tables.target_column import Target
 from backprop_xp.training.states import TrainingState
 
+# Training rows of a class with which scikit-learn's boosting diverges; the maximum of names.
+_RARE, _MAX_NAMES = 2, 6
+
 Estimator: TypeAlias = TabularClassifier | TabularRegressor
 
 
@@ -119,7 +122,14 @@ def _lines(
     for name, reason in features.left_out.items():
         yield f"{name!r} is left out: it is {reason}"
     rows, time = problem.splits[0]["training"], problem.metadata["time"]
-    yield from column_warnings(features, problem.table.take(rows), problem.rule.take(rows), time)
+    training = problem.table.take(rows)
+    yield from column_warnings(features, training, problem.rule.take(rows), time)
+    rare = [name for name, count in training.target.value_counts().items() if count <= _RARE]
+    if problem.target.classes and rare:
+        yield (
+            f"few training rows have the class {', '.join(map(repr, rare[:_MAX_NAMES]))}: gradient "
+            "boosting can diverge, the report has its best stage"
+        )
 
 
 def estimator_for(target: Target, parameters: Mapping[str, Any]) -> Estimator:

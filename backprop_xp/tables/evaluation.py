@@ -113,8 +113,8 @@ def _of_others(
     if isinstance(model, TabularClassifier):
         labels = model.classes_[y["training"]]
         balanced = class_weights(model.class_weight, labels, weights, model.classes_)
-    stop: dict[str, np.ndarray | None] = {"X_val": x["validation"], "y_val": target["validation"]}
-    stop["sample_weight_val"] = validation.scaled_weights()
+    held = x["validation"], target["validation"], validation.scaled_weights()
+    stop = dict(zip(("X_val", "y_val", "sample_weight_val"), held, strict=True))
     found = {}
     for name, other in _others(model).items():
         weighted = weights if name == "baseline" else balanced
@@ -124,9 +124,39 @@ def _of_others(
                 *(x["training"], target["training"], weighted),
                 **(stop if name == "boosting" else {}),
             )
-        outputs = getattr(other, "predict_proba", other.predict)(x["test"])
+        if name == "boosting":
+            outputs = _of_best_stage(other, x["test"], *held)
+        else:
+            outputs = getattr(other, "predict_proba", other.predict)(x["test"])
         found[name] = outputs.astype("float64") * scale + mean
     return found
+
+
+def _of_best_stage(
+    boosting: HistGradientBoostingClassifier | HistGradientBoostingRegressor,
+    x: np.ndarray,
+    x_held: np.ndarray,
+    y_held: np.ndarray,
+    weights: Weights,
+) -> np.ndarray:
+    """Return the predictions for x with the number of trees whose loss on validation rows is least.
+
+    The loss is the log-loss, or the mean squared error. scikit-learn's models predict with all
+    trees: also with those behind the best number, and of a training that diverged.
+    """
+    staged = getattr(boosting, "staged_predict_proba", None) or boosting.staged_predict
+
+    def loss(stage: tuple[np.ndarray, np.ndarray]) -> float:
+        held = stage[0]
+        if held.ndim == 1:
+            losses = (held - y_held) ** 2
+        else:
+            shares = held[np.arange(len(held)), y_held.astype(int)]
+            losses = -np.log(np.maximum(shares, np.finfo(held.dtype).eps))  # as log_loss clips
+        return float(np.nan_to_num(np.average(losses, weights=weights), nan=np.inf))
+
+    _, best = min(zip(staged(x_held), staged(x), strict=True), key=loss)
+    return np.asarray(best)
 
 
 def _others(model: TabularClassifier | TabularRegressor) -> dict[str, BaseEstimator]:
