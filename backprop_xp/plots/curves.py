@@ -8,6 +8,9 @@ from backprop_xp.backends import to_host
 from backprop_xp.display.summaries import OF_CHECKS, falls_far, is_loss, quantiles
 from backprop_xp.plots.canvas import ArrayLike, Axes, colour, logarithmic, new_axes
 
+# Matplotlib's own margin, as a share of the height of the curve.
+_MARGIN = 0.05
+
 
 def learning_curves(
     history: object, *, epochs: ArrayLike | None = None, ax: "Axes | None" = None
@@ -61,7 +64,7 @@ def rate_range(
 
     A stack has its median and a band from the 10 % to the 90 % quantile of its finite networks. A
     vertical line marks the suggestion, of a stack the median. Losses that rise far above the first
-    are cut off.
+    are cut off, those below it are all in the picture.
 
     >>> from backprop_xp import plots
     >>> float(plots.rate_range([0.01, 0.1, 1.0], [2.0, 1.0, 9.0], 0.01).get_ylim()[1])
@@ -72,10 +75,12 @@ def rate_range(
     ax = new_axes() if ax is None else ax
     _draw(ax, "loss", steps, curves["loss"], colour(0), "-")
     logarithmic(ax, "x", steps)
-    middle = quantiles(curves["loss"], (0.5,))[0]
-    if np.nanmax(middle) > middle[0]:
-        fall = middle[0] - np.nanmin(middle)
-        ax.set_ylim(top=middle[0] + 0.5 * max(fall, 0.1 * abs(middle[0])))
+    low, high = quantiles(curves["loss"], (0.1, 0.9))
+    if np.isfinite(high).any():
+        first, lowest = high[np.isfinite(high)][0], np.nanmin(low)
+        top = first + 0.5 * max(first - lowest, 0.1 * abs(first))
+        if np.nanmax(high) > top:
+            ax.set_ylim(lowest - _MARGIN * (top - lowest), top)
     if suggestion is not None:
         chosen = float(np.nanmedian(to_host(suggestion)))
         ax.axvline(chosen, label=f"suggestion {chosen:.2g}", color=colour(1), linestyle="--")
@@ -129,7 +134,7 @@ def _draw(
     """Draw the values ``(epochs, networks)`` of one name: a line, and a band of a stack."""
     low, middle, high = quantiles(values, (0.1, 0.5, 0.9))
     # A line of one point is invisible without a marker.
-    marker = "o" if len(steps) == 1 else ""
+    marker = "o" if np.isfinite(middle).sum() == 1 else ""
     ax.plot(steps, middle, label=name, marker=marker, linewidth=1.5, color=color, linestyle=style)
     if values.shape[1] > 1:
         ax.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)

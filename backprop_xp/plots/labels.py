@@ -1,5 +1,6 @@
 """Conversion of labels, outputs and targets to labels on the host, for the pictures."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ def labels_of(values: ArrayLike, name: str, classes: Sequence[Any] | None) -> np
 
     With ``classes`` each label is one of them, or a position in them; others are a ValueError.
     """
-    host = to_host(values)
+    host = _on_host(values)
     if host.ndim == 2 and host.size:
         return _of_outputs(host, name, classes)
     if host.ndim != 1 or not host.size:
@@ -22,14 +23,15 @@ def labels_of(values: ArrayLike, name: str, classes: Sequence[Any] | None) -> np
             f"{name} have shape {host.shape}, but labels (batch,) or outputs (batch, n_out) are "
             "expected."
         )
-    if host.dtype.kind == "f" and (host != np.round(host)).any():
+    labels = _plain(host, name)
+    if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
         raise ValueError(
-            f"{name} hold {host[host != np.round(host)][0]:g}, which is not a label: give "
+            f"{name} hold {labels[labels != np.round(labels)][0]:g}, which is not a label: give "
             "probabilities as (batch, n_out), such as network.predict(theta, x)."
         )
-    labels = host.astype(int) if host.dtype.kind in "fb" else host
+    labels = labels.astype(int) if labels.dtype.kind in "fb" else labels
     if classes is None:
-        return labels.astype(str) if labels.dtype.kind == "O" else labels
+        return labels
     known = list(classes)
     are_positions = labels.dtype.kind in "iu" and not set(labels.tolist()) <= set(known)
     if are_positions and labels.min() >= 0 and labels.max() < len(known):
@@ -38,6 +40,41 @@ def labels_of(values: ArrayLike, name: str, classes: Sequence[Any] | None) -> np
         if label not in known:
             raise ValueError(f"{name} hold {label!r}, but the classes are {known}.")
     return labels
+
+
+def _on_host(values: ArrayLike) -> np.ndarray:
+    host = to_host(values)
+    # NumPy makes the string "nan" of a NaN in a list of strings.
+    return np.asarray(values, dtype=object) if host.dtype.kind in "US" else host
+
+
+def _plain(labels: np.ndarray, name: str) -> np.ndarray:
+    """Return labels ``(batch,)`` as numbers, booleans, dates or strings.
+
+    Raises ValueError for one that is missing, infinite, or beyond float64's integers.
+    """
+    if labels.dtype.kind == "O":
+        is_label = np.asarray([_is_label(label) for label in labels.tolist()])
+    elif labels.dtype.kind == "f":
+        is_label = abs(labels.astype(float)) < 2.0**53
+    else:
+        is_label = labels == labels  # NaT is not
+    if not is_label.all():
+        row = int(is_label.argmin())
+        raise ValueError(
+            f"{name} hold {labels[row]} (row {row}), which is not a label: leave such rows out."
+        )
+    if labels.dtype.kind != "O":
+        return labels
+    found = np.asarray(labels.tolist())
+    return found.astype(str) if found.dtype.kind == "O" else found
+
+
+def _is_label(value: Any) -> bool:
+    """Whether an object is a label: None, NaN, infinity, NaT and pandas' NA are not."""
+    is_itself = value == value  # False for NaN and NaT, NA for NA
+    is_known = value is not None and isinstance(is_itself, bool | np.bool_) and bool(is_itself)
+    return is_known and not (isinstance(value, float) and math.isinf(value))
 
 
 def _of_outputs(outputs: np.ndarray, name: str, classes: Sequence[Any] | None) -> np.ndarray:
@@ -55,22 +92,25 @@ def _of_outputs(outputs: np.ndarray, name: str, classes: Sequence[Any] | None) -
 
 
 def indicators_of(
-    probabilities: np.ndarray, targets: np.ndarray
+    probabilities: np.ndarray, given: ArrayLike
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Return each class's name, its probabilities, and whether it is true, ``(batch,)`` each.
 
-    ``probabilities`` are ``(batch, n)``. With labels of two classes only the second is returned.
+    ``probabilities`` are ``(batch, n)``, ``given`` the targets. With labels of two classes only the
+    second is returned.
     """
-    rows, columns = probabilities.shape
+    (rows, columns), targets = probabilities.shape, _on_host(given)
     if targets.shape not in ((rows,), (rows, 1), (rows, columns)):
         raise ValueError(
             f"targets have shape {targets.shape}, but labels ({rows},) or {probabilities.shape} "
             "are expected."
         )
     if targets.shape == (rows, columns) and columns > 1:
+        if targets.dtype.kind not in "fiub" or not np.isfinite(targets).all():
+            raise ValueError(f"targets of shape {targets.shape} must be finite numbers.")
         names, happened = list(range(columns)), targets > 0.5
     else:
-        labels = targets.reshape(-1)
+        labels = _plain(targets.reshape(-1), "targets")
         names = _names(labels, columns)
         happened = labels[:, None] == np.asarray(names)
         if len(names) == 2:

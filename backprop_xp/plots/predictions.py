@@ -28,7 +28,8 @@ def confusion_matrix(
     them: the class is the largest output, or whether a single one is above 0.5. ``classes`` names
     the classes in the order of the outputs, and of labels 0, 1, ...; by default labels name
     themselves. The colour is the share of the true class, the number in a cell a count. Raises
-    ValueError for shapes that do not fit, values that are not finite, and labels not in classes.
+    ValueError for shapes that do not fit, values that are missing or not finite, and labels not in
+    classes.
 
     >>> from backprop_xp import plots
     >>> ax = plots.confusion_matrix(["cat", "dog", "dog"], ["cat", "cat", "dog"])
@@ -155,7 +156,7 @@ def calibration(
             f"probabilities go from {values.min():g} to {values.max():g}, but 0 to 1 is expected: "
             "network.predict makes them of raw outputs, predict_proba is an estimator's."
         )
-    classes = indicators_of(values, to_host(targets))
+    classes = indicators_of(values, targets)
     edges = np.arange(integer(bins, "bins") + 1) / bins
     ax = new_axes() if ax is None else ax
     ax.plot([0.0, 1.0], [0.0, 1.0], **GRAY_LINE)

@@ -10,6 +10,8 @@ from backprop_xp.training.optimizers import Optimizer, check_state
 from backprop_xp.training.pytrees import copied
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from backprop_xp.display.summaries import Summary
 
 
@@ -107,6 +109,14 @@ class FitResult:
         from backprop_xp.display.summaries import training
 
         return training("FitResult", self.epochs, self.theta, self.history)
+
+    def plot(self) -> "Figure":
+        """Return a matplotlib figure of the losses and the metrics over the epochs."""
+        from backprop_xp.plots import canvas, curves  # matplotlib is optional
+
+        figure = canvas.new_figure()
+        curves.learning_curves(self, ax=figure.subplots())
+        return figure
 
 
 def initial_state(

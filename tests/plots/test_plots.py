@@ -63,6 +63,39 @@ def test_one_networks_losses_are_drawn_over_the_epochs(xp: Any) -> None:
     assert not ax.collections
 
 
+def test_a_loss_that_is_finite_in_one_epoch_is_a_point() -> None:
+    for losses in ([0.5], [0.5, np.nan, np.inf]):
+        (line,) = plots.learning_curves({"loss": losses}).lines
+        assert line.get_marker() == "o"
+    assert plots.learning_curves({"loss": [0.5, 0.4]}).lines[0].get_marker() in ("", "None")
+
+
+@pytest.mark.parametrize("diverging", [1, 3])
+def test_a_rate_range_shows_the_losses_up_to_the_first_however_far_they_rise(
+    diverging: int,
+) -> None:
+    losses = np.asarray([[2.0] * 3, [1.0] * 3, [0.5] * 3, [1e3] * 3, [1e20] * 3])
+    losses[:, : 3 - diverging] = np.minimum(losses[:, : 3 - diverging], 0.6)
+    # One network of a stack that diverges rises above the 90 % quantile of all.
+    for given in (losses, losses[:, -1]):
+        low, top = plots.rate_range([0.01, 0.1, 1.0, 10.0, 100.0], given).get_ylim()
+        assert 0.3 < low < 0.5
+        assert 2.0 <= top <= 3.0
+    unknown = plots.rate_range([0.01, 0.1], [np.nan, np.inf])
+    assert np.isfinite(unknown.get_ylim()).all()
+
+
+def test_a_result_of_a_training_draws_its_learning_curves(xp: Any) -> None:
+    theta, x, y = xp.initialize(LINE), xp.asarray(X), xp.asarray(Y)
+    result = bx.fit(LINE, theta, x, y, optimizer=bx.SGD(0.1), epochs=3)
+    (ax,) = result.plot().axes
+    (line,) = ax.lines
+    np.testing.assert_array_equal(line.get_data(), [[1, 2, 3], result.history["loss"]])
+    from matplotlib import pyplot
+
+    assert not pyplot.get_fignums()
+
+
 def test_a_stack_has_its_median_and_a_band_of_the_finite_networks(xp: Any) -> None:
     losses = 1.0 + np.random.default_rng(0).random((4, 2, 5))
     losses[2:, 1, 3] = np.nan
@@ -305,6 +338,44 @@ def test_classes_may_be_outputs_labels_or_indices(xp: Any) -> None:
     swapped = plots.confusion_matrix([1, 0], [1, 1], classes=[1, 0])
     assert np.asarray(swapped.images[0].get_array()).tolist() == [[0.5, 0.5], [0.0, 0.0]]
     assert ticks(plots.confusion_matrix(labels, labels).get_xticklabels()) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "shown", "row"),
+    [
+        ([0.0, np.inf, 1.0], "inf", 1),
+        ([0.0, 1.0, -np.inf], "-inf", 2),
+        ([1e300, 1.0, 0.0], "1e\\+300", 0),
+        (["a", None, "b"], "None", 1),
+        (["a", "b", np.nan], "nan", 2),
+        ([0, 1, None], "None", 2),
+        (np.asarray([0.0, 1.0, np.inf], np.float16), "inf", 2),
+        ([True, None, False], "None", 1),
+        (np.asarray(["2020-01-01", "NaT", "2020-01-02"], "datetime64[D]"), "NaT", 1),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_is_missing_or_infinite_is_not_a_class(labels: Any, shown: str, row: int) -> None:
+    expected = rf"{shown} \(row {row}\), which is not a label: leave such rows out"
+    with pytest.raises(ValueError, match=f"predictions hold {expected}"):
+        plots.confusion_matrix(labels, labels)
+    with pytest.raises(ValueError, match=f"targets hold {expected}"):
+        plots.calibration([0.1, 0.5, 0.9], labels)
+
+
+def test_values_that_pandas_marks_as_missing_are_not_a_class() -> None:
+    pandas = pytest.importorskip("pandas")
+    for dtype in ("string", "str", "object"):
+        column = pandas.Series(["a", None, "b"], dtype=dtype)
+        with pytest.raises(ValueError, match=r"predictions hold \S+ \(row 1\), which is not a lab"):
+            plots.confusion_matrix(column, ["a", "a", "b"])
+    with pytest.raises(ValueError, match=r"targets of shape \(2, 2\) must be finite numbers"):
+        plots.calibration([[0.1, 0.9], [0.3, 0.7]], [[0, 1], [np.nan, 0]])
+
+
+def test_an_array_of_objects_has_the_classes_of_its_objects() -> None:
+    whole = plots.confusion_matrix(np.asarray([0, 1], dtype=object), [0, 1])
+    assert ticks(whole.get_xticklabels()) == ["0", "1"]
 
 
 def test_many_classes_are_drawn_without_numbers_and_with_some_of_their_names() -> None:
