@@ -73,6 +73,8 @@ def _predictions(
     from backprop_xp.tables.tabular_file import read_model  # the estimators take seconds
 
     trained, _ = read_model(model)
+    if interval is not None and (share := trained.coverage_on_test(interval)) is not None:
+        note(f"intervals of {interval:g} hold {share:.1%} of the test rows of the training")
     for frame, columns in tables.read_pieces(file, texts=trained.features.texts):
         found = pa.Table.from_pandas(trained.predictions(frame, interval), preserve_index=False)
         for name in keep:

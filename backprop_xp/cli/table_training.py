@@ -18,6 +18,7 @@ from backprop_xp.tables.problem import Problem
 from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular import Callback, TabularClassifier, TabularRegressor
 from backprop_xp.tables.tabular_file import PathLike, measures_of
+from backprop_xp.tables.tabular_model import residuals_of
 from backprop_xp.tables.target_column import Target
 from backprop_xp.training.states import TrainingState
 
@@ -65,7 +66,10 @@ def train_table(
                 _fit(other, drawn)
                 folds.append(evaluate(other, drawn)[0])
             more = {**model.metadata_, **report_of(model, parts, out, folds)}
-            model._adopt(dataclasses.replace(model.model_, metadata=more))
+            errors = None
+            if isinstance(model, TabularRegressor) and "test" in parts:
+                errors = residuals_of(parts["test"], model._outputs(parts["test"].features)[0])
+            model._adopt(dataclasses.replace(model.model_, metadata=more, test_residuals=errors))
             if out is not None:
                 model.save(out)
     return model

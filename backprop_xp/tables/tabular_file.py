@@ -65,6 +65,7 @@ def write_model(
         "scale": tuple(model.scale),
         "target": model.target,
         "residuals": model.residuals,
+        "test_residuals": model.test_residuals,
         "record": to_json(dict(model.record)),
         "history": {name: np.asarray(v, "float64") for name, v in model.history.items()},
     }
@@ -109,6 +110,7 @@ def read_model(
             history=part["history"] if file.state is None else file.state.history,
             metadata=file.metadata,
             residuals=part["residuals"],
+            test_residuals=part["test_residuals"],
         )
         _check(model)
     return model, file.state

@@ -13,6 +13,7 @@ from backprop_xp.checks import real
 from backprop_xp.networks import ensemble
 from backprop_xp.networks.network import Network
 from backprop_xp.tables.features import Features
+from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular_parameters import Task
 
 
@@ -37,7 +38,8 @@ class TabularModel:
     - ``history`` has the losses and the metric, ``(epochs,)`` or ``(epochs, n_members)``.
     - ``metadata`` is what the caller of ``fit`` adds, as JSON.
     - ``residuals`` ``(rows, 2)`` has the absolute error of each validation row and its weight; None
-      for classes, and before the training has ended.
+      for classes, and before the training has ended. ``test_residuals`` has those of test rows,
+      which the command ``train`` adds.
     """
 
     has_names: bool
@@ -51,6 +53,7 @@ class TabularModel:
     history: Mapping[str, np.ndarray]
     metadata: Mapping[str, Any]
     residuals: np.ndarray | None = None
+    test_residuals: np.ndarray | None = None
 
     @property
     def task(self) -> Task:
@@ -125,3 +128,20 @@ class TabularModel:
             )
         level = min(1.0, coverage * (n + 1) / n)
         return float(np.quantile(errors, level, weights=weights, method="inverted_cdf"))
+
+    def coverage_on_test(self, coverage: float) -> float | None:
+        """Return the share of the test rows in their intervals of this coverage, by weight.
+
+        It is None without test rows. Raises ValueError as ``half_width`` does.
+        """
+        width = self.half_width(coverage)
+        if self.test_residuals is None:
+            return None
+        errors, weights = self.test_residuals.T
+        return float(np.average(errors <= width, weights=weights))
+
+
+def residuals_of(rows: Rows, values: np.ndarray) -> np.ndarray:
+    """Return the absolute error of each row's value, and the row's weight, ``(rows, 2)``."""
+    errors, weights = np.abs(rows.target.to_numpy() - values), rows.scaled_weights()
+    return np.stack([errors, np.ones(len(errors)) if weights is None else weights], axis=1)

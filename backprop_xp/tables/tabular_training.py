@@ -15,7 +15,7 @@ from backprop_xp.tables.features import Features
 from backprop_xp.tables.presets import Recipe, recipe_for
 from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular_file import TrainingFile, progress, versions
-from backprop_xp.tables.tabular_model import TabularModel, TargetScale
+from backprop_xp.tables.tabular_model import TabularModel, TargetScale, residuals_of
 from backprop_xp.tables.tabular_network import first_theta, network_for
 from backprop_xp.tables.tabular_parameters import (
     LOWER_IS_BETTER,
@@ -187,9 +187,7 @@ def _trained(
         return trained
     where = {"backend": parameters.backend, "device": parameters.device}
     values, _ = trained.outputs(validation.features, **where)
-    errors, weights = np.abs(validation.target.to_numpy() - values), validation.scaled_weights()
-    weights = np.ones(len(errors)) if weights is None else weights
-    return dataclasses.replace(trained, residuals=np.stack([errors, weights], axis=1))
+    return dataclasses.replace(trained, residuals=residuals_of(validation, values))
 
 
 def _class_weights(

@@ -358,6 +358,28 @@ def test_intervals_hold_their_share_of_the_validation_rows(model: str, folder: P
 
 
 @pytest.mark.once
+def test_predict_prints_the_share_of_the_test_rows_that_its_intervals_hold(folder: Path) -> None:
+    frame = table()
+    weights = np.r_[np.full(20, 1.0), np.full(20, 3.0), np.zeros(20)]
+    # The target of the second twenty rows has moved out of the intervals.
+    moved = np.where(np.arange(ROWS) < 20, frame["a"], frame["a"] + 100.0)
+    frame.assign(a=moved, w=weights).to_csv("newer.csv", index=False)
+    frame.assign(w=1.0).to_csv("table.csv", index=False)
+    words = ("train", "table.csv", "--target", "a", "--weights", "w", "--out", "a", *QUICK)
+    assert run(*words, "--validation", "0.4", "--test", "newer.csv").exit_code == 0
+    done = run("predict", "a", "newer.csv", "--interval", "0.9", "--out", "found.csv")
+    found, truth = tables.read("found.csv"), moved
+    share = np.average((found["low"] <= truth) & (truth <= found["high"]), weights=weights)
+    assert 0.1 < share < 0.3
+    assert done.stderr.splitlines() == [
+        f"intervals of 0.9 hold {share:.1%} of the test rows of the training",
+        "60 predictions written to found.csv",
+    ]
+    assert run(*words, "--validation", "0.4", "--cv", "2").exit_code == 0
+    assert run("predict", "a", "newer.csv", "--interval", "0.9").stderr == ""
+
+
+@pytest.mark.once
 def test_inspect_prints_network_columns_training_metrics_and_versions(
     model: str, folder: Path
 ) -> None:
