@@ -114,6 +114,7 @@ def importances_of(
     from sklearn.metrics import log_loss, make_scorer
 
     from backprop_xp.tables.problem import rows_with_target
+    from backprop_xp.tables.readers import naming_lines
 
     model, names = estimator.model_, [*estimator.model_.features.columns]
     if model.target is None:
@@ -127,12 +128,13 @@ def importances_of(
     if classes:
         options = {"response_method": "predict_proba", "greater_is_better": False}
         scoring = make_scorer(log_loss, labels=list(classes), **options)
-    found = permutation_importance(
-        *(estimator, table, rows.target.to_numpy()),
-        scoring=scoring,
-        n_repeats=_SHUFFLES,
-        random_state=0,
-    )
+    with naming_lines(file, table.index):
+        found = permutation_importance(
+            *(estimator, table, rows.target.to_numpy()),
+            scoring=scoring,
+            n_repeats=_SHUFFLES,
+            random_state=0,
+        )
     means, deviations = found.importances_mean.tolist(), found.importances_std.tolist()
     made = [
         {"column": name, "mean": mean, "deviation": deviation}

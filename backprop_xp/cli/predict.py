@@ -70,13 +70,16 @@ def _predictions(
     """Yield predictions behind columns of the file: with its types, or for CSV as strings."""
     import pyarrow as pa
 
+    from backprop_xp.tables.readers import naming_lines
     from backprop_xp.tables.tabular_file import read_model  # the estimators take seconds
 
     trained, _ = read_model(model)
     if interval is not None and (share := trained.coverage_on_test(interval)) is not None:
         note(f"intervals of {interval:g} hold {share:.1%} of the test rows of the training")
     for frame, columns in tables.read_pieces(file, texts=trained.features.texts):
-        found = pa.Table.from_pandas(trained.predictions(frame, interval), preserve_index=False)
+        with naming_lines(file):
+            predictions = trained.predictions(frame, interval)
+        found = pa.Table.from_pandas(predictions, preserve_index=False)
         for name in keep:
             if name not in columns.column_names:
                 raise ValueError(f"--keep names {name!r}, but the data have no such column.")

@@ -15,7 +15,7 @@ from backprop_xp.tables.column_warnings import column_warnings
 from backprop_xp.tables.evaluation import evaluate, report_of
 from backprop_xp.tables.features import Features
 from backprop_xp.tables.problem import Problem
-from backprop_xp.tables.rows import Rows
+from backprop_xp.tables.readers import naming_lines
 from backprop_xp.tables.tabular import Callback, TabularClassifier, TabularRegressor
 from backprop_xp.tables.tabular_file import PathLike, measures_of
 from backprop_xp.tables.tabular_model import residuals_of
@@ -49,13 +49,16 @@ def train_table(
         """Print the lines at the first call, so that an error before it is a single line."""
         if not told:
             features, missing = model.model_.features, out if resume else None
+            if "test" in parts:  # now, not after the training
+                with naming_lines(problem.sources["test"]):
+                    features.transform(parts["test"].features)
             told.extend(_lines(problem, features, state.epoch - 1, missing))
             for line in told:
                 say(line)
 
     with reported(say):
         options = {"checkpoint": out, "resume": resume, "metadata": problem.metadata}
-        _fit(model, parts, [tell, *callbacks], **options)
+        _fit(model, problem, 0, [tell, *callbacks], **options)
         if not told:
             say(f"the training in {out} is finished")
         if "report" not in model.metadata_:
@@ -63,8 +66,9 @@ def train_table(
             for fold in range(1, len(problem.splits)):
                 say(f"fold {fold} of {len(problem.splits) - 1}")
                 other, drawn = clone(model), problem.parts(fold)
-                _fit(other, drawn)
-                folds.append(evaluate(other, drawn)[0])
+                _fit(other, problem, fold)
+                with naming_lines(problem.sources["test"], drawn["test"].features.index):
+                    folds.append(evaluate(other, drawn)[0])
             more = {**model.metadata_, **report_of(model, parts, out, folds)}
             errors = None
             if isinstance(model, TabularRegressor) and "test" in parts:
@@ -76,16 +80,22 @@ def train_table(
 
 
 def _fit(
-    model: Estimator, parts: Mapping[str, Rows], callbacks: Sequence[Callback] = (), **options: Any
+    model: Estimator,
+    problem: Problem,
+    split: int,
+    callbacks: Sequence[Callback] = (),
+    **options: Any,
 ) -> None:
     """Fit a model to the training rows; the losses of each epoch are shown on stderr."""
+    parts = problem.parts(split)
     held_out = parts["validation"]
-    with contextlib.ExitStack() as displays:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(naming_lines(problem.sources["validation"], held_out.features.index))
 
         @functools.cache
         def report() -> Report:
             epochs = model.model_.record["recipe"]["max_iter"]
-            return displays.enter_context(reporting(epochs))
+            return stack.enter_context(reporting(epochs))
 
         def show(state: TrainingState) -> None:
             report()(state.epoch, lambda: losses_of(state))

@@ -8,6 +8,7 @@ import codecs
 import contextlib
 import csv
 import io
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -206,15 +207,34 @@ def _rows(text: str, separator: str) -> Iterator[list[str]]:
         yield from filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=separator))
 
 
+def _numbered(opener: Opener, separator: str) -> Iterator[tuple[int, int, list[str]]]:
+    """Yield the first and the last line of each record that is not blank, and its fields.
+
+    They end before a field that is too long for Python's reader.
+    """
+    with opener() as file, contextlib.suppress(csv.Error):
+        lines = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=separator)
+        names, end = 0, 0
+        for fields in lines:
+            start, end = end + 1, lines.line_num
+            names = names or len(fields)
+            if len(fields) == names > 0 or "".join(fields).strip():
+                yield start, end, fields
+
+
 def _check_lines(opener: Opener, separator: str) -> None:
     """Raise ValueError for the first line of more or fewer fields than the first."""
-    with opener() as file, contextlib.suppress(csv.Error):  # a field is too long for this reader
-        lines = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=separator)
-        names = next(filter(None, lines), [])
-        for fields in lines:
-            # A blank line is not a row.
-            if len(fields) != len(names) and "".join(fields).strip():
-                raise ValueError(
-                    f"line {lines.line_num} has {len(fields)} fields, but the first line has "
-                    f"{len(names)}."
-                )
+    count = 0
+    for _, end, fields in _numbered(opener, separator):
+        count = count or len(fields)
+        if len(fields) != count:
+            raise ValueError(
+                f"line {end} has {len(fields)} fields, but the first line has {count}."
+            )
+
+
+def line_of(opener: Opener, separator: str, row: int) -> int | None:
+    """Return the line in which a row begins, None behind a field that is too long to be read."""
+    for start, _, _ in itertools.islice(_numbered(opener, separator), row + 1, None):
+        return start
+    return None

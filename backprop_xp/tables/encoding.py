@@ -18,7 +18,7 @@ import pandas as pd
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import plain
 from backprop_xp.tables.dates import in_utc, on_clock, read_dates, split_dates, strings_on_clock
-from backprop_xp.tables.values import PLAIN, as_strings, distinct, is_missing, numbers
+from backprop_xp.tables.values import PLAIN, CellError, as_strings, distinct, is_missing, numbers
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -205,11 +205,11 @@ def subtract(values: Array, origin: int) -> Array:
 
 
 def _refuse(column: pd.Series, wrong: np.ndarray, kind: str) -> None:
-    """Raise ValueError for the first value of a mask."""
+    """Raise ``CellError``, a ValueError, for the first value of a mask."""
     if wrong.any():
         row = wrong.argmax()
-        value = plain(column.iloc[row])
-        raise ValueError(
-            f"the column {str(column.name)!r} has {value!r} (row {column.index[row]}), but a "
-            f"{kind} is expected, as in training: correct it, or leave it empty."
+        raise CellError(
+            f"the column {str(column.name)!r} has {plain(column.iloc[row])!r}",
+            f", but a {kind} is expected, as in training: correct it, or leave it empty.",
+            column.index[row],
         )

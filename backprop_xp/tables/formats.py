@@ -64,11 +64,15 @@ PathOrFile: TypeAlias = str | os.PathLike[str] | TableFile
 
 
 class Source(NamedTuple):
-    """The columns of a file, its rows, and the decimal sign of text, None for typed columns."""
+    """The columns of a file, its rows, and the decimal sign of text, None for typed columns.
+
+    ``line_of`` returns the number of the line in which a row of text begins.
+    """
 
     schema: pa.Schema
     batches: Iterable[pa.RecordBatch]
     decimal: str | None = None
+    line_of: Callable[[int], int | None] | None = None
 
 
 @contextlib.contextmanager
@@ -132,13 +136,13 @@ def _delimited(default: str, opener: delimited.Opener, options: TableFile) -> So
     schema = pa.schema([(name, pa.string()) for name in names])
     # pyarrow refuses a line without an end that is the only one.
     rows = delimited.batches(opener, schema, separator) if "\n" in head else ()
-    return Source(schema, rows, decimal)
+    return Source(schema, rows, decimal, functools.partial(delimited.line_of, opener, separator))
 
 
 def _json_lines(opener: delimited.Opener, options: TableFile) -> Source:
     """Return the values of JSON objects as their text, so that all rows have the same columns."""
 
-    def objects() -> Iterator[dict[str, str | None]]:
+    def objects() -> Iterator[tuple[int, dict[str, str | None]]]:
         with opener() as file:
             for i, line in enumerate(io.TextIOWrapper(file, "utf-8-sig"), start=1):
                 if not line.strip():
@@ -149,22 +153,26 @@ def _json_lines(opener: delimited.Opener, options: TableFile) -> Source:
                     raise ValueError(f"line {i} is not JSON: {error}") from None
                 if not isinstance(values, dict):
                     raise ValueError(f"line {i} must have one object, not {line[:20]!r}.")
-                yield {name: _as_text(value, name) for name, value in values.items()}
+                yield i, {name: _as_text(value, name, i) for name, value in values.items()}
 
     def batches() -> Iterator[pa.RecordBatch]:
-        rows = objects()
+        rows = (values for _, values in objects())
         while block := [*itertools.islice(rows, _ROWS)]:
             yield pa.RecordBatch.from_pylist(block, schema)
 
-    names = dict.fromkeys(name for values in objects() for name in values)
+    def line_of(row: int) -> int:
+        return next(itertools.islice(objects(), row, None))[0]
+
+    names = dict.fromkeys(name for _, values in objects() for name in values)
     schema = pa.schema([(name, pa.string()) for name in names])
-    return Source(schema, batches(), ".")
+    return Source(schema, batches(), ".", line_of)
 
 
-def _as_text(value: object, name: str) -> str | None:
+def _as_text(value: object, name: str, line: int) -> str | None:
     if isinstance(value, list | dict):
         raise ValueError(
-            f"the column {name!r} holds a {type(value).__name__}: values are expected."
+            f"the column {name!r} holds a {type(value).__name__} (line {line}): values are "
+            "expected."
         )
     return value if isinstance(value, str | None) else str(value)
 

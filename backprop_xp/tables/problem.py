@@ -7,15 +7,17 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.checks import integer, nearest, real
-from backprop_xp.tables.readers import TableData, as_frame, header_hint
+from backprop_xp.tables.readers import TableData, as_frame, header_hint, naming_lines
 from backprop_xp.tables.row_split import SplitRule, units_of
 from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular_parameters import Task
 from backprop_xp.tables.target_column import Class, Target, find_target, target_values
-from backprop_xp.tables.values import is_categorical, is_string
+from backprop_xp.tables.values import CellError, is_categorical, is_string, numbers
 
 # A line names at most so many classes.
 _MAX_NAMES = 6
+
+_PARTS = ("training", "validation", "test")
 
 # A share of the rows, or a table of its own.
 Part: TypeAlias = float | TableData
@@ -41,7 +43,8 @@ class Problem(NamedTuple):
     choose the network; the ``"test"`` rows are for the report alone. The first split is that of the
     model, each further one that of a fold, whose test rows are the others' training rows. ``own``
     are parts that are tables of their own, ``without`` counts the rows without a target.
-    ``metadata`` is what a resumed training must have too.
+    ``metadata`` is what a resumed training must have too. ``sources`` has the file or the table of
+    each part's rows.
     """
 
     target: Target
@@ -51,12 +54,13 @@ class Problem(NamedTuple):
     own: Mapping[str, Rows]
     without: int
     metadata: Mapping[str, Any]
+    sources: Mapping[str, TableData]
 
     def parts(self, split: int = 0) -> dict[str, Rows]:
         """Return the rows of each part of a split."""
         drawn = {name: self.table.take(rows) for name, rows in self.splits[split].items()}
         every = {**drawn, **self.own}
-        return {name: every[name] for name in ("training", "validation", "test") if name in every}
+        return {name: every[name] for name in _PARTS if name in every}
 
     def lines(self) -> Iterator[str]:
         """Yield lines about the problem for the user."""
@@ -83,9 +87,10 @@ def make_problem(
     seed = integer(seed, "random_state", at_least=0)
     frame = as_frame(data, texts=[target])
     features = chosen_features(frame, target, columns)
-    table = rows_with_target(frame, target, features=features, weights=columns.weights)
-    found = find_target(table.target, task, is_categorical=is_categorical(frame[target]))
-    table = _with_values(table, found)
+    with naming_lines(data):
+        table = rows_with_target(frame, target, features=features, weights=columns.weights)
+        found = find_target(table.target, task, is_categorical=is_categorical(frame[target]))
+        table = _with_values(table, found)
     given = {} if cv else {"test": 0.15 if test is None else test}
     given["validation"] = validation
     shares = {
@@ -110,7 +115,8 @@ def make_problem(
     metadata |= {"cv": cv, "group": columns.group, "time": columns.time}
     metadata |= {name: {"sha256": rows.fingerprint()} for name, rows in tables.items()}
     without = len(frame) - len(table.target)
-    problem = Problem(found, table, rule, splits, own, without, metadata)
+    sources = {name: given[name] if name in own else data for name in _PARTS}
+    problem = Problem(found, table, rule, splits, own, without, metadata, sources)
     # The checks need no features.
     slim = problem._replace(table=table._replace(features=table.features.iloc[:, :0]))
     for i in range(len(splits)):
@@ -195,11 +201,17 @@ def _require(frame: pd.DataFrame, *names: str | None) -> None:
 
 
 def weights_of(column: pd.Series) -> np.ndarray:
-    """Return the numbers of a column of weights; ValueError for what cannot be one."""
-    values = column.to_numpy(dtype="float64") if column.dtype.kind in "fiub" else np.asarray([-1.0])
-    if not (np.isfinite(values).all() and (values >= 0.0).all()):
-        raise ValueError(f"the weights {column.name!r} must be finite numbers of at least 0.")
-    return np.asarray(values)
+    """Return the numbers of a column of weights; ``CellError`` for what cannot be one."""
+    values = np.asarray(numbers(column)[0], dtype="float64")
+    wrong = ~(np.isfinite(values) & (values >= 0.0))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise CellError(
+            f"the weights {column.name!r} have {column.iloc[[row]].tolist()[0]!r}",
+            ": finite numbers of at least 0 are expected.",
+            column.index[row],
+        )
+    return values
 
 
 def _read_part(data: Part, name: str, target: Target, training: Rows, weights: str | None) -> Rows:
@@ -208,10 +220,11 @@ def _read_part(data: Part, name: str, target: Target, training: Rows, weights: s
     strings = [column for column in features if is_string(training.features[column])]
     frame = as_frame(data, texts=[target.name, *strings])
     try:
-        table = rows_with_target(
-            frame, target.name, features=features, weights=weights, classes=target.classes
-        )
-        return _with_values(table, target)  # raises for a class that training does not have
+        with naming_lines(data):
+            table = rows_with_target(
+                frame, target.name, features=features, weights=weights, classes=target.classes
+            )
+            return _with_values(table, target)  # raises for a class that training does not have
     except ValueError as error:
         raise ValueError(f"{name} rows: {error}") from error
 

@@ -5,6 +5,7 @@ categories that are strings (pandas' ``category``); NaN is a missing value.
 """
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -15,7 +16,14 @@ import pyarrow as pa
 
 from backprop_xp.tables import delimited
 from backprop_xp.tables.formats import PathOrFile, Source, TableFile, opened
-from backprop_xp.tables.values import PLAIN, as_strings, has_style, is_categorical, is_string
+from backprop_xp.tables.values import (
+    PLAIN,
+    CellError,
+    as_strings,
+    has_style,
+    is_categorical,
+    is_string,
+)
 
 # The maximum of rows of a piece.
 _ROWS = 2**14
@@ -76,6 +84,30 @@ def _frame(source: Source, table: pa.Table, texts: Sequence[str]) -> pd.DataFram
     if source.decimal is None:
         return plain_frame(table.to_pandas(), texts)
     return plain_frame(delimited.typed(table, texts, source.decimal), texts)
+
+
+@contextlib.contextmanager
+def naming_lines(file: TableData, index: pd.Index | None = None) -> Iterator[None]:
+    """Turn a ``CellError`` about a row of a ``TableFile`` into a ValueError that names its line.
+
+    ``index`` has the rows of the file, if the error counts those of a part of it.
+    """
+    try:
+        yield
+    except CellError as error:
+        row = error.row if index is None else int(index[error.row])
+        line = _line_of(file, row) if isinstance(file, TableFile) else None
+        if line is None:
+            raise
+        raise ValueError(error.at(f"line {line} of {os.fspath(file.path)}")) from error
+
+
+def _line_of(file: TableFile, row: int) -> int | None:
+    """Return the line in which a row of a file begins, None for stdin and for files of no lines."""
+    if file.path == "-":
+        return None
+    with opened(dataclasses.replace(file, say=str)) as source:
+        return None if source.line_of is None else source.line_of(row)
 
 
 def as_frame(data: TableData, *, texts: Sequence[str] = ()) -> pd.DataFrame:

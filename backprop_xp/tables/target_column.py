@@ -7,7 +7,17 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.tables.tabular_parameters import Task
-from backprop_xp.tables.values import as_strings, booleans, distinct, find_style, is_string, numbers
+from backprop_xp.tables.values import (
+    EUROPEAN,
+    PLAIN,
+    CellError,
+    as_strings,
+    booleans,
+    distinct,
+    find_style,
+    is_string,
+    numbers,
+)
 
 Class: TypeAlias = str | bool | int | float
 # Integers with at most this many distinct values are classes.
@@ -31,18 +41,19 @@ class Target(NamedTuple):
         """
         values = as_array(target_values(column, self.classes))
         if self.task == "regression":
-            if values.dtype == object or not np.isfinite(values.astype("float64")).all():
-                raise ValueError(
-                    f"the target {self.name!r} has values that are not finite numbers, which a "
-                    "regression needs."
-                )
-            return values.astype("float64")
-        known = {*self.classes}
-        unknown = [value for value in values.tolist() if value not in known]
-        if unknown:
-            raise ValueError(
-                f"the target {self.name!r} has a class {unknown[0]!r} that training did not have."
-            )
+            if values.dtype == object:  # some string is no number
+                is_european = column.attrs.get("decimal") == ","
+                values, _ = numbers(column, EUROPEAN if is_european else PLAIN)
+            values = values.astype("float64")
+            wrong, expected = ~np.isfinite(values), "a regression needs finite numbers"
+        else:
+            known = {*self.classes}
+            wrong = np.asarray([value not in known for value in values.tolist()])
+            expected = "training did not have this class"
+        if wrong.any():
+            row = int(wrong.argmax())
+            has = f"the target {self.name!r} has {column.iloc[[row]].tolist()[0]!r}"
+            raise CellError(has, f", but {expected}.", column.index[row])
         return values
 
 

@@ -54,6 +54,24 @@ PLAIN, EUROPEAN, TIME = "1,234.5", "1.234,5", "hh:mm"
 STYLES = (*_STYLES, TIME)
 
 
+class CellError(ValueError):
+    """A value of a column that cannot be used; ``row`` is its label in the column's index.
+
+    The message is ``before``, the place of the cell in parentheses, and ``after``.
+    """
+
+    def __init__(self, before: str, after: str, row: int) -> None:
+        super().__init__(before, after, row)  # all of them, so that it can be pickled
+        self.before, self.after, self.row = before, after, row
+
+    def __str__(self) -> str:
+        return self.at(f"row {self.row}")
+
+    def at(self, place: str) -> str:
+        """Return the message about a cell at a place."""
+        return f"{self.before} ({place}){self.after}"
+
+
 def is_string(column: pd.Series) -> bool:
     """Whether a plain column holds strings, also those of pandas' categories."""
     return isinstance(column.dtype, pd.StringDtype) or is_categorical(column)

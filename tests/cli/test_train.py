@@ -1,5 +1,7 @@
 """The commands ``train``, ``predict`` and ``inspect``: their output, errors and files."""
 
+import copy
+import gzip
 import io
 import json
 import os
@@ -26,6 +28,7 @@ from backprop_xp.cli.loss_log import LossLog
 from backprop_xp.cli.table_output import number
 from backprop_xp.display.progress import live
 from backprop_xp.tables import readers, tabular_file, tabular_parameters
+from backprop_xp.tables.values import CellError
 from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_without
 from tests.helpers import FullDisk
 
@@ -313,11 +316,61 @@ def test_an_error_behind_the_first_piece_leaves_the_old_file(
     monkeypatch.setattr(readers, "_ROWS", 7)
     for name in ("found.csv", "found.parquet"):
         Path(name).write_text("old")
-        _assert_error(("predict", model, "wrong.csv", "--out", name), "has 'abc' (row 40)", model)
+        _assert_error(
+            ("predict", model, "wrong.csv", "--out", name),
+            "has 'abc' (line 42 of wrong.csv)",
+            model,
+        )
         assert Path(name).read_text() == "old"
     assert not list(folder.glob(".backprop_xp-*"))
     done = run("predict", model, "wrong.csv")
     assert (done.exit_code, done.stdout.count("\n")) == (2, 36)
+
+
+# Commands whose error is about the cell 'abc' of a file.
+NAMING = [
+    "predict model.safetensors {}",
+    "inspect model.safetensors --data {}",
+    "train table.csv --target y --out other --validation {}",
+    "train table.csv --target y --out other --test {}",
+    "train {} --target a --task regression",
+    "train {} --target y --weights a",
+]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("command", NAMING)
+@pytest.mark.parametrize("name", ["bad.csv", "bad.tsv.gz", "bad.jsonl"])
+def test_an_error_about_a_cell_names_its_line_in_the_file(
+    model: str, folder: Path, command: str, name: str
+) -> None:
+    """A file has blank lines, values of two lines, and a row without a target."""
+    frame = table().assign(a="1.5", note="two\nlines")
+    frame.loc[40, "a"], frame.loc[10, "y"] = "abc", None
+    if name == "bad.jsonl":
+        lines = frame.to_json(orient="records", lines=True).splitlines(keepends=True)
+    else:
+        lines = frame.to_csv(index=False, sep="\t" if "tsv" in name else ",").splitlines(True)
+    text = "".join(["\n", *lines[:5], "  \n\n", *lines[5:]])
+    (line,) = (i for i, text in enumerate(text.split("\n"), start=1) if "abc" in text)
+    Path(name).write_bytes(gzip.compress(text.encode()) if "gz" in name else text.encode())
+    _assert_error(tuple(command.format(name).split()), f"'abc' (line {line} of {name})", model)
+
+
+@pytest.mark.once
+def test_a_cell_of_stdin_or_of_a_typed_file_is_named_by_its_row(model: str, folder: Path) -> None:
+    frame = table().assign(a="1.5")
+    frame.loc[40, "a"] = "abc"
+    frame.to_parquet("bad.parquet")
+    _assert_error(("predict", model, "bad.parquet"), "'abc' (row 40)", model)
+    done = run("predict", model, "-", stdin=frame.to_csv(index=False))
+    assert "'abc' (row 40), but a number is expected" in done.stderr
+
+
+@pytest.mark.once
+def test_a_cell_error_keeps_its_message_in_another_process() -> None:
+    error = CellError("the column 'a' has 'abc'", ", but a number is expected.", 3)
+    assert str(copy.copy(error)) == str(error)  # copied as it is pickled
 
 
 @pytest.mark.once
@@ -444,7 +497,10 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
         b"a,y\n" + b"".join(b"%d,id%d\n" % (i, i) for i in range(30)),
         "30 different values",
     ),
-    "infinite.csv": (b"a,y\n" + b"1,0.5\n2,inf\n3,1.5\n" * 9, "values that are not finite numbers"),
+    "infinite.csv": (
+        b"a,y\n" + b"1,0.5\n2,inf\n3,1.5\n" * 9,
+        "the target 'y' has inf (line 3 of infinite.csv), but",
+    ),
     "dates.csv": (b"a,y\n" + b"1,\n2,\n", "the target 'y' is missing in every row"),
     "table.txt": (
         b"a,y\n1,x\n",
@@ -472,11 +528,14 @@ REFUSED = [
     ("train table.csv --target y --drop zz", "there is no column 'zz'"),
     ("train table.csv --target y --features zz", "there is no column 'zz'"),
     ("train table.csv --target y --drop a,b,day", "no column is left to predict 'y' from"),
-    ("train table.csv --target y --weights b", "the weights 'b' must be finite numbers"),
-    ("train table.csv --target y --weights a", "the weights 'a' must be finite numbers"),
+    (
+        "train table.csv --target y --weights b",
+        "the weights 'b' have 'low' (line 2 of table.csv): finite",
+    ),
+    ("train table.csv --target y --weights a", "the weights 'a' have -"),
     (
         "train table.csv --target y --task regression",
-        "not finite numbers, which a regression needs",
+        "'y' has 'yes' (line 7 of table.csv), but a regression",
     ),
     ("train table.csv --target y --task regresion", "Did you mean 'regression'?"),
     ("train table.csv --target a --class-weight balanced", "class_weight is for classes"),
@@ -486,7 +545,7 @@ REFUSED = [
     ("train table.csv --target y --validation nowhere.csv", "No such file"),
     (
         "train table.csv --target y --validation other.csv",
-        "a class 'perhaps' that training",
+        "has 'perhaps' (line 2 of other.csv), but training did",
     ),
     ("train table.csv --target y --test 0", "test must be > 0 and < 1, not 0"),
     ("train table.csv --target y --cv 3 --test 0.2", "cv and test exclude each other"),
@@ -506,7 +565,10 @@ REFUSED = [
     ),
     ("train table.csv --target y --test 0.9", "a test share of 0.9 and a validation share of 0.15"),
     ("train table.csv --target y --test nowhere.csv", "No such file"),
-    ("train table.csv --target y --test other.csv", "test rows: the target 'y' has a class"),
+    (
+        "train table.csv --target y --test other.csv",
+        "test rows: the target 'y' has 'perhaps' (line 2",
+    ),
     (
         "train table.csv --target y --hidden-layer-sizes 8,x",
         "'--hidden-layer-sizes': '8,x' has an entry that is no",
@@ -558,8 +620,14 @@ REFUSED = [
     ("predict model.safetensors table.csv --keep a,a", "--keep names 'a' twice"),
     ("predict table.csv table.csv", "table.csv: it is truncated, or not a model file"),
     ("predict model.safetensors fewer.csv", "there is no column 'a', which the model needs"),
-    ("predict model.safetensors text.csv", "the column 'a' has 'abc' (row 3), but a number"),
-    ("predict model.safetensors day.csv", "the column 'day' has 'someday' (row 3), but a date"),
+    (
+        "predict model.safetensors text.csv",
+        "the column 'a' has 'abc' (line 5 of text.csv), but a number",
+    ),
+    (
+        "predict model.safetensors day.csv",
+        "the column 'day' has 'someday' (line 5 of day.csv), but a date",
+    ),
     ("predict model.safetensors table.csv --keep zz", "--keep names 'zz'"),
     ("predict model.safetensors named.csv --keep prediction", "--keep names 'prediction'"),
     ("predict model.safetensors table.csv --out found.txt", "must end in .csv, .parquet"),
