@@ -20,6 +20,8 @@ T = TypeVar("T")
 _MAX_NUMBERS = 10**8
 TABLE = "A table: .csv, .tsv, .jsonl (also .gz, .bz2), .parquet, .feather, .npz, or - for stdin."
 
+COLUMNS = "A name, or several as A,B; may be repeated."
+
 
 def callback_of(check: Callable[[T, str], T], name: str) -> Callable[[T], T]:
     """Return the callback of an option: a check of the library, given the value and the name."""
@@ -170,11 +172,6 @@ def require_matplotlib(path: Path | None) -> None:
     """Raise ImportError for the path of a picture where matplotlib is not installed."""
     if path is not None and importlib.util.find_spec("matplotlib") is None:
         raise ImportError("--plot needs matplotlib: pip install 'backprop_xp[plot]'")
-
-
-def split_names(text: str) -> list[str]:
-    """Return the names of columns in a string such as ``age,fare``."""
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _check_separator(text: str | None) -> str | None:

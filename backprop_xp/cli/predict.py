@@ -25,7 +25,9 @@ Out: TypeAlias = Annotated[
         help="Write .csv or .parquet. Default: CSV on stdout.",
     ),
 ]
-Keep: TypeAlias = Annotated[str, typer.Option(help="Columns of the table to copy: A,B.")]
+Keep: TypeAlias = Annotated[
+    list[str] | None, typer.Option(help=f"Columns of the table to copy. {arguments.COLUMNS}")
+]
 Interval: TypeAlias = Annotated[
     float | None,
     typer.Option(
@@ -39,7 +41,7 @@ def predict(
     model: Annotated[str, typer.Argument(help="The file that train wrote.")],
     data: Annotated[str, typer.Argument(help=arguments.TABLE)],
     out: Out = None,
-    keep: Keep = "",
+    keep: Keep = None,
     interval: Interval = None,
     separator: arguments.Separator = None,
     decimal: arguments.Decimal = None,
@@ -54,7 +56,7 @@ def predict(
         arguments.refuse_overwriting([model, data], {"--out": out})
         file = tables.TableFile(data, separator, decimal, encoding, note)
         is_csv = out is None or out.suffix.lower() == ".csv"
-        found = _predictions(model, file, arguments.split_names(keep), interval, is_csv=is_csv)
+        found = _predictions(model, file, keep or [], interval, is_csv=is_csv)
         if out is not None:
             with replacing(out) as opened:
                 count = _write(found, opened, is_csv=is_csv)
@@ -65,12 +67,12 @@ def predict(
 
 
 def _predictions(
-    model: str, file: "TableFile", keep: list[str], interval: float | None, *, is_csv: bool
+    model: str, file: "TableFile", kept: list[str], interval: float | None, *, is_csv: bool
 ) -> "Iterator[pa.Table]":
     """Yield predictions behind columns of the file: with its types, or for CSV as strings."""
     import pyarrow as pa
 
-    from backprop_xp.tables.readers import naming_lines
+    from backprop_xp.tables.readers import named_columns, naming_lines
     from backprop_xp.tables.tabular_file import read_model  # the estimators take seconds
 
     trained, _ = read_model(model)
@@ -80,15 +82,16 @@ def _predictions(
         with naming_lines(file):
             predictions = trained.predictions(frame, interval)
         found = pa.Table.from_pandas(predictions, preserve_index=False)
+        keep = named_columns(kept, columns.column_names)
         for name in keep:
             if name not in columns.column_names:
                 raise ValueError(f"--keep names {name!r}, but the data have no such column.")
             if name in found.column_names or keep.count(name) > 1:
                 raise ValueError(f"--keep names {name!r} twice, or it is the name of a prediction.")
-        kept = columns.select(keep)
+        copied = columns.select(keep)
         if is_csv:  # pandas would write integers with missing values as floating numbers
-            kept = kept.cast(pa.schema([(name, pa.string()) for name in keep]))
-        yield pa.table([*kept.columns, *found.columns], names=[*keep, *found.column_names])
+            copied = copied.cast(pa.schema([(name, pa.string()) for name in keep]))
+        yield pa.table([*copied.columns, *found.columns], names=[*keep, *found.column_names])
 
 
 def _with_errors(found: "Iterator[pa.Table]") -> "Iterator[pa.Table]":

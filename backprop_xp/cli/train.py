@@ -76,6 +76,12 @@ ChosenTask: TypeAlias = Annotated[
         help="classification or regression. Default: inferred from the target.",
     ),
 ]
+Drop: TypeAlias = Annotated[
+    list[str] | None, typer.Option(help=f"Leave out these columns. {arguments.COLUMNS}")
+]
+FeatureColumns: TypeAlias = Annotated[
+    list[str] | None, typer.Option(help=f"Use only these columns. {arguments.COLUMNS}")
+]
 Group: TypeAlias = Annotated[
     str | None,
     typer.Option(help="A column, no feature: rows of one value stay in the same part or fold."),
@@ -129,8 +135,8 @@ def train(
     data: Annotated[str, typer.Argument(help=arguments.TABLE)],
     target: Annotated[str, typer.Option(help="The column to predict.")],
     task: ChosenTask = None,
-    drop: Annotated[str, typer.Option(help="Leave out these columns: A,B.")] = "",
-    features: Annotated[str, typer.Option(help="Use only these columns: A,B.")] = "",
+    drop: Drop = None,
+    features: FeatureColumns = None,
     weights: Annotated[str | None, typer.Option(help="The column of sample weights.")] = None,
     group: Group = None,
     time: Time = None,
@@ -172,8 +178,7 @@ def train(
         from backprop_xp.cli.table_training import train_table
         from backprop_xp.tables.problem import Columns, make_problem
 
-        split = arguments.split_names
-        columns = Columns(split(features), split(drop), weights, group, time)
+        columns = Columns(features or [], drop or [], weights, group, time)
         given = {**parameters, "backend": backend, "device": device, "dtype": dtype}
         chosen, logs = cast("Task | None", task), [] if log is None else [LossLog(log)]
         options: dict[str, Any] = {"out": out, "resume": resume, "say": note, "callbacks": logs}

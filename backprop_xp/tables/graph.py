@@ -6,6 +6,7 @@ The library's own functions run on the arrays of ndonnx, which record their oper
 import functools
 import os
 import re
+import shlex
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def _check_names(columns: dict[str, Column], outputs: list[str]) -> None:
     if texts:
         raise ValueError(
             f"ONNX has no operations for free text, such as the column {texts[0]!r}: leave it out "
-            f"of the training, --drop {','.join(texts)}."
+            f"of the training, {' '.join(f'--drop {shlex.quote(name)}' for name in texts)}."
         )
     for name in {"", *outputs} & columns.keys():
         raise ValueError(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.checks import integer, nearest, real
-from backprop_xp.tables.readers import TableData, as_frame, header_hint, naming_lines
+from backprop_xp.tables.readers import TableData, as_frame, header_hint, named_columns, naming_lines
 from backprop_xp.tables.row_split import SplitRule, units_of
 from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular_parameters import Task
@@ -25,6 +25,8 @@ Part: TypeAlias = float | TableData
 
 class Columns(NamedTuple):
     """The choice of columns: without ``features``, all but ``drop``, ``weights`` and ``group``.
+
+    ``named_columns`` reads ``features`` and ``drop``.
 
     Rows of one ``group`` stay in one part; by ``time`` the newest rows are the test rows.
     """
@@ -163,9 +165,10 @@ def _check(parts: Mapping[str, Rows], target: Target) -> None:
 def chosen_features(frame: pd.DataFrame, target: str, columns: Columns) -> list[str]:
     """Return the names of the chosen features; ValueError for a column that is not there."""
     own = columns.weights, columns.group, columns.time
-    _require(frame, target, *columns.features, *columns.drop, *own)
-    others = {*frame} - {target, columns.weights, columns.group, *columns.drop}
-    wanted = columns.features or others
+    chosen, drop = (named_columns(names, frame) for names in (columns.features, columns.drop))
+    _require(frame, target, *chosen, *drop, *own)
+    others = {*frame} - {target, columns.weights, columns.group, *drop}
+    wanted = chosen or others
     features = [name for name in frame if name in others and name in wanted]
     if not features:
         raise ValueError(f"no column is left to predict {target!r} from.")

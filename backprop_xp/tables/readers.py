@@ -7,7 +7,7 @@ categories that are strings (pandas' ``category``); NaN is a missing value.
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -193,6 +193,18 @@ def _categories(column: pd.Series) -> pd.Series:
     strings = as_strings(pd.Series(column.cat.categories))
     values = strings.reindex(column.cat.codes)  # the code of a missing value is -1
     return pd.Series(values.array).astype("category")
+
+
+def named_columns(values: Sequence[str], names: Collection[str]) -> list[str]:
+    """Return the columns of a repeatable option: each value is a column, or several as ``A,B``.
+
+    A value that is a column's exact name, such as ``" a"`` or ``"a,b"``, is that column.
+    """
+    found = list[str]()
+    for value in values:
+        parts = [value] if value in names else value.split(",")
+        found += [part if part in names else part.strip() for part in parts if part.strip()]
+    return found
 
 
 def header_hint(names: Iterable[str]) -> str:

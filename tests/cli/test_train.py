@@ -308,6 +308,25 @@ def test_predictions_in_pieces_are_those_of_the_whole_file(
 
 
 @pytest.mark.once
+def test_options_of_columns_repeat_and_take_names_with_spaces_and_commas(folder: Path) -> None:
+    names = {"a": " a", "b": "a,b", "day": "c"}
+    table().assign(d=range(ROWS), e=range(ROWS)).rename(columns=names).to_csv("odd.csv")
+    words = ("train", "odd.csv", "--target", "y", "--out", "odd", *QUICK)
+    for options, used in (
+        (("--features", " a", "--features", "a,b"), [" a", "a,b"]),
+        (("--features", "a,b", "--features", "d, c"), ["a,b", "c", "d"]),
+        (("--drop", "a,b", "--drop", "c,d", "--drop", "Unnamed: 0"), [" a", "e"]),
+    ):
+        done = run(*words, *options)
+        assert done.exit_code == 0, done.output
+        assert list(tables.load("odd").model_.features.columns) == used
+    done = run("predict", "odd", "odd.csv", "--keep", "a,b", "--keep", "d, a")
+    assert done.stdout.startswith('"a,b",d, a,prediction,')
+    done = run(*words, "--features", " a,a,b")
+    assert (done.exit_code, "there is no column 'a'. Did you mean" in done.stderr) == (2, True)
+
+
+@pytest.mark.once
 def test_an_error_behind_the_first_piece_leaves_the_old_file(
     model: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -530,12 +549,12 @@ REFUSED = [
     ("train table.csv --target y --drop a,b,day", "no column is left to predict 'y' from"),
     (
         "train table.csv --target y --weights b",
-        "the weights 'b' have 'low' (line 2 of table.csv): finite",
+        "the weights 'b' have 'high' (line 2 of table.csv): finite",
     ),
     ("train table.csv --target y --weights a", "the weights 'a' have -"),
     (
         "train table.csv --target y --task regression",
-        "'y' has 'yes' (line 7 of table.csv), but a regression",
+        "'y' has 'no' (line 2 of table.csv), but a regression",
     ),
     ("train table.csv --target y --task regresion", "Did you mean 'regression'?"),
     ("train table.csv --target a --class-weight balanced", "class_weight is for classes"),
