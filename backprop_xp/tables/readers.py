@@ -43,7 +43,8 @@ def read(path: PathOrFile, *, texts: Sequence[str] = ()) -> pd.DataFrame:
     cannot be opened.
     """
     with opened(path) as source:
-        return _frame(source, pa.Table.from_batches(source.batches, source.schema), texts)
+        table = pa.Table.from_batches(source.batches, source.schema)
+        return _with_rows(_frame(source, table, texts))
 
 
 def read_pieces(
@@ -51,6 +52,7 @@ def read_pieces(
 ) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
     """Yield the table that ``read`` returns in pieces of rows, in bounded memory.
 
+    A table without rows is one piece.
     With each DataFrame comes a table of the same rows as the file has them. The dtype of a column
     can differ between pieces, but not the type of the file's column.
     """
@@ -124,11 +126,17 @@ def as_frame(data: TableData, *, texts: Sequence[str] = ()) -> pd.DataFrame:
                 f"{type(data).__name__}."
             )
         data = data.to_pandas()
-    return plain_frame(data, texts)
+    return _with_rows(plain_frame(data, texts))
+
+
+def _with_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    if frame.empty:
+        raise ValueError(f"the table has {len(frame.columns)} columns and {len(frame)} rows.")
+    return frame
 
 
 def plain_frame(frame: pd.DataFrame, texts: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a DataFrame of plain columns; ValueError for two of one name, or for no rows.
+    """Return a DataFrame of plain columns; ValueError for two of one name.
 
     Booleans become strings in the columns ``texts``; elsewhere, with missing values, numbers.
     """
@@ -138,8 +146,6 @@ def plain_frame(frame: pd.DataFrame, texts: Sequence[str] = ()) -> pd.DataFrame:
         raise ValueError(
             f"two columns are named {twice!r}: give each its own name.{header_hint(names)}"
         )
-    if frame.empty:
-        raise ValueError(f"the table has {len(names)} columns and {len(frame)} rows.")
     frame = frame.set_axis(names, axis=1).reset_index(drop=True)
     for name, column in frame.items():
         converted = _plain_column(column, name, texts)

@@ -71,12 +71,13 @@ class TabularModel:
 
         They are probabilities ``(rows, classes)``, or numbers ``(rows,)``: float64, on the host.
         """
-        if not len(frame):
+        x = self.features.transform(frame)
+        if not len(x):
             nothing = np.empty((0,) if self.classes is None else (0, len(self.classes)))
             return nothing, nothing
         choice = resolve(backend=backend, device=device, dtype=self.record["where"]["dtype"])
         theta = choice.backend.from_host(self.theta, choice.dtype, choice.device)
-        found = ensemble.predict(self.network, theta, self.features.transform(frame))
+        found = ensemble.predict(self.network, theta, x)
         mean, deviation = (to_host(values).astype("float64") for values in found)
         values = self.in_unit(mean)
         if self.classes is None:
@@ -103,7 +104,9 @@ class TabularModel:
             ends = {} if width is None else {"low": outputs - width, "high": outputs + width}
             return pd.DataFrame({"prediction": outputs, **ends})
         columns = {f"probability_{c}": outputs[:, i] for i, c in enumerate(self.classes.tolist())}
-        return pd.DataFrame({"prediction": self.classes[outputs.argmax(axis=1)], **columns})
+        # A Series, since an array of no strings has no type.
+        chosen = pd.Series(self.classes).iloc[outputs.argmax(axis=1)].array
+        return pd.DataFrame({"prediction": chosen, **columns})
 
     def half_width(self, coverage: float) -> float:
         """Return the half of the width of the intervals that have this coverage.

@@ -308,6 +308,25 @@ def test_predictions_in_pieces_are_those_of_the_whole_file(
 
 
 @pytest.mark.once
+def test_predict_writes_the_names_of_the_columns_for_a_table_without_rows(
+    model: str, folder: Path
+) -> None:
+    names = ["b", "prediction", "probability_no", "probability_yes"]
+    Path("bare.csv").write_text("a,b,day")
+    table().head(0).to_csv("none.csv", index=False)
+    table().head(0).to_parquet("none.parquet")
+    for name in ("bare.csv", "none.csv", "none.parquet"):
+        done = run("predict", model, name, "--keep", "b")
+        assert (done.exit_code, done.stderr, done.stdout) == (0, "", ",".join(names) + "\n")
+    for name, given in (("none.parquet", "none.csv"), ("found.parquet", "table.csv")):
+        assert run("predict", model, given, "--keep", "b", "--out", name).exit_code == 0
+    none, found = (pd.read_parquet(name) for name in ("none.parquet", "found.parquet"))
+    pd.testing.assert_frame_equal(none, found.head(0))
+    Path("fewer.csv").write_text("b,day\n")
+    _assert_error(("predict", model, "fewer.csv"), "there is no column 'a', which", model)
+
+
+@pytest.mark.once
 def test_options_of_columns_repeat_and_take_names_with_spaces_and_commas(folder: Path) -> None:
     names = {"a": " a", "b": "a,b", "day": "c"}
     table().assign(d=range(ROWS), e=range(ROWS)).rename(columns=names).to_csv("odd.csv")
