@@ -4,7 +4,17 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; without the extra ``cli``, print how to install it and exit with 1."""
+    """Run the command line; Ctrl-C, also during the imports, ends it with the exit status 130.
+
+    Without the extra ``cli``, print how to install it and exit with 1.
+    """
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run() -> None:
     try:
         from backprop_xp import cli
     except ModuleNotFoundError as error:

@@ -54,4 +54,5 @@ _COMMANDS = (
     *(train.train, predict.predict, inspect.inspect, export.export),
 )
 for command in _COMMANDS:
-    app.command()(command)
+    # Without it the list of the commands shows what fits in one line.
+    app.command(short_help=(command.__doc__ or "").split("\n\n")[0])(command)

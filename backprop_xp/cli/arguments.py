@@ -179,7 +179,7 @@ def _check_separator(text: str | None) -> str | None:
 
 
 Activation: TypeAlias = Annotated[
-    str, typer.Option(callback=one_of(ACTIVATIONS), help="A name of bx.activations.")
+    str, typer.Option(callback=one_of(ACTIVATIONS), help=f"{', '.join(ACTIVATIONS)}.")
 ]
 Backend: TypeAlias = Annotated[
     str | None,

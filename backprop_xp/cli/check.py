@@ -34,7 +34,7 @@ _HEADS = (
 )
 
 Loss: TypeAlias = Annotated[
-    str, typer.Option(callback=one_of(LOSSES), help="A name of bx.losses; the targets suit it.")
+    str, typer.Option(callback=one_of(LOSSES), help=f"{', '.join(LOSSES)}; the targets suit it.")
 ]
 Dropout: TypeAlias = Annotated[
     float,
@@ -50,7 +50,7 @@ DType: TypeAlias = Annotated[
     typer.Option(callback=one_of(_DTYPES), help="float64 or float32. Default: each backend's own."),
 ]
 Method: TypeAlias = Annotated[
-    str, typer.Option(callback=one_of(METHODS), help="A method of bx.check_gradient.")
+    str, typer.Option(callback=one_of(METHODS), help=f"{', '.join(METHODS)}.")
 ]
 Backends: TypeAlias = Annotated[
     list[str] | None,

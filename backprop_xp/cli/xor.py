@@ -27,6 +27,9 @@ from backprop_xp.cli.xor_experiment import (
 from backprop_xp.display.progress import Report, live, terminal
 from backprop_xp.networks.losses import LOSSES
 
+# The losses of one output.
+_LOSSES = [n for n, one in LOSSES.items() if one.least_outputs == one.outputs_per_target == 1]
+
 
 def _check_sizes(text: str) -> list[int]:
     sizes = arguments.parse_sizes(text, "2,2,1")
@@ -37,8 +40,7 @@ def _check_sizes(text: str) -> list[int]:
 
 
 def _check_loss(name: str) -> str:
-    loss = LOSSES[arguments.known(name, LOSSES)]
-    if max(loss.least_outputs, loss.outputs_per_target) > 1:
+    if arguments.known(name, LOSSES) not in _LOSSES:
         raise typer.BadParameter(
             f"{name} needs two outputs or more, but XOR has one output: use binary_cross_entropy."
         )
@@ -55,7 +57,7 @@ LearningRate: TypeAlias = Annotated[
 Loss: TypeAlias = Annotated[
     str,
     typer.Option(
-        callback=_check_loss, help="A name of bx.losses; it determines the output activation."
+        callback=_check_loss, help=f"{', '.join(_LOSSES)}; it determines the output activation."
     ),
 ]
 Plot: TypeAlias = Annotated[

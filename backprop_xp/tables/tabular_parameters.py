@@ -25,6 +25,7 @@ TASKS: tuple[Task, ...] = get_args(Task)
 DTYPES = ("float32", "float64")
 # Metrics of numbers; the others are metrics of classes. A few are better if they are lower.
 OF_NUMBERS, LOWER_IS_BETTER = ("r2", "rmse", "mae"), ("rmse", "mae", "log_loss")
+_OF_CLASSES = tuple(name for name in METRICS if name not in OF_NUMBERS)
 
 # Returns a parameter's value, or raises; called with the value and the name.
 Check: TypeAlias = Callable[[Any, str], Any]
@@ -89,7 +90,7 @@ class TabularParameters:
     hidden_layer_sizes: int | Sequence[int] | None = _optional(
         _widths, "Widths of the hidden layers.", str
     )
-    activation: str | None = _optional(_one_of(ACTIVATIONS), "A name of bx.activations.", str)
+    activation: str | None = _optional(_one_of(ACTIVATIONS), f"{', '.join(ACTIVATIONS)}.", str)
     solver: str | None = _optional(_one_of(OPTIMIZERS), f"{', '.join(OPTIMIZERS)}.", str)
     alpha: float | None = _optional(
         partial(real, low=0.0), "L2 penalty; with adamw and lion the weight decay.", float
@@ -112,7 +113,8 @@ class TabularParameters:
     )
     metric: str | None = _optional(
         _one_of(METRICS),
-        "A name of bx.metrics that ends the training and chooses the epoch. Default: the loss.",
+        f"{', '.join(_OF_CLASSES)}; for numbers {', '.join(OF_NUMBERS)}. It ends the training and "
+        "chooses the epoch. Default: the loss.",
         str,
     )
     validation_fraction: float = _parameter(
@@ -147,9 +149,8 @@ PARAMETERS: dict[str, Parameter] = {
 def checked_parameters(parameters: TabularParameters, task: Task) -> dict[str, Any]:
     """Return the values; raise ValueError or TypeError for one that cannot be used."""
     values = {one.name: getattr(parameters, one.name) for one in fields(parameters)}
-    metrics = [name for name in METRICS if (name in OF_NUMBERS) == (task == "regression")]
     if parameters.metric is not None:
-        known(parameters.metric, metrics, "metric")
+        known(parameters.metric, OF_NUMBERS if task == "regression" else _OF_CLASSES, "metric")
     return {name: PARAMETERS[name].check(value, name) for name, value in values.items()}
 
 

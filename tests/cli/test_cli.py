@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.cli import _COMMANDS
 from backprop_xp.cli.output import ending_in_one_line
+from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.losses import LOSSES
+from backprop_xp.training.metrics import METRICS
 from tests.commands import NOWHERE, NUMPY, ONE_LINE, on_a_terminal, run, start, start_without
 
 PACKAGE_FOLDER = Path(bx.__file__).parent.parent
@@ -146,6 +150,41 @@ def test_help_and_output_fit_the_columns_of_the_environment(words: tuple[str, ..
     # A word that is longer than its column is not broken.
     assert [line for line in narrow if len(line) > 40 and len(line.split()[-1]) < 16] == []
     assert 40 < max(map(len, wide)) <= 80
+
+
+def test_help_lists_the_names_that_an_option_takes_and_whole_summaries() -> None:
+    shown = {words: " ".join(run(words, "--help").stdout.split()) for words in ("train", "xor")}
+    shown["check"] = " ".join(run("check", "--help").stdout.split())
+    assert ", ".join(ACTIVATIONS) in shown["train"]
+    assert ", ".join(ACTIVATIONS) in shown["check"]
+    assert ", ".join(LOSSES) in shown["check"]
+    assert {*METRICS} <= {*re.findall(r"\w+", shown["train"])}
+    assert "A name of" not in "".join(shown.values())
+    alone = [name for name in LOSSES if run("xor", "--loss", name, "--epochs", "1").exit_code < 2]
+    assert f"--loss <str> {', '.join(alone)};" in shown["xor"]
+    listed = " ".join(run("--help").stdout.split())
+    for command in _COMMANDS:
+        summary, *_ = str(command.__doc__).split("\n\n")
+        assert f"{command.__name__} {' '.join(summary.split())}" in listed
+
+
+@pytest.mark.parametrize("library", ["typer", "backprop_xp.cli.train", "pydantic", "pandas"])
+def test_ctrl_c_during_the_imports_ends_the_command_without_a_traceback(library: str) -> None:
+    program = f"""
+import sys
+from backprop_xp.__main__ import main
+
+class Press:
+    def find_spec(self, name, *rest):
+        if name == {library!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Press())
+sys.argv[1:] = ["train", "table.csv", "--target", "y"]
+main()
+"""
+    done = start("-c", program)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_the_module_runs_the_command() -> None:
