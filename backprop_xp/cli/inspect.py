@@ -63,7 +63,8 @@ def inspect(
         arguments.require_matplotlib(plot)
         arguments.refuse_overwriting([model, data], {"--plot": plot})
         make_file = tables.TableFile  # raises ImportError without the extra
-        from backprop_xp.tables.tabular_file import read_model  # the estimators take seconds
+        # The estimators take seconds.
+        from backprop_xp.tables.tabular_file import has_all_epochs, read_model
 
         (trained, state), importances = read_model(model), None
         if data is not None:
@@ -71,7 +72,8 @@ def inspect(
             importances = importances_of(tables.load(model), file)
         if plot is not None:
             _draw(importances or [], trained, plot)
-        found = collect(model, trained, importances, is_finished=state is None)
+        is_finished = has_all_epochs(trained, state)
+        found = collect(model, trained, importances, is_finished=is_finished)
     output.say(json.dumps(found, indent=2) if as_json else as_text(found))
 
 

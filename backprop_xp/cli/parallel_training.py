@@ -76,9 +76,10 @@ def train_ranks(
             state = None
             if is_first and resume and out.exists():
                 saved, state = read_model(out, choice)
-                if state is None:
-                    raise ValueError(f"the training in {out} is finished.")
                 refuse_other_training(out, saved, model)
+                is_longer = recipe.max_iter > saved.record["recipe"]["max_iter"]
+                if state is None or ("report" in saved.metadata and not is_longer):
+                    raise ValueError(f"the training in {out} is finished.")
 
             def stream(model: TabularModel, recipe: Recipe, by_class: Any) -> dict[str, Any]:
                 host = resolve(backend="numpy", dtype=given["dtype"])
@@ -90,15 +91,15 @@ def train_ranks(
                     "communicator": communicator,
                 }
 
-            model = learn(
+            learned = learn(
                 *(estimator, split, choice, (model, recipe, state)),
                 checkpoint=out if is_first else None,
                 callbacks=callbacks if is_first else [],
                 stream=stream,
             )
-            model = _with_report(ranks, model, split, out)
+            model = _with_report(ranks, learned.model, split, out)
             if is_first:
-                write_model(out, model)
+                write_model(out, *learned._replace(model=model))
             ranks.agree()
     except BaseException as error:
         if not hasattr(error, "state"):  # the ranks have agreed on an error of ``bx.fit``

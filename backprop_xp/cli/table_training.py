@@ -17,7 +17,7 @@ from backprop_xp.tables.features import Features
 from backprop_xp.tables.problem import Problem
 from backprop_xp.tables.readers import naming_lines
 from backprop_xp.tables.tabular import Callback, TabularClassifier, TabularRegressor
-from backprop_xp.tables.tabular_file import PathLike, measures_of
+from backprop_xp.tables.tabular_file import PathLike, measures_of, write_anew
 from backprop_xp.tables.tabular_model import residuals_of
 from backprop_xp.tables.target_column import Target
 from backprop_xp.training.states import TrainingState
@@ -60,7 +60,9 @@ def train_table(
         options = {"checkpoint": out, "resume": resume, "metadata": problem.metadata}
         _fit(model, problem, 0, [tell, *callbacks], **options)
         if not told:
-            say(f"the training in {out} is finished")
+            all_epochs = model.n_iter_ == model.model_.record["recipe"]["max_iter"]
+            why = "a larger --max-iter continues it" if all_epochs else "early stopping ended it"
+            say(f"the training in {out} is finished: {why}")
         if "report" not in model.metadata_:
             folds = []
             for fold in range(1, len(problem.splits)):
@@ -75,7 +77,7 @@ def train_table(
                 errors = residuals_of(parts["test"], model._outputs(parts["test"].features)[0])
             model._adopt(dataclasses.replace(model.model_, metadata=more, test_residuals=errors))
             if out is not None:
-                model.save(out)
+                write_anew(out, model.model_)
     return model
 
 

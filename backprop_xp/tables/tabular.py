@@ -39,7 +39,7 @@ from backprop_xp.tables.tabular_parameters import (
     checked_parameters,
     described,
 )
-from backprop_xp.tables.tabular_training import Split, learn, untrained
+from backprop_xp.tables.tabular_training import Learned, Split, learn, untrained
 from backprop_xp.training.data import split_rows
 from backprop_xp.training.states import TrainingState
 
@@ -77,8 +77,9 @@ class Tabular(BaseEstimator, TabularParameters):
 
         ``checkpoint`` is the path of a model file, written about every second with the best network
         so far, which ``load`` reads. With ``resume`` the training in it continues, to the same
-        theta bit for bit; a ValueError names what differs from that training. Without a file the
-        training begins. ``callbacks`` are those of ``bx.fit``. ``metadata`` is JSON by name, which
+        theta bit for bit; a ValueError names what differs from that training. A larger ``max_iter``
+        may: also a training that has ended at its last epoch continues. Without a file the training
+        begins. ``callbacks`` are those of ``bx.fit``. ``metadata`` is JSON by name, which
         files keep, and which a resumed training must have too.
         """
         before = dict(vars(self))
@@ -92,13 +93,13 @@ class Tabular(BaseEstimator, TabularParameters):
                 names = [*given.features]
                 held_out = checked_rows(self, X_val, y_val, sample_weight_val, names)
             file = checkpoint if resume and is_there else None
-            model = self._train(given, held_out, file, checkpoint, callbacks, dict(metadata or {}))
+            found = self._train(given, held_out, file, checkpoint, callbacks, dict(metadata or {}))
         except BaseException:
             self.__dict__ = before
             raise
-        self._adopt(model)
+        self._adopt(found.model)
         if checkpoint is not None:
-            self.save(checkpoint)
+            write_model(checkpoint, *found)
         return self
 
     def _adopt(self, model: TabularModel) -> Self:
@@ -127,7 +128,7 @@ class Tabular(BaseEstimator, TabularParameters):
         checkpoint: PathLike | None,
         callbacks: Sequence[Callback],
         metadata: dict[str, Any],
-    ) -> TabularModel:
+    ) -> Learned:
         """Return the trained model; the training in ``file`` continues."""
         dtype = checked_parameters(self, self._task)["dtype"]
         choice = resolve(backend=self.backend, device=self.device, dtype=dtype)
@@ -147,7 +148,10 @@ class Tabular(BaseEstimator, TabularParameters):
         if file is not None and saved is not None:
             refuse_other_training(file, saved, model)
             if state is None:
-                return dataclasses.replace(saved, metadata=model.metadata)
+                return Learned(dataclasses.replace(saved, metadata=model.metadata))
+            if recipe.max_iter > saved.record["recipe"]["max_iter"]:
+                # What was added after the end, such as a report, is of another model.
+                model = dataclasses.replace(model, metadata=metadata)
         self.model_ = model  # callbacks may look at the preparation
         start = model, recipe, state
         return learn(self, split, choice, start, checkpoint=checkpoint, callbacks=callbacks)

@@ -144,11 +144,14 @@ def _check(model: TabularModel) -> None:
 
 
 def refuse_other_training(path: PathLike, written: TabularModel, wanted: TabularModel) -> None:
-    """Raise ValueError, with the difference, unless a file has the same training."""
+    """Raise ValueError, with the difference, unless a file has the same training.
+
+    ``wanted`` may have more epochs.
+    """
     old, new = (
         [  # causes before effects
             {"task": one.task, "target": one.target},
-            one.record["parameters"],
+            {n: v for n, v in one.record["parameters"].items() if n != "max_iter"},
             one.metadata,
             {"classes": None if one.classes is None else one.classes.tolist()},
             {f"{name} data": {"sha256": value} for name, value in one.record["data"].items()},
@@ -160,7 +163,7 @@ def refuse_other_training(path: PathLike, written: TabularModel, wanted: Tabular
     for before, after in zip(old, new, strict=True):
         # JSON objects, such as the SHA-256 of rows, come last: other values are causes.
         for name, value in sorted(after.items(), key=lambda item: isinstance(item[1], Mapping)):
-            if value == (other := before.get(name)):
+            if value == (other := before.get(name)) or (name == "max_iter" and value > other):
                 continue
             text = f"its training had other {name}: the rows, the columns or their values differ"
             if not isinstance(value, Mapping):
@@ -189,6 +192,17 @@ def measures_of(state: TrainingState) -> dict[str, np.ndarray]:
     """Return the losses and the metrics of an epoch, on the host."""
     found = {"loss": state.loss, "validation_loss": state.validation_loss, **state.metrics}
     return dict(zip(found, to_host_together([*found.values()]), strict=True))
+
+
+def has_all_epochs(model: TabularModel, state: TrainingState | None) -> bool:
+    """Whether a training in a file has ended: by early stopping, or after its last epoch."""
+    return state is None or state.epoch == model.record["recipe"]["max_iter"]
+
+
+def write_anew(path: PathLike, model: TabularModel) -> None:
+    """Write the file of a model whose metadata have changed; its state stays."""
+    file = load(path, backend="numpy")
+    write_model(path, model, file.optimizer, file.state)
 
 
 @dataclasses.dataclass

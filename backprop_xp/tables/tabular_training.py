@@ -26,6 +26,7 @@ from backprop_xp.training.averages import EMA
 from backprop_xp.training.class_weights import weights_by_class
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit
+from backprop_xp.training.optimizers import Optimizer
 from backprop_xp.training.states import FitResult, TrainingState
 
 # Multiplications of a layer's product from which several BLAS threads are faster than one.
@@ -40,6 +41,14 @@ class Split(NamedTuple):
     training: Rows
     validation: Rows
     classes: np.ndarray | None
+
+
+class Learned(NamedTuple):
+    """A trained model; its optimizer and its last state if more epochs could follow, else None."""
+
+    model: TabularModel
+    optimizer: Optimizer | None = None
+    state: TrainingState | None = None
 
 
 def untrained(
@@ -109,8 +118,10 @@ def learn(
     checkpoint: Any,
     callbacks: Sequence[Callable[[TrainingState], bool | None]],
     stream: Callable[..., dict[str, Any]] | None = None,
-) -> TabularModel:
+) -> Learned:
     """Return the model after its training, which writes the file ``checkpoint`` unless None.
+
+    The last write is left to the caller. A training that ends at its number of epochs can resume.
 
     ``stream`` returns arguments of ``bx.fit`` in place of the rows, for a model, its recipe and the
     weight of each class or None.
@@ -157,7 +168,10 @@ def learn(
         if checkpoint is not None:
             error.add_note(file.write_interrupted(getattr(error, "state", None)))
         raise
-    return _trained(parameters, model, split.validation, result)
+    trained = _trained(parameters, model, split.validation, result)
+    if result.epochs < recipe.max_iter:  # early stopping ended it
+        return Learned(trained)
+    return Learned(trained, optimizer, result.state)
 
 
 def on_device(

@@ -101,6 +101,17 @@ def test_a_training_is_better_than_the_baseline_and_its_file_is_an_ordinary_mode
     assert "network" in shown.stdout
 
 
+def test_a_finished_training_resumes_with_more_epochs_only(folder: Path) -> None:
+    options = (*COMMAND, "--preset", "fast", "--hidden-layer-sizes", "8", "--max-iter")
+    assert run(*options, "2").exit_code == 0
+    done = run(*options, "2", "--resume")
+    assert done.exit_code == 2
+    assert "the training in model.safetensors is finished" in done.stderr
+    done = run(*options, "4", "--resume", "--json")
+    assert json.loads(done.stdout)["epochs"] == 4
+    assert bx.tables.load("model.safetensors").history_["loss"].shape[0] == 4
+
+
 def test_counts_categories_classes_and_moments_are_those_of_all_training_rows(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

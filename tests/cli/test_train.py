@@ -128,7 +128,8 @@ def test_folds_take_the_place_of_the_test_rows_in_the_report(folder: Path) -> No
     assert re.search(r"^measured on +(2 folds *){4}$", done.stdout, re.M)
     assert re.search(r"^accuracy( +[\d.]+ ± [\d.]+){4}$", done.stdout, re.M)
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert done.stderr.splitlines() == ["the training in model.safetensors is finished"]
+    line = "the training in model.safetensors is finished: a larger --max-iter continues it"
+    assert done.stderr.splitlines() == [line]
     inspected = run("inspect", "model.safetensors").stdout
     assert re.search(r"^  rows +51 training, 9 validation$", inspected, re.M)
 
@@ -206,6 +207,42 @@ def test_resume_without_a_file_starts_anew_and_prints_a_line(folder: Path) -> No
     thetas = [tables.load(f"{name}.safetensors").theta_ for name in ("whole", "new")]
     np.testing.assert_array_equal(*thetas)
     assert json.loads(done.stdout)["test"] == json.loads(whole.stdout)["test"]
+
+
+@pytest.mark.once
+def test_resume_with_a_larger_max_iter_continues_a_finished_training(folder: Path) -> None:
+    words = ("train", "table.csv", "--target", "y", "--hidden-layer-sizes", "8", "--json")
+    words += ("--learning-rate", "constant", "--n-iter-no-change", "50", "--log", "log.jsonl")
+    whole = run(*words, "--max-iter", "9", "--out", "whole.safetensors")
+    assert run(*words, "--max-iter", "4").exit_code == 0
+    assert 'is_finished": true' in run("inspect", "model.safetensors", "--json").stdout
+    done = run(*words, "--max-iter", "9", "--resume")
+    assert done.exit_code == 0, done.output
+    assert "resumed after epoch 4" in done.stderr
+    # The rate is constant, so that the number of epochs changes none of the updates before.
+    thetas = [tables.load(f"{name}.safetensors").theta_ for name in ("whole", "model")]
+    np.testing.assert_array_equal(*thetas)
+    both = [json.loads(one.stdout) for one in (whole, done)]
+    assert {**both[0], "model": ""} == {**both[1], "model": ""}
+    lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [*range(1, 10)]
+    done = run(*words, "--max-iter", "6", "--resume")
+    assert "max_iter is 6, but the file's training has 9" in done.stderr
+    done = run(*words, "--max-iter", "9", "--resume")
+    assert json.loads(done.stdout) == both[1]
+
+
+@pytest.mark.once
+def test_resume_of_a_training_that_early_stopping_ended_says_so(folder: Path) -> None:
+    words = ("train", "table.csv", "--target", "y", "--n-iter-no-change", "1")
+    words += ("--learning-rate-init", "0.3", "--max-iter")
+    assert run(*words, "60").exit_code == 0
+    before = Path("model.safetensors").read_bytes()
+    assert tables.load("model.safetensors").n_iter_ < 60
+    done = run(*words, "90", "--resume")
+    line = "the training in model.safetensors is finished: early stopping ended it"
+    assert (done.exit_code, done.stderr.splitlines()) == (0, [line])
+    assert Path("model.safetensors").read_bytes() == before
 
 
 @pytest.mark.once

@@ -101,8 +101,8 @@ def test_an_error_on_one_rank_is_one_line_and_ends_all(folder: Path) -> None:
     done = train(3, "big", *options, status=2)
     lines = [line for line in done.stderr.splitlines() if line.startswith("error")]
     assert lines == [
-        "error: Rank 2 of 3 raised ValueError: the weights 'weight' must be finite numbers of at "
-        "least 0."
+        "error: Rank 2 of 3 raised backprop_xp.tables.values.CellError: the weights 'weight' have "
+        f"-1.0 (row {row}): finite numbers of at least 0 are expected."
     ]
 
 

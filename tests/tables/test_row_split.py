@@ -181,6 +181,7 @@ def test_ctrl_c_in_a_fold_keeps_the_model_and_resume_computes_the_folds(tmp_path
     kept = tables.load(path)
     assert "report" not in kept.metadata_
     model = train_table(made, QUICK, out=path, say=lines.append, resume=True)
-    assert lines == [f"the training in {path} is finished", "fold 1 of 2", "fold 2 of 2"]
+    ended = f"the training in {path} is finished: a larger --max-iter continues it"
+    assert lines == [ended, "fold 1 of 2", "fold 2 of 2"]
     np.testing.assert_array_equal(model.theta_, kept.theta_)
     assert tables.load(path).metadata_["report"]["measured_on"]["test"] == "2 folds"

@@ -486,7 +486,7 @@ def test_intervals_of_exchangeable_rows_have_their_coverage() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"max_iter": 13}, "max_iter is 13, but the file's training has 12"),
+        ({"max_iter": 11}, "max_iter is 11, but the file's training has 12"),
         ({"class_weight": "balanced"}, "class_weight is balanced, but the file's training has not"),
         ({"validation_fraction": 0.2}, "validation_fraction is 0.2, but"),
         ({"X": table()[0].drop(columns="a")}, "its training had other training data"),
