@@ -17,6 +17,7 @@ from backprop_xp.tables.values import CellError, is_categorical, is_string, numb
 # A line names at most so many classes.
 _MAX_NAMES = 6
 
+# The parts of a split, in this order.
 _PARTS = ("training", "validation", "test")
 
 # A share of the rows, or a table of its own.

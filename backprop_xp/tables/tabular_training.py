@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Number
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from backprop_xp.backends import Array, Selection, dtype_name, to_host
+from backprop_xp.backends import Array, Selection, dtype_name, owner, to_host
 from backprop_xp.files.json_values import from_json, to_json
 from backprop_xp.tables.detection import detect
 from backprop_xp.tables.features import Features
@@ -27,6 +28,7 @@ from backprop_xp.training.class_weights import weights_by_class
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit
 from backprop_xp.training.optimizers import Optimizer
+from backprop_xp.training.pytrees import mapped
 from backprop_xp.training.states import FitResult, TrainingState
 
 # Multiplications of a layer's product from which several BLAS threads are faster than one.
@@ -44,7 +46,10 @@ class Split(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """A trained model; its optimizer and its last state if more epochs could follow, else None."""
+    """A trained model; for its file the optimizer and the last state, if more epochs can follow.
+
+    The state is on the host, as the model's theta is.
+    """
 
     model: TabularModel
     optimizer: Optimizer | None = None
@@ -169,9 +174,13 @@ def learn(
             error.add_note(file.write_interrupted(getattr(error, "state", None)))
         raise
     trained = _trained(parameters, model, split.validation, result)
-    if result.epochs < recipe.max_iter:  # early stopping ended it
+    if checkpoint is None or result.epochs < recipe.max_iter:  # early stopping ended it
         return Learned(trained)
-    return Learned(trained, optimizer, result.state)
+    return Learned(trained, optimizer, mapped(_on_host, result.state))
+
+
+def _on_host(leaf: Any) -> Any:
+    return leaf if isinstance(leaf, Number) or owner(leaf) is None else to_host(leaf)
 
 
 def on_device(

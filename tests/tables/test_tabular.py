@@ -429,6 +429,23 @@ def test_an_interrupted_fit_resumes_to_the_same_theta(
     assert states == [1, 2, 3, 4, 5]
 
 
+def test_a_fit_that_ended_at_its_last_epoch_resumes_with_a_larger_max_iter(
+    xp: Any, tmp_path: Path
+) -> None:
+    (frame, y), path = table(), tmp_path / "model"
+    options = {**QUICK, "learning_rate": "constant", "n_iter_no_change": 20}
+    model = bx.TabularClassifier(**{**options, "max_iter": 3})
+    model.fit(frame, y, checkpoint=path, metadata={"of": "today"})
+    model.set_params(max_iter=6).fit(frame, y, checkpoint=path, resume=True)
+    whole = clone(model).fit(frame, y)
+    assert model.n_iter_ == 6
+    assert model.metadata_ == {}
+    np.testing.assert_array_equal(model.theta_, whole.theta_)
+    np.testing.assert_array_equal(bx.tables.load(path).theta_, whole.theta_)
+    with pytest.raises(ValueError, match="max_iter is 5, but the file's training has 6"):
+        clone(model).set_params(max_iter=5).fit(frame, y, checkpoint=path, resume=True)
+
+
 @pytest.mark.once
 def test_intervals_are_the_errors_of_the_validation_rows_and_survive_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
