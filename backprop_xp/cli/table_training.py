@@ -64,21 +64,27 @@ def train_table(
             why = "a larger --max-iter continues it" if all_epochs else "early stopping ended it"
             say(f"the training in {out} is finished: {why}")
         if "report" not in model.metadata_:
-            folds = []
-            for fold in range(1, len(problem.splits)):
-                say(f"fold {fold} of {len(problem.splits) - 1}")
-                other, drawn = clone(model), problem.parts(fold)
-                _fit(other, problem, fold)
-                with naming_lines(problem.sources["test"], drawn["test"].features.index):
-                    folds.append(evaluate(other, drawn)[0])
-            more = {**model.metadata_, **report_of(model, parts, out, folds)}
-            errors = None
-            if isinstance(model, TabularRegressor) and "test" in parts:
-                errors = residuals_of(parts["test"], model._outputs(parts["test"].features)[0])
-            model._adopt(dataclasses.replace(model.model_, metadata=more, test_residuals=errors))
-            if out is not None:
-                write_anew(out, model.model_)
+            _add_report(model, problem, out, say)
     return model
+
+
+def _add_report(
+    model: Estimator, problem: Problem, out: PathLike | None, say: Callable[[str], object]
+) -> None:
+    """Add the report to a model and to its file, after a training on each fold."""
+    parts, folds, errors = problem.parts(), [], None
+    for fold in range(1, len(problem.splits)):
+        say(f"fold {fold} of {len(problem.splits) - 1}")
+        other, drawn = clone(model), problem.parts(fold)
+        _fit(other, problem, fold)
+        with naming_lines(problem.sources["test"], drawn["test"].features.index):
+            folds.append(evaluate(other, drawn)[0])
+    more = {**model.metadata_, **report_of(model, parts, out, folds)}
+    if isinstance(model, TabularRegressor) and "test" in parts:
+        errors = residuals_of(parts["test"], model._outputs(parts["test"].features)[0])
+    model._adopt(dataclasses.replace(model.model_, metadata=more, test_residuals=errors))
+    if out is not None:
+        write_anew(out, model.model_)
 
 
 def _fit(
