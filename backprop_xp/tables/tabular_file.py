@@ -136,9 +136,9 @@ def _check(model: TabularModel) -> None:
         sizes is None or [*sizes, n_out] == widths
     ):
         raise ValueError(f"hidden_layer_sizes are not those of the network, {widths[:-1]}.")
-    errors = model.residuals
-    if errors is not None and (classes is not None or errors.shape != (len(errors), 2)):
-        raise ValueError("its residuals are not those of a regression.")
+    for errors in (model.residuals, model.test_residuals):
+        if errors is not None and (classes is not None or errors.shape != (len(errors), 2)):
+            raise ValueError("its residuals are not those of a regression.")
     if not isinstance(model.target, str | None):
         raise TypeError(f"its target is {model.target!r}.")
 
