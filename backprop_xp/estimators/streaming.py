@@ -33,7 +33,8 @@ class Table(NamedTuple):
         """Yield the rows of each block, and which of them each batch has."""
         blocks = [block for table in tables for block in self._blocks(table)]
         move = functools.partial(self.choice.backend.from_host, device=self.choice.device)
-        read = read_ahead(map(self._rows_of, blocks), self.choice.backend, self.choice.device)
+        parts = (self._rows_of(block) for block in blocks)
+        read = read_ahead(parts, self.choice.backend, self.choice.device)
         for x, block in zip(read, blocks, strict=True):
             if isinstance(block, int):
                 yield rows._replace(x=x), block

@@ -224,7 +224,7 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
     left = without_first(tables, passed) if at_end else [epochs]
     pieces = in_blocks(shared.rows, left)
     if training.source is not None:
-        pieces = _batches(training.source(state.epoch), passed, counts)
+        pieces = _batches(training.source(state.epoch, interrupt), passed, counts)
     try:
         for rows, batches in pieces:
             if training.late_loops is not None:

@@ -1,10 +1,14 @@
 """Ctrl-C and errors, delayed until a training's state is complete."""
 
+import contextlib
 import signal
 import threading
-from typing import Any, Self
+from collections.abc import Generator
+from typing import Any, Self, TypeVar
 
 from backprop_xp.training.ranks import Ranks
+
+T = TypeVar("T")
 
 
 class Interrupt:
@@ -13,7 +17,8 @@ class Interrupt:
     ``pressed`` keeps the arguments of the signal handler, ``error`` the exception of a step. Python
     delivers signals in the main thread only; elsewhere none is delayed. ``release`` calls the
     handler that was installed before, such as asyncio's. A handler that a callback installs stays.
-    With several ranks, Ctrl-C ends the training at their next exchange.
+    With several ranks, Ctrl-C ends the training at their next exchange. It is never delayed while a
+    source of batches makes the next one, which may wait.
     """
 
     def __init__(self, ranks: Ranks | None = None) -> None:
@@ -22,7 +27,7 @@ class Interrupt:
         self.pressed: tuple[Any, ...] = ()
         self.error: BaseException | None = None
         self._handler: Any = None
-        self._is_entered = False
+        self._is_entered = self._waits = False
 
     def __enter__(self) -> Self:
         handler = signal.getsignal(signal.SIGINT)
@@ -38,9 +43,11 @@ class Interrupt:
 
     def _press(self, *signalled: Any) -> None:
         # A handler that a callback installed may call this one after the training.
-        if not self.ranks.is_alone and self._is_entered:
+        if self._waits or not self._is_entered:
+            self._handler(*signalled)
+        elif not self.ranks.is_alone:
             self.ranks.interrupted = True
-        elif self.busy and self._is_entered:
+        elif self.busy:
             self.pressed = signalled
         else:
             self._handler(*signalled)
@@ -50,6 +57,29 @@ class Interrupt:
         """Whether Ctrl-C or an error is delayed."""
         return bool(self.pressed) or self.error is not None
 
+    def waiting_for(self, items: Generator[T]) -> Generator[T]:
+        """Yield items; the next one is made while Ctrl-C calls its handler at once."""
+        end: Any = object()
+        with contextlib.closing(items):
+            while (item := self._next(items, end)) is not end:
+                yield item
+
+    def _next(self, items: Generator[T], end: T) -> T:
+        self._waits = True
+        try:
+            if self.ranks.interrupted:
+                raise KeyboardInterrupt
+            self._call_handler()
+            return next(items, end)
+        finally:
+            self._waits = False
+
+    def _call_handler(self) -> None:
+        """Call the handler of the delayed Ctrl-C, if there is one."""
+        signalled, self.pressed = self.pressed, ()
+        if signalled:
+            self._handler(*signalled)
+
     def raise_error(self) -> None:
         """Raise the delayed error, if there is one."""
         error, self.error = self.error, None
@@ -58,7 +88,6 @@ class Interrupt:
 
     def release(self) -> None:
         """Raise the delayed error, or call the handler of the delayed Ctrl-C."""
-        self.busy, signalled, self.pressed = False, self.pressed, ()
+        self.busy = False
         self.raise_error()
-        if signalled:
-            self._handler(*signalled)
+        self._call_handler()

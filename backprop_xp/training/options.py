@@ -49,6 +49,7 @@ class TrainingOptions(TypedDict, total=False):
     check_every: int | None
     checkpoint: str | os.PathLike[str] | None
     checkpoint_every: int
+    read_ahead: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,8 +100,10 @@ class Options:
 
     Without ``y``, x gives the batches of each epoch, ``(x, y)`` or ``(x, y, sample_weight)``: as an
     iterable, or as a function of the epoch's number, from 0, which alone can be resumed. Batches
-    are arrays of any library. A thread makes the next one and moves it to theta's device during a
-    step. ``shuffle`` does not apply.
+    are arrays of any library; each is copied, so x may refill its own. A thread makes the next one
+    and moves it to theta's device during a step. With ``read_ahead`` False there is no thread, for
+    an x that is bound to the caller's, such as a connection of ``sqlite3``. ``shuffle`` does not
+    apply. Ctrl-C also ends an x that waits, by an exception in it if there is no thread.
 
     Raises TypeError or ValueError for arguments that do not fit, for a value of x, y or
     sample_weight that is not finite, and for a target outside the loss's range.
@@ -127,6 +130,7 @@ class Options:
     check_every: int | None = None
     checkpoint: str | os.PathLike[str] | None = None
     checkpoint_every: int = 1
+    read_ahead: bool = True
 
     def __post_init__(self) -> None:
         self._set("optimizer", named_optimizer(self.optimizer))
@@ -153,7 +157,8 @@ class Options:
         self._set("epochs", integer(self.epochs, "epochs"))
         self._set("seed", seeds_of(self.seed))
         self._set("metrics", _checked_metrics(self.metrics))
-        self._set("train_metrics", boolean(self.train_metrics, "train_metrics"))
+        for name in ("train_metrics", "read_ahead"):
+            self._set(name, boolean(getattr(self, name), name))
         if self.clip is not None:
             self._set("clip", real(self.clip, "clip", above=0.0))
         if not (self.augment is None or callable(self.augment)):

@@ -16,6 +16,7 @@ from backprop_xp.networks.inputs import Part, Rows, rows_at, stand_ins
 from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import epoch_order
 from backprop_xp.training.data_checks import check_sets, is_usable, no_rows, unusable_weights
+from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Options
 from backprop_xp.training.ranks import Ranks
 from backprop_xp.training.sources import Source
@@ -75,7 +76,7 @@ def batches_of_share(ranks: Ranks, theta: Array, rows: Rows, size: int, options:
     # A full batch keeps its order, as in one process.
     shuffle = options.shuffle if size < count else False
 
-    def batches(epoch: int) -> Generator[Rows]:
+    def batches(epoch: int, interrupt: Interrupt) -> Generator[Rows]:
         order = epoch_order(count, shuffle, options.seed, epoch)
         if callable(shuffle):
             ranks.require_alike({"the order that shuffle returns": order})
@@ -128,8 +129,8 @@ def joined_batches(ranks: Ranks, theta: Array, own: Source) -> Source:
     home, device, dtype = require_owner(theta, "theta"), device_of(theta), theta.dtype
     xp, none = array_namespace(theta), no_rows(theta)
 
-    def batches(epoch: int) -> Generator[Rows]:
-        with contextlib.closing(own(epoch)) as given:
+    def batches(epoch: int, interrupt: Interrupt) -> Generator[Rows]:
+        with contextlib.closing(own(epoch, interrupt)) as given:
             while True:
                 rows = next(given, none)
                 count, weight = rows.x.shape[-2], rows.sample_weight

@@ -1,13 +1,16 @@
 """Sources of an epoch's batches: the caller's own, and rows in memory that ``augment`` changes.
 
 A source yields the rows of each batch on theta's device. Each is one step, also on a library that
-compiles loops.
+compiles loops. Ctrl-C ends a source that waits.
 """
 
+import contextlib
 import contextvars
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from numbers import Real
-from typing import Any, TypeAlias, TypeVar
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from backprop_xp.backends import (
     Array,
@@ -26,13 +29,21 @@ from backprop_xp.training.averages import SWA
 from backprop_xp.training.batches import in_blocks, index_tables, parts_of_member, take
 from backprop_xp.training.data import Seed, batch_seed
 from backprop_xp.training.data_checks import check_sets, items_of, named
+from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Augment, Options
+from backprop_xp.training.pytrees import copied
 from backprop_xp.training.states import TrainingState
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
 # The rows of an epoch's batches, by the epoch's number from 0.
-Source: TypeAlias = Callable[[int], Generator[Rows]]
+Source: TypeAlias = Callable[[int, Interrupt], Generator[Rows]]
+
+# Seconds that a training which ends early waits for the batch that its thread is making.
+_PATIENCE = 1.0
 
 
 def source_of(
@@ -51,6 +62,7 @@ def source_of(
     parts of them if these are not whole.
     """
     augment, stack = options.augment, tuple(theta.shape[:-1])
+    reads_ahead = rows is None and options.read_ahead
     if rows is None:
         _check_batches(x, options)
     elif augment is None:
@@ -70,15 +82,20 @@ def source_of(
             except Exception as error:
                 error.add_note(f"In augment, for batch {i} of epoch {epoch}.")
                 raise
+            if reads_ahead:  # the hook is called again during the step
+                parts = copied(tuple(parts))
             where = f"In what augment returned for batch {i} of epoch {epoch}: "
             yield from check_sets(network, theta, {where: parts}, values=False)
         if i < 0:
             raise ValueError(f"x gave no batches in epoch {epoch}: at least one is expected.")
 
-    if rows is not None:
-        return batches
-    backend, device = require_owner(theta, "theta"), device_of(theta)
-    return lambda epoch: read_ahead(batches(epoch), backend, device)
+    def source(epoch: int, interrupt: Interrupt) -> Generator[Rows]:
+        made = batches(epoch)
+        if reads_ahead:
+            made = read_ahead(made, require_owner(theta, "theta"), device_of(theta))
+        return interrupt.waiting_for(made)
+
+    return source
 
 
 def _check_batches(batches: Any, options: Options) -> None:
@@ -135,10 +152,15 @@ def _batches_of_user(
 
 
 def _on_device(theta: Array, part: Any, name: str) -> Any:
-    """Return an array of any library on theta's device; floating values take its dtype."""
+    """Return a copy on theta's device of an array of any library; floating values take its dtype.
+
+    It is made before the move: the caller may refill the array, and NumPy's memory moves to PyTorch
+    and JAX on a CPU without a copy.
+    """
     if part is None:
         return None
-    part = plain_numbers(part, name) if owner(part) is None else part
+    home = owner(part)
+    part = copied(plain_numbers(part, name) if home is None or home.name == "numpy" else part)
     is_floating = array_namespace(part).isdtype(part.dtype, "real floating")
     backend, dtype = require_owner(theta, "theta"), theta.dtype if is_floating else None
     return asarray(part, backend=backend, device=device_of(theta), dtype=dtype)
@@ -171,21 +193,43 @@ def _augment(
     return [None if one[0] is None else xp.stack(one) for one in zip(*each, strict=True)]
 
 
-def read_ahead(items: Iterator[T], backend: Backend, device: Any) -> Generator[T]:
-    """Yield items that are made on a device; a thread meanwhile makes the next one."""
-    from concurrent.futures import Future, ThreadPoolExecutor  # 20 ms
+def read_ahead(items: Generator[T], backend: Backend, device: Any) -> Generator[T]:
+    """Yield items that are made on a device; a thread meanwhile makes the next one.
+
+    The thread also closes the generator of the items. Where this one is closed early, a thread that
+    still makes an item ends after it.
+    """
+    from concurrent.futures import Future  # 20 ms
 
     end: Any = object()
+    asked: SimpleQueue[Future[T] | None] = SimpleQueue()
 
     def make() -> T:
         with backend.background_copies(device):
             return next(items, end)
 
-    def submit() -> Future[T]:
-        return pool.submit(contextvars.copy_context().run, make)
+    def work() -> None:
+        with contextlib.closing(items):
+            for promised in iter(asked.get, None):
+                try:
+                    promised.set_result(make())
+                except BaseException as error:
+                    promised.set_exception(error)
 
-    with ThreadPoolExecutor(1) as pool:
-        following = submit()
+    def ask() -> "Future[T]":
+        promised = Future[T]()
+        asked.put(promised)
+        return promised
+
+    # A daemon: Python may exit while a source waits.
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(work,), daemon=True)
+    thread.start()
+    try:
+        following = ask()
         while (item := following.result()) is not end:
-            following = submit()
+            following = ask()
             yield item
+    finally:
+        asked.put(None)
+        thread.join(_PATIENCE)

@@ -1,7 +1,11 @@
 """Batches that the caller gives, and the hook on each, against rows in memory."""
 
+import contextlib
 import signal
+import sqlite3
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -143,6 +147,150 @@ def test_the_next_batch_is_made_in_a_thread_that_keeps_the_choice_of_a_backend(x
     assert not any(thread.is_alive() for thread in threads)
 
 
+THIRDS = [slice(0, 3), slice(3, 6), slice(6, 9)]
+
+
+class Refilled:
+    """A source with one array each for x and y, which it refills for every batch.
+
+    ``rate`` is a schedule: with a thread, a step begins when the next batch is in the arrays.
+    """
+
+    def __init__(self, own: Any, ahead: bool) -> None:
+        self.x, self.y, self.ahead = own(np.empty((3, 3))), own(np.empty((3, 3))), ahead
+        self.made = [threading.Event() for _ in range(7)]
+
+    def __call__(self, epoch: int) -> Iterator[Any]:
+        for i, cut in enumerate([*THIRDS, slice(0, 3)], 3 * epoch):
+            for row, (values, label) in enumerate(zip(X[cut], LABELS[cut], strict=True)):
+                for column in range(3):
+                    self.x[row, column] = float(values[column])
+                    self.y[row, column] = float(label == column)
+            self.made[i].set()
+            if i < 3 * epoch + 3:
+                yield self.x, self.y
+
+    def rate(self, step: int) -> float:
+        assert not self.ahead or self.made[step + 1].wait(timeout=60)
+        return 0.05
+
+
+def _as_it_is(x: Any, y: Any, weight: Any, seed: int) -> Any:
+    return x, y
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+@pytest.mark.parametrize("hook", [None, _as_it_is])
+def test_a_source_may_refill_its_own_arrays(xp: Any, ahead: bool, hook: Any) -> None:
+    theta, options = xp.initialize(NETWORK), _options(xp, epochs=2, augment=hook, read_ahead=ahead)
+    kept = [(X[cut], np.eye(3)[LABELS[cut]]) for cut in THIRDS]
+    expected = bx.fit(NETWORK, theta, kept, **options)
+    for own in (np.asarray, xp.asarray) if xp.name != "jax" else (np.asarray,):
+        source = Refilled(own, ahead)
+        found = bx.fit(NETWORK, theta, source, **{**options, "optimizer": bx.Adam(source.rate)})
+        _assert_same(xp, found, expected)
+
+
+def test_a_hook_may_refill_its_own_array_during_a_step(xp: Any) -> None:
+    if xp.name == "jax":
+        pytest.skip("JAX's arrays cannot be written")
+    made = [threading.Event() for _ in CUTS]
+    kept = xp.asarray(np.empty((BATCH, 3)))
+
+    def refilling(x: Any, y: Any, weight: Any, seed: int) -> Any:
+        kept[...] = 2.0 * x
+        next(event for event in made if not event.is_set()).set()
+        return kept, y, weight
+
+    def rate(step: int) -> float:
+        assert made[min(step + 1, len(CUTS) - 1)].wait(timeout=60)
+        return 0.05
+
+    rows = [(X[cut], LABELS[cut]) for cut in (CUTS[0], CUTS[1], CUTS[0])]
+    doubled = [(2.0 * x, y) for x, y in rows]
+    theta, options = xp.initialize(NETWORK), _options(xp, epochs=1)
+    expected = bx.fit(NETWORK, theta, doubled, **options)
+    options["optimizer"] = bx.Adam(rate)
+    _assert_same(xp, bx.fit(NETWORK, theta, rows, augment=refilling, **options), expected)
+
+
+def test_without_reading_ahead_batches_are_made_in_the_callers_thread(xp: Any) -> None:
+    """A connection of sqlite3 is bound to the thread that made it."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("create table samples (a, b, c, label, part)")
+        parts = [i // BATCH for i in range(ROWS)]
+        rows = [(*x, int(label), part) for x, label, part in zip(X, LABELS, parts, strict=True)]
+        connection.executemany("insert into samples values (?, ?, ?, ?, ?)", rows)
+
+        def given(epoch: int) -> Iterator[Any]:
+            for part in range(len(CUTS)):
+                found = connection.execute("select * from samples where part = ?", (part,))
+                *x, labels, _ = np.asarray(found.fetchall()).T
+                yield np.stack(x, axis=1), labels.astype(int)
+
+        theta, options = xp.initialize(NETWORK), _options(xp)
+        found = bx.fit(NETWORK, theta, given, read_ahead=False, **options)
+        with pytest.raises(sqlite3.ProgrammingError, match="thread"):
+            bx.fit(NETWORK, theta, given, **options)
+    _assert_same(xp, found, bx.fit(NETWORK, theta, **_in_memory(xp, weighted=False), **options))
+
+
+def test_the_thread_that_makes_the_batches_closes_their_generator(xp: Any) -> None:
+    threads: list[threading.Thread] = []
+
+    def given(epoch: int) -> Iterator[Any]:
+        try:
+            threads.append(threading.current_thread())
+            yield from _given()
+        finally:
+            threads.append(threading.current_thread())
+
+    def failing(step: int) -> float:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        bx.fit(NETWORK, xp.initialize(NETWORK), given, **_options(xp, optimizer=bx.Adam(failing)))
+    threads[0].join(timeout=60)
+    assert threads == threads[:1] * 2
+    assert threads[0] is not threading.main_thread()
+
+
+def _is_waiting(thread: threading.Thread) -> bool:
+    """Whether a thread waits for another one."""
+    frame, functions = sys._current_frames()[thread.ident or 0], set()
+    while frame is not None:
+        functions.add(frame.f_code.co_name)
+        frame = frame.f_back  # type: ignore[assignment]
+    return "wait" in functions
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_ctrl_c_reaches_a_source_that_waits(xp: Any, ahead: bool) -> None:
+    main, released, threads = threading.main_thread(), threading.Event(), []
+
+    def waiting(epoch: int) -> Iterator[Any]:
+        for i, batch in enumerate(_given()):
+            if (epoch, i) == (1, 2):
+                threads.append(threading.current_thread())
+                while ahead and not _is_waiting(main):
+                    time.sleep(1e-3)
+                signal.pthread_kill(main.ident or 0, signal.SIGINT)
+                released.wait(timeout=60)
+            yield batch
+
+    theta, options = xp.initialize(NETWORK), _options(xp, read_ahead=ahead)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        bx.fit(NETWORK, theta, waiting, **options)
+    assert not released.is_set()
+    assert (caught.value.state.epoch, caught.value.state.step) == (1, 5)
+    resumed = bx.fit(NETWORK, theta, _given, start=caught.value.state, **options)
+    _assert_same(xp, resumed, bx.fit(NETWORK, theta, _given, **options))
+    released.set()
+    if ahead:
+        threads[0].join(timeout=60)
+        assert not threads[0].is_alive()
+
+
 def test_the_next_item_is_made_while_one_is_used(xp: Any) -> None:
     made = [threading.Event(), threading.Event()]
     items = read_ahead((event.set() for event in made), xp.selection.backend, xp.selection.device)
@@ -223,6 +371,8 @@ def test_an_error_in_a_step_leaves_no_thread_behind(xp: Any) -> None:
     with pytest.raises(RuntimeError, match="no") as caught:
         bx.fit(network, xp.initialize(network), given, optimizer=bx.SGD(0.1), epochs=1)
     assert caught.value.__traceback__ is not None  # it still holds the frames of the training
+    for thread in threads:
+        thread.join(timeout=60)
     assert [thread.is_alive() for thread in threads] == [False]
 
 
