@@ -202,11 +202,11 @@ def unravel(position: int, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_watch(watch: object, mode: object) -> None:
-    """Raise unless ``watch`` may name a metric or a loss, and ``mode`` is "min" or "max"."""
+    """Raise unless ``watch`` may name a metric or a loss, and ``mode`` is "min", "max" or None."""
     if not isinstance(watch, str | None):
         raise TypeError(f"watch must be the name of a metric or a loss, not {watch!r}.")
-    if mode not in ("min", "max"):
-        raise ValueError(f'mode must be "min" or "max", not {mode!r}.')
+    if mode not in ("min", "max", None):
+        raise ValueError(f'mode must be "min" or "max", or None to ask the metric, not {mode!r}.')
 
 
 def sequence(value: object, name: str, example: str) -> list[Any]:

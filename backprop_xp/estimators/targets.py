@@ -1,5 +1,6 @@
 """Targets of the scikit-learn estimators: losses, scores, and classes as columns."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -120,10 +121,11 @@ def as_distribution(probabilities: Array) -> Array:
 
 
 def score_of_labels(predictions: Array, targets: Array, weights: Array | None) -> Array:
-    """Return the share of samples whose labels are all right."""
+    """Return the share of samples whose labels are all right; NaN for predictions of NaN."""
     xp = array_namespace(predictions)
     right = xp.all((predictions > 0.5) == (targets > 0.5), axis=-1)
     right = xp.astype(right, predictions.dtype)
+    right = xp.where(xp.any(xp.isnan(predictions), axis=-1), math.nan, right)
     weights = xp.ones_like(right) if weights is None else weights
     return xp.sum(right * weights, axis=-1) / xp.sum(weights, axis=-1)
 

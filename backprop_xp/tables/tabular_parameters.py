@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Task = Literal["classification", "regression"]
 TASKS: tuple[Task, ...] = get_args(Task)
 DTYPES = ("float32", "float64")
-# Metrics of numbers; the others are metrics of classes. A few are better if they are lower.
-OF_NUMBERS, LOWER_IS_BETTER = ("r2", "rmse", "mae"), ("rmse", "mae", "log_loss")
+# Metrics of numbers; the others are metrics of classes.
+OF_NUMBERS = ("r2", "rmse", "mae")
 _OF_CLASSES = tuple(name for name in METRICS if name not in OF_NUMBERS)
 
 # Returns a parameter's value, or raises; called with the value and the name.

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Number
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -18,11 +18,7 @@ from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular_file import TrainingFile, progress, versions
 from backprop_xp.tables.tabular_model import TabularModel, TargetScale, residuals_of
 from backprop_xp.tables.tabular_network import first_theta, network_for
-from backprop_xp.tables.tabular_parameters import (
-    LOWER_IS_BETTER,
-    TabularParameters,
-    checked_parameters,
-)
+from backprop_xp.tables.tabular_parameters import TabularParameters, checked_parameters
 from backprop_xp.training.averages import EMA
 from backprop_xp.training.class_weights import weights_by_class
 from backprop_xp.training.early_stopping import EarlyStopping
@@ -149,7 +145,6 @@ def learn(
     order = seed
     if recipe.n_members > 1:  # each member has its own order of the rows
         order = (np.random.SeedSequence(seed).generate_state(recipe.n_members) >> 1).tolist()
-    mode: Literal["min", "max"] = "min" if metric is None or metric in LOWER_IS_BETTER else "max"
     # For a small product several threads of BLAS are slower than one.
     width = model.features.n_features
     product = recipe.batch_size * width * max((1, *recipe.hidden_layer_sizes))
@@ -164,7 +159,7 @@ def learn(
                 seed=order,
                 metrics=None if metric is None else [metric],
                 average=EMA(recipe.decay) if recipe.decay else None,
-                early_stopping=EarlyStopping(recipe.n_iter_no_change, watch=metric, mode=mode),
+                early_stopping=EarlyStopping(recipe.n_iter_no_change, watch=metric),
                 start=state,
                 callbacks=callbacks,
                 progress=bool(parameters.verbose),

@@ -6,11 +6,12 @@ They watch each network of a stack by itself.
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, device_of, owner, to_host
 from backprop_xp.checks import boolean, check_watch, integer, real
 from backprop_xp.display.reprs import repr_of
+from backprop_xp.training.metrics import Mode
 from backprop_xp.training.pytrees import Pytree, copied, mapped
 from backprop_xp.training.schedules import Plateau
 
@@ -23,7 +24,7 @@ class EarlyStopping:
       default without a validation set, is that of the training set after the epoch, without
       dropout, which takes another forward pass.
     - A network improves when the watched value falls by more than ``min_delta`` below its best, or
-      rises above it with ``mode="max"``.
+      rises above it with ``mode="max"``. ``mode`` None is "min" for a loss, and a metric's own.
     - With ``restore_best`` ``fit`` returns each network, and its optimizer's state, of its own best
       epoch. Otherwise it returns those of the epoch when the network's own patience ran out. Later
       epochs, while other networks of the stack go on, change neither.
@@ -33,7 +34,7 @@ class EarlyStopping:
     min_delta: float = 0.0
     restore_best: bool = True
     watch: str | None = None
-    mode: Literal["min", "max"] = "min"
+    mode: Mode | None = None
 
     __repr__ = repr_of
 
@@ -88,7 +89,8 @@ def better(
     np = array_namespace(score)
     if old is None:
         theta, state = copied(carry)
-        return Best(score, np.full(score.shape, epoch), theta, state, str(rule.watch), rule.mode)
+        since = np.full(score.shape, epoch)
+        return Best(score, since, theta, state, str(rule.watch), str(rule.mode))
     runs = np.asarray(epoch - old.epoch <= rule.patience)
     improved = np.asarray((score < old.score - rule.min_delta) & runs)
     kept = improved if rule.restore_best else runs
@@ -112,7 +114,7 @@ def slowed(rule: Plateau, old: Slowed | None, watched: Array, epoch: int) -> Slo
     np = array_namespace(score)
     if old is None:
         since, factor = np.full(score.shape, epoch), np.ones(score.shape)
-        return Slowed(score, since, factor, str(rule.watch), rule.mode)
+        return Slowed(score, since, factor, str(rule.watch), str(rule.mode))
     improved = score < old.score - rule.min_delta
     since = np.where(improved, epoch, old.epoch)
     waited = epoch - since >= rule.patience

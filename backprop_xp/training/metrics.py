@@ -4,13 +4,15 @@ Each takes ``(predictions, targets, weights)``: predictions ``(*stack, batch, n_
 ``network.predict`` gives them, targets ``(batch, n_out)`` or stacked, weights None, ``(batch,)`` or
 stacked. It returns ``(*stack,)`` in the predictions' dtype, and moves nothing to the host. The
 definitions, also of weights, are scikit-learn's. The metrics of classes also take integer labels of
-several classes, as the losses do; a row whose label is none of them counts for nothing.
+several classes, as the losses do; a row whose label is none of them counts for nothing. Its
+attribute ``mode``, "max" or "min", tells early stopping and a plateau which values are better. A
+function of your own may have one too.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from backprop_xp.backends import Array, Namespace, device_of, like, require_floating
 from backprop_xp.checks import integer
@@ -25,35 +27,54 @@ from backprop_xp.networks.inputs import (
 from backprop_xp.training.class_weights import class_shares
 
 Metric: TypeAlias = Callable[[Array, Array, Array | None], Array]
+# Whether smaller or larger values of a measure are better.
+Mode: TypeAlias = Literal["min", "max"]
+Function = TypeVar("Function", bound=Metric)
 
 
+def _better_if(mode: Mode) -> Callable[[Function], Function]:
+    """Return a decorator that gives a metric its ``mode``."""
+
+    def marked(metric: Function) -> Function:
+        vars(metric)["mode"] = mode
+        return metric
+
+    return marked
+
+
+@_better_if("max")
 def accuracy(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
     """Return the share of samples whose class is predicted, ``(*stack,)``.
 
     The class is the index of the largest output. With a single output it is 1 above 0.5, else 0.
-    Targets are one-hot or labels, or 0 and 1 with a single output.
+    Targets are one-hot or labels, or 0 and 1 with a single output. A prediction of NaN has no
+    class: it makes the metric NaN.
 
     >>> import backprop_xp as bx
     >>> print(bx.metrics.accuracy(bx.asarray([[0.9, 0.1], [0.3, 0.7]]), [[1, 0], [1, 0]]))
     0.5
     """
     xp, predictions, targets, weights = _checked(predictions, targets, weights, labels=True)
+    weights = _nan_without_class(xp, predictions, weights)
     hits = xp.astype(_classes(xp, predictions) == _classes(xp, targets), predictions.dtype)
     return xp.sum(hits * weights, axis=-1) / xp.sum(weights, axis=-1)
 
 
+@_better_if("max")
 def balanced_accuracy(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
     """Return the mean recall over the classes, ``(*stack,)``.
 
     Classes are those of ``accuracy`` that have a target of weight above 0.
     """
     xp, predictions, targets, weights = _checked(predictions, targets, weights, labels=True)
+    weights = _nan_without_class(xp, predictions, weights)
     found, true = _indicators(xp, predictions), _indicators(xp, targets)
     totals = xp.sum(true * weights[..., None], axis=-2)
     hits = xp.sum(true * found * weights[..., None], axis=-2)
     return _mean_of_classes(xp, hits, totals)
 
 
+@_better_if("max")
 def f1(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
     """Return the F1 score, ``(*stack,)``: the harmonic mean of precision and recall.
 
@@ -61,6 +82,7 @@ def f1(predictions: Array, targets: Array, weights: Array | None = None) -> Arra
     a prediction (macro). A class without hits scores 0.
     """
     xp, predictions, targets, weights = _checked(predictions, targets, weights, labels=True)
+    weights = _nan_without_class(xp, predictions, weights)
     found, true = _indicators(xp, predictions), _indicators(xp, targets)
     hits = 2.0 * xp.sum(true * found * weights[..., None], axis=-2)
     totals = xp.sum((true + found) * weights[..., None], axis=-2)
@@ -69,6 +91,7 @@ def f1(predictions: Array, targets: Array, weights: Array | None = None) -> Arra
     return _mean_of_classes(xp, hits, totals)
 
 
+@_better_if("min")
 def log_loss(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
     """Return the mean of -log(probability of the class), ``(*stack,)``.
 
@@ -81,6 +104,7 @@ def log_loss(predictions: Array, targets: Array, weights: Array | None = None) -
     return xp.sum(each * weights, axis=-1) / xp.sum(weights, axis=-1)
 
 
+@_better_if("max")
 def roc_auc(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
     """Return the area under the ROC curve, ``(*stack,)``; equal predictions count as a half.
 
@@ -136,6 +160,7 @@ class _TopK:
     """A dataclass, so that a compiled training is used again."""
 
     k: int
+    mode: ClassVar[Mode] = "max"
 
     @property
     def __name__(self) -> str:
@@ -155,6 +180,7 @@ class _TopK:
         return xp.sum(hits * weights, axis=-1) / xp.sum(weights, axis=-1)
 
 
+@_better_if("max")
 def r2(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
     """Return the coefficient of determination, ``(*stack,)``: 1 - residual / total sum of squares.
 
@@ -176,6 +202,7 @@ def r2(predictions: Array, targets: Array, weights: Array | None = None) -> Arra
     return xp.mean(1.0 - unexplained, axis=-1)
 
 
+@_better_if("min")
 def rmse(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
     """Return the root of the mean squared error, ``(*stack,)``: the mean over the outputs."""
     xp, predictions, targets, weights = _checked(predictions, targets, weights)
@@ -184,6 +211,7 @@ def rmse(predictions: Array, targets: Array, weights: Array | None = None) -> Ar
     return xp.mean(xp.sqrt(squares), axis=-1)
 
 
+@_better_if("min")
 def mae(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
     """Return the mean absolute error, ``(*stack,)``: the mean over the outputs."""
     xp, predictions, targets, weights = _checked(predictions, targets, weights)
@@ -234,6 +262,11 @@ def _classes(xp: Namespace, values: Array) -> Array:
     if values.shape[-1] == 1:
         return xp.astype(values[..., 0] > 0.5, xp.int32)
     return xp.astype(xp.argmax(values, axis=-1), xp.int32)
+
+
+def _nan_without_class(xp: Namespace, predictions: Array, weights: Array) -> Array:
+    """Return the weights, with NaN for each sample of whose predictions one is NaN."""
+    return xp.where(xp.any(xp.isnan(predictions), axis=-1), math.nan, weights)
 
 
 def _indicators(xp: Namespace, values: Array) -> Array:

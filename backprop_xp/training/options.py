@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Required, TypeAlias, TypedDict, TypeVar
+from typing import Any, Required, TypeAlias, TypedDict
 
 from backprop_xp.backends import Array
 from backprop_xp.checks import boolean, choose, integer, nearest, real
@@ -11,7 +11,7 @@ from backprop_xp.training.averages import Average
 from backprop_xp.training.class_weights import ClassWeight
 from backprop_xp.training.data import seeds_of
 from backprop_xp.training.early_stopping import EarlyStopping
-from backprop_xp.training.metrics import METRICS, Metric
+from backprop_xp.training.metrics import METRICS, Metric, Mode
 from backprop_xp.training.optimizers import Optimizer, named_optimizer
 from backprop_xp.training.schedules import Plateau
 from backprop_xp.training.states import FitResult, TrainingState
@@ -22,7 +22,6 @@ Batch: TypeAlias = Sequence[Array]
 Batches: TypeAlias = Callable[[int], Iterable[Batch]] | Iterable[Batch]
 # ``(x, y, sample_weight, seed) -> batch``.
 Augment: TypeAlias = Callable[[Array, Array, Array | None, int], Batch]
-Rule = TypeVar("Rule", EarlyStopping, Plateau)
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -185,15 +184,24 @@ class Options:
 
     @property
     def rules(self) -> dict[str, EarlyStopping | Plateau]:
-        """The rules that watch each epoch, by name; by default the first of ``judged``."""
+        """The rules that watch each epoch, by name, with what they watch and its mode.
+
+        By default a rule watches the first of ``judged``. The mode is None if it is not known.
+        """
         rate = getattr(self.optimizer, "learning_rate", None)
         plateau = rate if isinstance(rate, Plateau) else None
         rules = {"early_stopping": self.early_stopping, "plateau": plateau}
         return {
-            name: replace(rule, watch=self.judged[0]) if rule.watch is None else rule
+            name: self._decided(rule, self.judged[0] if rule.watch is None else rule.watch)
             for name, rule in rules.items()
             if rule is not None
         }
+
+    def _decided(self, rule: EarlyStopping | Plateau, watch: str) -> EarlyStopping | Plateau:
+        """Return a rule with what it watches, and the mode of that."""
+        metric = (self.metrics or {}).get(watch.removeprefix("training_"))
+        known: Mode | None = "min" if metric is None else getattr(metric, "mode", None)
+        return replace(rule, watch=watch, mode=known if rule.mode is None else rule.mode)
 
     @property
     def judged(self) -> list[str]:
@@ -212,6 +220,11 @@ def _check_rules(options: Options, start: TrainingState | None) -> None:
     for name, rule in options.rules.items():
         if rule.watch not in measures:
             raise ValueError(f"{name} watches {rule.watch!r}. {nearest(str(rule.watch), measures)}")
+        if rule.mode not in ("min", "max"):
+            raise ValueError(
+                f"{name} watches {rule.watch!r}, a metric that does not tell whether larger values "
+                'are better: give the rule mode="max" or mode="min", or the metric its own mode.'
+            )
         field = "best" if name == "early_stopping" else "slowed"
         known = getattr(start, field, None)
         if known is not None and (known.watch, known.mode) != (rule.watch, rule.mode):

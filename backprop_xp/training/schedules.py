@@ -9,13 +9,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from backprop_xp.backends import owner
 from backprop_xp.checks import check_watch, integer, real, refuse_list
 from backprop_xp.display.reprs import call_hash, is_same_call, repr_of
 from backprop_xp.networks.inputs import check_entries
 from backprop_xp.training.hyperparameters import Hyperparameter, not_negative
+from backprop_xp.training.metrics import Mode
 
 # A function of the step; its rate is a number, or an array ``(*stack, 1)``.
 Schedule: TypeAlias = Callable[[int], Hyperparameter]
@@ -50,7 +51,7 @@ class Plateau:
     min_delta: float
     final: float
     watch: str | None
-    mode: Literal["min", "max"]
+    mode: Mode | None
 
     __repr__ = repr_of
     __eq__ = is_same_call
@@ -260,7 +261,7 @@ def plateau(
     min_delta: float = 0.0,
     final: float = 0.0,
     watch: str | None = None,
-    mode: Literal["min", "max"] = "min",
+    mode: Mode | None = None,
 ) -> Schedule:
     """Return a rate that falls by ``factor`` after each ``patience`` epochs without improvement.
 

@@ -534,6 +534,53 @@ def test_early_stopping_watches_a_metric(xp: Any, mode: Any, best: float) -> Non
     assert result.state.best.epoch.tolist() == [path.index(best)]
 
 
+def _size(p: Any, t: Any, w: Any) -> Any:
+    return array_namespace(p).abs(p)[..., 0, 0]
+
+
+@pytest.mark.parametrize(("own", "best"), [("max", 8.0), ("min", 1.0)])
+def test_a_rule_without_a_mode_asks_the_metric(xp: Any, own: str, best: float) -> None:
+    def metric(p: Any, t: Any, w: Any) -> Any:
+        return _size(p, t, w)
+
+    metric.mode = own  # type: ignore[attr-defined]
+    path = [4.0, 2.0, 8.0, 1.0, 2.0]
+    for watch in ("size", "training_size"):
+        options = {"metrics": {"size": metric}, "train_metrics": True}
+        options |= {"optimizer": bx.SGD(bx.schedules.plateau(0.0, watch=watch))}
+        rule = bx.EarlyStopping(patience=9, watch=watch)
+        assert _biases(
+            xp, _fit_led(xp, rule, path, metrics={"size": metric}, train_metrics=True)
+        ) == [best]
+        case, state = _case(xp), None
+        *_, state = bx.train(*case, epochs=2, early_stopping=rule, **options)
+        assert (state.best.mode, state.slowed.mode) == (own, own)
+
+
+def test_a_rule_without_a_mode_maximizes_accuracy_and_minimizes_a_loss(xp: Any) -> None:
+    options = {"metrics": ["accuracy", "rmse"], "epochs": 1, "train_metrics": True}
+    for watch, mode in (
+        (None, "min"),
+        ("rmse", "min"),
+        ("training_accuracy", "max"),
+        ("training_loss", "min"),
+    ):
+        rate = bx.schedules.plateau(0.1, watch=watch)
+        rule = bx.EarlyStopping(watch=watch)
+        (state,) = bx.train(*_case(xp), optimizer=bx.SGD(rate), early_stopping=rule, **options)
+        assert (state.best.mode, state.slowed.mode) == (mode, mode)
+
+
+def test_a_rule_needs_a_mode_for_a_metric_without_one(xp: Any) -> None:
+    options = {"metrics": {"size": _size}, "epochs": 1, "optimizer": bx.SGD(0.1)}
+    for rules in (
+        {"early_stopping": bx.EarlyStopping(watch="size")},
+        {"optimizer": bx.SGD(bx.schedules.plateau(0.1, watch="size"))},
+    ):
+        with pytest.raises(ValueError, match=r"watches 'size', .* mode=\"max\" or mode=\"min\""):
+            bx.fit(*_case(xp), **{**options, **rules})
+
+
 def test_train_stops_early_and_its_states_have_the_best_theta(xp: Any) -> None:
     network, theta, optimizer = _led(xp, [16.0, 8.0, 4.0, 4.0, 8.0, 1.0])
     options = {"epochs": 5, "early_stopping": bx.EarlyStopping(patience=2)}

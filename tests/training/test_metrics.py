@@ -146,6 +146,32 @@ def test_roc_auc_of_a_single_class_or_of_nan_is_nan(xp: Any) -> None:
     assert xp.host(bx.metrics.top_k(1)(xp.asarray([[np.nan] * 2] * 2), [0, 1])) == 0.0
 
 
+@pytest.mark.parametrize("name", [*METRICS])
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_prediction_of_nan_makes_the_metric_of_its_network_nan(
+    xp: Any, name: str, n: int
+) -> None:
+    """A class of NaN would be class 0. In ``top_k`` such a row is a miss."""
+    p, t = _case(name, n, (2,))
+    if name.startswith("top_") and n == 1:
+        return
+    w = np.where(np.arange(ROWS) == 5, 0.0, 1.0)
+    p[0, 5, :] = np.nan  # of weight 0
+    expected = xp.host(METRICS[name](*xp.put(p, t, w)))
+    assert np.isfinite(expected).all()
+    p[1, 3, 0] = np.nan
+    found = xp.host(METRICS[name](*xp.put(p, t, w)))
+    xp.assert_close(found[0], expected[0], 1e-14)
+    assert np.isnan(found[1]) or (name == "top_2" and found[1] <= expected[1])
+
+
+def test_a_metric_knows_whether_larger_values_are_better() -> None:
+    smaller = {"log_loss", "mae", "rmse"}
+    assert {name: metric.mode for name, metric in NAMED.items()} == {  # type: ignore[attr-defined]
+        name: "min" if name in smaller else "max" for name in NAMED
+    }
+
+
 def test_log_loss_of_a_wrong_certainty_is_that_of_the_dtypes_rounding(xp: Any) -> None:
     p, labels = np.asarray([[1.0, 0.0], [0.25, 0.75], [0.0, 1.0]], xp.dtype), [1, 1, 1]
     expected = scores.log_loss(labels, p, labels=[0, 1])
