@@ -164,34 +164,51 @@ def fit(
     >>> result.theta.round(6), result.history["loss"].shape
     (array([2., 1.]), (200,))
     """
-    ranks, record, start = Ranks(communicator, split), None, None
-    with Interrupt(ranks) as interrupt:
-        try:
-            checked = _checked("fit", options, "callbacks", "progress", "communicator", "split")
-            start = checked.start
-            callbacks = sequence(callbacks, "callbacks", "(print,)")
-            shown = boolean(progress, "progress") and ranks.rank == 0
-            display = reporting(checked.epochs) if shown else contextlib.nullcontext(None)
-            theta, checked = _begin(ranks, network, theta, y, checked)
-            training, state = prepare(network, theta, x, y, checked, ranks)
-            record, write = Record(state), checkpoint_writer(network, state, checked, ranks)
-            with display as report:
-                _run(training, record, write, callbacks, report, interrupt, ranks)
-                state = record.completed()  # an asynchronous library is waited for here
-            state = joined_state(ranks, state, theta) or state
-            history = history_of(state, record, checked)
-            ranks.agree()
-        except BaseException as error:
-            ranks.agree(error)
-            reached = None if record is None else record.completed()
-            whole = joined_state(ranks, reached, theta)  # also by a rank that has none
-            error.state = start if record is None else whole  # type: ignore[attr-defined]
-            raise
-    best = returned(state, checked)
-    del training  # with its buffers, before copies are made
-    # Copied: a training that resumes from the result must not write over its state.
-    final_theta, optimizer_state = copied((best.theta, best.optimizer_state))
-    return FitResult(final_theta, history, optimizer_state, state.epoch, state)
+    ranks, record, start, result = Ranks(communicator, split), None, None, None
+    try:
+        with Interrupt(ranks) as interrupt:
+            try:
+                checked = _checked("fit", options, "callbacks", "progress", "communicator", "split")
+                start = checked.start
+                callbacks = sequence(callbacks, "callbacks", "(print,)")
+                shown = boolean(progress, "progress") and ranks.rank == 0
+                display = reporting(checked.epochs) if shown else contextlib.nullcontext(None)
+                theta, checked = _begin(ranks, network, theta, y, checked)
+                training, state = prepare(network, theta, x, y, checked, ranks)
+                record, write = Record(state), checkpoint_writer(network, state, checked, ranks)
+                with display as report:
+                    _run(training, record, write, callbacks, report, interrupt, ranks)
+                    interrupt.busy = True  # Ctrl-C is delayed until the result is made
+                    state = record.completed()  # an asynchronous library is waited for here
+                state = joined_state(ranks, state, theta) or state
+                del training  # with its buffers, before copies are made
+                result = _result(state, record, checked)
+                ranks.agree()
+                interrupt.release()
+            except BaseException as error:
+                interrupt.busy = True
+                ranks.agree(error)
+                reached = None if record is None else record.completed()
+                whole = joined_state(ranks, reached, theta)  # also by a rank that has none
+                error.state = start if record is None else whole  # type: ignore[attr-defined]
+                raise
+        return result
+    except KeyboardInterrupt as error:
+        # Also of one that comes while the handler before the training is restored.
+        reached = start if result is None else result.state
+        error.state = getattr(error, "state", reached)  # type: ignore[attr-defined]
+        raise
+
+
+def _result(state: TrainingState, record: Record, options: Options) -> FitResult:
+    """Return the result of a training that ended in this state.
+
+    Theta and the optimizer's state are copies: a training that resumes from it writes over neither.
+    """
+    best = returned(state, options)
+    theta, optimizer_state = copied((best.theta, best.optimizer_state))
+    history = history_of(state, record, options)
+    return FitResult(theta, history, optimizer_state, state.epoch, state)
 
 
 def _begin(

@@ -2,9 +2,11 @@
 
 import contextlib
 import copy
+import itertools
 import os
 import pickle
 import signal
+import sys
 from typing import Any
 
 import numpy as np
@@ -305,6 +307,51 @@ def test_ctrl_c_in_a_callback_leaves_the_state_after_the_epoch(xp: Any) -> None:
     whole = bx.fit(*case, **options)
     _compare(xp, whole, bx.fit(*case, start=caught.value.state, **options), 2)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class PressAt:
+    """A callback that makes Ctrl-C come at a line of the library after it: the i-th."""
+
+    def __init__(self, i: int) -> None:
+        modules = (sys.modules[f"backprop_xp.training.{name}"] for name in ("fit", "interrupt"))
+        self.left, self.files = i, {module.__file__ for module in modules}
+
+    def __call__(self, state: bx.TrainingState) -> None:
+        if state.epoch == 2:
+            sys.settrace(self._trace)
+            frame: Any = sys._getframe(1)
+            while frame is not None:
+                frame.f_trace, frame = self._trace(frame, "call", None), frame.f_back
+
+    def _trace(self, frame: Any, event: str, _: Any) -> Any:
+        if frame.f_code.co_filename not in self.files:
+            return None
+        self.left -= event == "line"
+        if self.left == 0 and event == "line":
+            signal.raise_signal(signal.SIGINT)
+        return self._trace
+
+
+def test_ctrl_c_after_the_last_epoch_leaves_the_finished_state() -> None:
+    network = bx.mlp([1, 1])
+    theta, data = network.initialize(backend="numpy"), ([[0.0], [1.0]], [[1.0], [3.0]])
+    options: dict[str, Any] = {"optimizer": bx.Adam(0.1), "epochs": 2}
+    expected, lines = bx.fit(network, theta, *data, **options), 0
+    for lines in itertools.count(1):
+        press = PressAt(lines)
+        try:
+            bx.fit(network, theta, *data, callbacks=[press], **options)
+        except KeyboardInterrupt as error:
+            state = error.state  # type: ignore[attr-defined]
+        else:
+            break
+        finally:
+            sys.settrace(None)
+        assert state.epoch == 2
+        assert np.array_equal(state.theta, expected.theta)
+        assert np.array_equal(state.history["loss"], expected.history["loss"])
+    assert press.left > 0
+    assert lines > 30
 
 
 def test_ctrl_c_before_a_training_leaves_its_initial_state(xp: Any) -> None:
