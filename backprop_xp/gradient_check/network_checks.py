@@ -30,9 +30,10 @@ from backprop_xp.gradient_check.several_points import Build, check_points
 from backprop_xp.gradient_check.together import layer_mistake, loss_mistake, with_mistakes
 from backprop_xp.networks.activations import Activation
 from backprop_xp.networks.initializers import draw_stack
-from backprop_xp.networks.inputs import Rows, check_targets, counted, stand_ins
+from backprop_xp.networks.inputs import Rows, counted, stand_ins
 from backprop_xp.networks.layers import Activate
 from backprop_xp.networks.layout import draw, lay_out, unpack
+from backprop_xp.networks.loss_targets import check_targets
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import Layer, Parameters, require_layer

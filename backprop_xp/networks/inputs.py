@@ -1,4 +1,4 @@
-"""Checks of the arrays that a network gets with theta: x, targets, weights, the penalty."""
+"""Checks of the arrays that a network gets with theta: x, weights, the penalty."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -10,9 +10,7 @@ from backprop_xp.backends import (
     array_namespace,
     device_of,
     gather,
-    integer_array,
     like,
-    precision_of,
     replaceable,
     rows_of_members,
     to_host,
@@ -20,7 +18,6 @@ from backprop_xp.backends import (
 from backprop_xp.checks import real, reals, refuse_list, unravel
 from backprop_xp.networks.complex_safe import real_part
 from backprop_xp.networks.initializers import HostArray
-from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.random_bits import Key
 
 # A penalty's strength: a number, an array (*stack,), or None for no penalty.
@@ -125,66 +122,6 @@ def wrong_code(x: Array, codes: tuple[int, ...]) -> str:
     )
 
 
-def check_targets(
-    theta: Array,
-    outputs: tuple[int, ...],
-    y: Array,
-    sample_weight: Array | None,
-    loss: Loss,
-    *,
-    name: str = "y",
-) -> tuple[Array, Array | None]:
-    """Return y, ``(..., batch, n_out)``, and the weights, ``(..., batch)``, in theta's dtype.
-
-    ``outputs`` is the shape of the network's outputs, ``(*stack, batch, n_out)``. If the loss takes
-    labels, y may be class labels, which become one-hot rows. A label outside the classes becomes a
-    row of zeros, because finding it takes a transfer.
-    """
-    classes = class_labels(theta, outputs, y, name) if loss.labels else None
-    y = like(theta, y, name) if classes is None else one_hot(theta, classes, outputs[-1])
-    check_beside_outputs(y, outputs, name, per_target=loss.outputs_per_target)
-    if sample_weight is None:
-        return y, None
-    return y, check_weights(theta, outputs, sample_weight, "sample_weight")
-
-
-def class_labels(theta: Array, outputs: tuple[int, ...], y: Array, name: str = "y") -> Array | None:
-    """Return class labels ``(..., batch)`` as integers on theta's device; None for other targets.
-
-    Labels are integers shaped ``(..., batch)``, or ``(..., batch, 1)`` for several outputs. An
-    array with a column for each output is a table of targets. Raises ValueError if the shape fits
-    both labels of a stack and a table.
-    """
-    labels = integer_array(theta, y, name)
-    stack, (rows, n_out) = outputs[:-2], outputs[-2:]
-    if labels is None or n_out == 1:
-        return None
-    shape = tuple(labels.shape)
-    if shape[-2:] == (rows, 1):
-        return labels[..., 0]
-    fits_rows = shape[-1:] == (rows,)
-    if shape[-2:] != (rows, n_out):
-        return labels if fits_rows else None
-    if not (fits_rows and _fits(shape[:-1], stack)):
-        return None
-    if _fits(shape[:-2], stack):
-        raise ValueError(
-            f"{name} has shape {shape}: integers that may be class labels of each network, "
-            f"(*stack, batch), or a table, (batch, n_out). Give labels a column of their own, "
-            f"{name}[..., None], and a table as floating numbers."
-        )
-    return labels
-
-
-def one_hot(theta: Array, labels: Array, n_out: int) -> Array:
-    """Return the one-hot rows of labels, ``(..., n_out)``, in theta's precision."""
-    xp = array_namespace(theta)
-    dtype = precision_of(xp, theta.dtype)
-    # Compared as floats: there may be more classes than a label's dtype, uint8, can count.
-    classes = xp.arange(n_out, dtype=dtype, device=device_of(theta))
-    return xp.astype(xp.astype(labels, dtype)[..., None] == classes, dtype)
-
-
 def check_weights(theta: Array, outputs: tuple[int, ...], weights: Array, name: str) -> Array:
     """Return weights, ``(..., batch)``, one per sample of the outputs, in theta's dtype."""
     weights, rows = like(theta, weights, name), outputs[-2]
@@ -276,14 +213,14 @@ def check_entries(array: Array, name: str, *, low: float, below: float = math.in
 
 def check_stack(axes: tuple[int, ...], stack: tuple[int, ...], name: str) -> None:
     """Raise ValueError unless the leading axes of ``name`` broadcast to theta's stack."""
-    if not _fits(axes, stack):
+    if not fits(axes, stack):
         raise ValueError(
             f"{name} is stacked {tuple(axes)}, but theta is stacked {tuple(stack)}. Stack theta "
             f"likewise (network.initialize(stack=...)), or give {name} without a stack."
         )
 
 
-def _fits(axes: tuple[int, ...], stack: tuple[int, ...]) -> bool:
+def fits(axes: tuple[int, ...], stack: tuple[int, ...]) -> bool:
     """Whether leading axes broadcast to theta's stack."""
     return len(axes) <= len(stack) and all(
         n in (1, m) for n, m in zip(reversed(axes), reversed(stack), strict=False)

@@ -32,6 +32,7 @@ from backprop_xp.networks.activations import identity
 from backprop_xp.networks.initializers import draw_stack
 from backprop_xp.networks.layers import Activate, Dense, Dropout
 from backprop_xp.networks.layout import Layout, ParameterSlice, chosen, draw, lay_out, pack, unpack
+from backprop_xp.networks.loss_targets import check_targets
 from backprop_xp.networks.losses import LINKS, LOSSES, TO_PROBABILITIES, Loss
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_of
 from backprop_xp.networks.propagation import Cache, Layer, forward_through
@@ -178,7 +179,9 @@ class Network:
         ``y`` is ``(batch, n_out)``, ``sample_weight`` ``(batch,)``, or either stacked; ``l2``, a
         number or ``(*stack,)``, overrides the network's own. A row of weight 0 is left out, even
         if its values overflow. With categorical cross-entropy ``y`` may be integer class labels,
-        ``(batch,)`` or stacked. A label outside 0 ... n_out - 1 adds nothing; ``fit`` refuses it.
+        ``(batch,)`` or stacked. Raises ValueError for a label outside 0 ... n_out - 1 and a target
+        outside the loss's range in a list or NumPy's array. To find one elsewhere takes a transfer,
+        as ``fit`` does: such a label adds nothing.
         """
         rows = self._check_rows(theta, x, y, sample_weight, rng)
         return loss_of(self, theta, rows, inputs.check_l2(theta, self.l2 if l2 is None else l2))
@@ -326,7 +329,7 @@ class Network:
     ) -> inputs.Rows:
         x, key = self.check_inputs(theta, x, rng)
         outputs = self.outputs_shape(theta, x)
-        y, weight = inputs.check_targets(theta, outputs, y, weight, self.loss_function)
+        y, weight = check_targets(theta, outputs, y, weight, self.loss_function)
         if weight is None:
             return inputs.Rows(x, y, None, key)
         return inputs.counted(

@@ -21,6 +21,7 @@ from backprop_xp.backends import (
 from backprop_xp.networks import propagation
 from backprop_xp.networks.inputs import Rows, Strength
 from backprop_xp.networks.layout import Layout, pack, parameters_of, parts_of, unpack
+from backprop_xp.networks.loss_targets import in_columns
 from backprop_xp.networks.losses import Loss, value_and_gradient, value_of
 from backprop_xp.networks.propagation import Cache, Layer, Parameters
 
@@ -45,7 +46,8 @@ def outputs_of(network: _Network, theta: Array, rows: Rows) -> Array:
 
 def loss_of(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Array:
     """Return the loss, as ``Network.loss`` does."""
-    values = value_of(network.loss_function, outputs_of(network, theta, rows), rows.y)
+    outputs = outputs_of(network, theta, rows)
+    values = value_of(network.loss_function, outputs, in_columns(outputs, rows.y))
     return loss_of_values(network, theta, values, rows.sample_weight, l2)
 
 
@@ -131,7 +133,8 @@ def _of_rows(
     outputs = propagation.forward_through(network.layers, parameters, rows.x, rows.rng, caches)
     total = _not_zero(total_of(rows))
     share = 1.0 / total if weight is None else (weight / total[..., None])[..., None]
-    each, g = value_and_gradient(network.loss_function, outputs, rows.y, share)
+    y = in_columns(outputs, rows.y)
+    each, g = value_and_gradient(network.loss_function, outputs, y, share)
     if rows.part is None:
         loss = mean_loss(each, weight)
     else:

@@ -73,10 +73,10 @@ def mean_of_batches(losses: Array, batches: Sequence[Array]) -> Array:
 
 def count_of(rows: Rows) -> Array:
     """Return what a batch counts: the sum of its weights, or its number of rows."""
-    total, y = total_of(rows), rows.y
+    total, x = total_of(rows), rows.x
     if type(total) is not float:
         return total
-    return array_namespace(y).asarray(total, dtype=y.dtype, device=device_of(y))
+    return array_namespace(x).asarray(total, dtype=x.dtype, device=device_of(x))
 
 
 def _mean(losses: Array, share: Array) -> Array:

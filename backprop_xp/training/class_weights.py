@@ -6,8 +6,9 @@ Targets are ``(..., batch, n)``: one-hot rows or probabilities, or a single colu
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from backprop_xp.backends import Array, array_namespace, like
+from backprop_xp.backends import Array, array_namespace, device_of, like, sum_at
 from backprop_xp.checks import plain, real, sequence
+from backprop_xp.networks.inputs import entries_at
 from backprop_xp.networks.losses import Loss
 
 ClassWeight: TypeAlias = Mapping[int, float] | Sequence[float] | Literal["balanced"]
@@ -45,11 +46,35 @@ def weights_by_class(
     shares = class_shares(y)
     if not isinstance(class_weight, str):
         return like(y, _numbers(class_weight, shares.shape[-1], classes), "class_weight")
+    weighted = shares if sample_weight is None else shares * sample_weight[..., None]
+    return _balanced(class_weight, total(array_namespace(y).sum(weighted, axis=-2)))
+
+
+def weights_by_label(
+    theta: Array,
+    class_weight: Any,
+    y: Array,
+    sample_weight: Array | None,
+    n: int,
+    *,
+    total: Callable[[Array], Array],
+) -> Array:
+    """Return what ``weights_by_class`` does, from labels of ``n`` classes, an integer column."""
+    if not isinstance(class_weight, str):
+        return like(theta, _numbers(class_weight, n, None), "class_weight")
+    xp, labels, each = array_namespace(theta), y[..., 0], sample_weight
+    if each is None:
+        each = xp.ones(labels.shape, dtype=theta.dtype, device=device_of(theta))
+    if len(labels.shape) > 1:
+        each, labels = xp.broadcast_arrays(each, labels)
+    return _balanced(class_weight, total(sum_at(each[..., None], labels, n)[..., 0]))
+
+
+def _balanced(class_weight: str, totals: Array) -> Array:
+    """Return the weights that give all classes of these total weights the same one."""
     if class_weight != "balanced":
         raise ValueError(f'class_weight must be "balanced" or numbers, not {class_weight!r}.')
-    xp = array_namespace(y)
-    weighted = shares if sample_weight is None else shares * sample_weight[..., None]
-    totals = total(xp.sum(weighted, axis=-2))
+    xp = array_namespace(totals)
     occurs = xp.astype(totals > 0.0, totals.dtype)
     mean = xp.sum(totals, axis=-1, keepdims=True) / xp.sum(occurs, axis=-1, keepdims=True)
     return occurs * mean / (totals + (1.0 - occurs))
@@ -58,6 +83,12 @@ def weights_by_class(
 def weights_of_rows(by_class: Array, y: Array, sample_weight: Array | None) -> Array:
     """Return each row's weight, ``(..., batch)``: that of its class times its own."""
     weights = array_namespace(y).sum(class_shares(y) * by_class[..., None, :], axis=-1)
+    return weights if sample_weight is None else weights * sample_weight
+
+
+def weights_of_labels(by_class: Array, y: Array, sample_weight: Array | None) -> Array:
+    """Return what ``weights_of_rows`` does, from labels, an integer column."""
+    weights = entries_at(by_class, y[..., 0])
     return weights if sample_weight is None else weights * sample_weight
 
 

@@ -2,10 +2,9 @@
 
 import contextlib
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
-from typing import Any, TypeAlias
+from typing import Any
 
 from backprop_xp.backends import (
     Array,
@@ -17,36 +16,42 @@ from backprop_xp.backends import (
     require_owner,
     to_host,
 )
-from backprop_xp.checks import real, unravel
+from backprop_xp.checks import real
 from backprop_xp.networks.inputs import (
     Blocks,
     Rows,
     are_codes,
-    check_targets,
-    class_labels,
+    check_weights,
     divider,
     stand_ins,
     taken,
     wrong_code,
 )
-from backprop_xp.networks.losses import LOSSES, Loss
+from backprop_xp.networks.loss_targets import (
+    Condition,
+    are_labels,
+    one_hot,
+    shaped_targets,
+    target_conditions,
+    wrong_values,
+)
+from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.partial import Partial
 from backprop_xp.training.class_weights import (
     check_classes,
     has_classes,
     weights_by_class,
+    weights_by_label,
+    weights_of_labels,
     weights_of_rows,
 )
 from backprop_xp.training.data import Seed, split_rows
 from backprop_xp.training.options import Options
 from backprop_xp.training.ranks import Ranks
 
-# A function of arrays whose value, on the device, must hold, its arrays, and the function that
-# returns the error message.
-Condition: TypeAlias = tuple[Callable[..., Array], tuple[Array, ...], Callable[[], str]]
-# Targets that are probabilities are rounded to float32.
-_SLACK = 1e-6
+# What a part of a set may be, whose other rows another process has.
+PART = {"may_be_empty": True, "may_weigh_nothing": True}
 # Weights times this factor have a sum that does not overflow.
 _PART = 2.0**-40
 
@@ -82,9 +87,13 @@ def check_data(
     if rows is not None and isinstance(share, Real):
         rows, validation = _split(theta, rows, loss, share, options.seed, ranks)
     if rows is not None and options.class_weight is not None:
-        check_classes(loss, rows.y.shape[-1])
+        n_out = network.outputs_shape(theta, rows.x)[-1]
+        check_classes(loss, n_out)
         weights = options.class_weight, rows.y, rows.sample_weight
-        by_class = weights_by_class(*weights, total=ranks.sum)
+        if are_labels(rows.y):
+            by_class = weights_by_label(theta, *weights, n_out, total=ranks.sum)
+        else:
+            by_class = weights_by_class(*weights, total=ranks.sum)
         rows = _by_class(theta, rows, by_class)
         validation = None if validation is None else _by_class(theta, validation, by_class)
     return rows, validation
@@ -101,8 +110,11 @@ def _split(
         )
     y, classes, home = rows.y, None, require_owner(theta, "theta")
     if has_classes(loss, y.shape[-1]) and len(y.shape) == 2:
-        xp = array_namespace(y)
-        classes = to_host(xp.argmax(y, axis=-1) if y.shape[-1] > 1 else y[:, 0] > 0.5)
+        if y.shape[-1] > 1:
+            classes = array_namespace(y).argmax(y, axis=-1)
+        else:
+            classes = y[:, 0] if are_labels(y) else y[:, 0] > 0.5
+        classes = to_host(classes)
         classes = ranks.join(classes, -1, classes)
     shares = {"validation": real(share, "validation", above=0.0, below=1.0)}
     parts, (first, count), own = [], ranks.place(rows), rows.x.shape[-2]
@@ -124,32 +136,31 @@ def check_sets(
     theta: Array,
     sets: Mapping[str, Sequence[Any]],
     *,
-    values: bool = True,
-    are_whole: bool = True,
+    may_be_empty: bool = False,
+    may_weigh_nothing: bool = False,
 ) -> list[Rows]:
     """Return sets ``(x, y)`` or ``(x, y, sample_weight)`` on theta's device, checked.
 
-    The name of a set begins its error messages. Sets that are not whole may have no rows, and only
-    weights of 0.
+    Class labels become an int32 column. The name of a set begins its error messages. Only a part of
+    a set may have no rows, or only weights of 0.
     """
     found, conditions = list[Rows](), list[tuple[Condition, str]]()
     for where, parts in sets.items():
-        if not are_whole and all(map(_is_empty, parts)):
+        if may_be_empty and all(map(_is_empty, parts)):
             found.append(no_rows(theta))
             continue
         with named(where):
-            rows, labels = _checked_rows(network, theta, *parts)
+            rows = _checked_rows(network, theta, *parts)
+        more = _conditions(network, theta, rows, may_weigh_nothing=may_weigh_nothing)
+        conditions += [(condition, where) for condition in more]
         found.append(rows)
-        if values:
-            more = _conditions(network, rows, labels, are_whole=are_whole)
-            conditions += [(condition, where) for condition in more]
     if conditions:
         functions, arrays, messages = zip(*(each for each, _ in conditions), strict=True)
         flags = to_host(_compiled(theta, Partial(_holds, (functions,)))(arrays))
         for holds, message, (_, where) in zip(flags.tolist(), messages, conditions, strict=True):
             if not holds:
                 raise ValueError(f"{where}{message()}")
-    return found
+    return [_with_int32(rows) for rows in found]
 
 
 def _holds(arrays: Sequence[Sequence[Array]], functions: Sequence[Callable[..., Array]]) -> Array:
@@ -169,11 +180,32 @@ def _compiled_by(backend: Backend, function: Partial) -> Callable[..., Any]:
     return backend.compile(function)
 
 
-def no_rows(theta: Array, x: Any = (1,), y: Any = (1,), weight: Any = None) -> Rows:
+def _with_int32(rows: Rows) -> Rows:
+    """Return rows with labels of one dtype, which all arrays of them have."""
+    if not are_labels(rows.y):
+        return rows
+    xp = array_namespace(rows.y)
+    return rows._replace(y=xp.astype(rows.y, xp.int32, copy=False))
+
+
+def with_columns(network: Network, theta: Array, rows: Rows) -> Rows:
+    """Return rows with labels as one-hot rows, and other targets as they are."""
+    if not are_labels(rows.y):
+        return rows
+    n_out = network.outputs_shape(theta, rows.x)[-1]
+    return rows._replace(y=one_hot(theta, rows.y[..., 0], n_out))
+
+
+def no_rows(
+    theta: Array, x: Any = (1,), y: Any = (1,), weight: Any = None, labels: bool = False
+) -> Rows:
     """Return a set without rows, whose arrays have these shapes beside their number."""
-    of = functools.partial(array_namespace(theta).zeros, dtype=theta.dtype, device=device_of(theta))
+    xp = array_namespace(theta)
+    of = functools.partial(xp.zeros, dtype=theta.dtype, device=device_of(theta))
     own = None if weight is None else of((*weight, 0))
-    return Rows(of((*x[:-1], 0, x[-1])), of((*y[:-1], 0, y[-1])), own)
+    targets = of((*y[:-1], 0, y[-1]))
+    targets = xp.astype(targets, xp.int32) if labels else targets
+    return Rows(of((*x[:-1], 0, x[-1])), targets, own)
 
 
 def _is_empty(array: Any) -> bool:
@@ -206,25 +238,18 @@ def items_of(
 
 def _checked_rows(
     network: Network, theta: Array, x: Any, y: Any, sample_weight: Any = None
-) -> tuple[Rows, Array | None]:
-    """Return rows on theta's device whose shapes fit the network, and class labels if y is such."""
+) -> Rows:
+    """Return rows on theta's device whose shapes fit the network; labels as they are given."""
     detach = require_owner(theta, "theta").detach
     x = x if isinstance(x, Blocks) else detach(network.check_inputs(theta, x)[0])
-    outputs, loss = network.outputs_shape(theta, x), network.loss_function
-    n_out = outputs[-1]
-    if n_out < loss.least_outputs:
-        raise ValueError(
-            f"The network has {n_out} output, but {_name_of(loss)} needs {loss.least_outputs} or "
-            "more, one for each class: use binary_cross_entropy with a single output."
-        )
-    labels = class_labels(theta, outputs, y) if loss.labels else None
-    y = y if labels is None else labels
-    y, weight = check_targets(theta, outputs, y, sample_weight, loss)
+    outputs = network.outputs_shape(theta, x)
+    y = detach(shaped_targets(theta, outputs, y, network.loss_function))
     in_order = x if isinstance(x, Blocks) else _in_c_order(x)
-    rows = Rows(in_order, _in_c_order(detach(y)), divide=divider(x))
-    if weight is not None:
-        rows = _weighted(theta.shape[:-1], rows, _in_c_order(detach(weight)))
-    return rows, labels
+    rows = Rows(in_order, _in_c_order(y), divide=divider(x))
+    if sample_weight is None:
+        return rows
+    weight = check_weights(theta, outputs, sample_weight, "sample_weight")
+    return _weighted(theta.shape[:-1], rows, _in_c_order(detach(weight)))
 
 
 def _weighted(stack: tuple[int, ...], rows: Rows, weight: Array) -> Rows:
@@ -236,8 +261,8 @@ def _weighted(stack: tuple[int, ...], rows: Rows, weight: Array) -> Rows:
 
 
 def _by_class(theta: Array, rows: Rows, by_class: Array) -> Rows:
-    weight = weights_of_rows(by_class, rows.y, rows.sample_weight)
-    return _weighted(theta.shape[:-1], rows, weight)
+    weights = weights_of_labels if are_labels(rows.y) else weights_of_rows
+    return _weighted(theta.shape[:-1], rows, weights(by_class, rows.y, rows.sample_weight))
 
 
 def _in_c_order(array: Array) -> Array:
@@ -247,23 +272,20 @@ def _in_c_order(array: Array) -> Array:
 
 
 def _conditions(
-    network: Network, rows: Rows, labels: Array | None, *, are_whole: bool
+    network: Network, theta: Array, rows: Rows, *, may_weigh_nothing: bool
 ) -> Iterator[Condition]:
     """Yield the conditions that the values of rows must meet."""
     loss, codes, y, weight = network.loss_function, network.codes, rows.y, rows.sample_weight
     x = None if isinstance(rows.x, Blocks) else rows.x
     for name, array in {"x": x, "y": y, "sample_weight": weight}.items():
-        if array is not None:
+        if array is not None and not (array is y and are_labels(y)):
             yield _is_finite, (array,), functools.partial(_not_finite, name, array)
     if x is not None and codes:
         yield Partial(are_codes, (codes,)), (x,), functools.partial(wrong_code, x, codes)
-    if loss.targets != (-math.inf, math.inf):
-        in_range = Partial(_is_in_range, loss.targets)
-        yield in_range, (y,), functools.partial(_out_of_range, y, loss)
-    if labels is not None:
-        yield _has_class, (y,), functools.partial(_no_class, labels, y.shape[-1])
+    given = y[..., 0] if are_labels(y) else y
+    yield from target_conditions(given, y, network.outputs_shape(theta, rows.x)[-1], loss)
     if weight is not None:
-        usable = Partial(is_usable, (are_whole,))
+        usable = Partial(is_usable, (may_weigh_nothing,))
         yield usable, (weight,), functools.partial(unusable_weights, weight)
 
 
@@ -272,22 +294,11 @@ def _is_finite(array: Array) -> Array:
     return xp.all(xp.isfinite(array))
 
 
-def _is_in_range(y: Array, low: float, high: float) -> Array:
-    xp = array_namespace(y)
-    return xp.all(y >= _least(low)) & xp.all(y <= high + _SLACK)
-
-
-def _has_class(y: Array) -> Array:
-    """Whether each row has a class: the one-hot row of an unknown label is all zeros."""
-    xp = array_namespace(y)
-    return xp.all(xp.max(y, axis=-1) == 1.0)
-
-
-def is_usable(weight: Array, are_whole: bool) -> Array:
+def is_usable(weight: Array, may_weigh_nothing: bool = False) -> Array:
     """Whether the weights are those of all rows, or of a part of them, that may be trained on."""
     xp = array_namespace(weight)
     usable = xp.all(weight >= 0.0) & xp.all(_is_bounded(weight))
-    return usable & xp.all(xp.max(weight, axis=-1) > 0.0) if are_whole else usable
+    return usable if may_weigh_nothing else usable & xp.all(xp.max(weight, axis=-1) > 0.0)
 
 
 def _is_bounded(weight: Array) -> Array:
@@ -298,7 +309,7 @@ def _is_bounded(weight: Array) -> Array:
 def _not_finite(name: str, array: Array) -> str:
     host = to_host(array)
     wrong = ~array_namespace(host).isfinite(host)
-    return f"{_wrong_values(name, host, wrong, 'not finite')} Drop such rows, or fill them in."
+    return f"{wrong_values(name, host, wrong, 'not finite')} Drop such rows, or fill them in."
 
 
 def _largest_sum(weight: Array) -> float:
@@ -315,37 +326,3 @@ def unusable_weights(weight: Array) -> str:
         f"{dtype_name(weight.dtype)}: 1 / sum would underflow. Divide the weights by their "
         "largest."
     )
-
-
-def _out_of_range(y: Array, loss: Loss) -> str:
-    host, (low, high) = to_host(y), loss.targets
-    wrong = (host < _least(low)) | (host > high + _SLACK)
-    found = _wrong_values("y", host, wrong, f"not in [{low:g}, {high:g}]")
-    return (
-        f"{found} Such targets are not valid for {_name_of(loss)}: encode them differently, or "
-        "choose another loss."
-    )
-
-
-def _least(low: float) -> float:
-    """Return the least target with its rounding; a bound above 0 stands for 0 being excluded."""
-    return low if low > 0.0 else low - _SLACK
-
-
-def _no_class(labels: Array, n_out: int) -> str:
-    host = to_host(labels)
-    found = _wrong_values("y", host, (host < 0) | (host >= n_out), f"not in 0 ... {n_out - 1}")
-    return f"{found} The network has {n_out} outputs: class labels number them from 0."
-
-
-def _wrong_values(name: str, host: Any, wrong: Any, fault: str) -> str:
-    """Return the number of wrong values in an array on the host, and the first with its index."""
-    positions = wrong.reshape(-1).nonzero()[0].tolist()
-    count, index = len(positions), unravel(positions[0], host.shape)
-    values = "value that is" if count == 1 else "values that are"
-    first = "," if count == 1 else ", the first"
-    return f"{name} has {count} {values} {fault}{first} {host[index]} at {name}{list(index)}."
-
-
-def _name_of(loss: Loss) -> str:
-    return next((name for name, known in LOSSES.items() if known == loss), "this loss")

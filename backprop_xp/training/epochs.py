@@ -21,7 +21,7 @@ from backprop_xp.training.batches import (
     without_first,
 )
 from backprop_xp.training.data import keys_of
-from backprop_xp.training.data_checks import check_data, check_sets
+from backprop_xp.training.data_checks import check_data, check_sets, with_columns
 from backprop_xp.training.early_stopping import EarlyStopping, better, slowed
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.hyperparameters import check_alike
@@ -97,6 +97,8 @@ def prepare(
         _, count = ranks.place(rows)
         size = min((options.batch_size or count) * options.accumulate, count)
         batches = math.ceil(count / size)
+        if batches == 1 and options.accumulate == 1:  # a full batch is taken once
+            rows = with_columns(network, theta, rows)
     if ranks.shares_stack:  # each rank has all data
         data = zip(("x", "y", "sample_weight"), rows or (), strict=False)
         ranks.require_alike({**dict(data), "validation": validation})

@@ -19,11 +19,10 @@ from backprop_xp.checks import integer
 from backprop_xp.networks.inputs import (
     check_beside_outputs,
     check_weights,
-    class_labels,
-    one_hot,
     rows_at,
     stand_ins,
 )
+from backprop_xp.networks.loss_targets import class_labels, one_hot
 from backprop_xp.training.class_weights import class_shares
 
 Metric: TypeAlias = Callable[[Array, Array, Array | None], Array]

@@ -70,7 +70,8 @@ class Options:
     - ``augment(x, y, sample_weight, seed)`` returns the batch to train on, ``(x, y)`` or ``(x, y,
       sample_weight)``, such as one with noise. It receives arrays on theta's device, or None for
       the weights. Its int ``seed`` depends on ``seed``, the epoch and the batch alone. With a seed
-      for each network, it is called for each network's own batch.
+      for each network, it is called for each network's own batch. What it returns is checked as
+      batches that x gives are, with a transfer for each batch.
     - ``sample_weight`` is ``(batch,)`` or ``(*stack, batch)``.
     - ``class_weight`` multiplies each row's weight by its class's, in the validation set too: a
       mapping from class numbers, 1 for missing ones, one number for each class, or ``"balanced"``,

@@ -13,9 +13,10 @@ import numpy as np
 
 from backprop_xp.backends import Array, array_namespace, device_of, require_owner, to_host
 from backprop_xp.networks.inputs import Part, Rows, rows_at, stand_ins
+from backprop_xp.networks.loss_targets import are_labels
 from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import epoch_order
-from backprop_xp.training.data_checks import check_sets, is_usable, no_rows, unusable_weights
+from backprop_xp.training.data_checks import PART, check_sets, is_usable, no_rows, unusable_weights
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Options
 from backprop_xp.training.ranks import Ranks
@@ -30,7 +31,7 @@ def check_shares(
 
     Raises ValueError, on every rank, for shapes that differ and for a set without rows.
     """
-    found = dict(zip(sets, check_sets(network, theta, sets, are_whole=False), strict=True))
+    found = dict(zip(sets, check_sets(network, theta, sets, **PART), strict=True))
     shapes = ranks.exchange({w: _shapes(rows) for w, rows in found.items() if rows.x.shape[-2]})
     for where in sets:
         known = {rank: each[where] for rank, each in enumerate(shapes) if where in each}
@@ -47,16 +48,16 @@ def check_shares(
         if not found[where].x.shape[-2]:
             found[where] = no_rows(theta, *shape)
         weight = ranks.join(found[where].sample_weight, -1, theta)
-        if weight is not None and not to_host(is_usable(weight, are_whole=True)):
+        if weight is not None and not to_host(is_usable(weight)):
             raise ValueError(f"{where}{unusable_weights(weight)}")
     return list(found.values())
 
 
 def _shapes(rows: Rows) -> list[Any]:
-    """Return the shapes of rows without their number: of x, y, and the weights or None."""
+    """Return the shapes of x, y and the weights or None, without rows; whether y are labels."""
     weight = rows.sample_weight
     pairs = [(*array.shape[:-2], array.shape[-1]) for array in (rows.x, rows.y)]
-    return [*pairs, None if weight is None else tuple(weight.shape[:-1])]
+    return [*pairs, None if weight is None else tuple(weight.shape[:-1]), are_labels(rows.y)]
 
 
 def batches_of_share(ranks: Ranks, theta: Array, rows: Rows, size: int, options: Options) -> Source:

@@ -28,7 +28,7 @@ from backprop_xp.networks.network import Network
 from backprop_xp.training.averages import SWA
 from backprop_xp.training.batches import in_blocks, index_tables, parts_of_member, take
 from backprop_xp.training.data import Seed, batch_seed
-from backprop_xp.training.data_checks import check_sets, items_of, named
+from backprop_xp.training.data_checks import PART, check_sets, items_of, named, with_columns
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Augment, Options
 from backprop_xp.training.pytrees import copied
@@ -61,11 +61,10 @@ def source_of(
     ``rows`` are those in memory, for batches of ``size``; without them, x gives the batches, or
     parts of them if these are not whole.
     """
-    augment, stack = options.augment, tuple(theta.shape[:-1])
     reads_ahead = rows is None and options.read_ahead
     if rows is None:
         _check_batches(x, options)
-    elif augment is None:
+    elif options.augment is None:
         return None
 
     def batches(epoch: int) -> Generator[Rows]:
@@ -74,18 +73,11 @@ def source_of(
         if rows is not None:
             given = _batches_of_rows(rows, size, options, epoch)
         for i, batch in enumerate(given):
-            if augment is None:
+            if options.augment is None:
                 yield batch
-                continue
-            try:
-                parts = _augment(augment, options.seed, counted(batch)[:3], (epoch, i), stack)
-            except Exception as error:
-                error.add_note(f"In augment, for batch {i} of epoch {epoch}.")
-                raise
-            if reads_ahead:  # the hook is called again during the step
-                parts = copied(tuple(parts))
-            where = f"In what augment returned for batch {i} of epoch {epoch}: "
-            yield from check_sets(network, theta, {where: parts}, values=False)
+            else:
+                in_memory = rows is not None
+                yield _augmented(network, theta, batch, options, (epoch, i), in_memory=in_memory)
         if i < 0:
             raise ValueError(f"x gave no batches in epoch {epoch}: at least one is expected.")
 
@@ -148,7 +140,7 @@ def _batches_of_user(
         with named(where):
             names = "x", "y", "sample_weight"
             parts = [_on_device(theta, *pair) for pair in zip(parts, names, strict=False)]
-        yield from check_sets(network, theta, {where: parts}, are_whole=are_whole)
+        yield from check_sets(network, theta, {where: parts}, **({} if are_whole else PART))
 
 
 def _on_device(theta: Array, part: Any, name: str) -> Any:
@@ -176,6 +168,32 @@ def _batches_of_rows(rows: Rows, size: int, options: Options, epoch: int) -> Ite
             yield take(part, None)
         else:
             yield from (take(part, table[i, ...]) for i in range(table.shape[0]))
+
+
+def _augmented(
+    network: Network,
+    theta: Array,
+    batch: Rows,
+    options: Options,
+    at: tuple[int, int],
+    *,
+    in_memory: bool,
+) -> Rows:
+    """Return what the hook makes of a batch, at an epoch and a place in it; it is checked.
+
+    Labels become one-hot rows before. A batch of rows in memory may weigh nothing.
+    """
+    x, y, weight, *_ = with_columns(network, theta, counted(batch))
+    hook: Any = options.augment
+    try:
+        parts = _augment(hook, options.seed, (x, y, weight), at, tuple(theta.shape[:-1]))
+    except Exception as error:
+        error.add_note(f"In augment, for batch {at[1]} of epoch {at[0]}.")
+        raise
+    if not in_memory:  # the thread may call the hook again during the step
+        parts = copied(tuple(parts))
+    where = f"In what augment returned for batch {at[1]} of epoch {at[0]}: "
+    return check_sets(network, theta, {where: parts}, may_weigh_nothing=in_memory)[0]
 
 
 def _augment(

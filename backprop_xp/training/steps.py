@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, is_host_number, like, replaceable
 from backprop_xp.networks.inputs import Rows, row_slices, rows_at, rows_at_once
+from backprop_xp.networks.loss_targets import in_columns
 from backprop_xp.networks.losses import Loss, point_of, value_of
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import Views, loss_of_values, outputs_of, strength_of
@@ -130,26 +131,30 @@ def evaluate(
 
     def forward(theta: Array, part: Rows) -> tuple[Array, Array | None]:
         outputs = outputs_of(network, theta, part)
-        return value_of(loss, outputs, part.y), loss.link(outputs) if metrics else None
+        values = value_of(loss, outputs, in_columns(outputs, part.y))
+        return values, loss.link(outputs) if metrics else None
 
     for start, (rows, l2) in sets.items():
         each, predicted = in_pieces(forward, theta, Rows(rows.x, rows.y, divide=rows.divide))
         if rows.stand_ins is not None:
             each = rows_at(each[..., None], rows.stand_ins)[..., 0]
         found[f"{start}loss"] = loss_of_values(network, theta, each, rows.sample_weight, l2)
+        targets = in_columns(predicted, rows.y) if metrics else rows.y
         for name, metric in metrics.items():
-            found[start + name] = _value_of(theta, name, metric, loss, predicted, rows)
+            given = predicted, targets, rows.sample_weight
+            found[start + name] = _value_of(theta, name, metric, loss, given)
     return found
 
 
 def _value_of(
-    theta: Array, name: str, metric: Metric, loss: Loss, predicted: Any, rows: Rows
+    theta: Array, name: str, metric: Metric, loss: Loss, given: tuple[Any, Array, Array | None]
 ) -> Array:
     """Return a metric's value, ``(*stack,)``."""
+    predicted, targets, weight = given
     try:
         if metric in OF_NUMBERS:
             predicted = point_of(loss, predicted)
-        value = metric(predicted, rows.y, rows.sample_weight)
+        value = metric(predicted, targets, weight)
     except Exception as error:
         error.add_note(f"In metrics[{name!r}].")
         raise

@@ -1042,3 +1042,39 @@ def test_a_layer_that_returns_no_pair_is_an_error_that_says_what_is_expected(
     with pytest.raises(TypeError, match=f"{name} returned {came}, but a tuple of two") as caught:
         network.loss_and_gradient(theta, np.ones((2, 3)), np.ones((2, 1)))
     assert f"In layers[1] (_Bare).{name}." in "".join(caught.value.__notes__)
+
+
+# ---- the values of targets
+
+REFUSED_TARGETS: list[tuple[str, int, Any, str]] = [
+    ("categorical_cross_entropy", 3, [0, 3], r"y has 1 value .* not in 0 \.\.\. 2, 3 at y\[1\]"),
+    ("categorical_cross_entropy", 3, [[0], [-1]], r"not in 0 \.\.\. 2, -1 at y\[1, 0\]"),
+    ("categorical_cross_entropy", 3, [[0, 1, 0], [0.5, -1, 0]], r"not in \[0, inf\], -1"),
+    ("binary_cross_entropy", 1, [[0], [-1]], r"not in \[0, 1\], -1 at y\[1, 0\]"),
+    ("poisson", 1, [[-1.0], [2.0]], r"not in \[0, inf\], -1"),
+    ("categorical_cross_entropy", 1, [[0], [1]], "has 1 output, but categorical_cross_entropy"),
+]
+
+
+@pytest.mark.parametrize(("loss", "n_out", "y", "message"), REFUSED_TARGETS)
+def test_impossible_targets_on_the_host_are_an_error_of_a_loss(
+    xp: Any, loss: str, n_out: int, y: Any, message: str
+) -> None:
+    network, x = bx.mlp([2, n_out], loss=loss), [[0.0, 1.0], [1.0, 1.0]]
+    theta = xp.initialize(network)
+    given = [y, xp.asarray(y, dtype=None)] if xp.name == "numpy" else [y]
+    for targets in given:
+        for method in (network.loss, network.loss_and_gradient):
+            with pytest.raises(ValueError, match=message):
+                method(theta, x, targets)
+
+
+def test_a_loss_moves_no_targets_to_the_host_to_check_them(xp: Any) -> None:
+    network, x = bx.mlp([2, 3], loss="categorical_cross_entropy"), xp.asarray([[0.0, 1.0]] * 2)
+    theta, labels = xp.initialize(network), xp.asarray([0, 7], dtype="int32")
+    if xp.name == "numpy":
+        pytest.skip("NumPy's arrays are on the host")
+    with bx.transfer_guard("disallow"):
+        loss = network.loss(theta, x, labels)
+    # A label of no class adds nothing.
+    xp.assert_close(loss, 0.5 * xp.host(network.loss(theta, x[:1, :], labels[:1])))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.backends import array_namespace
 from backprop_xp.training.class_weights import weights_by_class, weights_of_rows
 
 ROUNDING = 1e-12
@@ -26,6 +27,48 @@ def _y(xp: Any, form: str) -> Any:
     if form == "labels":
         return xp.asarray(LABELS, dtype="int32")
     return xp.asarray(np.eye(3)[LABELS] if form == "one-hot" else (LABELS == 0)[:, None])
+
+
+def _argmax_hits(p: Any, t: Any, w: Any) -> Any:
+    """A metric of one's own, which takes the targets as one-hot rows."""
+    xp = array_namespace(p)
+    hits = xp.argmax(p, axis=-1) == xp.argmax(t, axis=-1)
+    return xp.mean(xp.astype(hits, p.dtype), axis=-1)
+
+
+@pytest.mark.parametrize("batch_size", [5, None])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"class_weight": "balanced", "metrics": {"own": _argmax_hits}, "train_metrics": True},
+        {"class_weight": [0.5, 2.0, 0.0], "validation": 0.3, "metrics": ["accuracy", "f1"]},
+        {"class_weight": {1: 3.0}, "accumulate": 2, "check_every": 2},
+        {"augment": lambda x, y, w, seed: (x, 0.9 * y + 0.1 / 3.0, w)},
+        {"seed": (4, 5), "class_weight": "balanced"},
+    ],
+    ids=range(5),
+)
+def test_class_labels_train_as_their_one_hot_rows_do(
+    xp: Any, options: dict[str, Any], batch_size: int | None
+) -> None:
+    if "accumulate" in options and batch_size is None:
+        return
+    case = _case(xp, stack=(2,))
+    stacked = np.stack([LABELS, np.roll(LABELS, 1)])
+    given = {"optimizer": bx.Adam(0.1), "epochs": 3, "batch_size": batch_size, **options}
+    each = WEIGHTS * np.asarray([[1.0], [2.0]])
+    for labels in (LABELS, stacked):
+        if labels is stacked and "validation" in options:
+            continue  # a share of each class needs labels that the networks share
+        y, one_hot = xp.asarray(labels, dtype="int32"), xp.asarray(np.eye(3)[labels])
+        for weights in (WEIGHTS, each):
+            more = {**given, "sample_weight": xp.asarray(weights)}
+            found, expected = (bx.fit(*case, form, **more) for form in (y[..., None], one_hot))
+            xp.assert_close(found.theta, expected.theta, ROUNDING)
+            assert found.history.keys() == expected.history.keys()
+            for name, values in expected.history.items():
+                if not name.startswith("gradient"):  # rounding alone
+                    xp.assert_close(found.history[name], values, ROUNDING)
 
 
 @pytest.mark.parametrize("form", ["labels", "one-hot", "column"])

@@ -114,6 +114,18 @@ def test_memory_does_not_grow_over_30_fits(batch_size: int | None) -> None:
 
 
 @pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    "options", [{}, {"class_weight": "balanced"}, {"validation": 0.02}], ids=str
+)
+def test_class_labels_become_one_hot_rows_a_batch_at_a_time(options: dict[str, Any]) -> None:
+    rows, classes, batch = 2**14, 500, 2**7
+    network, theta, x, _ = _case([2, 2, classes], rows, loss="categorical_cross_entropy")
+    labels = np.arange(rows) % classes
+    given = {"optimizer": bx.SGD(0.01), "epochs": 1, "batch_size": batch, **options}
+    assert _peak(lambda: bx.fit(network, theta, x, labels, **given)) <= 8 * rows * classes / 4
+
+
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("kind", ["validation", "early stopping", "metrics"])
 def test_an_epochs_theta_is_evaluated_in_pieces_of_rows(kind: str) -> None:
     """The rows are the validation set, or the training rows; a batch has few of them."""

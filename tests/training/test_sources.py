@@ -175,6 +175,10 @@ class Refilled:
         return 0.05
 
 
+def _as_it_is_weighted(x: Any, y: Any, weight: Any, seed: int) -> Any:
+    return x, y, weight
+
+
 def _as_it_is(x: Any, y: Any, weight: Any, seed: int) -> Any:
     return x, y
 
@@ -529,9 +533,22 @@ def test_what_the_hook_returns_is_checked_by_its_batch(xp: Any) -> None:
     cases: list[tuple[Any, Any, str]] = [
         (lambda x, y, w, s: (x[:, :2], y), ValueError, "batch 0 of epoch 0: x has 2 features"),
         (lambda x, y, w, s: (x[:2, :], y), ValueError, "batch 0 of epoch 0: y has shape"),
+        (lambda x, y, w, s: (x, [7] * BATCH), ValueError, r"epoch 0: y has 4 values .* not in 0"),
+        (lambda x, y, w, s: (x, -y), ValueError, r"epoch 0: y has 4 values .* not in \[0, inf\]"),
+        (lambda x, y, w, s: (x * np.inf, y), ValueError, "epoch 0: x has 12 values .* not finite"),
+        (lambda x, y, w, s: (x, y, -w - 1.0), ValueError, "epoch 0: sample_weight must not be neg"),
         (lambda x, y, w, s: x, TypeError, r"the batch that it returns must be \(x, y\) or"),
         (lambda x, y, w, s: (x,), ValueError, r"the batch that it returns must be \(x, y\) or"),
     ]
     for hook, error, message in cases:
         with pytest.raises(error, match=message):
             bx.fit(NETWORK, theta, **_in_memory(xp), augment=hook, **options)
+        with pytest.raises(error, match=message):
+            bx.fit(NETWORK, theta, _given, augment=hook, **options)
+
+
+def test_a_batch_of_rows_in_memory_may_weigh_nothing_beside_a_hook(xp: Any) -> None:
+    memory, theta = _in_memory(xp), xp.initialize(NETWORK)
+    memory["sample_weight"] = xp.asarray(np.where(np.arange(ROWS) < BATCH, 0.0, 1.0))
+    found = bx.fit(NETWORK, theta, **memory, augment=_as_it_is_weighted, **_options(xp))
+    _assert_same(xp, found, bx.fit(NETWORK, theta, **memory, **_options(xp)))
