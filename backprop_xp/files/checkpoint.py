@@ -308,6 +308,8 @@ def _check_state(theta: Array, optimizer: Optimizer | None, state: TrainingState
         )
     for name in ("epoch", "step", "batch_size"):
         integer(getattr(state, name), f"state.{name}", at_least=0)
+    if state.first is not None:
+        integer(state.first, "state.first", at_least=0)
     best = None if state.best is None else Best(*state.best)
     for one in (state, best):
         own = getattr(one, "optimizer_state", None)

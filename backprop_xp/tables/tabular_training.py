@@ -137,6 +137,7 @@ def learn(
     else:
         data = stream(model, recipe, by_class)
     theta = first_theta(model.network, shares, seed, recipe.n_members, selection)
+    theta = theta if state is None else state.theta
     optimizer = recipe.optimizer(model.record["rows"]["training"], model.network.weight_mask(theta))
     if checkpoint is not None:
         before = {} if state is None else {n: list(v) for n, v in state.history.items()}

@@ -31,7 +31,7 @@ from backprop_xp.training.loop import Stepper, stepper_of, take_steps
 from backprop_xp.training.member_shares import members_of
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options
-from backprop_xp.training.ranks import Ranks
+from backprop_xp.training.ranks import Ranks, checksum
 from backprop_xp.training.row_shares import (
     batches_of_share,
     check_options,
@@ -40,7 +40,7 @@ from backprop_xp.training.row_shares import (
     with_all_targets,
 )
 from backprop_xp.training.sources import Source, source_of
-from backprop_xp.training.states import TrainingState, initial_state
+from backprop_xp.training.states import TrainingState, check_first_theta, initial_state
 from backprop_xp.training.steps import Carry, Sets, Shared, judged
 
 
@@ -92,6 +92,8 @@ def prepare(
     if options.start is not None:
         way_out = " start belongs to another network or another stack."
         check_alike(theta, options.start.theta, "start.theta", way_out)
+        check_first_theta(options.start, theta)
+    first = checksum(theta) if options.start is None else options.start.first
     size, batches = 0, None
     if rows is not None:
         _, count = ranks.place(rows)
@@ -153,9 +155,8 @@ def prepare(
         late_loops=LateLoops(make, stepper) if batches is None and ranks.is_alone else None,
     )
     averages = options.average is not None
-    return training, initial_state(
-        options.start, optimizer, theta, batches, size, averages=averages
-    )
+    state = initial_state(options.start, optimizer, theta, batches, size, averages=averages)
+    return training, state._replace(first=first)
 
 
 def _checked_strength(theta: Array, strength: Any, name: str) -> Any:

@@ -92,6 +92,7 @@ class Options:
     - ``average`` is ``bx.EMA(decay)`` or ``bx.SWA(start_epoch)``: the average of theta is measured
       after each epoch, and returned; training moves theta itself.
     - ``start`` is the ``TrainingState``, or the ``FitResult``, of an earlier training to resume.
+      Theta is then one of that training: the first, the last or the best one, or the average.
     - ``check_every`` k checks the gradient of every k-th update, by one difference of the loss
       and, in doubt, along random directions. A failed check ends the training with a
       ``GradientCheckError``, whose ``report`` has the details.

@@ -8,6 +8,7 @@ from backprop_xp.backends import Array, require_like
 from backprop_xp.training.early_stopping import Best, Slowed
 from backprop_xp.training.optimizers import Optimizer, check_state
 from backprop_xp.training.pytrees import copied
+from backprop_xp.training.ranks import checksum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,6 +31,8 @@ class TrainingState(NamedTuple):
       ``start=`` resumes with the next batch, of ``batch_size`` rows as before.
     - ``average`` is that of theta with ``average=``, ``(*stack, P)``: ``validation_loss`` and
       ``metrics`` are measured on it, and ``best`` has it in the place of theta.
+    - ``first`` is the CRC-32 of the theta that the training began with, which ``start=`` compares
+      with the theta beside it; None if it is not known.
     - ``history`` is set in the state that ``fit`` ends with, in that of an exception, and in files.
       It covers the whole training: NumPy arrays ``(epoch, *stack)``, NaN for an epoch that was not
       measured.
@@ -58,6 +61,7 @@ class TrainingState(NamedTuple):
     slowed: Slowed | None = None
     history: Mapping[str, Any] = {}
     average: Array | None = None
+    first: int | None = None
 
     def __repr__(self) -> str:
         return self.summary().text()
@@ -117,6 +121,21 @@ class FitResult:
         figure = canvas.new_figure()
         curves.learning_curves(self, ax=figure.subplots())
         return figure
+
+
+def check_first_theta(start: TrainingState, theta: Array) -> None:
+    """Raise ValueError for a theta beside ``start`` that is not one of its training.
+
+    It may be the first theta, the last or the best one, or the average.
+    """
+    given, best = checksum(theta), None if start.best is None else start.best.theta
+    known = (checksum(each) for each in (start.theta, start.average, best) if each is not None)
+    if start.first not in (None, given) and given not in known:
+        raise ValueError(
+            "theta is not one of the training that start resumes, and would be ignored: give "
+            "start.theta, or the theta that it began with. To train another theta with the state "
+            "of the optimizer, start=start._replace(theta=theta)."
+        )
 
 
 def initial_state(

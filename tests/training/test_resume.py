@@ -597,6 +597,28 @@ def test_a_training_that_watched_another_value_is_not_resumed(
         assert bx.fit(*case, **changed, start=anew).epochs == 5
 
 
+def test_start_takes_a_theta_of_its_own_training_and_no_other(xp: Any) -> None:
+    network = bx.mlp([3, 4, 2], hidden="tanh")
+    theta, data = xp.initialize(network, stack=2), xp.put(X, Y)
+    options: dict[str, Any] = {"optimizer": bx.Adam(0.3), "average": bx.EMA(0.5)}
+    options["early_stopping"] = bx.EarlyStopping(9)
+    begun = bx.fit(network, theta, *data, epochs=3, **options)
+    whole = bx.fit(network, theta, *data, epochs=4, **options)
+    state = begun.state
+    for known in (theta, begun.theta, state.theta, state.average, state.best.theta):
+        resumed = bx.fit(network, known, *data, epochs=4, start=begun, **options)
+        xp.assert_equal(resumed.theta, xp.host(whole.theta))
+        assert resumed.state.first == state.first
+    other = xp.initialize(network, seed=1, stack=2)
+    for start in (begun, state):
+        with pytest.raises(ValueError, match=r"theta is not one of the training that start"):
+            bx.fit(network, other, *data, epochs=4, start=start, **options)
+    moved = state._replace(theta=other)
+    assert bx.fit(network, other, *data, epochs=4, start=moved, **options).epochs == 4
+    by_hand = bx.TrainingState(0, 0, theta, bx.Adam(0.3).initialize(theta))
+    assert bx.fit(network, other, *data, epochs=1, start=by_hand, **options).epochs == 1
+
+
 def test_a_result_shares_no_memory_with_its_state(xp: Any) -> None:
     case, optimizer = _case(xp), bx.SGD(0.1, momentum=0.9)
     for rule in (None, bx.EarlyStopping()):
