@@ -34,7 +34,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import backprop_xp as bx
 from backprop_xp.backends import dtype_name
-from backprop_xp.estimators.targets import as_distribution, score_of_values
+from backprop_xp.estimators.targets import as_distribution, score_of_labels, score_of_values
 
 # Sums in another order, over a few dozen updates.
 SAME_TRAINING = 1e-10
@@ -689,6 +689,7 @@ def test_a_diverged_network_has_no_score() -> None:
         infinite = score_of_values(np.asarray([[np.inf], [1.0]]), np.eye(2)[:, :1], None)
     assert np.isnan(model.validation_scores_[-1])
     assert np.isnan(infinite)
+    assert np.isnan(score_of_labels(np.asarray([[np.nan, 0.1]]), np.zeros((1, 2)), None))
     assert np.isfinite(model.predict(VALUES[0])).all()  # of the best network, before it diverged
 
 
