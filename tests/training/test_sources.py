@@ -14,6 +14,8 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace, to_host
+from backprop_xp.training.interrupt import Interrupt
+from backprop_xp.training.ranks import Ranks
 from backprop_xp.training.sources import read_ahead
 from tests.helpers import compiled
 from tests.user_layers import PassThrough
@@ -293,6 +295,16 @@ def test_ctrl_c_reaches_a_source_that_waits(xp: Any, ahead: bool) -> None:
     if ahead:
         threads[0].join(timeout=60)
         assert not threads[0].is_alive()
+
+
+def test_a_rank_that_received_ctrl_c_makes_no_other_batch() -> None:
+    ranks, made = Ranks(), list[int]()
+    items = Interrupt(ranks).waiting_for(made.append(i) or i for i in range(3))
+    assert next(items) == 0
+    ranks.interrupted = True
+    with pytest.raises(KeyboardInterrupt):
+        next(items)
+    assert made == [0]
 
 
 def test_the_next_item_is_made_while_one_is_used(xp: Any) -> None:
