@@ -208,6 +208,7 @@ def share(loss: str, y: np.ndarray) -> Callable[[Put], object]:
 
 
 STOPPING = bx.EarlyStopping(5)
+SIZE = _network().size
 # Options of fit, and the transfers of an epoch: scores, errors of checks, losses for progress.
 OBSERVERS: dict[str, tuple[dict[str, Any], list[tuple[int, ...]]]] = {
     "nothing": ({}, []),
@@ -264,7 +265,8 @@ def checks(method: str) -> Callable[[Put], object]:
 METHODS = ["auto", "complex_step", "centered", "directional", "taylor"]
 POSITIVE = [name for name, loss in LOSSES.items() if loss.targets[0] == 0.0]
 # The first transfer of a training is one array of flags: whether x, y, the weights and their
-# values are finite and in range, for training and for validation.
+# values are finite and in range, for training and for validation. The second is theta: its checksum
+# tells whether a later ``start=`` resumes the same training.
 ENTRIES: dict[str, Entry] = {
     **{f"network, {name}": Entry(passes(activation=name)) for name in ACTIVATIONS},
     **{f"network, {name}": Entry(passes(loss=name)) for name in LOSSES},
@@ -283,19 +285,23 @@ ENTRIES: dict[str, Entry] = {
         for rate, (value, shapes) in RATES.items()
     },
     # Each gradient check moves one error of every network.
-    **{f"train, {stack}": Entry(train(stack), [(8,), *[stack] * 3]) for stack in ((), (2,))},
+    **{
+        f"train, {stack}": Entry(train(stack), [(8,), (*stack, SIZE), *[stack] * 3])
+        for stack in ((), (2,))
+    },
     **{
         # The flags of the data first, the history last.
         f"fit, {epochs} epochs, {name}": Entry(
-            fit(epochs, **options), [(4,), *shapes * epochs, (4 * epochs,)]
+            fit(epochs, **options), [(4,), (2, SIZE), *shapes * epochs, (4 * epochs,)]
         )
         for epochs in (1, 4)
         for name, (options, shapes) in OBSERVERS.items()
     },
-    "train, a share of the rows": Entry(share("log_cosh", Y), [(2,)]),
+    "train, a share of the rows": Entry(share("log_cosh", Y), [(2,), (2, SIZE)]),
     # The labels of the classes too.
     "train, a share of each class": Entry(
-        share("categorical_cross_entropy", np.eye(2)[np.arange(ROWS) % 2]), [(3,), (ROWS,)]
+        share("categorical_cross_entropy", np.eye(2)[np.arange(ROWS) % 2]),
+        [(3,), (ROWS,), (2, SIZE)],
     ),
     "train, nan in y": Entry(
         invalid(r"^y has .*nan at y\[4, 0\]", y=Y_WITH_NAN), [(4,), (ROWS, 2)]

@@ -183,14 +183,6 @@ def test_a_label_without_a_class_is_an_error_before_training(
             bx.fit(NETWORK, theta, x, right, validation=(x, y), **options)
 
 
-def test_a_label_without_a_class_adds_nothing_to_a_loss(xp: Any) -> None:
-    theta, x = xp.initialize(NETWORK), _x(xp)
-    y = xp.asarray([*LABELS[:-1].tolist(), N_OUT], dtype="int32")
-    expected = NETWORK.loss(theta, x[:-1, :], _one_hot(xp, LABELS[:-1])) * (ROWS - 1) / ROWS
-    actual = float(xp.host(NETWORK.loss(theta, x, y)))
-    assert actual == pytest.approx(float(xp.host(expected)), rel=xp.rounding(1e-14))
-
-
 @pytest.mark.parametrize(("kind", "column"), [("bool", False), ("working", True)])
 def test_booleans_and_floats_in_the_shape_of_labels_are_an_error_with_both_ways_out(
     xp: Any, kind: str, column: bool
