@@ -61,6 +61,11 @@ def test_completion_of_a_module_offers_its_public_names_alone(name: str) -> None
     assert not {"Any", "math", "np"} & {*names}
 
 
+def test_every_public_function_and_class_has_an_example() -> None:
+    objects = {name: getattr(bx, name) for name in dir(bx) if name not in MODULES}
+    assert [name for name, each in objects.items() if ">>>" not in (each.__doc__ or "")] == []
+
+
 def test_completion_offers_the_checks() -> None:
     assert completions("bx.check") == [f"bx.{name}" for name in CHECKS]
 

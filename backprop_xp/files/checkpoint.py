@@ -62,6 +62,15 @@ class Checkpoint:
     epochs=...)`` with the data and options of its beginning. In a file of ``fit`` or ``train``,
     ``options`` are those that a file can hold. ``estimator`` is what an estimator's ``save`` adds
     for its ``load``: NumPy's arrays, numbers and strings.
+
+    >>> import os, tempfile
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([2, 3, 1])
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> bx.save(path, network, network.initialize(), metadata={"unit": "kg"})
+    >>> kept = bx.load(path)
+    >>> kept.network == network, kept.metadata, kept.predict([[0.0, 0.0]])
+    (True, {'unit': 'kg'}, array([[0.]]))
     """
 
     network: Network
@@ -156,6 +165,14 @@ def load(
     Its arrays go to the backend and device of the arguments, or to the default ones;
     ``dtype`` None keeps the file's precision. Raises CheckpointError, a ValueError, for a file that
     is damaged or has impossible content.
+
+    >>> import os, tempfile
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([2, 3, 1])
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> bx.save(path, network, network.initialize())
+    >>> bx.load(path, dtype="float32").theta.dtype
+    dtype('float32')
     """
     choice = resolve(backend=backend, device=device, dtype=dtype)
     if not choice.backend.namespace().isdtype(choice.dtype, "real floating"):

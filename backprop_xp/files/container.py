@@ -26,7 +26,19 @@ _BLANK = "0" * 64
 
 
 class CheckpointError(ValueError):
-    """A model file that cannot be read; the message says why."""
+    """A model file that cannot be read; the message says why.
+
+    >>> import os, tempfile
+    >>> import backprop_xp as bx
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> with open(path, "w") as file:
+    ...     size = file.write("no model")
+    >>> try:
+    ...     bx.load(path)
+    ... except bx.CheckpointError as error:
+    ...     print(str(error).startswith(path))
+    True
+    """
 
 
 @contextlib.contextmanager

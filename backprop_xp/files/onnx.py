@@ -22,6 +22,12 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
     ``(batch, n_out)``. Dropout is left out, as in inference. Raises ValueError for a stack of
     thetas and for a network that does not define its number of features, TypeError for a layer of
     your own that cannot be recorded.
+
+    >>> import os, tempfile
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([2, 3, 1])
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.onnx")
+    >>> bx.export_onnx(path, network, network.initialize())
     """
     ndx, _ = libraries()
     network.unpack(theta)

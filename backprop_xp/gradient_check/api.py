@@ -266,6 +266,10 @@ def assert_gradient(
     """Raise ``GradientCheckError``, an AssertionError, unless ``check_gradient`` passes.
 
     The arguments are those of ``check_gradient``. The message is the report.
+
+    >>> import numpy as np
+    >>> import backprop_xp as bx
+    >>> bx.assert_gradient(lambda p: np.sum(p**2), lambda p: 2.0 * p, np.asarray([1.0, 2.0]))
     """
     check_gradient(value, gradient, point, **options).raise_if_failed()
 

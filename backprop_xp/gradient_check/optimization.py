@@ -34,6 +34,12 @@ class ProblemReport:
     """The reports about the derivatives of a problem, by name: ``reports["jac"]``.
 
     As a boolean it is ``passed``.
+
+    >>> import numpy as np
+    >>> import backprop_xp as bx
+    >>> report = bx.check_minimize(lambda x: np.sum(x**4), [1.0, 2.0], jac=lambda x: 4.0 * x**3)
+    >>> report.verdict, [*report.reports]
+    ('pass', ['jac'])
     """
 
     reports: Mapping[str, GradientReport]

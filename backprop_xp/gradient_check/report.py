@@ -21,7 +21,18 @@ ABOVE_NOISE = 32.0
 
 
 class GradientCheckError(AssertionError):
-    """The error of a gradient that did not pass; its message and ``report`` are the report."""
+    """The error of a gradient that did not pass; its message and ``report`` are the report.
+
+    >>> import numpy as np
+    >>> import backprop_xp as bx
+    >>> point = np.asarray([1.0, 2.0, 4.0])
+    >>> report = bx.check_gradient(lambda p: np.sum(p**2), lambda p: 3.0 * p, point)
+    >>> try:
+    ...     report.raise_if_failed()
+    ... except bx.GradientCheckError as error:
+    ...     print(error.report.verdict)
+    fail
+    """
 
     def __init__(self, report: Any, title: str = "") -> None:
         super().__init__(f"{title}{report}")
@@ -120,6 +131,13 @@ class GradientReport:
     - ``subject``: what was checked: "gradient", "Jacobian", "Hessian", or a product with one.
     - ``place``: which of several points the report is about; empty if all have the verdict "pass".
     - ``notes``: sentences about decisions of the check, such as a cast of the point.
+
+    >>> import numpy as np
+    >>> import backprop_xp as bx
+    >>> point = np.asarray([1.0, 2.0, 4.0])
+    >>> report = bx.check_gradient(lambda p: np.sum(p**2), lambda p: 3.0 * p, point)
+    >>> report.verdict, report.worst[0].index, report.diagnosis
+    ('fail', (2,), 'the gradient is the numeric gradient times a constant factor of 1.5')
     """
 
     verdict: str

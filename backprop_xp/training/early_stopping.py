@@ -28,6 +28,14 @@ class EarlyStopping:
     - With ``restore_best`` ``fit`` returns each network, and its optimizer's state, of its own best
       epoch. Otherwise it returns those of the epoch when the network's own patience ran out. Later
       epochs, while other networks of the stack go on, change neither.
+
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([1, 1])
+    >>> x, y = bx.asarray([[0.0], [1.0]]), bx.asarray([[0.0], [2.0]])
+    >>> rule = bx.EarlyStopping(patience=3, min_delta=1e-3)
+    >>> options = {"optimizer": bx.SGD(0.5), "epochs": 1000, "early_stopping": rule}
+    >>> bx.fit(network, network.initialize(), x, y, **options).epochs < 100
+    True
     """
 
     patience: int = 10

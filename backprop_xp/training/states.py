@@ -94,6 +94,13 @@ class FitResult:
       this call's checks.
     - ``epochs`` counts from the beginning of the training.
     - ``state`` is the last state: ``start=result`` resumes there.
+
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([1, 1])
+    >>> x, y = bx.asarray([[0.0], [1.0]]), bx.asarray([[0.0], [2.0]])
+    >>> result = bx.fit(network, network.initialize(), x, y, optimizer=bx.SGD(0.5), epochs=50)
+    >>> result.epochs, result.history["loss"].shape, result.theta.round(2)
+    (50, (50,), array([2., 0.]))
     """
 
     theta: Array
