@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -168,6 +169,11 @@ def full_precision(xp: XP) -> Iterator[None]:
     """Full precision of products: otherwise a GPU loses the tiny parts of a complex step."""
     with xp.selection.backend.full_precision():
         yield
+
+
+def pytest_configure() -> None:
+    # A shell that starts the suite in the background makes its processes ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
