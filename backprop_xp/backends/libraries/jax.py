@@ -123,7 +123,7 @@ def _agreed(array: Array, number: int) -> int:
     return int(broadcast_one_to_all(np.int32(number)))
 
 
-def _moved(_: Array, arrays: Sequence[Array]) -> list[np.ndarray]:
+def _moved(first: Array, arrays: Sequence[Array]) -> list[np.ndarray]:
     """Replace ``backends.arrays._moved``, which compiles for each number of arrays."""
     # All copies are started before the first is waited for, and kept by their arrays.
     jax.device_get([array for array in arrays if array.is_fully_addressable])
