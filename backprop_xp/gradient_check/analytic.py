@@ -8,40 +8,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backprop_xp.gradient_check.functions import SINGLE, Function
+from backprop_xp.gradient_check.functions import Function
 
-# The error bar of an entry, in rounding errors of its tensor's largest entry, and of its natural
-# size. A float32 entry of a float64 value has a larger one: it may be a sum of 1e6 rows.
-_LARGEST = _NATURAL = 16.0
-_SUMS = 2.0**14
+# The error bar of an entry, in rounding errors of its tensor's largest entry, and of the size of
+# its terms.
+_LARGEST = NATURAL = 16.0
 
 
 class AnalyticDerivative(NamedTuple):
-    """Analytic derivatives ``(K, M)`` along K lines, with their error bars.
-
-    ``natural_bar`` is added to a bar if larger terms cancel in the derivative.
-    """
+    """Analytic derivatives ``(K, M)`` along K lines, with their error bars."""
 
     value: np.ndarray
     bar: np.ndarray
-    natural_bar: np.ndarray
 
 
 class AnalyticGradient(NamedTuple):
     """The analytic gradient ``(P, M)`` of a function, and its error bar.
 
-    ``scale (P,)`` is the size at which the function varies along each entry. Once the rounding
-    ``is_measured``, ``natural_size (P, M)`` is the largest size that the gradient has elsewhere,
-    and ``precision (P, M)`` the rounding error of its numbers.
+    ``scale (P,)`` is the size at which the function varies along each entry.
     """
 
     function: Function
     scale: np.ndarray
     value: np.ndarray
     bar: np.ndarray
-    natural_size: np.ndarray
-    precision: np.ndarray
-    is_measured: bool = False
 
     @property
     def finite(self) -> np.ndarray:
@@ -50,22 +40,24 @@ class AnalyticGradient(NamedTuple):
 
     def at(self, columns: np.ndarray) -> AnalyticDerivative:
         """Return the derivatives along some entries."""
-        precision, size = self.precision[columns], self.natural_size[columns]
-        is_sum = (precision == SINGLE) & (self.function.epsilon < SINGLE)
-        natural = np.where(is_sum, _SUMS, _NATURAL) * precision * size
-        return AnalyticDerivative(self.value[columns], self.bar[columns], natural)
+        return AnalyticDerivative(self.value[columns], self.bar[columns])
 
     def along(self, direction: np.ndarray) -> AnalyticDerivative:
         """Return the derivative ``(1, M)`` along a direction ``(P,)``."""
         value = np.where(direction[:, None] == 0.0, 0.0, self.value)
-        natural = _NATURAL * self.precision * self.natural_size
-        bars = (_norm(direction[:, None] * bar) for bar in (self.bar, natural))
-        return AnalyticDerivative((direction @ value)[None, :], *bars)
+        return AnalyticDerivative(
+            (direction @ value)[None, :], _norm(direction[:, None] * self.bar)
+        )
 
     def norm(self, direction: np.ndarray) -> np.ndarray:
         """Return the norm ``(1, M)`` of the terms of the derivative along a direction."""
         least = 8.0 * self.function.epsilon * np.abs(self.function.fx)
         return np.asarray(np.maximum(_norm(direction[:, None] * self.finite), least))
+
+    def sample(self, count: int) -> np.ndarray:
+        """Return the indices of some entries, in ascending order."""
+        draw = np.random.default_rng(self.function.options["seed"])
+        return np.sort(draw.permutation(self.scale.size)[:count])
 
     def largest(self, derivatives: np.ndarray) -> np.ndarray:
         """Return, for each entry, the largest scaled derivative ``(P, M)`` of its tensor."""
@@ -78,8 +70,7 @@ class AnalyticGradient(NamedTuple):
 def analytic_gradient(function: Function) -> AnalyticGradient:
     """Return the gradient at the point; its bar is the rounding error of its tensor's largest."""
     scale = scale_of(function)
-    unknown = np.zeros_like(function.gx)
-    gradient = AnalyticGradient(function, scale, function.gx, unknown, unknown, unknown)
+    gradient = AnalyticGradient(function, scale, function.gx, np.zeros_like(function.gx))
     largest = gradient.largest(np.abs(gradient.finite))
     return gradient._replace(bar=_LARGEST * function.gradient_epsilon * largest)
 

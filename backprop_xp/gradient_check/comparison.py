@@ -1,42 +1,41 @@
 """The comparison along lines, with as many evaluations as the verdict needs.
 
-Lines that agree at once are settled. The others get sharper numeric derivatives, by the complex
-step or a ladder of steps. The most suspicious lines come first, until one of them decides.
+Lines that agree at once are settled. The others get sharper numeric derivatives. The most
+suspicious lines come first, until one of them decides.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 
 from backprop_xp.gradient_check.analytic import AnalyticGradient
-from backprop_xp.gradient_check.derivatives import LONG, complex_step, ladder, quick_difference
-from backprop_xp.gradient_check.extrapolation import SAFETY
+from backprop_xp.gradient_check.analyticity import along, confirms, contradicts, is_analytic
+from backprop_xp.gradient_check.derivatives import (
+    IMAGINARY,
+    LONG,
+    SHARP,
+    complex_rounding,
+    complex_step,
+    quick_difference,
+    sharp_difference,
+)
 from backprop_xp.gradient_check.judge import FAIL, PASS, Comparison, Findings, judge, tolerance_of
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
-from backprop_xp.gradient_check.rounding import rounding_limits, with_measured_rounding
-from backprop_xp.gradient_check.stencils import differences
+from backprop_xp.gradient_check.rounding import with_measured_rounding, without_curvature
 
-# A quick difference suffices if it agrees with the analytic derivative and its bar is this part.
-_SHARP = 1e-2
-# The complex step must agree with a real difference to within its bar and this part of the terms.
-_AGREES = 1e-6
-# A bar of at most this many rounding errors of the value consists of rounding only.
-_ROUNDED = 32.0
-# A derivative by shorter steps than this fails only if longer steps do not agree.
-_LONG_STEP = 2.0**-9
-# The number of lines that are examined together.
-_AT_ONCE = 64
+# The number of lines that are examined together, at most: twice as many each time.
+_FIRST, _AT_ONCE = 4, 64
+# A derivative of this part of another vanishes beside it.
+_VANISHING = 1e-3
 
 
-def check_entries(gradient: AnalyticGradient, *, is_exact: bool) -> Findings:
-    """Check every entry: by the complex step if ``is_exact``, otherwise by differences."""
+def check_entries(gradient: AnalyticGradient) -> Findings:
+    """Check every entry: by the complex step if it can be trusted, otherwise by differences."""
     function = gradient.function
     lines = Lines(gradient, np.arange(function.x.size))
-    exact = complex_step(lines) if is_exact else None
+    exact = complex_step(lines) if is_analytic(along(gradient)) else None
     if exact is not None:
-        comparison = compare(lines, exact, confirmed_complex_step, least=FAIL)
-        if not np.any(contradicts(lines, comparison.numeric, exact)):
-            return Findings("complex_step", comparison, function.evaluations, comparison)
+        comparison = compare(lines, exact, least=FAIL)
+        if function.is_analytic:
+            return Findings("complex_step", comparison, *function.used, comparison)
     quick = quick_difference(lines, np.all(gradient.value == 0.0, axis=1))
     # Results that a line does not change need a longer step, but no ladder.
     is_zero = _is_zero(lines, quick)
@@ -44,112 +43,79 @@ def check_entries(gradient: AnalyticGradient, *, is_exact: bool) -> Findings:
         long = quick_difference(lines.select(some), True)
         is_zero = is_zero[some] & (long.value == 0.0)
         quick = quick.with_lines(some, quick.select(some).where(is_zero, long))
-    comparison = compare(lines, quick, ladder)
-    return Findings("centered", comparison, function.evaluations, comparison)
+    comparison = compare(lines, quick)
+    return Findings("centered", comparison, *function.used, comparison)
 
 
-def compare(
-    lines: Lines,
-    numeric: NumericDerivative,
-    sharper: Callable[[Lines], NumericDerivative],
-    *,
-    least: int = PASS,
-) -> Comparison:
-    """Judge the gradient along lines; ``sharper`` examines those with outcome ``least`` or worse.
+def compare(lines: Lines, numeric: NumericDerivative, *, least: int = PASS) -> Comparison:
+    """Judge the gradient along lines, and examine those with outcome ``least`` or worse.
 
-    The rounding of the gradient is measured only if the gradient would fail otherwise, and a line
-    fails only if differences over other steps do not agree.
+    The rounding of the gradient is measured only if an examined line would fail otherwise.
     """
-    limits, has_limits = np.full(numeric.value.shape, np.inf), False
     settled, examined = _suffices(lines, numeric), np.zeros(lines.scale.shape, dtype=bool)
-    confirmed = examined.copy()
+    measured, at_once = examined.copy(), _FIRST
     while True:
-        comparison = judge(lines, numeric, limits)
-        if comparison.verdict == FAIL and not lines.gradient.is_measured:
-            lines = lines.through(with_measured_rounding(lines.gradient))
-            continue
+        comparison = judge(lines, numeric)
         # If an examined line decides the verdict, lines that are not worse are skipped.
         outcome = comparison.outcome.max(axis=1)
         reached = max(least - 1, int(outcome[examined].max(initial=-1)))
-        suspects = _worst(comparison, ~settled & ~examined & (outcome > reached))
+        suspects = _worst(comparison, ~settled & ~examined & (outcome > reached), at_once)
         if suspects.size:
             examined[suspects] = True
-            numeric = numeric.with_lines(suspects, sharper(lines.select(suspects)))
+            some = lines.select(suspects), numeric.select(suspects)
+            numeric = numeric.with_lines(suspects, _examine(*some))
+            at_once = min(2 * at_once, _AT_ONCE)
             continue
-        failing = comparison.outcome.max(axis=1) == FAIL
-        confirmed |= np.all((numeric.bar == 0.0) | (numeric.step >= _LONG_STEP), axis=1)
-        if lines.direction is None and failing.any() and not np.any(failing & confirmed):
-            some = _worst(comparison, failing)
-            confirmed[some] = True
-            numeric = numeric.with_lines(
-                some, _at_other_steps(lines.select(some), numeric.select(some))
-            )
-            continue
-        strict = judge(lines, numeric, 0.0)
-        if comparison.verdict == FAIL or strict.verdict != FAIL:
-            return comparison if comparison.verdict == FAIL else strict
-        if has_limits:  # rounding is allowed only where the gradient would fail without it
-            return judge(lines, numeric, np.where(strict.outcome == FAIL, limits, 0.0))
-        has_limits, suspects = True, _worst(strict, strict.outcome.max(axis=1) == FAIL)
-        limits[suspects] = rounding_limits(lines.select(suspects), numeric.select(suspects))
+        failing = examined & (outcome == FAIL)
+        if not failing.any() or np.any(failing & measured):
+            return comparison
+        lines, measured = lines.through(_measured(comparison, examined)), examined.copy()
 
 
-def _at_other_steps(lines: Lines, one: NumericDerivative) -> NumericDerivative:
-    """Return derivatives with bars up to a slope that equals the analytic one, if there is one.
+def _measured(comparison: Comparison, examined: np.ndarray) -> AnalyticGradient:
+    """Return the gradient with its rounding, measured over the steps of the numeric derivatives."""
+    lines, numeric, analytic = comparison.lines, comparison.numeric, comparison.analytic.value
+    gradient, step = lines.gradient, numeric.step.min(axis=1)
+    largest, smallest = np.maximum(np.abs(analytic), lines.norm), np.abs(numeric.value)
+    is_lost = np.minimum(largest, smallest) < _VANISHING * np.maximum(largest, smallest)
+    if lines.direction is None:
+        steps = np.zeros_like(gradient.scale)
+        steps[lines.columns[examined]] = (step * lines.scale)[examined]
+    else:
+        steps = step[0] * np.abs(lines.direction)
+    measured = with_measured_rounding(gradient, steps, is_lost)
+    if judge(lines.through(measured), numeric).verdict != FAIL:
+        measured = without_curvature(measured, steps, is_lost)
+    return measured
 
-    A function with another slope over other steps has a narrow feature, or terms that are rounded.
+
+def _examine(lines: Lines, numeric: NumericDerivative) -> NumericDerivative:
+    """Return the complex step with an error bar, or sharp differences if it cannot be trusted.
+
+    If real differences contradict the complex step, it is rejected for the function.
     """
-    (other, _), analytic = differences(lines), lines.analytic.value
-    error, gap = np.abs(other.value - analytic), np.abs(other.value - one.value)
-    agrees = (error <= other.bar) & (other.bar <= _SHARP * np.abs(analytic))
-    differs = (gap > one.bar + other.bar) & ~one.is_kinked
-    return one._replace(bar=np.where(agrees & differs, gap + other.bar, one.bar))
+    is_exact = bool(np.all(numeric.step == IMAGINARY[lines.function.epsilon]))
+    quick = quick_difference(lines) if is_exact else numeric
+    exact = complex_step(lines) if is_analytic(lines, quick) else None
+    if exact is None:
+        return sharp_difference(lines, SHARP)
+    real = quick
+    if not np.all(confirms(lines, quick, exact)):
+        real = sharp_difference(lines, SHARP)
+    if np.any(contradicts(lines, real, exact)):
+        lines.function.is_analytic = False
+        return real
+    exact = exact._replace(bar=np.abs(real.value - exact.value) + real.bar, step=real.step)
+    if lines.direction is None or judge(lines, exact).verdict != FAIL:
+        bar, is_constant = complex_rounding(lines, float(real.step.min()))
+        exact = exact._replace(bar=np.where(is_constant, exact.bar, np.fmin(bar, exact.bar)))
+    return exact.where(real.is_kinked, real)
 
 
-def _worst(comparison: Comparison, among: np.ndarray) -> np.ndarray:
+def _worst(comparison: Comparison, among: np.ndarray, most: int) -> np.ndarray:
     """Return the lines that are examined next, in ascending order."""
     ranks = (-comparison.excess.max(axis=1), -comparison.outcome.max(axis=1), ~among)
-    return np.sort(np.lexsort(ranks)[: min(_AT_ONCE, np.count_nonzero(among))])
-
-
-def confirmed_complex_step(
-    lines: Lines, quick: NumericDerivative | None = None, exact: NumericDerivative | None = None
-) -> NumericDerivative:
-    """Return the complex step where real differences confirm it, otherwise the ladder."""
-    exact = exact or complex_step(lines)
-    if exact is None:
-        return ladder(lines)
-    quick = quick or quick_difference(lines)
-    if np.all(confirms(lines, quick, exact)):
-        return exact
-    # The square of the imaginary step beside a derivative of 0, and rounding, change with the step.
-    bar = SAFETY * np.abs((complex_step(lines, 0.25) or exact).value - exact.value)
-    value = np.where(np.abs(exact.value) <= bar, 0.0, exact.value)
-    exact = NumericDerivative(value, bar, value, value, exact.step)
-    if np.all((bar <= quick.bar) & confirms(lines, quick, exact)):
-        return exact
-    real = ladder(lines)
-    return exact.where((real.bar < bar) | real.is_kinked | contradicts(lines, real, exact), real)
-
-
-def confirms(lines: Lines, quick: NumericDerivative, exact: NumericDerivative) -> np.ndarray:
-    """Whether a quick difference agrees, and has a small error bar or one of rounding only."""
-    noise = quick.bar * quick.step * lines.scale[:, None]
-    is_rounded = noise <= _ROUNDED * lines.function.epsilon * np.abs(lines.function.fx)
-    is_sharp = quick.bar <= _SHARP * _size(lines, quick.value, exact.value)
-    return np.asarray((is_sharp | is_rounded) & ~contradicts(lines, quick, exact))
-
-
-def _size(lines: Lines, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return np.asarray(np.maximum(np.maximum(np.abs(one), np.abs(other)), lines.norm))
-
-
-def contradicts(lines: Lines, real: NumericDerivative, exact: NumericDerivative) -> np.ndarray:
-    """Whether real differences show that the complex step misses something."""
-    low, high = np.minimum(real.left, real.right), np.maximum(real.left, real.right)
-    error = np.maximum(low - exact.value, exact.value - high) - exact.bar
-    slack = real.bar + _AGREES * np.maximum(np.abs(exact.value), lines.norm)
-    return np.asarray(error > slack)
+    return np.sort(np.lexsort(ranks)[: min(most, np.count_nonzero(among))])
 
 
 def _is_zero(lines: Lines, quick: NumericDerivative) -> np.ndarray:
@@ -164,9 +130,9 @@ def _suffices(lines: Lines, quick: NumericDerivative) -> np.ndarray:
     Two derivatives of 0 need a long step over which the value does not change either.
     """
     analytic, is_zero = lines.analytic, _is_zero(lines, quick)
-    size = _size(lines, analytic.value, quick.value)
+    size = np.maximum(np.maximum(np.abs(analytic.value), np.abs(quick.value)), lines.norm)
     slack = tolerance_of(lines.function, "entries") * size + analytic.bar
     agrees = np.abs(analytic.value - quick.value) <= slack
     # One wrong term of a direction must show beside their norm.
-    is_sharp = quick.bar <= _SHARP * np.where(lines.norm > 0.0, lines.norm, size)
+    is_sharp = quick.bar <= SHARP * np.where(lines.norm > 0.0, lines.norm, size)
     return np.asarray(np.all(agrees & is_sharp & ~is_zero, axis=-1))

@@ -1,4 +1,4 @@
-"""Numeric derivatives with error bars: complex step, quick difference, and ladder of steps."""
+"""Numeric derivatives with error bars: complex step, quick and sharp differences, and ladder."""
 
 import numpy as np
 
@@ -7,6 +7,8 @@ from backprop_xp.gradient_check.extrapolation import SAFETY
 from backprop_xp.gradient_check.functions import BFLOAT, HALF, SINGLE
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.points import DOUBLE
+from backprop_xp.gradient_check.rounding import NEAR, rounding_bar
+from backprop_xp.gradient_check.stencils import differences, unit_of
 
 # The complex step: its square vanishes beside 1, and no result underflows.
 IMAGINARY = {DOUBLE: 2.0**-66, SINGLE: 2.0**-40, HALF: 2.0**-40, BFLOAT: 2.0**-40}
@@ -14,27 +16,60 @@ IMAGINARY = {DOUBLE: 2.0**-66, SINGLE: 2.0**-40, HALF: 2.0**-40, BFLOAT: 2.0**-4
 _SAME_REAL_PART = 1e-2
 # The longer step of a quick difference for smooth functions, and the step that best refutes a
 # derivative of 0.
-_QUICK, LONG = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3, HALF: 2.0**-1, BFLOAT: 2.0**-1}, 0.5
-# A value that first changes by this many rounding errors may be rounded to few digits. Bisections
-# find that out, for this many results of a line, and steps that are a little longer.
-_COARSE, _BISECTIONS, _BISECTED_RESULTS, _LITTLE = 1e3, 48, 4, 2.0**-12
-# A value that is constant around the point differs at this many scales' distance, most likely.
-_FAR = 2.0**24
+QUICK, LONG = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3, HALF: 2.0**-1, BFLOAT: 2.0**-1}, 0.5
+# A value that is constant around the point differs at one of these distances, most likely.
+_FAR = 1.37 * 2.0 ** np.asarray([0.0, 8.0, 16.0, 24.0])
+# A value that first changes by this many rounding errors may be rounded to few digits. Steps that
+# are a little longer show that.
+_COARSE, _LITTLE = 1e3, 2.0**-12
+# A bar of this part of the derivative needs no ladder.
+SHARP = 1e-2
 
 
-def complex_step(lines: Lines, part: float = 1.0) -> NumericDerivative | None:
+def complex_step(lines: Lines) -> NumericDerivative | None:
     """Return ``imag f(x + i h) / h``, exact to rounding (Squire and Trapp 1998).
 
-    Returns None unless the values are complex and finite, with the real part f(x). The step is a
-    ``part`` of the usual one. The bar is 0: the analytic gradient's bar counts the same rounding.
+    Returns None unless the values are complex and finite, with the real part f(x), and where the
+    check has rejected the complex step of the function. The bar is the square of the step: the
+    analytic gradient's bar counts the same rounding.
     """
-    function, step = lines.function, part * IMAGINARY[lines.function.epsilon]
+    function, step = lines.function, IMAGINARY[lines.function.epsilon]
+    if function.is_analytic is False:
+        return None
     values = lines.probe(1j * step * lines.scale[None, :])[0][0]
     is_same = np.allclose(values.real, function.fx, rtol=_SAME_REAL_PART, atol=0.0)
     if values.dtype.kind != "c" or not is_same or not np.all(np.isfinite(values)):
         return None
     value = values.imag / (step * lines.scale[:, None])
-    return NumericDerivative(value, 0.0 * value, value, value, np.full_like(value, step))
+    bar = np.zeros_like(value)
+    return NumericDerivative(value, bar, value, value, np.full_like(value, step))
+
+
+def complex_rounding(lines: Lines, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return bars ``(K, M)`` for the rounding of the complex step, and where they tell nothing."""
+    h = IMAGINARY[lines.function.epsilon] * lines.scale
+    near = step * NEAR[:, None] * lines.scale
+    if lines.direction is None:
+        near = near * lines.function.inwards(np.ones(lines.function.x.size))[lines.columns]
+    return rounding_bar(lines.probe(near + 1j * h)[0].imag / h[:, None])
+
+
+@np.errstate(all="ignore")
+def sharp_difference(lines: Lines, enough: float = np.inf) -> NumericDerivative:
+    """Return differences of eight values along each line, and the ladder's where those are poor.
+
+    The ladder knows narrow features, and values that do not change. It also serves where a bar is
+    not ``enough``, as a part of the derivative, and finds kinks.
+    """
+    found, is_poor = differences(lines)
+    is_wide = found.bar > enough * np.maximum(np.abs(found.value), lines.norm)
+    some = np.flatnonzero((is_poor | is_wide).any(axis=1))
+    if some.size:
+        one, other = found.select(some), ladder(lines.select(some))
+        is_better = other.bar < np.fmin(one.bar, enough * np.abs(other.value))
+        replaced = is_poor[some] | (is_wide[some] & (other.is_kinked | is_better))
+        found = found.with_lines(some, one.where(replaced, other))
+    return found
 
 
 def quick_difference(lines: Lines, is_long: np.ndarray | bool = False) -> NumericDerivative:
@@ -42,7 +77,7 @@ def quick_difference(lines: Lines, is_long: np.ndarray | bool = False) -> Numeri
 
     The step serves smooth functions. It is half of the scale where ``is_long (K,)``.
     """
-    step = np.where(is_long, LONG, _QUICK[lines.function.epsilon]) + 0.0 * lines.scale
+    step = np.where(is_long, LONG, QUICK[lines.function.epsilon]) + 0.0 * lines.scale
     h, fx = lines.scale * step, lines.function.fx
     values, steps, correction = lines.probe(np.stack([h, -h, h / 4.0, -h / 4.0]))
     change = values - fx - correction
@@ -52,8 +87,9 @@ def quick_difference(lines: Lines, is_long: np.ndarray | bool = False) -> Numeri
         even_1, even_2 = (change[0] + change[1]) / 2.0, (change[2] + change[3]) / 2.0
         value = (16.0 * slope_2 - slope_1) / 15.0
         largest = np.maximum(np.abs(values).max(axis=0), np.abs(fx))
-        # A constant value shows no rounding.
-        rounding = lines.function.epsilon * largest * np.any(values != fx, axis=0)
+        # Along a line without effect, nothing is rounded.
+        is_moved = np.any(values != fx, axis=0) | (lines.analytic.value != 0.0)
+        rounding = lines.function.epsilon * largest * is_moved
         unexplained = np.abs(even_2 - even_1 / 16.0) + rounding
         bar = SAFETY * (np.abs(value - slope_2) + unexplained / (narrow / 2.0))
     is_finite = np.isfinite(bar)
@@ -72,10 +108,7 @@ def ladder(lines: Lines) -> NumericDerivative:
     # The largest value at this or a shorter step: values far away round nothing here.
     largest = np.fmax(np.abs(values[:rungs]), np.abs(values[rungs:]))
     largest = np.fmax(extrapolation.over_shorter(np.fmax, largest), np.abs(fx))
-    # Values that float32 holds exactly were rounded to it, most likely.
-    is_single = np.all(values == values.astype(np.float32), axis=0)
-    noise = np.where(is_single, SINGLE, function.epsilon) * largest
-    noise = np.fmax(noise, _quantum(lines, values, steps[:, :, 0]))
+    noise = np.fmax(function.epsilon * largest, _quantum(lines, values, steps[:, :, 0]))
     # The rounding error of terms that cancel is that of the entry, times the slope.
     x = function.x[lines.columns] if lines.columns.size else np.zeros(1)
     slope = np.abs((right - left) / (up + down))
@@ -91,9 +124,11 @@ def ladder(lines: Lines) -> NumericDerivative:
     if constant.size:
         # The rounding of a value that is constant at every step shows only far away.
         some = lines.select(constant)
-        far = some.scale * np.asarray([[0.0], [_FAR], [-_FAR]])
-        bar = _quantum(some, some.probe(far)[0], far) / some.scale[:, None]
-        bar = np.where(is_constant[constant], bar, 0.0)
+        far = some.probe(_FAR[:, None] * some.scale)[0]
+        unit = np.stack([np.where(one != fx, unit_of(one[None]), np.inf) for one in far]).min(
+            axis=0
+        )
+        bar = np.where(is_constant[constant] & np.isfinite(unit), unit, 0.0) / some.scale[:, None]
         found.bar[constant] = np.fmax(found.bar[constant], bar)
     return found._replace(step=found.step / lines.scale[:, None])
 
@@ -111,52 +146,10 @@ def _quantum(lines: Lines, values: np.ndarray, steps: np.ndarray) -> np.ndarray:
     is_coarse = np.isfinite(least) & (least > _COARSE * lines.function.epsilon * np.abs(fx))
     coarse = np.flatnonzero(np.any(is_coarse, axis=1))
     if coarse.size:
-        some = lines.select(coarse)
-        finer = _finer(some, values[:, coarse], steps[:, coarse], least[coarse], is_coarse[coarse])
-        least[coarse] = np.where(is_coarse[coarse], finer, least[coarse])
-    # A line along which the value never changes uses the rounding of the other lines.
+        beside = lines.select(coarse).probe((1.0 + _LITTLE) * steps[:, coarse])[0]
+        gaps = np.abs(beside - values[:, coarse])
+        gaps = np.where(gaps > 0.0, gaps, np.inf).min(axis=0)
+        least[coarse] = np.fmin(least[coarse], gaps)
+    # A line along which the value never changes has the rounding of the other lines.
     known = np.max(least, axis=0, initial=0.0, where=np.isfinite(least))
     return np.where(np.isfinite(least), least, known)
-
-
-def _finer(
-    lines: Lines, values: np.ndarray, steps: np.ndarray, least: np.ndarray, is_coarse: np.ndarray
-) -> np.ndarray:
-    """Return the least gaps ``(K, M)`` between values, after bisecting the coarsest results.
-
-    Every evaluation gives all results of a line, so few need a bisection of their own.
-    """
-    limit = _COARSE * lines.function.epsilon * np.abs(lines.function.fx)
-    each, seen, is_open = np.arange(len(least)), [values], is_coarse.copy()
-    if is_open.shape[1] > 1:
-        seen.append(lines.probe((1.0 + _LITTLE) * steps)[0])
-    for _ in range(min(_BISECTED_RESULTS, is_open.shape[1])):
-        result = np.argmax(np.where(is_open, least, 0.0), axis=1)
-        seen += _bisect(lines, values[:, each, result], steps, result)
-        found = np.concatenate(seen)
-        gaps = np.diff(np.sort(np.where(np.isfinite(found), found, np.nan), axis=0), axis=0)
-        least = np.fmin(least, np.where(gaps > 0.0, gaps, np.inf).min(axis=0))
-        is_open[each, result] = False
-        is_open &= least > limit
-        if not is_open.any():
-            break
-    return least
-
-
-def _bisect(
-    lines: Lines, values: np.ndarray, steps: np.ndarray, result: np.ndarray
-) -> list[np.ndarray]:
-    """Return the values found while bisecting for the shortest step that changes a result.
-
-    ``values (S, K)`` are those of ``result (K,)``, one for each line, at ``steps (S, K)``.
-    """
-    each, fx = np.arange(len(result)), lines.function.fx[result]
-    change = np.abs(values - fx)
-    (above,) = extrapolation.smallest(np.where(change > 0.0, np.abs(steps), np.inf), steps)
-    below, seen = 0.0 * above, []
-    for _ in range(_BISECTIONS):
-        middle = (above + below) / 2.0
-        seen.append(lines.probe(middle[None, :])[0])
-        is_changed = seen[-1][0, each, result] != fx
-        above, below = np.where(is_changed, (middle, below), (above, middle))
-    return seen

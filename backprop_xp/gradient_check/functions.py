@@ -53,19 +53,24 @@ class Fault(Exception):  # noqa: N818 - not an error of the program
 
 @dataclass
 class Calls:
-    """The calls of value: their number, the duration of the fastest, and the limits of both."""
+    """The calls of value and of gradient: their numbers, the fastest of value, and the limits."""
 
     options: CheckOptions
     number: int = 0
+    gradients: int = 0
     fastest: float = math.inf
     start: float = field(default_factory=time.perf_counter)
     counter: Counter = field(default_factory=lambda: Counter("gradient check", "evaluations"))
 
     def add(self, count: int) -> None:
-        """Count calls, and raise ``Fault`` above the limit of calls or seconds."""
+        """Count calls of value, and raise ``Fault`` above the limit of calls or seconds.
+
+        A check calls gradient twice; what it calls more counts as evaluations.
+        """
         self.number += count
         self.counter.show(self.number)
-        for name, used in (("evaluations", self.number), ("seconds", self.seconds)):
+        total = self.number + max(self.gradients - 2, 0)
+        for name, used in (("evaluations", total), ("seconds", self.seconds)):
             limit = self.options[f"max_{name}"]  # type: ignore[literal-required]
             if limit is not None and used > limit:
                 raise Fault("inconclusive", f"not decided within max_{name}={limit:g}")
@@ -84,6 +89,8 @@ class Function:
     value returns. ``epsilon`` and ``gradient_epsilon`` are their rounding errors; ``dtype`` is that
     of their ``argument``, the array of the latest call. ``failure`` is the last exception at a
     perturbed point. ``stacks``: whether value takes stacked copies, None until it is tried.
+    ``is_analytic``: whether the complex step can be trusted, None until that is decided;
+    ``is_kinked``: whether the decision met a kink.
     """
 
     problem: Problem
@@ -99,6 +106,8 @@ class Function:
     gradient_epsilon: float = DOUBLE
     failure: Exception | None = None
     stacks: bool | None = None
+    is_analytic: bool | None = None
+    is_kinked: bool = False
     argument: Array = None
 
     def __post_init__(self) -> None:
@@ -116,6 +125,11 @@ class Function:
     def evaluations(self) -> int:
         """The number of calls of value so far; each copy in a stack counts."""
         return self.calls.number
+
+    @property
+    def used(self) -> tuple[int, int]:
+        """The numbers of calls of value and of gradient so far."""
+        return self.calls.number, self.calls.gradients
 
     @property
     def is_double(self) -> bool:
@@ -141,7 +155,8 @@ class Function:
         """Return the gradient at a point ``(P,)`` as ``(P, M)``, and its rounding error."""
         self.argument = to_device_of(self.point.flat, self.on_surface(point), dtype)
         gradient = self.problem.gradient(self.point.restore(self.argument))
-        self.calls.add(0)  # it counts as seconds only
+        self.calls.gradients += 1
+        self.calls.add(0)
         if self.problem.label is not None:
             host, epsilon = gradient
         elif self.problem.is_jacobian:

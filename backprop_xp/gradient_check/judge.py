@@ -17,6 +17,8 @@ from backprop_xp.gradient_check.report import TaylorTable
 # The outcomes, the worst last.
 PASS, KINK, INCONCLUSIVE, FAIL = range(4)
 VERDICTS = ("pass", "kink", "inconclusive", "fail")
+# Noise of at most this many rounding errors of the value is its rounding.
+_ROUNDED = 1e3
 _HUGE = float(np.finfo(np.float64).max)
 # The tolerances in float64, float32, float16 and bfloat16, and the reason.
 TOLERANCES = {
@@ -75,7 +77,7 @@ class Comparison(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """The outcome of a method: the comparison that the verdict is about, and its evaluations.
+    """The outcome of a method: the comparison that the verdict is about, and its calls.
 
     ``entries`` are compared entries: those of the comparison, or a sample if a direction fails.
     """
@@ -83,21 +85,18 @@ class Findings(NamedTuple):
     method: str
     comparison: Comparison
     evaluations: int
+    gradient_calls: int
     entries: Comparison | None = None
     taylor: TaylorTable | None = None
 
 
-def judge(
-    lines: Lines, numeric: NumericDerivative, most: np.ndarray | float = np.inf
-) -> Comparison:
+def judge(lines: Lines, numeric: NumericDerivative) -> Comparison:
     """Compare the analytic derivatives along lines with numeric ones ``(K, M)``.
 
-    The analytic bars grow by the rounding error of the gradient's natural size, and ``most`` limits
-    that. The option ``tolerance`` replaces the table's, but the bars still count.
+    The option ``tolerance`` replaces the table's, but the bars still count.
     """
     given, base = lines.function.options["tolerance"], tolerance_of(lines.function, lines.kind)
     analytic = lines.analytic
-    analytic = analytic._replace(bar=analytic.bar + np.fmin(analytic.natural_bar, most))
     low, high = np.minimum(numeric.left, numeric.right), np.maximum(numeric.left, numeric.right)
     with np.errstate(all="ignore"):
         error = np.maximum(np.maximum(low - analytic.value, analytic.value - high), 0.0)
@@ -173,12 +172,14 @@ def _reason_of_doubt(comparison: Comparison, given: float | None) -> str:
         return f"value is not finite on either side of the point, at any step{failure}"
     if comparison.numeric.is_kinked[at] and comparison.lines.kind == "directions":
         return "kinks meet on a direction and hide single entries: check fewer, or another point"
-    if abs(float(comparison.analytic.value[at])) <= analytic + numeric:
+    noise = numeric / 2.0 * float(comparison.numeric.step[at] * comparison.lines.scale[at[0]])
+    is_rounding = noise <= _ROUNDED * function.epsilon * abs(float(function.fx[at[1]]))
+    is_zero = abs(float(comparison.analytic.value[at])) <= analytic + numeric
+    if is_zero and (is_rounding or analytic >= numeric):
         return "the gradient is zero to rounding here, so mistakes hide: check another point"
     if analytic >= numeric:
         return "the gradient is the rounding error of terms that cancel: check another point"
     if given is not None and room <= tolerance_of(function, "room"):
         return f"the error bars, {room:.0e}, are wider than the given tolerance"
-    noise = numeric / 2.0 * float(comparison.numeric.step[at] * comparison.lines.scale[at[0]])
     part = f"{noise / (abs(float(function.fx[at[1]])) or 1.0):.0e}, or varies faster than any step"
     return f"the value is noisy at {part} resolves: a mistake of {room:.0%} could hide"

@@ -12,6 +12,9 @@ from backprop_xp.gradient_check.functions import Function
 
 # A ladder has steps for at least so many binary digits: noise shows at several of them.
 _LEAST_DIGITS = 18.0
+# All terms along a direction have the same size, except those below this part of the largest:
+# their entries would have to be perturbed too far.
+_LEAST_TERM = 1e-3
 
 
 class NumericDerivative(NamedTuple):
@@ -136,3 +139,22 @@ class Lines:
             changes.append((perturbed - function.x - step * self.direction).real @ slope)
         shape = (*steps.shape, -1)
         return np.reshape(found, shape), steps.real[:, :, None], np.reshape(changes, shape)
+
+
+def random_direction(gradient: AnalyticGradient, number: int) -> np.ndarray:
+    """Return random direction ``number``, ``(P,)``: number 1 has the signs of the gradient.
+
+    No entry is near 0, so that every wrong one shows. The step of an entry is at most its scale,
+    and becomes shorter with the number of entries.
+    """
+    scale, function = gradient.scale, gradient.function
+    generator = np.random.default_rng([function.options["seed"], number])
+    signs = drawn = generator.uniform(-1.0, 1.0, scale.size)
+    if number == 1:
+        slope = gradient.finite.sum(axis=1)
+        signs = np.where(slope == 0.0, drawn, slope)
+    terms = np.abs(gradient.finite * scale[:, None]).max(axis=1)
+    terms = np.maximum(terms, _LEAST_TERM * terms.max())
+    weights = terms.min() / terms if terms.max() > 0.0 else np.ones_like(terms)
+    weights *= scale * float(scale.size) ** -0.25
+    return function.inwards(np.copysign(weights * (0.5 + 0.5 * np.abs(drawn)), signs))

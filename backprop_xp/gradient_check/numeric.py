@@ -9,18 +9,12 @@ import numpy as np
 
 from backprop_xp.backends import DType, array_namespace, require_owner, to_device_of
 from backprop_xp.gradient_check.analytic import AnalyticGradient, analytic_gradient
+from backprop_xp.gradient_check.analyticity import along, is_analytic
 from backprop_xp.gradient_check.api import bind
-from backprop_xp.gradient_check.comparison import confirms, contradicts
-from backprop_xp.gradient_check.derivatives import (
-    IMAGINARY,
-    complex_step,
-    ladder,
-    quick_difference,
-)
-from backprop_xp.gradient_check.directions import random_direction
+from backprop_xp.gradient_check.derivatives import IMAGINARY, complex_step, sharp_difference
 from backprop_xp.gradient_check.first_calls import first_value, switch_to_float64
 from backprop_xp.gradient_check.functions import SINGLE, Fault, Function
-from backprop_xp.gradient_check.lines import Lines, NumericDerivative
+from backprop_xp.gradient_check.lines import Lines, NumericDerivative, random_direction
 from backprop_xp.gradient_check.points import DOUBLE
 from backprop_xp.gradient_check.problems import Problem, complete_options, with_vectors
 from backprop_xp.gradient_check.stencils import differences, first_step
@@ -171,16 +165,9 @@ def _derivatives(
 
 
 def _by_differences(gradient: AnalyticGradient) -> NumericDerivative:
-    lines = Lines(gradient, np.arange(gradient.scale.size))
-    found, is_poor = differences(lines)
-    poor = np.flatnonzero(is_poor.any(axis=1))
-    if poor.size:
-        # The ladder finds kinks and cusps, and narrow features; it knows values that do not change.
-        other = ladder(lines.select(poor))
-        gap = np.where(other.is_kinked, np.abs(other.right - other.left) / 2.0, 0.0)
-        other = other._replace(bar=other.bar + gap)
-        found = found.with_lines(poor, found.select(poor).where(is_poor[poor], other))
-    return found
+    found = sharp_difference(Lines(gradient, np.arange(gradient.scale.size)))
+    gap = np.where(found.is_kinked, np.abs(found.right - found.left) / 2.0, 0.0)
+    return found._replace(bar=found.bar + gap)
 
 
 def _by_complex_step(gradient: AnalyticGradient) -> NumericDerivative | None:
@@ -194,14 +181,11 @@ def _by_complex_step(gradient: AnalyticGradient) -> NumericDerivative | None:
     exact = complex_step(lines) if is_fit else None
     if exact is None:
         return None
-    direction = random_direction(gradient, 0)
-    line = Lines(gradient._replace(value=exact.value), direction=direction)
-    slope = line.analytic.value
-    along = NumericDerivative(slope, 0.0 * slope, slope, slope, slope)
-    if not np.all(confirms(line, quick_difference(line), along)):
-        real, is_poor = differences(line)
-        if np.any(is_poor | contradicts(line, real, along)):
-            return None
+    line = along(gradient._replace(value=exact.value))
+    direction, slope = random_direction(line.gradient, 0), line.analytic.value
+    sum_of_entries = NumericDerivative(slope, 0.0 * slope, slope, slope, slope)
+    if not is_analytic(line, exact=sum_of_entries) or function.is_kinked:
+        return None
     x, step = function.x, IMAGINARY[function.epsilon]
     near = function.epsilon ** (1.0 / 3.0) * np.copysign(x, direction)
     points = [x + k * near for k in np.delete(_NEAR, 2)]

@@ -21,6 +21,7 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.gradient_check.analytic import scale_of
+from backprop_xp.gradient_check.derivatives import QUICK
 from backprop_xp.gradient_check.functions import around, require_unchanged
 from backprop_xp.gradient_check.judge import PASS, Comparison, tolerance_of
 from backprop_xp.gradient_check.points import Point, epsilon_of, flatten, flatten_like
@@ -220,8 +221,8 @@ def symmetry(tangents: Any) -> Callable[[Comparison], str | None]:
         products = analytic.value if v is None else analytic.value @ v
         excess = _excess(products, slack, v)
         if lines.direction is not None and excess.max() > 0.0:
-            rounding = with_measured_rounding(gradient).at(np.arange(len(gradient.value)))
-            excess = _excess(products, slack + rounding.natural_bar, v)
+            rounding = with_measured_rounding(gradient, QUICK[function.epsilon] * gradient.scale)
+            excess = _excess(products, slack + rounding.bar, v)
         i, j = (int(k) for k in np.unravel_index(np.argmax(excess), excess.shape))
         if excess[i, j] <= 0.0:
             return None

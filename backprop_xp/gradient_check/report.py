@@ -122,6 +122,7 @@ class GradientReport:
       infinite for a fail, otherwise NaN.
     - ``reason``: the reason for the tolerance, or for an inconclusive verdict.
     - ``evaluations``: the calls of value for the verdict; each copy in a stack counts.
+    - ``gradient_calls``: the calls of gradient for the verdict.
     - ``analytic``, ``numeric``: the gradients in the structure of the point; a Jacobian's have a
       first axis of results. None along directions.
     - ``worst``: the entries with the largest errors, the worst first.
@@ -156,6 +157,7 @@ class GradientReport:
     diagnosis: str | None = None
     notes: tuple[str, ...] = ()
     place: str = ""
+    gradient_calls: int = 0
 
     @property
     def excess(self) -> float:

@@ -1,104 +1,91 @@
-"""The rounding of the analytic gradient, measured before a check calls the gradient wrong.
+"""The rounding of derivatives, measured before a check calls a gradient wrong.
 
-A mistake is the same part of the derivative at neighbouring points; a rounding error is not. Its
-size is the rounding of the largest terms. They have the size of the gradient at other points, where
-they neither cancel, as at an optimum, nor saturate: ``1 - tanh(x)**2`` is rounded to 1e-16 of 1.
+Rounding is what does not follow a smooth curve: the residual of a cubic through near points. A
+forgotten term is smooth, so it is not taken for rounding. A derivative that is constant on these
+points may be rounded off, as ``1 - tanh(x)**2`` is to 1e-16 of 1. Its terms have the size that the
+gradient has elsewhere.
 """
-
-from collections.abc import Iterator
 
 import numpy as np
 
-from backprop_xp.gradient_check.analytic import AnalyticGradient, scale_of
-from backprop_xp.gradient_check.derivatives import complex_step, quick_difference
-from backprop_xp.gradient_check.functions import HALF, SINGLE, Function
-from backprop_xp.gradient_check.lines import Lines, NumericDerivative
-from backprop_xp.gradient_check.points import DOUBLE
+from backprop_xp.gradient_check.analytic import NATURAL, AnalyticGradient
+from backprop_xp.gradient_check.functions import Function
 
-# Perturbations, relative to the entries, that change a gradient of each precision.
-_PERTURBATIONS = {HALF: 2.0**-5, SINGLE: 2.0**-18, DOUBLE: 2.0**-44}
-# The distances of the neighbouring points, as parts of the entries: long enough for the error of a
-# saturated gradient to change. They may show only a quarter of the largest rounding error.
-_DISTANCES, _SAFETY = (2.0**-3, 2.0**-5), 4.0
-# A derivative of this part of another vanishes beside it.
-_VANISHING = 1e-3
+# The near points, as parts of the longest distance: irregular, since rounding may be periodic, and
+# on one side of the point, which may be a kink.
+NEAR = np.asarray([0.11, 0.24, 0.4, 0.55, 0.71, 0.86, 1.0])
+# What a cubic leaves of seven numbers, and the number of degrees of freedom.
+_CUBICS = np.linalg.qr(np.vander(NEAR, 4))[0]
+_LEFT, _FREE = np.eye(7) - _CUBICS @ _CUBICS.T, 3
+# An error of rounding is at most so many times its standard deviation, estimated from few points.
+_SAFETY = 16.0
+# Curvature shrinks with the distance, rounding does not: a second distance tells them apart.
+_SHORTER, _CURVED = 2.0**-5, 64.0
+# The gradient's size elsewhere is sampled at these parts of the point.
+_PARTS = (0.0, 0.5)
 
 
-def with_measured_rounding(gradient: AnalyticGradient) -> AnalyticGradient:
-    """Return a gradient with its precision and its natural size, both ``(P, M)``.
+def rounding_bar(derivatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a bar for the rounding of derivatives ``(7, ...)`` at near points.
 
-    The precision is the rounding error of the numbers in which the gradient is computed. It is that
-    of their dtype for an entry that is constant or 0, since any precision holds that.
+    Also returns whether they are constant, which tells nothing about their rounding.
     """
-    function, gx = gradient.function, gradient.function.gx
-    precision = np.full(gx.shape, function.gradient_epsilon)
-    for epsilon, distance in _PERTURBATIONS.items():
-        found = function.gradients(list(_neighbours(function, distance)))
-        is_changed = np.any(np.isfinite(found) & (found != gx), axis=0) & (gx != 0.0)
-        precision[is_changed] = max(epsilon, function.gradient_epsilon)
-    size = _natural_size(gradient)
-    return gradient._replace(natural_size=size, precision=precision, is_measured=True)
+    with np.errstate(all="ignore"):
+        left = np.tensordot(_LEFT, derivatives, 1)
+        bar = _SAFETY * np.sqrt(np.sum(left**2, axis=0) / _FREE)
+        distinct = np.sum(np.diff(np.sort(derivatives, axis=0), axis=0) > 0.0, axis=0)
+    return np.where(np.isfinite(bar), bar, 0.0), distinct < 2
+
+
+def with_measured_rounding(
+    gradient: AnalyticGradient, steps: np.ndarray, is_lost: np.ndarray | bool = False
+) -> AnalyticGradient:
+    """Return a gradient with its rounding in its bar; value is smooth over the ``steps (P,)``.
+
+    ``is_lost (P, M)``: terms may have been rounded off, since one derivative vanishes beside the
+    other. That may also have happened where the gradient is constant.
+    """
+    bar, is_constant = _near(gradient, steps)
+    if np.any(is_lost | is_constant):
+        natural = NATURAL * gradient.function.gradient_epsilon * _natural_size(gradient)
+        bar = np.where(is_lost | is_constant, np.fmax(natural, bar), bar)
+    return gradient._replace(bar=np.fmax(gradient.bar, bar))
+
+
+def without_curvature(
+    gradient: AnalyticGradient, steps: np.ndarray, is_lost: np.ndarray
+) -> AnalyticGradient:
+    """Return a gradient without what shrinks with the distance in its bar: that is no rounding."""
+    shorter, is_constant = _near(gradient, _SHORTER * steps)
+    is_curved = (gradient.bar > _CURVED * shorter) & ~is_constant & ~is_lost
+    return gradient._replace(bar=np.where(is_curved, shorter, gradient.bar))
+
+
+def _near(gradient: AnalyticGradient, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bar ``(P, M)`` from points up to some steps away, and where it tells nothing."""
+    function = gradient.function
+    signs = 1.0 - 2.0 * np.random.default_rng(2).integers(2, size=steps.size)
+    longest = function.inwards(np.count_nonzero(steps) ** -0.5 * signs * steps)
+    return rounding_bar(function.gradients([function.x + t * longest for t in NEAR]))
 
 
 def _natural_size(gradient: AnalyticGradient) -> np.ndarray:
-    """Return the largest size ``(P, M)`` of a gradient between 0 and its point.
+    """Return the size ``(P, M)`` of the terms of a gradient: the largest that it has elsewhere.
 
-    Points at all distances from either end are sampled, on logarithmic scales, and the neighbours,
-    where entries of 0 are not. A term of the gradient may also be as large as the value divided by
-    the entry's scale; a result of 0 consists of terms as large as the others of its tensor.
+    A term may also be as large as the value divided by the entry's scale; a result of 0 consists of
+    terms as large as the others of its tensor.
     """
-    function, draw = gradient.function, np.random.default_rng(1).uniform
-    x, results = function.x, np.abs(function.fx)
+    function = gradient.function
+    found = np.abs(function.gradients([part * function.x for part in _PARTS]))
+    found = np.where(np.isfinite(found), found, 0.0).max(axis=0)
+    of_value = _results(function) / gradient.scale[:, None]
+    return np.asarray(np.fmax(np.fmax(found, np.abs(gradient.finite)), of_value))
+
+
+def _results(function: Function) -> np.ndarray:
+    """Return the sizes ``(M,)`` of the results; a 0 has that of the largest of its tensor."""
+    results: np.ndarray = np.abs(function.fx)
     for tensor in function.results.tensors if function.results is not None else ():
         part = results[tensor.part]
         part[part == 0.0] = part.max(initial=0.0)
-    largest = np.asarray(results / gradient.scale[:, None])
-    near = 2.0 ** -np.arange(0.1, 8.0, 0.25)
-    parts = [1.0, *0.5 ** np.arange(4.0, 11.0), *(1.0 - near), *(1.0 + near[near <= 0.25])]
-    parts += [draw(low, 1.0, x.size) for low in (0.25, 0.5, 0.875)]
-    for point in [*(part * x for part in parts), *_neighbours(function, *_DISTANCES)]:
-        size = np.abs(function.gradients([point])[0])
-        np.fmax(largest, np.where(np.isfinite(size), size, 0.0), out=largest)
-    return largest
-
-
-def rounding_limits(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
-    """Return the largest possible rounding errors along lines, ``(K, M)``.
-
-    They are the changes, at neighbouring points, of the difference between analytic and numeric
-    derivative. They are infinite where terms may have been rounded off: for a constant gradient;
-    where one of both derivatives vanishes beside the other; and where the derivative changes the
-    value by less than its rounding over the whole scale.
-    """
-    gradient, here = lines.gradient, lines.analytic.value
-    part, variation, is_constant = _excess(here, numeric.value), np.zeros(here.shape), True
-    for point in _neighbours(gradient.function, *_DISTANCES):
-        function = gradient.function.recenter(point)
-        if function is None:
-            continue
-        others = lines.through(gradient._replace(function=function, value=function.gx))
-        analytic, found = others.analytic.value, complex_step(others) or quick_difference(others)
-        change = np.abs(_excess(analytic, found.value) - part)
-        variation = np.fmax(variation, np.where(np.isfinite(found.bar), change, 0.0))
-        is_constant &= analytic == here
-    size = np.maximum(np.abs(here), np.abs(numeric.value))
-    is_lost = np.abs(np.abs(part) - 1.0) < _VANISHING
-    rounding = lines.function.epsilon * np.abs(lines.function.fx)
-    is_lost |= size * lines.scale[:, None] <= rounding
-    return _SAFETY * np.where(is_constant | is_lost, np.inf, size * variation)
-
-
-def _neighbours(function: Function, *distances: float) -> Iterator[np.ndarray]:
-    """Yield two points on opposite sides of x, at these parts of the entries' scale."""
-    scale: np.ndarray = np.where(function.x == 0.0, scale_of(function), function.x)
-    signs = 1.0 - 2.0 * np.random.default_rng(2).integers(2, size=scale.size)
-    for distance in distances:
-        yield function.x + distance * scale * signs
-        yield function.x - distance * scale * signs
-
-
-def _excess(analytic: np.ndarray, numeric: np.ndarray) -> np.ndarray:
-    """Return the analytic excess as a part of the larger derivative."""
-    size = np.maximum(np.abs(analytic), np.abs(numeric))
-    excess = (analytic - numeric) * np.where(numeric < 0.0, -1.0, 1.0)
-    return np.asarray(excess / np.where(size > 0.0, size, 1.0))
+    return results

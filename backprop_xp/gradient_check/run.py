@@ -7,9 +7,10 @@ import numpy as np
 from backprop_xp.backends import require_owner
 from backprop_xp.gradient_check import judge
 from backprop_xp.gradient_check.analytic import analytic_gradient
+from backprop_xp.gradient_check.analyticity import along, is_analytic
 from backprop_xp.gradient_check.comparison import check_entries
 from backprop_xp.gradient_check.diagnosis import explain
-from backprop_xp.gradient_check.directions import check_directions, is_analytic
+from backprop_xp.gradient_check.directions import check_directions
 from backprop_xp.gradient_check.first_calls import first_calls, last_calls
 from backprop_xp.gradient_check.functions import Fault, Function
 from backprop_xp.gradient_check.judge import Comparison, Findings
@@ -47,16 +48,17 @@ def _check(function: Function, notes: list[str]) -> Findings:
     is_large, taylor = function.x.size > _MANY, None
     if method == "auto" and (is_large or _takes_long(function, 1, notes)):
         method = "directional"
-    is_exact = method in ("auto", "complex_step") and is_analytic(gradient)
-    if method == "auto" and not is_exact and _takes_long(function, 4, notes):
+    if method in ("centered", "taylor"):
+        function.is_analytic = False
+    if method == "auto" and not is_analytic(along(gradient)) and _takes_long(function, 4, notes):
         method = "directional"
     if method in ("directional", "taylor"):
         findings = check_directions(gradient, method)
         if is_large or not findings.comparison.numeric.is_kinked.any():
             return findings
         notes.append("checked entry by entry, since kinks meet on a direction")
-        is_exact, taylor = is_analytic(gradient), findings.taylor
-    findings = check_entries(gradient, is_exact=is_exact)
+        taylor = findings.taylor
+    findings = check_entries(gradient)
     if method == "complex_step" and findings.method != method:
         failure = f" It raised {function.failure!r} there." if function.failure else ""
         raise TypeError(
@@ -93,6 +95,7 @@ def _report(findings: Findings, diagnosis: str | None, notes: list[str]) -> Grad
         tolerance=float(comparison.tolerance[at]),
         reason=judge.reason_of(findings),
         evaluations=findings.evaluations,
+        gradient_calls=findings.gradient_calls,
         max_relative_error=float(comparison.error[at]),
         analytic=_restore(function, comparison.analytic.value) if has_all else None,
         numeric=_restore(function, comparison.numeric.value) if has_all else None,
@@ -114,6 +117,7 @@ def _report_of_fault(function: Function, fault: Fault, notes: list[str]) -> Grad
         tolerance=0.0,
         reason=str(fault) if is_undecided else "",
         evaluations=function.evaluations,
+        gradient_calls=function.calls.gradients,
         max_relative_error=np.inf if fault.verdict == "fail" else np.nan,
         diagnosis=None if is_undecided else str(fault),
         notes=tuple(notes),

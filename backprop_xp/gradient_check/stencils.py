@@ -13,10 +13,18 @@ import numpy as np
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 
 _AROUND, _AHEAD = np.asarray([-4, -3, -2, -1, 1, 2, 3, 4])[:, None], np.arange(1, 9)[:, None]
-# The derivatives of order 1 and 2 from values around x, and from the differences ahead of x.
+# A point between the values, and the weights with which these interpolate its value: a wave whose
+# periods the steps fit has another value there.
+_BETWEEN = 0.618
+_NODES = np.arange(-4.0, 5.0)
+_INTERPOLATE = [
+    np.prod([(_BETWEEN - m) / (n - m) for m in _NODES if m != n]) for n in _NODES
+]  # fmt: skip
+# The derivatives of order 1 and 2 from the odd or even part of the change around x, and from the
+# differences ahead of x.
 _CENTRAL = {
-    1: np.asarray([3, -32, 168, -672, 0, 672, -168, 32, -3]) / 840,
-    2: np.asarray([-9, 128, -1008, 8064, -14350, 8064, -1008, 128, -9]) / 5040,
+    1: np.asarray([672, -168, 32, -3]) / 840,
+    2: np.asarray([8064, -1008, 128, -9]) / 5040,
 }
 _FORWARD = {
     1: [0, 1, -1 / 2, 1 / 3, -1 / 4, 1 / 5, -1 / 6, 1 / 7, -1 / 8],
@@ -29,8 +37,11 @@ _UNEVEN = 1.0 + 2.0**-11 / 3.0
 _DIGITS = range(11, 2, -1)
 # A bar is an estimated error, times this; the second number is for noise above rounding.
 _SAFETY, _SAFETY_OF_NOISE = 4.0, 8.0
-# Noise of a larger part of the values is a function that varies within a step, most likely.
-_ROUGH = 2.0**-18
+# Noise of a larger part of the values, and of more units, is a function that varies within a step,
+# most likely.
+_ROUGH, _UNITS = 2.0**-18, 4.0
+# A function varies within a step, too, if its value between is missed by this times the noise.
+_MISSED = 32.0
 # A bar of this part of the derivative needs no shorter step, and such a noise no longer one.
 _SHARP, _QUIET = 2.0**-40, 2.0**-42
 # A longer step is worth a round if it is so many times as long; the largest change; the rounds.
@@ -46,7 +57,8 @@ _FINE = 2.0**-20
 class _Round(NamedTuple):
     """Derivatives ``(K, M)`` with their steps, the rounding of the values, and steepest slopes.
 
-    ``step`` and ``side (K,)`` are those of the next round; side 0 means both sides of the point.
+    ``is_rough``: the value varies within a step, by more than its rounding. ``step`` and ``side
+    (K,)`` are those of the next round; side 0 means both sides of the point.
     """
 
     value: np.ndarray
@@ -54,6 +66,7 @@ class _Round(NamedTuple):
     used: np.ndarray
     rounding: np.ndarray
     steepest: np.ndarray
+    is_rough: np.ndarray
     step: np.ndarray
     side: np.ndarray
 
@@ -64,7 +77,7 @@ def differences(lines: Lines, order: int = 1) -> tuple[NumericDerivative, np.nda
     The first line shows the rounding of the values, which decides the first step of the others.
     """
     each, fx = np.arange(len(lines.scale)), lines.function.fx
-    unit = _unit(fx[None])  # of a value with fewer than six digits: it may be a round number
+    unit = unit_of(fx[None])  # of a value with fewer than six digits: it may be a round number
     seen = np.divide(unit, np.abs(fx), where=unit < 1e-5 * np.abs(fx), out=np.zeros(fx.shape))
     seen = np.max(seen, initial=lines.function.epsilon)
     parts = [_rounds(lines.select(each[:1]), order, float(seen))]
@@ -92,9 +105,13 @@ def _rounds(lines: Lines, order: int, rounding: float) -> _Round:
         if not some.size:
             break
         step, side, before = best.step[some], best.side[some], best.bar[some]
-        fresh = _round(lines.select(some), step, side, order)
-        for old, new in zip(best[:5], fresh[:5], strict=True):
-            old[some] = np.where(fresh.bar < before, new, old[some])
+        fresh = _round(lines.select(some), step, side, order, is_first=False)
+        # Long steps may skip what is near: a wave whose periods they fit, or a step.
+        gap = np.abs(fresh.value - best.value[some]) - fresh.bar - before
+        is_longer, is_doubtful = fresh.used > best.used[some], (gap > 0.0) | fresh.is_rough
+        is_better = (fresh.bar < before) & ~(is_longer & is_doubtful)
+        for old, new in zip(best[:6], fresh[:6], strict=True):
+            old[some] = np.where(is_better, new, old[some])
         best.step[some], best.side[some] = fresh.step, fresh.side
         gains = np.any((fresh.bar < _GAIN * before) | np.isinf(before), axis=1)
         some = some[gains & ((fresh.step != step) | (fresh.side != side))]
@@ -102,12 +119,16 @@ def _rounds(lines: Lines, order: int, rounding: float) -> _Round:
 
 
 @np.errstate(all="ignore")
-def _round(lines: Lines, step: np.ndarray, side: np.ndarray, order: int) -> _Round:
+def _round(
+    lines: Lines, step: np.ndarray, side: np.ndarray, order: int, *, is_first: bool = True
+) -> _Round:
     """Return derivatives from the steps ``step (K,)`` to a side or both."""
     function, is_central = lines.function, (side == 0.0)[:, None]
     h, values, around, tables = _tables(lines, step, side)
     forward = sum(w * table[0] for w, table in zip(_FORWARD[order], tables, strict=True))
-    value = np.where(is_central, np.tensordot(_CENTRAL[order], tables[0], 1), forward)
+    ahead, behind = tables[0][5:], tables[0][3::-1]
+    part = ahead - behind if order == 1 else ahead + behind  # exactly 0 for an even function
+    value = np.where(is_central, np.tensordot(_CENTRAL[order], part, 1), forward)
     value = value / (np.where(side < 0.0, -1.0, 1.0) * h)[:, None] ** order
     h, fx, terms = h[:, None], function.fx, [np.abs(table).max(axis=0) for table in tables]
     # Differences of order k have the Taylor term of order k, and so many rounding errors. From
@@ -115,12 +136,19 @@ def _round(lines: Lines, step: np.ndarray, side: np.ndarray, order: int) -> _Rou
     errors = [term / math.comb(2 * k, k) ** 0.5 for k, term in enumerate(terms)]
     shrinks = np.fmin(1.0, 4.0 * np.fmax(errors[7] / errors[5], errors[8] / errors[6]))
     largest = np.fmax(np.abs(values).max(axis=0), np.abs(fx))
-    unit = np.where(terms[0] > 0.0, _unit(values), 0.0)
+    unit = np.where(terms[0] > 0.0, unit_of(values), 0.0)
     floor = 0.5 * np.fmax(function.epsilon * largest, unit)
     noise = np.fmax(errors[6] * shrinks, errors[7] * shrinks**0.5)
     noise = np.fmax(np.fmax(noise, errors[8]), floor)
     is_noise = (errors[6] > 0.0) & (shrinks == 1.0)
-    is_rough = is_noise & (noise > _ROUGH * largest)
+    if not is_first:
+        between = lines.probe(_BETWEEN * h[None, :, 0])[0][0] - fx
+        missed = np.where(
+            is_central, np.abs(between - np.tensordot(_INTERPOLATE, tables[0], 1)), 0.0
+        )
+        is_noise |= missed > _MISSED * noise
+        noise = np.fmax(noise, missed / _MISSED)
+    is_rough = is_noise & (noise > np.fmax(_ROUGH * largest, _UNITS * unit))
     amplified = np.where(is_central, *_AMPLIFIED[order]) / h**order
     bar = np.where(is_noise, _SAFETY_OF_NOISE, _SAFETY) * amplified * noise
     bar += np.where(is_rough, terms[0] / h**order, 0.0)
@@ -150,7 +178,7 @@ def _round(lines: Lines, step: np.ndarray, side: np.ndarray, order: int) -> _Rou
     left, right = (np.isfinite(part).all(axis=(0, 2)) for part in (around[:4], around[5:]))
     turned = np.where((side == 0.0) & (left != right), np.where(right, 1.0, -1.0), side)
     change = np.where(left & right, change, np.where(turned != side, 1.0, 1.0 / _MOST))
-    return _Round(value, bar, used, level / largest, terms[0] / h, step * change, turned)
+    return _Round(value, bar, used, level / largest, terms[0] / h, is_rough, step * change, turned)
 
 
 def _tables(
@@ -186,11 +214,12 @@ def _longer(terms: list[np.ndarray], noise: np.ndarray, order: int) -> np.ndarra
 
 
 @np.errstate(all="ignore")
-def _unit(values: np.ndarray) -> np.ndarray:
+def unit_of(values: np.ndarray) -> np.ndarray:
     """Return the unit ``(K, M)`` of which all values are multiples, binary or decimal.
 
     Differences of large numbers have the unit of those, and so do numbers from float32 or a text.
     """
+    values = np.where(np.isfinite(values), values, 0.0)
     largest, (mantissas, exponents) = np.abs(values).max(axis=0), np.frexp(values)
     whole = np.ldexp(mantissas, 53).astype(np.int64)
     units = np.ldexp((whole & -whole).astype(np.float64), exponents - 53)

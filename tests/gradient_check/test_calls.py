@@ -254,3 +254,71 @@ def test_the_number_of_calls_for_a_jacobian_does_not_grow_with_its_results(
         assert verdict == ("pass" if digits is None else "inconclusive")
         calls[results] = counted[0]
     assert calls[500] <= 2.0 * calls[5] < 3000  # a few results of a line are bisected
+
+
+def _counted_cubes() -> tuple[Any, Any, list[str]]:
+    """Return a value of real numbers, a gradient that is doubled, and the list of their calls."""
+    calls: list[str] = []
+
+    def value(p: Any) -> float:
+        calls.append("value")
+        return float(np.sum(p**3)) if not np.iscomplexobj(p) else float(p[0])
+
+    def doubled(p: Any) -> Any:
+        calls.append("gradient")
+        return 6.0 * p * p
+
+    return value, doubled, calls
+
+
+@pytest.mark.parametrize("method", ["auto", "directional"])
+def test_a_fail_costs_little_more_than_a_pass(method: str) -> None:
+    for count in (20, 100, 1000):
+        value, doubled, calls = _counted_cubes()
+        report = check.gradient(value, doubled, np.linspace(0.5, 1.5, count), method=method)
+        assert report.verdict == "fail"
+        # The search along directions: 80 entries at most, and a bisection, by four values each.
+        most = 4 * count + 120 if method == "auto" else 440
+        assert calls.count("value") <= most
+        assert report.gradient_calls <= calls.count("gradient") <= 12
+        assert report.evaluations <= (most if method == "auto" else 30)
+
+
+@pytest.mark.parametrize("limit", [40, 60, 100, 300, 1000])
+def test_a_limit_on_evaluations_costs_the_search_for_an_entry_not_the_verdict(limit: int) -> None:
+    for value in (_counted_cubes()[0], lambda p: np.sum(p**3)):
+        report = check.gradient(
+            value, lambda p: 6.0 * p * p, np.linspace(0.5, 1.5, 1000), max_evaluations=limit
+        )
+        assert (report.verdict, report.method) == ("fail", "directional")
+        assert report.evaluations + report.gradient_calls <= limit
+
+
+def test_calls_of_gradient_count_for_the_limit() -> None:
+    calls = []
+
+    def gradient(p: Any) -> Any:
+        calls.append(1)
+        return 6.0 * p * p
+
+    x = np.linspace(0.5, 1.5, 10)
+    report = check.gradient(lambda p: np.sum(p**3), gradient, x, max_evaluations=20)
+    assert report.verdict == "inconclusive"
+    assert len(calls) < 20
+
+
+def test_one_wrong_entry_of_a_million_takes_a_few_hundred_evaluations() -> None:
+    point, calls = np.random.default_rng(0).uniform(0.5, 1.5, 1_000_000), []
+
+    def value(p: Any) -> Any:
+        calls.append(1)
+        return float(np.dot(p, p)) if not np.iscomplexobj(p) else float(p[0])
+
+    def gradient(p: Any) -> Any:
+        found = 2.0 * p
+        found[123_456] *= 0.5
+        return found
+
+    report = check.gradient(value, gradient, point)
+    assert (report.verdict, report.worst[0].name) == ("fail", "[123456]")
+    assert len(calls) < 500

@@ -127,6 +127,35 @@ def test_a_mistake_in_a_tiny_gradient_is_not_taken_for_rounding(name: str, way: 
     assert [_verdict(*case, factor) for factor in (1.0, 1.1)] == ["pass", "fail"]
 
 
+# Smooth terms that are forgotten beside a pole, and their slopes.
+FORGOTTEN: dict[str, tuple[Any, Any]] = {
+    "a line": (lambda p: 0.3 * p, lambda p: 0.3 + 0.0 * p),
+    "a trap": (lambda p: 0.05 * p**2, lambda p: 0.1 * p),
+    "a wave": (lambda p: 0.2 * np.sin(p), lambda p: 0.2 * np.cos(p)),
+}
+
+
+@pytest.mark.parametrize("method", ["auto", "centered", "directional"])
+@pytest.mark.parametrize("power", [1.0, 4.0, 12.0])
+@pytest.mark.parametrize("name", FORGOTTEN)
+def test_a_smooth_term_that_is_forgotten_beside_a_pole_is_not_taken_for_rounding(
+    name: str, power: float, method: str
+) -> None:
+    term, slope = FORGOTTEN[name]
+    for point in ([1.1, 1.3, 1.7], [0.8, 2.3], [3.0, 4.0]):
+
+        def pole(p: Any) -> Any:
+            return -power * p ** -(power + 1.0)
+
+        def value(p: Any) -> Any:
+            return np.sum(p**-power + term(p))
+
+        for f in (value, _real(value)):
+            both = pole, lambda p: pole(p) + slope(p)
+            found = [check.gradient(f, g, np.array(point), method=method).verdict for g in both]
+            assert found == ["fail", "pass"], point
+
+
 LOW = {"float32": np.float32, "float16": np.float16}
 A, X = np.random.default_rng(0).normal(size=(50, 8)), np.random.default_rng(1).normal(size=8)
 
