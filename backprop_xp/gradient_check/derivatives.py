@@ -22,6 +22,8 @@ _FAR = 1.37 * 2.0 ** np.asarray([0.0, 8.0, 16.0, 24.0])
 # A value that first changes by this many rounding errors may be rounded to few digits. Steps that
 # are a little longer show that.
 _COARSE, _LITTLE = 1e3, 2.0**-12
+# A bar that is too small is so by less than this factor.
+_NEAR_MISS = 4.0
 # A bar of this part of the derivative needs no ladder.
 SHARP = 1e-2
 
@@ -66,8 +68,13 @@ def sharp_difference(lines: Lines, enough: float = np.inf) -> NumericDerivative:
     some = np.flatnonzero((is_poor | is_wide).any(axis=1))
     if some.size:
         one, other = found.select(some), ladder(lines.select(some))
-        is_better = other.bar < np.fmin(one.bar, enough * np.abs(other.value))
+        sharp = SHARP * np.maximum(np.abs(other.value), lines.norm)
+        is_better = other.bar < np.fmin(one.bar, sharp)
         replaced = is_poor[some] | (is_wide[some] & (other.is_kinked | is_better))
+        # Kinks between equal steps make a bar a little too small; both bars must hold.
+        gap = np.abs(other.value - one.value) + np.fmin(one.bar, other.bar)
+        is_near = is_wide[some] & (gap < _NEAR_MISS * one.bar)
+        one = one._replace(bar=np.where(is_near, np.fmax(one.bar, gap), one.bar))
         found = found.with_lines(some, one.where(replaced, other))
     return found
 

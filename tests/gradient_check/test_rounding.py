@@ -432,3 +432,28 @@ def test_terms_rounded_to_float32_in_a_sum_do_not_fail_between_their_steps(
 
     assert check.gradient(value, slope, x).verdict in ("pass", "inconclusive")
     assert check.gradient(value, lambda x: 1.1 * slope(x), x).verdict == "fail"
+
+
+@pytest.mark.parametrize("hidden", ["tanh", "sigmoid", "relu"])
+def test_networks_that_compute_in_float32_inside_get_honest_verdicts(hidden: str) -> None:
+    network = bx.mlp([3, 8, 8, 1], hidden=hidden, loss="half_squared_error")
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(16, 3)).astype(np.float32), draw.normal(size=(16, 1))
+    y, theta = y.astype(np.float32), network.initialize(0, backend="numpy", dtype="float32")
+
+    def value(p: Any) -> Any:
+        return network.loss(p.astype(np.float32), x, y)
+
+    def gradient(p: Any) -> Any:
+        return network.loss_and_gradient(p.astype(np.float32), x, y)[1]
+
+    for point in (theta, theta.astype(np.float64)):
+        assert check.gradient(_real(value), gradient, point).verdict in ("pass", "inconclusive")
+        for parameter in (p for layer in network.layout for p in layer):
+            without = lambda p, part=parameter.part: np.where(  # noqa: E731
+                (np.arange(p.size) >= part.start) & (np.arange(p.size) < part.stop),
+                0.0,
+                gradient(p),
+            )
+            if np.any(gradient(theta)[parameter.part]):
+                assert check.gradient(_real(value), without, point).verdict == "fail", parameter
