@@ -22,6 +22,8 @@ _FAR = 1.37 * 2.0 ** np.asarray([0.0, 8.0, 16.0, 24.0])
 # A value that first changes by this many rounding errors may be rounded to few digits. Steps that
 # are a little longer show that.
 _COARSE, _LITTLE = 1e3, 2.0**-12
+# A derivative by shorter steps than this refutes others if it is so many times as steep.
+_SHORT, _STEEP = 2.0**-9, 4.0
 # A bar that is too small is so by less than this factor.
 _NEAR_MISS = 4.0
 # A bar of this part of the derivative needs no ladder.
@@ -63,14 +65,20 @@ def sharp_difference(lines: Lines, enough: float = np.inf) -> NumericDerivative:
     The ladder knows narrow features, and values that do not change. It also serves where a bar is
     not ``enough``, as a part of the derivative, and finds kinks.
     """
-    found, is_poor = differences(lines)
+    found, is_poor, steepest = differences(lines)
     is_wide = found.bar > enough * np.maximum(np.abs(found.value), lines.norm)
     some = np.flatnonzero((is_poor | is_wide).any(axis=1))
     if some.size:
         one, other = found.select(some), ladder(lines.select(some))
         sharp = SHARP * np.maximum(np.abs(other.value), lines.norm)
-        is_better = other.bar < np.fmin(one.bar, sharp)
-        replaced = is_poor[some] | (is_wide[some] & (other.is_kinked | is_better))
+        is_better = is_poor[some] | (other.bar < np.fmin(one.bar, sharp))
+        # Over short steps a term that is rounded coarsely is constant, so they refute nothing that
+        # longer steps allow. A narrow feature is steep.
+        is_steep = np.abs(other.value) > _STEEP * steepest[some]
+        analytic = lines.select(some).analytic.value
+        agrees = np.abs(other.value - analytic) <= other.bar + SHARP * np.abs(analytic)
+        is_better &= is_steep | (other.step >= _SHORT) | agrees
+        replaced = (is_poor | is_wide)[some] & (other.is_kinked | is_better)
         # Kinks between equal steps make a bar a little too small; both bars must hold.
         gap = np.abs(other.value - one.value) + np.fmin(one.bar, other.bar)
         is_near = is_wide[some] & (gap < _NEAR_MISS * one.bar)
@@ -112,9 +120,9 @@ def ladder(lines: Lines) -> NumericDerivative:
     values, steps, correction = lines.probe(np.concatenate([h, -h]))
     change = (values - fx - correction) * np.any(values != fx, axis=0)
     right, left, up, down = change[:rungs], change[rungs:], steps[:rungs], -steps[rungs:]
-    # The largest value at this or a shorter step: values far away round nothing here.
-    largest = np.fmax(np.abs(values[:rungs]), np.abs(values[rungs:]))
-    largest = np.fmax(extrapolation.over_shorter(np.fmax, largest), np.abs(fx))
+    # Terms may cancel at the point: they are as large as the values are further away.
+    sizes = np.where(np.isfinite(values), np.abs(values), 0.0)
+    largest = np.fmax(sizes.max(axis=0), np.abs(fx))
     noise = np.fmax(function.epsilon * largest, _quantum(lines, values, steps[:, :, 0]))
     # The rounding error of terms that cancel is that of the entry, times the slope.
     x = function.x[lines.columns] if lines.columns.size else np.zeros(1)

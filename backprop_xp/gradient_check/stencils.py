@@ -71,8 +71,10 @@ class _Round(NamedTuple):
     side: np.ndarray
 
 
-def differences(lines: Lines, order: int = 1) -> tuple[NumericDerivative, np.ndarray]:
+def differences(lines: Lines, order: int = 1) -> tuple[NumericDerivative, np.ndarray, np.ndarray]:
     """Return derivatives of order 1 or 2 along lines, and whether they need another method.
+
+    The third are the steepest slopes from the point to a value.
 
     The first line shows the rounding of the values, which decides the first step of the others.
     """
@@ -88,7 +90,8 @@ def differences(lines: Lines, order: int = 1) -> tuple[NumericDerivative, np.nda
     # Along some lines the value does not change. Others may show that it is not coarse.
     is_fine = np.any(found.bar < _FINE * found.steepest, axis=0)
     is_poor = (found.bar >= found.steepest) & ~((found.steepest == 0.0) & is_fine)
-    return NumericDerivative(*found[:2], found.value, found.value, found.used), is_poor
+    numeric = NumericDerivative(*found[:2], found.value, found.value, found.used)
+    return numeric, is_poor, found.steepest
 
 
 def first_step(rounding: float, order: int) -> float:
