@@ -79,10 +79,10 @@ def sharp_difference(lines: Lines, enough: float = np.inf) -> NumericDerivative:
         agrees = np.abs(other.value - analytic) <= other.bar + SHARP * np.abs(analytic)
         is_better &= is_steep | (other.step >= _SHORT) | agrees
         replaced = (is_poor | is_wide)[some] & (other.is_kinked | is_better)
-        # Kinks between equal steps make a bar a little too small; both bars must hold.
+        # Kinks between equal steps make a bar a little too small, and a wave much: both must hold.
         gap = np.abs(other.value - one.value) + np.fmin(one.bar, other.bar)
-        is_near = is_wide[some] & (gap < _NEAR_MISS * one.bar)
-        one = one._replace(bar=np.where(is_near, np.fmax(one.bar, gap), one.bar))
+        counts = is_wide[some] & ((gap < _NEAR_MISS * one.bar) | (other.bar < sharp))
+        one = one._replace(bar=np.where(counts, np.fmax(one.bar, gap), one.bar))
         found = found.with_lines(some, one.where(replaced, other))
     return found
 
