@@ -20,8 +20,8 @@ QUICK, LONG = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3, HALF: 2.0**-1, BFLOAT: 2.0**-1}
 # A value that is constant around the point differs at one of these distances, most likely.
 _FAR = 1.37 * 2.0 ** np.asarray([0.0, 8.0, 16.0, 24.0])
 # A value that first changes by this many rounding errors may be rounded to few digits. Steps that
-# are a little longer show that.
-_COARSE, _LITTLE = 1e3, 2.0**-12
+# are a little longer show that, and a bisection for the first change.
+_COARSE, _LITTLE, _BISECTIONS = 1e3, 2.0**-12, 24
 # A derivative by shorter steps than this refutes others if it is so many times as steep.
 _SHORT, _STEEP = 2.0**-9, 4.0
 # A bar that is too small is so by less than this factor.
@@ -71,6 +71,7 @@ def sharp_difference(lines: Lines, enough: float = np.inf) -> NumericDerivative:
     if some.size:
         one, other = found.select(some), ladder(lines.select(some))
         sharp = SHARP * np.maximum(np.abs(other.value), lines.norm)
+        sharp = np.where(other.value == 0.0, np.inf, sharp)  # flat, as below a relu's kink
         is_better = is_poor[some] | (other.bar < np.fmin(one.bar, sharp))
         # Over short steps a term that is rounded coarsely is constant, so they refute nothing that
         # longer steps allow. A narrow feature is steep.
@@ -81,7 +82,9 @@ def sharp_difference(lines: Lines, enough: float = np.inf) -> NumericDerivative:
         replaced = (is_poor | is_wide)[some] & (other.is_kinked | is_better)
         # Kinks between equal steps make a bar a little too small, and a wave much: both must hold.
         gap = np.abs(other.value - one.value) + np.fmin(one.bar, other.bar)
-        counts = is_wide[some] & ((gap < _NEAR_MISS * one.bar) | (other.bar < sharp))
+        counts = is_wide[some] & (
+            (gap < _NEAR_MISS * one.bar) | (other.bar < sharp) & (other.value != 0.0)
+        )
         one = one._replace(bar=np.where(counts, np.fmax(one.bar, gap), one.bar))
         found = found.with_lines(some, one.where(replaced, other))
     return found
@@ -164,7 +167,28 @@ def _quantum(lines: Lines, values: np.ndarray, steps: np.ndarray) -> np.ndarray:
         beside = lines.select(coarse).probe((1.0 + _LITTLE) * steps[:, coarse])[0]
         gaps = np.abs(beside - values[:, coarse])
         gaps = np.where(gaps > 0.0, gaps, np.inf).min(axis=0)
-        least[coarse] = np.fmin(least[coarse], gaps)
+        least[coarse] = np.fmin(
+            least[coarse], np.fmin(gaps, _first_change(lines, change, steps, coarse))
+        )
     # A line along which the value never changes has the rounding of the other lines.
     known = np.max(least, axis=0, initial=0.0, where=np.isfinite(least))
     return np.where(np.isfinite(least), least, known)
+
+
+def _first_change(
+    lines: Lines, change: np.ndarray, steps: np.ndarray, some: np.ndarray
+) -> np.ndarray:
+    """Return the change ``(K, M)`` just where it begins, by bisecting some lines' steps."""
+    some_lines, fx = lines.select(some), lines.function.fx
+    is_moved = np.isfinite(change[:, some]).any(axis=2)
+    (above,) = extrapolation.smallest(
+        np.where(is_moved, np.abs(steps[:, some]), np.inf), steps[:, some]
+    )
+    below, found = 0.0 * above, np.full_like(change[0, some], np.inf)
+    for _ in range(_BISECTIONS):
+        middle = (above + below) / 2.0
+        here = np.abs(some_lines.probe(middle[None, :])[0][0] - fx)
+        found = np.fmin(found, np.where(here > 0.0, here, np.inf))
+        moved = (here > 0.0).any(axis=1)
+        above, below = np.where(moved, (middle, below), (above, middle))
+    return np.asarray(found)
