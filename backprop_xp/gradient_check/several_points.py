@@ -84,10 +84,13 @@ def _of_all(reports: Mapping[str, GradientReport], undecided: list[str]) -> Grad
     place = _most_telling(reports)
     notes = [f"{len(reports)} points; this report is about {place}"]
     notes += [f"nothing was decided at {'; '.join(undecided)}"] if undecided else []
-    evaluations = sum(each.evaluations for each in reports.values())
+    calls = {
+        name: sum(getattr(each, name) for each in reports.values())
+        for name in ("evaluations", "gradient_calls")
+    }
     shown = reports[place]
     place = "" if shown.verdict == "pass" else place
-    return replace(shown, place=place, evaluations=evaluations, notes=(*shown.notes, *notes))
+    return replace(shown, place=place, notes=(*shown.notes, *notes), **calls)
 
 
 def _most_telling(reports: Mapping[str, GradientReport]) -> str:
