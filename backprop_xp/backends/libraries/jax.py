@@ -123,6 +123,11 @@ def _agreed(array: Array, number: int) -> int:
     return int(broadcast_one_to_all(np.int32(number)))
 
 
+def _content_of_array(array: Array) -> object:
+    """Replace ``backends.closures.content_of_array``: an array that cannot change is its content."""
+    return Identity(array)
+
+
 def _moved(first: Array, arrays: Sequence[Array]) -> list[np.ndarray]:
     """Replace ``backends.arrays._moved``, which compiles for each number of arrays."""
     # All copies are started before the first is waited for, and kept by their arrays.
@@ -163,7 +168,7 @@ class JAXBackend(Backend):
         "backprop_xp.backends.sums_and_products.sum_at": _sum_at,
         "backprop_xp.backends.arrays.agreed": _agreed,
         "backprop_xp.backends.arrays._moved": _moved,
-        "backprop_xp.backends.closures.content_of_array": Identity,
+        "backprop_xp.backends.closures.content_of_array": _content_of_array,
         "backprop_xp.backends.compatibility.device_of": _device_of,
         "backprop_xp.backends.compatibility.require_same_device": _require_same_device,
         "backprop_xp.networks.inputs.divider": _divider,
