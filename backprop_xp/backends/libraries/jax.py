@@ -124,7 +124,7 @@ def _agreed(array: Array, number: int) -> int:
 
 
 def _content_of_array(array: Array) -> object:
-    """Replace ``backends.closures.content_of_array``: an array that cannot change is its content."""
+    """Replace ``backends.closures.content_of_array``: JAX's arrays do not change."""
     return Identity(array)
 
 
