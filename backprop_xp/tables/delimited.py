@@ -218,7 +218,8 @@ def _numbered(opener: Opener, separator: str) -> Iterator[tuple[int, int, list[s
         for fields in lines:
             start, end = end + 1, lines.line_num
             names = names or len(fields)
-            if len(fields) == names > 0 or "".join(fields).strip():
+            # A blank line has no fields, or only space: a line of commas is not blank.
+            if len(fields) == names > 0 or (fields and not separator.join(fields).isspace()):
                 yield start, end, fields
 
 

@@ -303,6 +303,8 @@ def test_lines_of_json_and_tabs_are_read_as_they_were_written(tmp_path: Path, en
     [
         ('a,b\n1,2\n\n"x\ny",3\n4\n', "line 6 has 1 fields, but the first line has 2"),
         ('a,b\n1,"2,3"\n4\n', "line 3 has 1 fields, but the first line has 2"),
+        ("a,b,c\n1,2,3\n\n,\n", "line 4 has 2 fields, but the first line has 3"),
+        ('a,b\n1,2\n""\n', "line 3 has 1 fields, but the first line has 2"),
         ('a,b\n1,2\n3,"4\n5,6\n', "EOF inside string"),
         ("5.1,3.5,5.1\n4.9,3.0,4.9\n", "Names such as '5.1' look like values"),
     ],
