@@ -17,6 +17,7 @@ from sklearn.model_selection import (
 
 from backprop_xp.tables.detection import detect_column
 from backprop_xp.tables.encoding import Date, Number
+from backprop_xp.tables.features import within_range
 from backprop_xp.training.data import split_rows
 
 
@@ -77,17 +78,22 @@ class SplitRule(NamedTuple):
 
 
 def units_of(column: pd.Series, *, by_time: bool) -> np.ndarray:
-    """Return the group of each row, or its time as a number; ValueError for a missing one."""
+    """Return the group of each row, or its time as a number; ValueError for a missing one.
+
+    A time is missing where the feature of its column would be: also 9999-12-31, or infinity.
+    """
     what, values = f"the {'time' if by_time else 'group'} {column.name!r}", column.to_numpy()
+    missing, hint = pd.isna(values), ""
     if by_time:
-        match detect_column(column.rename(None), 0):  # also a row number is a time
-            case Date() as date:
-                values, _ = date.read(column)
-            case Number() as number:
-                values = number.encode(column)[:, 0]
-            case other:
-                found = other if isinstance(other, str) else f"a {other.kind}"
-                raise ValueError(f"{what} is {found}, but must hold dates or numbers.")
-    if (missing := pd.isna(values)).any():
-        raise ValueError(f"{what} is missing in {missing.sum():,} rows: fill it, or omit the rows.")
+        found = detect_column(column.rename(None), 0)  # also a row number is a time
+        if not isinstance(found, Date | Number):
+            kind = found if isinstance(found, str) else f"a {found.kind}"
+            raise ValueError(f"{what} is {kind}, but must hold dates or numbers.")
+        features = found.encode(column)
+        values = found.read(column)[0] if isinstance(found, Date) else features[:, 0]
+        missing = np.isnan(within_range(features)).any(axis=1)
+        hint = " (infinity and the years 1 and 9999 are missing, too)"
+    if missing.any():
+        count = f"{missing.sum():,}"
+        raise ValueError(f"{what} is missing in {count} rows{hint}: fill it, or omit the rows.")
     return np.unique(values, return_inverse=True)[1]

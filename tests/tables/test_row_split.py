@@ -133,6 +133,17 @@ def test_missing_groups_and_times_are_an_error(name: str) -> None:
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("value", ["9999-12-31", "0001-01-01", np.inf])
+def test_a_time_that_stands_for_no_time_is_missing(value: str | float) -> None:
+    frame = table().assign(time=lambda frame: frame["date"].dt.strftime("%Y-%m-%d"))
+    if value == np.inf:
+        frame = frame.assign(time=frame["day"].astype("float64"))
+    frame.loc[::30, "time"] = value
+    with pytest.raises(ValueError, match=r"the time 'time' is missing in 4 rows"):
+        make_problem(frame, "y", Columns(time="time"), seed=0)
+
+
+@pytest.mark.once
 def test_a_class_of_new_rows_alone_is_an_error_before_the_training() -> None:
     frame = table()
     frame["y"] = frame["y"].where(frame["day"] < 39, "new")
