@@ -188,8 +188,9 @@ def _column(column: output.JsonObject) -> str:
             names = ["missing" if name is None else str(name) for name in categories]
             more = f", and {len(names) - 20} more" if len(names) > 20 else ""
             return f"category of {len(names)}: {', '.join(names[:20])}{more}"
-        case {"kind": "date", "parts": parts, "format": form}:
-            return f"date{f' ({form})' if form else ''}: {', '.join(parts)}"
+        case {"kind": "date", "parts": parts, "format": form, "zone": zone}:
+            how = ", ".join(filter(None, [form, zone]))
+            return f"date{f' ({how})' if how else ''}: {', '.join(parts)}"
     return f"text: {column['features']} coordinates of {column['pieces']} groups of letters"
 
 

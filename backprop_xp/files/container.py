@@ -63,7 +63,8 @@ def encode(header: Mapping[str, object], tensors: Mapping[str, np.ndarray]) -> b
     data: bytes = _safetensors().save(dense, metadata={_KEY: text})
     if int.from_bytes(data[:8], "little") > LONGEST_HEADER:
         raise ValueError(
-            f"The header would have more than {LONGEST_HEADER} bytes. Make metadata shorter."
+            f"The header would have more than {LONGEST_HEADER} bytes. Make metadata shorter, or "
+            "use fewer columns of a table."
         )
     return data.replace(_BLANK.encode(), _checksum(data, data.index(_BLANK.encode())), 1)
 

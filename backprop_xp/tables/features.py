@@ -205,8 +205,8 @@ def described_columns(features: Features) -> list[dict[str, Any]]:
     """Return for each column its name, kind and number of features, and what it learnt.
 
     A number has ``center``, ``scale`` and ``filled``, which replaces a missing value; a category
-    ``categories``; a date ``format`` and ``parts``; a text ``pieces``, the number of its groups of
-    letters.
+    ``categories``; a date ``format``, ``parts`` and ``zone``; a text ``pieces``, the number of its
+    groups of letters.
     """
     described, indices, scaling = [], features.feature_indices(), features.scaling
     for name, column in features.columns.items():
@@ -219,8 +219,9 @@ def described_columns(features: Features) -> list[dict[str, Any]]:
                     "scale": float(scaling.scales[first]),
                     "filled": float(scaling.medians[first]) + origin,
                 }
-            case Date(formats=formats, parts=parts):
-                learnt = {"format": " or ".join(formats) or None, "parts": list(parts)}
+            case Date(formats=formats, parts=parts, zone=zone):
+                form = " or ".join(formats) or None
+                learnt = {"format": form, "parts": list(parts), "zone": zone}
             case Category(values=values):
                 learnt = {"categories": list(values)}
             case Text(pieces=pieces):

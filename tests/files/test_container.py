@@ -324,7 +324,7 @@ def test_a_safetensors_file_of_another_program_is_an_error(tmp_path: Path) -> No
 def test_a_header_that_is_too_large_is_not_saved(tmp_path: Path) -> None:
     network = bx.mlp([3, 2])
     theta = network.initialize(backend="numpy")
-    with pytest.raises(ValueError, match="Make metadata shorter"):
+    with pytest.raises(ValueError, match="Make metadata shorter, or use fewer columns"):
         bx.save(tmp_path / "m", network, theta, metadata={"x": "y" * 2**22})
 
 

@@ -535,6 +535,7 @@ def test_dates_with_a_time_zone_are_those_of_its_clock(tmp_path: Path) -> None:
         np.testing.assert_array_equal(transform(made, one), expected)
     # The clock is that of training, whatever the zone of new rows.
     made, utc = prepare(table), table.assign(when=when.dt.tz_convert("UTC"))
+    assert tables.described_columns(made)[0]["zone"] == str(when.dt.tz)
     utc.to_csv(tmp_path / "utc.csv", index=False)
     for one in (utc, tables.read(tmp_path / "utc.csv"), tables.read(tmp_path / "table.csv"), local):
         np.testing.assert_array_equal(transform(made, one), expected)
