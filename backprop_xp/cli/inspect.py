@@ -113,10 +113,10 @@ def importances_of(
     target are left out.
     """
     from sklearn.inspection import permutation_importance
-    from sklearn.metrics import log_loss, make_scorer
 
     from backprop_xp.tables.problem import rows_with_target
     from backprop_xp.tables.readers import naming_lines
+    from backprop_xp.tables.target_column import Target
 
     model, names = estimator.model_, [*estimator.model_.features.columns]
     if model.target is None:
@@ -124,16 +124,14 @@ def importances_of(
     classes = () if model.classes is None else tuple(model.classes.tolist())
     frame = tables.read(file, texts=[model.target, *model.features.texts])
     rows = rows_with_target(frame, model.target, features=names, classes=classes)
+    with naming_lines(file):
+        y = Target(model.target, model.task, "", classes).values(rows.target)
     table = rows.features.reindex(columns=[*model.features.seen])
 
-    scoring: Any = "neg_root_mean_squared_error"
-    if classes:
-        options = {"response_method": "predict_proba", "greater_is_better": False}
-        scoring = make_scorer(log_loss, labels=list(classes), **options)
     with naming_lines(file, table.index):
         found = permutation_importance(
-            *(estimator, table, rows.target.to_numpy()),
-            scoring=scoring,
+            *(estimator, table, y),
+            scoring=_scoring(classes),
             n_repeats=_SHUFFLES,
             random_state=0,
         )
@@ -144,6 +142,16 @@ def importances_of(
         if name in names
     ]
     return sorted(made, key=lambda one: -one["mean"])
+
+
+def _scoring(classes: Sequence[Any]) -> Any:
+    """Return scikit-learn's scorer of the negative loss, without classes that of numbers."""
+    from sklearn.metrics import log_loss, make_scorer
+
+    if not classes:
+        return "neg_root_mean_squared_error"
+    options: dict[str, Any] = {"response_method": "predict_proba", "greater_is_better": False}
+    return make_scorer(log_loss, labels=[*classes], **options)
 
 
 def as_text(found: output.JsonObject) -> str:

@@ -709,6 +709,10 @@ REFUSED = [
     ("inspect table.csv", "not a model file"),
     ("inspect model.safetensors --plot a.png", "draws the importances"),
     ("inspect model.safetensors --data fewer.csv", "there is no column 'a'"),
+    (
+        "inspect model.safetensors --data other.csv",
+        "the target 'y' has 'perhaps' (line 2 of other.csv), but training did",
+    ),
 ]
 
 
