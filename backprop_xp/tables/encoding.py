@@ -18,7 +18,14 @@ import pandas as pd
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import plain
 from backprop_xp.tables.dates import in_utc, on_clock, read_dates, split_dates, strings_on_clock
-from backprop_xp.tables.values import PLAIN, CellError, as_strings, distinct, is_missing, numbers
+from backprop_xp.tables.values import (
+    CellError,
+    as_strings,
+    distinct,
+    is_missing,
+    numbers,
+    style_in_file,
+)
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -51,7 +58,7 @@ class Number:
         return [name]
 
     def encode(self, column: pd.Series) -> Array:
-        values, wrong = numbers(column, self.style or PLAIN)
+        values, wrong = numbers(column, self.style or style_in_file(column))
         _refuse(column, wrong, self.kind)
         return subtract(values, self.origin)[:, None]
 

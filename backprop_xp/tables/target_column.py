@@ -8,8 +8,6 @@ import pandas as pd
 
 from backprop_xp.tables.tabular_parameters import Task
 from backprop_xp.tables.values import (
-    EUROPEAN,
-    PLAIN,
     CellError,
     as_strings,
     booleans,
@@ -17,6 +15,7 @@ from backprop_xp.tables.values import (
     find_style,
     is_string,
     numbers,
+    style_in_file,
 )
 
 Class: TypeAlias = str | bool | int | float
@@ -42,8 +41,7 @@ class Target(NamedTuple):
         values = as_array(target_values(column, self.classes))
         if self.task == "regression":
             if values.dtype == object:  # some string is no number
-                is_european = column.attrs.get("decimal") == ","
-                values, _ = numbers(column, EUROPEAN if is_european else PLAIN)
+                values, _ = numbers(column, style_in_file(column))
             values = values.astype("float64")
             wrong, expected = ~np.isfinite(values), "a regression needs finite numbers"
         else:

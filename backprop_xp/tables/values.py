@@ -140,6 +140,11 @@ def find_style(strings: Sequence[String], decimal: str = ".") -> str | None:
     return None
 
 
+def style_in_file(column: pd.Series) -> str:
+    """Return the style of single numbers in the file that a column of strings comes from."""
+    return EUROPEAN if column.attrs.get("decimal") == "," else PLAIN
+
+
 def has_style(string: str, style: str) -> bool:
     """Whether a string is a number of this style."""
     return _STYLES[style].number.fullmatch(string) is not None

@@ -234,6 +234,14 @@ def test_a_comma_is_a_decimal_unless_other_fields_contradict_it(
 
 
 @pytest.mark.once
+def test_the_wrong_cell_beside_decimal_commas_is_named(tmp_path: Path) -> None:
+    made = prepare(pd.DataFrame({"a": np.arange(40.0), "b": np.arange(40.0) / 2}))
+    (tmp_path / "table.csv").write_text("a;b\n1,5;1,5\nx;2,5\n")
+    with pytest.raises(ValueError, match=r"the column 'a' has 'x' \(row 1\)"):
+        transform(made, tables.read(tmp_path / "table.csv"))
+
+
+@pytest.mark.once
 def test_a_target_has_the_decimal_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     rows = "".join(f"{i},5;1,{i:03d}\n" for i in range(100, 160))
