@@ -181,8 +181,8 @@ class Features:
         """
         missing = [name for name in self.columns if name not in frame]
         if missing:
-            others = f" (and {len(missing) - 1} others)" if len(missing) > 1 else ""
-            raise ValueError(f"there is no column {missing[0]!r}{others}, which the model needs.")
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise ValueError(f"there is no column {missing[0]!r}{more}, which the model needs.")
         out = np.empty((len(frame), self.n_features), dtype=np.float32)
         for start in range(0, len(frame), _ROWS):
             block = frame.iloc[start : start + _ROWS]
