@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from backprop_xp.backends import Array, array_namespace, columns_of
-from backprop_xp.checks import choose, real
+from backprop_xp.checks import choose, integer, real
 from backprop_xp.display.reprs import argument_text, register_table, remember_call, repr_of
 from backprop_xp.networks import loss_rules as rules
 from backprop_xp.networks.activations import identity, sigmoid, softmax
@@ -53,6 +53,16 @@ class Loss:
     point: int | None = None
 
     __repr__ = repr_of
+
+    def __post_init__(self) -> None:
+        low, high = self.targets
+        vars(self).update(targets=(low, high))  # a list has no hash
+        last = self.outputs_per_target - 1
+        if self.point is not None and integer(self.point, "point", at_least=0) > last:
+            raise ValueError(
+                f"point is {self.point}, but outputs_per_target={last + 1}: blocks are numbered "
+                f"from 0, the last is {last}."
+            )
 
 
 @dataclass(frozen=True)

@@ -566,3 +566,18 @@ def test_a_custom_loss_of_each_output_is_their_mean(xp: Any) -> None:
     assert xp.host(fourth.value(o, t)).tolist() == [8.5]
     assert xp.host(fourth.gradient(o, t)).tolist() == [[16.0, 2.0]]
     assert xp.host(fourth.link(o)).tolist() == [[3.0, 1.0]]
+
+
+def test_the_limits_of_targets_may_be_a_list(xp: Any) -> None:
+    loss = dataclasses.replace(LOSSES["mean_squared_error"], targets=[0, 5])  # type: ignore[arg-type]
+    network = bx.mlp([1, 1], loss=loss)
+    theta, x = xp.initialize(network), xp.asarray([[1.0], [2.0]])
+    bx.fit(network, theta, x, xp.asarray([[0.0], [5.0]]), optimizer="adam", epochs=1)
+    with pytest.raises(ValueError, match=r"y has 1 value that is not in \[0, 5\]"):
+        bx.fit(network, theta, x, xp.asarray([[0.0], [6.0]]), optimizer="adam", epochs=1)
+
+
+@pytest.mark.parametrize("point", [2, -1, 0.0])
+def test_a_point_that_is_no_block_of_the_outputs_is_refused(point: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="point"):
+        over_outputs(lambda a, b, t: (b - t, 0 * a, 1 + 0 * b), 2, point=point)
