@@ -3,7 +3,7 @@
 Compiled code in a cache is stale once such a variable of a user's function changes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -29,22 +29,41 @@ def outer_variables(function: object, *callers: object) -> Iterator[tuple[str, t
     """Yield name, type and content of each outer variable that a function reads.
 
     These are variables of enclosing functions and of its module, and those that functions of its
-    module read when it calls them. The content is that of ``content_of``, or ``key_of`` of such a
-    function.
+    module read when it calls them; and the attributes of such an object, class or module. The
+    content is that of ``content_of``, or ``key_of`` of such a function.
     """
     if not isinstance(function, FunctionType):
         return
     code, module = function.__code__, function.__globals__
     cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    names = dict.fromkeys(_names(code))
     values = {name: cell.cell_contents for name, cell in cells}
-    values |= {name: module[name] for name in _names(code) if name in module}
-    for name, value in values.items():
+    values |= {name: module[name] for name in names if name in module}
+    for name, value in _with_attributes(values, names, set()):
         if not isinstance(value, FunctionType) or value.__globals__ is not module:
             yield name, type(value), content_of(value)
             continue
         yield name, type(value), key_of(value)
         if value not in (function, *callers):
             yield from outer_variables(value, function, *callers)
+
+
+def _with_attributes(
+    values: Mapping[str, object], names: Iterable[str], found: set[int]
+) -> Iterator[tuple[str, object]]:
+    """Yield names and values, each followed by its own attributes of these names.
+
+    ``found`` has the ids of the values before: one may be an attribute of itself.
+    """
+    for name, value in values.items():
+        yield name, value
+        if id(value) not in found and owner(value) is None:
+            found.add(id(value))
+            own = getattr(value, "__dict__", {})
+            read = {
+                f"{name}.{attribute}": own[attribute] for attribute in names if attribute in own
+            }
+            yield from _with_attributes(read, names, found)
 
 
 def key_of(function: FunctionType) -> object:

@@ -192,7 +192,7 @@ def _hyperparameters_of(
     if not is_built_in(optimizer):
         own = getattr(optimizer, "__dict__", {}).items()
         contents = ((name, content_of(value)) for name, value in own)
-        return {}, lambda: optimizer, (id(optimizer), *contents)
+        return {}, lambda: optimizer, (id(optimizer), *contents, *_read_by_methods(optimizer))
     numbers: dict[str, Any] = {}
     fixed: dict[str, Any] = {}
     for field in dataclasses.fields(optimizer):
@@ -207,9 +207,9 @@ def _hyperparameters_of(
 def _own(value: Any) -> Iterator[Any]:
     """Yield what keys of a network, its loss and the metrics lack about a user's own objects.
 
-    These are the outer variables that a function reads, since its result depends on them, and the
-    ids of other objects, which may compare equal and still differ. They live as long as the cached
-    network.
+    These are the outer variables that a function or a method reads, since its result depends on
+    them, and the ids of other objects, which may compare equal and still differ. They live as long
+    as the cached network.
     """
     if _is_ours(value):
         for part in vars(value).values():
@@ -217,10 +217,21 @@ def _own(value: Any) -> Iterator[Any]:
     elif type(value) is tuple:
         for part in value:
             yield from _own(part)
+    elif isinstance(value, functools.partial):
+        yield from _own(value.func)
     elif isinstance(value, FunctionType):
         yield from outer_variables(value)
     elif callable(value) or hasattr(value, "forward"):
         yield id(value)
+        yield from _read_by_methods(value)
+
+
+def _read_by_methods(value: Any) -> Iterator[Any]:
+    """Yield the outer variables that the methods of a user's layer, optimizer or metric read."""
+    for name in ("forward", "backward", "update", "__call__"):
+        method = getattr(type(value), name, None)
+        if isinstance(method, FunctionType) and not _is_ours(method):
+            yield from outer_variables(method)
 
 
 def _hashable(value: Any) -> Any:
@@ -232,6 +243,8 @@ def _hashable(value: Any) -> Any:
     is_ours = _is_ours(value)
     if isinstance(value, FunctionType) and not is_ours:
         return key_of(value)
+    if isinstance(value, functools.partial):
+        return _hashable(value.func), content_of(value.args), content_of(value.keywords)
     if _has_hash(value):
         return value
     if type(value) is tuple:
@@ -266,10 +279,12 @@ def _kept(key: Any, build: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
     """Return what was built for a key; build it the first time."""
     if unknown := [part for part in key if not _has_hash(part)]:
         name, *_, value = unknown[0]
+        is_named = isinstance(name, str)
+        reads = f"{name} ({type(value).__name__})" if is_named else "an argument given before"
         warnings.warn(
             f"This training is compiled anew at every call: your own function or optimizer reads "
-            f"{name} ({type(value).__name__}), whose changes cannot be noticed. Make it an array, "
-            "a number, or a list or dict of them.",
+            f"{reads}, whose changes cannot be noticed. Make it an array, a number, or a list or "
+            "dict of them.",
             stacklevel=stacklevel(),
         )
         return build()

@@ -1,5 +1,7 @@
 """Compiled trainings: what compiles anew, and what never does."""
 
+import functools
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -175,6 +177,102 @@ def test_a_function_that_is_defined_again_is_not_compiled_again(xp: Any, compila
     assert found == pytest.approx([first, first, 3.0 * first, first**2, first + 5.0])
 
 
+class _Holder:
+    """An object has a hash, and attributes that may change."""
+
+    factor = 1.0
+
+
+HOLDERS: dict[str, Callable[[], Any]] = {
+    "object": _Holder,
+    "class": lambda: type("Settings", (), {}),
+    "module": lambda: types.ModuleType("settings"),
+    "function": lambda: lambda: None,
+}
+
+
+@pytest.mark.parametrize("kind", HOLDERS)
+def test_a_metric_follows_an_attribute_that_changes(xp: Any, kind: str) -> None:
+    network, holder = bx.mlp([N_IN, 2]), HOLDERS[kind]()
+    theta, data = xp.initialize(network), _data(xp, ROWS)
+    found = []
+    for holder.factor in (1.0, 3.0):
+        metrics = {"m": lambda p, t, w: holder.factor * abs(p - t).sum()}
+        options: dict[str, Any] = {"optimizer": bx.SGD(0.0), "epochs": 2, "metrics": metrics}
+        found.append(float(bx.fit(network, theta, *data, **options).history["m"][-1]))
+    assert found[1] == pytest.approx(3.0 * found[0])
+
+
+_FACTOR = 1.0
+
+
+class _Scaled(PassThrough):
+    """A layer that reads a variable of its module."""
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, None]:
+        return _FACTOR * x, None
+
+    def backward(
+        self, parameters: Any, cache: None, g: Any, *, wants_input: bool = True
+    ) -> tuple[Any, tuple[()]]:
+        return _FACTOR * g, ()
+
+
+class _ScaledDescent:
+    """An optimizer that reads a variable of its module."""
+
+    def initialize(self, theta: Any) -> tuple[()]:
+        return ()
+
+    def update(self, theta: Any, gradient: Any, state: Any) -> Any:
+        return theta - _FACTOR * gradient, state
+
+
+def _scaled(predictions: Any, targets: Any, weights: Any, power: int) -> Any:
+    return _FACTOR * (abs(predictions - targets) ** power).sum()
+
+
+READERS: dict[str, tuple[list[Any], Any, Any]] = {
+    "layer": ([_Scaled()], bx.SGD(0.1), None),
+    "optimizer": ([], _ScaledDescent(), None),
+    "partial": ([], bx.SGD(0.0), functools.partial(_scaled, power=2)),
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_layer_an_optimizer_and_a_partial_follow_a_variable_of_their_module(
+    xp: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, optimizer, metric = READERS[kind]
+    network = bx.Network([*layers, bx.Dense(N_IN, 2)], "mean_squared_error")
+    theta, data = xp.initialize(network), _data(xp, ROWS)
+    measured = {} if metric is None else {"metrics": {"m": metric}}
+
+    options: dict[str, Any] = {"optimizer": optimizer, "epochs": 2, **measured}
+    bx.fit(network, theta, *data, **options)
+    monkeypatch.setitem(globals(), "_FACTOR", 0.0)
+    result = bx.fit(network, theta, *data, **options)
+    if kind == "partial":
+        assert result.history["m"].tolist() == [0.0, 0.0]
+    else:  # no gradient of the weights, and none of theta
+        parts = [network.unpack(each)[-1][0] for each in (result.theta, theta)]
+        before, after = map(bx.to_host, parts)
+        assert (before == after).all()
+
+
+def test_a_partial_that_is_made_again_is_not_compiled_again(xp: Any, compilations: Any) -> None:
+    network = bx.mlp([N_IN, 2])
+    theta, data = xp.initialize(network), _data(xp, ROWS)
+
+    def fit(power: int) -> None:
+        metrics = {"m": functools.partial(_scaled, power=power)}
+        bx.fit(network, theta, *data, optimizer=bx.SGD(0.0), epochs=2, metrics=metrics)
+
+    fit(1)
+    assert compilations(fit, 1) == 0
+    assert compilations(fit, 3) > 0
+
+
 class _Opaque:
     """A value that may change, and has no hash."""
 
@@ -192,6 +290,9 @@ def test_a_variable_whose_changes_cannot_be_noticed_is_named_in_a_warning(
     monkeypatch.setitem(globals(), "_LIMITS", _Opaque())
     with pytest.warns(UserWarning, match=r"anew at every call: .* reads _LIMITS \(_Opaque\)"):
         bx.fit(network, theta, *data, optimizer="adam", epochs=2, metrics={"beyond": _beyond})
+    metrics = {"m": lambda p, t, w, factor=_LIMITS: factor[0] * abs(p - t).sum()}
+    with pytest.warns(UserWarning, match=r"anew at every call: .* an argument given before,"):
+        bx.fit(network, theta, *data, optimizer="adam", epochs=2, metrics=metrics)
 
 
 @dataclass
