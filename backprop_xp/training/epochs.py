@@ -89,11 +89,7 @@ def prepare(
     key = keys_of(options.seed, theta)
     # Checked with all networks, before this rank's are taken.
     optimizer_on_device(options.optimizer, theta)
-    if options.start is not None:
-        way_out = " start belongs to another network or another stack."
-        check_alike(theta, options.start.theta, "start.theta", way_out)
-        check_first_theta(options.start, theta)
-    first = checksum(theta) if options.start is None else options.start.first
+    first = _first_of(theta, options.start)
     size, batches = 0, None
     if rows is not None:
         _, count = ranks.place(rows)
@@ -116,14 +112,12 @@ def prepare(
         source = source_of(network, theta, x, rows, size, options, are_whole=whole)
         if source is not None and ranks.shares_rows:
             source = joined_batches(ranks, theta, source)
-    rules = options.rules.values()
+    with_targets = functools.partial(with_all_targets, ranks, theta)
     evaluated: dict[str, tuple[Rows, Any]] = {}
-    prefix, wanted = "", bool(options.metrics or rules)
     if validation is not None:
-        evaluated[""] = with_all_targets(ranks, theta, validation), None
-        prefix, wanted = "training_", any(rule.watch == "loss" for rule in rules)
-    if rows is not None and (wanted or options.train_metrics):
-        measured = with_all_targets(ranks, theta, rows)
+        evaluated[""] = with_targets(validation), None
+    if rows is not None and _measures_training(options, validation):
+        measured, prefix = with_targets(rows), "training_" if evaluated else ""
         evaluated[prefix] = measured, strength_of(measured, l2, l2_of_sum)
     if updates is None:
         updates = options.epochs * (batches or 0)  # 0 if the length of an epoch is not known
@@ -157,6 +151,24 @@ def prepare(
     averages = options.average is not None
     state = initial_state(options.start, optimizer, theta, batches, size, averages=averages)
     return training, state._replace(first=first)
+
+
+def _first_of(theta: Array, start: TrainingState | None) -> int | None:
+    """Return the checksum of the theta that a training began with, after a check of ``start``."""
+    if start is None:
+        return checksum(theta)
+    way_out = " start belongs to another network or another stack."
+    check_alike(theta, start.theta, "start.theta", way_out)
+    check_first_theta(start, theta)
+    return start.first
+
+
+def _measures_training(options: Options, validation: Rows | None) -> bool:
+    """Whether theta is measured on the training rows after an epoch."""
+    rules = options.rules.values()
+    if validation is None:
+        return options.train_metrics or bool(options.metrics or rules)
+    return options.train_metrics or any(rule.watch == "loss" for rule in rules)
 
 
 def _checked_strength(theta: Array, strength: Any, name: str) -> Any:
