@@ -179,7 +179,7 @@ def _augmented(
     *,
     in_memory: bool,
 ) -> Rows:
-    """Return what the hook makes of a batch, at an epoch and a place in it; it is checked.
+    """Return what the hook makes of a batch, ``at`` an epoch and its index there; it is checked.
 
     Labels become one-hot rows before. A batch of rows in memory may weigh nothing.
     """
