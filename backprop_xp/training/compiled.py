@@ -190,7 +190,9 @@ def _hyperparameters_of(
     user's own optimizer may change and do anything with its attributes: its key is the object.
     """
     if not is_built_in(optimizer):
-        return {}, lambda: optimizer, (id(optimizer), *_read_by_methods(optimizer))
+        own = getattr(optimizer, "__dict__", {}).items()
+        contents = ((name, content_of(value)) for name, value in own)
+        return {}, lambda: optimizer, (id(optimizer), *contents, *_read_by_methods(optimizer))
     numbers: dict[str, Any] = {}
     fixed: dict[str, Any] = {}
     for field in dataclasses.fields(optimizer):
@@ -205,9 +207,9 @@ def _hyperparameters_of(
 def _own(value: Any) -> Iterator[Any]:
     """Yield what keys of a network, its loss and the metrics lack about a user's own objects.
 
-    These are what a function or a method reads, since its result depends on it, and the ids of
-    other objects, which may compare equal and still differ. They live as long as the cached
-    network.
+    These are the outer variables that a function or a method reads, since its result depends on
+    them, and the ids of other objects, which may compare equal and still differ. They live as long
+    as the cached network.
     """
     if _is_ours(value):
         for part in vars(value).values():
@@ -225,12 +227,7 @@ def _own(value: Any) -> Iterator[Any]:
 
 
 def _read_by_methods(value: Any) -> Iterator[Any]:
-    """Yield what the methods of a user's layer, optimizer or metric read.
-
-    These are its attributes, and outer variables.
-    """
-    for name, attribute in getattr(value, "__dict__", {}).items():
-        yield name, type(attribute), content_of(attribute)
+    """Yield the outer variables that the methods of a user's layer, optimizer or metric read."""
     for name in ("forward", "backward", "update", "__call__"):
         method = getattr(type(value), name, None)
         if isinstance(method, FunctionType) and not _is_ours(method):
@@ -240,7 +237,8 @@ def _read_by_methods(value: Any) -> Iterator[Any]:
 def _hashable(value: Any) -> Any:
     """Return a key of a part of a network, or of a metric: itself, if it has a hash.
 
-    A user's own function is the same if it is defined again. ``_own`` yields what may change.
+    A user's own function is the same if it is defined again. A user's own object is used as it is
+    when a network gets it: it must not change.
     """
     is_ours = _is_ours(value)
     if isinstance(value, FunctionType) and not is_ours:

@@ -239,30 +239,6 @@ READERS: dict[str, tuple[list[Any], Any, Any]] = {
 }
 
 
-class _Changing(PassThrough):
-    """A layer that can be a metric too, with an attribute that changes."""
-
-    factor = 1.0
-
-    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, None]:
-        return self.factor * x, None
-
-    def __call__(self, predictions: Any, targets: Any, weights: Any) -> Any:
-        return self.factor * predictions.sum()
-
-
-def test_a_layer_and_a_metric_with_attributes_that_change_are_not_stale(xp: Any) -> None:
-    layer, metric = _Changing(), _Changing()
-    network = bx.Network([layer, bx.Dense(N_IN, 2)], "mean_squared_error")
-    theta, (x, y) = xp.initialize(network), _data(xp, ROWS)
-    for part in (layer, metric):
-        vars(part)["factor"] = 3.0
-        options: dict[str, Any] = {"optimizer": bx.SGD(0.0), "epochs": 2, "metrics": {"m": metric}}
-        history = bx.fit(network, theta, x, y, **options).history
-        expected = metric.factor * xp.host(network.forward(theta, x)).sum()
-        assert history["m"][-1] == pytest.approx(expected)
-
-
 @pytest.mark.parametrize("kind", READERS)
 def test_a_layer_an_optimizer_and_a_partial_follow_a_variable_of_their_module(
     xp: Any, kind: str, monkeypatch: pytest.MonkeyPatch
