@@ -109,8 +109,8 @@ def _examine(lines: Lines, numeric: NumericDerivative) -> NumericDerivative:
         return real
     exact = exact._replace(bar=np.abs(real.value - exact.value) + real.bar, step=real.step)
     if lines.direction is None or judge(lines, exact).verdict != FAIL:
-        bar, is_constant = complex_rounding(lines, float(real.step.min()))
-        exact = exact._replace(bar=np.where(is_constant, exact.bar, np.fmin(bar, exact.bar)))
+        bar = complex_rounding(lines, float(real.step.min()))
+        exact = exact._replace(bar=np.fmin(bar, exact.bar))
     return exact.where(real.is_kinked, real)
 
 

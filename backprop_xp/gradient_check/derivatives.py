@@ -49,13 +49,13 @@ def complex_step(lines: Lines) -> NumericDerivative | None:
     return NumericDerivative(value, bar, value, value, np.full_like(value, step))
 
 
-def complex_rounding(lines: Lines, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return bars ``(K, M)`` for the rounding of the complex step, and where they tell nothing."""
+def complex_rounding(lines: Lines, step: float) -> np.ndarray:
+    """Return bars ``(K, M)`` for the rounding of the complex step."""
     h = IMAGINARY[lines.function.epsilon] * lines.scale
     near = step * NEAR[:, None] * lines.scale
     if lines.direction is None:
         near = near * lines.function.inwards(np.ones(lines.function.x.size))[lines.columns]
-    return rounding_bar(lines.probe(near + 1j * h)[0].imag / h[:, None])
+    return rounding_bar(lines.probe(near + 1j * h)[0].imag / h[:, None])[0]
 
 
 @np.errstate(all="ignore")

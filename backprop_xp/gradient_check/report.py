@@ -137,8 +137,8 @@ class GradientReport:
     >>> import backprop_xp as bx
     >>> point = np.asarray([1.0, 2.0, 4.0])
     >>> report = bx.check_gradient(lambda p: np.sum(p**2), lambda p: 3.0 * p, point)
-    >>> report.verdict, report.worst[0].index, report.diagnosis
-    ('fail', (2,), 'the gradient is the numeric gradient times a constant factor of 1.5')
+    >>> report.verdict, report.diagnosis
+    ('fail', 'the gradient is the numeric gradient times a constant factor of 1.5')
     """
 
     verdict: str

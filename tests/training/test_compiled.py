@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.backends import array_namespace
 from tests.helpers import compiled
 from tests.user_layers import PassThrough
 
@@ -197,7 +198,7 @@ def test_a_metric_follows_an_attribute_that_changes(xp: Any, kind: str) -> None:
     theta, data = xp.initialize(network), _data(xp, ROWS)
     found = []
     for holder.factor in (1.0, 3.0):
-        metrics = {"m": lambda p, t, w: holder.factor * abs(p - t).sum()}
+        metrics = {"m": lambda p, t, w: holder.factor * array_namespace(p).sum(abs(p - t))}
         options: dict[str, Any] = {"optimizer": bx.SGD(0.0), "epochs": 2, "metrics": metrics}
         found.append(float(bx.fit(network, theta, *data, **options).history["m"][-1]))
     assert found[1] == pytest.approx(3.0 * found[0])
@@ -229,7 +230,7 @@ class _ScaledDescent:
 
 
 def _scaled(predictions: Any, targets: Any, weights: Any, power: int) -> Any:
-    return _FACTOR * (abs(predictions - targets) ** power).sum()
+    return _FACTOR * array_namespace(predictions).sum(abs(predictions - targets) ** power)
 
 
 READERS: dict[str, tuple[list[Any], Any, Any]] = {
