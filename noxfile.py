@@ -90,7 +90,6 @@ FULL_SUITES = {
 
 # Other machines, imitated. A product's last bits depend on the kernel that OpenBLAS chooses for the
 # processor and on its threads, a function's on NumPy's loops: "baseline" has none beyond SSE4.2.
-# "busy" leaves a hundredth of a core to the files with child processes, threads or clocks.
 KERNELS = ("Prescott", "Nehalem", "Sandybridge", "Haswell", "Zen", "SkylakeX")
 MACHINES = {
     **{kernel: {"OPENBLAS_CORETYPE": kernel} for kernel in KERNELS},
@@ -99,11 +98,13 @@ MACHINES = {
     "busy": {},
 }
 
+# The files with child processes, threads or clocks: "busy" leaves them a hundredth of a core.
 TIMED = (
     *("test_concurrent_imports.py", "cli/test_bench.py", "cli/test_info.py"),
     *("backends/test_plugins.py", "backends/test_probing.py", "files/test_checkpoint.py"),
     *("training/test_ranks.py", "training/test_sources.py"),
 )
+
 # The environment of tests: no backend is chosen. Bytecode is kept, for child processes too. One
 # thread, because pytest's workers share the cores, and waiting threads spin.
 NO_CHOICE = {
