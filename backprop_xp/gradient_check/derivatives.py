@@ -34,8 +34,8 @@ def complex_step(lines: Lines) -> NumericDerivative | None:
     """Return ``imag f(x + i h) / h``, exact to rounding (Squire and Trapp 1998).
 
     Returns None unless the values are complex and finite, with the real part f(x), and where the
-    check has rejected the complex step of the function. The bar is the square of the step: the
-    analytic gradient's bar counts the same rounding.
+    check has rejected the complex step of the function. The bar is 0: the analytic gradient's bar
+    counts the same rounding.
     """
     function, step = lines.function, IMAGINARY[lines.function.epsilon]
     if function.is_analytic is False:

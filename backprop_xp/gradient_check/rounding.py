@@ -28,7 +28,7 @@ _PARTS = (0.0, 0.5)
 def rounding_bar(derivatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a bar for the rounding of derivatives ``(7, ...)`` at near points.
 
-    Also returns whether they are constant, which tells nothing about their rounding.
+    Also returns whether they are constant: then the bar of 0 does not show their rounding.
     """
     with np.errstate(all="ignore"):
         left = np.tensordot(_LEFT, derivatives, 1)
@@ -62,7 +62,7 @@ def without_curvature(
 
 
 def _near(gradient: AnalyticGradient, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bar ``(P, M)`` from points up to some steps away, and where it tells nothing."""
+    """Return the bar ``(P, M)`` from points up to some steps away, and where these are alike."""
     function = gradient.function
     signs = 1.0 - 2.0 * np.random.default_rng(2).integers(2, size=steps.size)
     longest = function.inwards(np.count_nonzero(steps) ** -0.5 * signs * steps)

@@ -136,11 +136,8 @@ class RMSProp(BuiltIn):
     TensorFlow has it inside.
 
     >>> import backprop_xp as bx
-    >>> optimizer = bx.RMSProp(0.01, decay=0.99)
-    >>> theta = bx.asarray([1.0, 2.0])
-    >>> theta, state = optimizer.update(theta, bx.asarray([0.2, -0.4]), optimizer.initialize(theta))
-    >>> theta.round(6)  # a first step of learning_rate / sqrt(1 - decay)
-    array([0.9, 2.1])
+    >>> bx.RMSProp(0.01, decay=0.9)
+    RMSProp(0.01, decay=0.9)
     """
 
     learning_rate: LearningRate = 1e-2
@@ -166,11 +163,8 @@ class Adagrad(BuiltIn):
     begins at ``initial``, 0 as in PyTorch; Keras and optax have epsilon inside and 0.1.
 
     >>> import backprop_xp as bx
-    >>> optimizer = bx.Adagrad(0.1)
-    >>> theta = bx.asarray([1.0, 2.0])
-    >>> theta, state = optimizer.update(theta, bx.asarray([0.2, -0.4]), optimizer.initialize(theta))
-    >>> theta.round(6)
-    array([0.9, 2.1])
+    >>> bx.Adagrad(0.1)
+    Adagrad(0.1)
     """
 
     learning_rate: LearningRate = 1e-2
@@ -277,11 +271,8 @@ class Nadam(BuiltIn):
     * 0.96**(t * momentum_decay))``. Keras has a ``momentum_decay`` of 1.
 
     >>> import backprop_xp as bx
-    >>> optimizer = bx.Nadam(0.1)
-    >>> theta = bx.asarray([1.0, 2.0])
-    >>> theta, state = optimizer.update(theta, bx.asarray([0.2, -0.4]), optimizer.initialize(theta))
-    >>> state.step
-    1
+    >>> bx.Nadam(1e-3, momentum_decay=1.0)  # as in Keras
+    Nadam(0.001, momentum_decay=1.0)
     """
 
     learning_rate: LearningRate = 2e-3
@@ -323,11 +314,8 @@ class Lion(BuiltIn):
     of a third to a tenth of Adam's. ``mask`` is that of AdamW.
 
     >>> import backprop_xp as bx
-    >>> optimizer = bx.Lion(0.01)
-    >>> theta = bx.asarray([1.0, 2.0])
-    >>> theta, state = optimizer.update(theta, bx.asarray([0.2, -0.4]), optimizer.initialize(theta))
-    >>> theta
-    array([0.99, 2.01])
+    >>> bx.Lion(3e-5, weight_decay=0.1)
+    Lion(3e-05, weight_decay=0.1)
     """
 
     learning_rate: LearningRate = 1e-4

@@ -16,7 +16,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import list_backends, owner
-from tests.helpers import python
+from tests.helpers import HANGING, python
 
 STRICT = "array-api-strict"
 NOBODYS = ("numpy", "cpu", "float64")
@@ -223,9 +223,9 @@ def test_use_backend_holds_for_its_own_thread_only() -> None:
         observed = set()
         for _ in range(20):
             with bx.use_backend(backend):
-                together.wait(timeout=30)  # all threads are inside
+                together.wait(timeout=HANGING)  # all threads are inside
                 observed.add(f"inside {name()}")
-                together.wait(timeout=30)
+                together.wait(timeout=HANGING)
             observed.add(f"outside {name()}")
         return observed
 

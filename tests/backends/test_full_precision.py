@@ -12,6 +12,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import Backend
+from tests.helpers import HANGING
 
 pytestmark = pytest.mark.installed
 
@@ -93,13 +94,13 @@ def test_overlapping_threads_have_full_precision_until_the_last_one_leaves(
     def other() -> Any:
         with setting.backend.full_precision():
             is_in.set()
-            assert may_go.wait(timeout=60)
+            assert may_go.wait(timeout=HANGING)
             return setting.now()
 
     with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as here:
         here.enter_context(setting.backend.full_precision())
         seen = pool.submit(other)
-        assert is_in.wait(timeout=60)
+        assert is_in.wait(timeout=HANGING)
         if first == "this thread":
             here.close()
         may_go.set()

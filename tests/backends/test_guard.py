@@ -19,7 +19,7 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends import Backend, owner, to_host
 from backprop_xp.backends.registry import loaded_backends
-from tests.helpers import GUARDED, guarded_array, python
+from tests.helpers import GUARDED, HANGING, guarded_array, python
 
 pytestmark = pytest.mark.installed
 
@@ -284,7 +284,7 @@ def test_another_thread_is_unaffected_and_may_have_its_own_guard(put: Any) -> No
         value = float(x)
         with bx.transfer_guard("disallow"):
             inside.set()
-            assert outer_ended.wait(timeout=60)
+            assert outer_ended.wait(timeout=HANGING)
             with pytest.raises(bx.TransferError):
                 float(x)
         return value
@@ -292,7 +292,7 @@ def test_another_thread_is_unaffected_and_may_have_its_own_guard(put: Any) -> No
     with ThreadPoolExecutor(1) as pool:
         with bx.transfer_guard("disallow"):
             found = pool.submit(other)
-            assert inside.wait(timeout=60)
+            assert inside.wait(timeout=HANGING)
         outer_ended.set()
         assert found.result() == float(x) == 1.0
 

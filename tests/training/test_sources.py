@@ -17,7 +17,7 @@ from backprop_xp.backends import array_namespace, to_host
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.ranks import Ranks
 from backprop_xp.training.sources import read_ahead
-from tests.helpers import compiled
+from tests.helpers import HANGING, compiled
 from tests.user_layers import PassThrough
 
 SAME = 1e-12  # a compiled loop and single steps round in other ways
@@ -173,7 +173,7 @@ class Refilled:
                 yield self.x, self.y
 
     def rate(self, step: int) -> float:
-        assert not self.ahead or self.made[step + 1].wait(timeout=60)
+        assert not self.ahead or self.made[step + 1].wait(timeout=HANGING)
         return 0.05
 
 
@@ -209,7 +209,7 @@ def test_a_hook_may_refill_its_own_array_during_a_step(xp: Any) -> None:
         return kept, y, weight
 
     def rate(step: int) -> float:
-        assert made[min(step + 1, len(CUTS) - 1)].wait(timeout=60)
+        assert made[min(step + 1, len(CUTS) - 1)].wait(timeout=HANGING)
         return 0.05
 
     rows = [(X[cut], LABELS[cut]) for cut in (CUTS[0], CUTS[1], CUTS[0])]
@@ -256,7 +256,7 @@ def test_the_thread_that_makes_the_batches_closes_their_generator(xp: Any) -> No
 
     with pytest.raises(RuntimeError, match="no"):
         bx.fit(NETWORK, xp.initialize(NETWORK), given, **_options(xp, optimizer=bx.Adam(failing)))
-    threads[0].join(timeout=60)
+    threads[0].join(timeout=HANGING)
     assert threads == threads[:1] * 2
     assert threads[0] is not threading.main_thread()
 
@@ -281,7 +281,7 @@ def test_ctrl_c_reaches_a_source_that_waits(xp: Any, ahead: bool) -> None:
                 while ahead and not _is_waiting(main):
                     time.sleep(1e-3)
                 signal.pthread_kill(main.ident or 0, signal.SIGINT)
-                released.wait(timeout=60)
+                released.wait(timeout=HANGING)
             yield batch
 
     theta, options = xp.initialize(NETWORK), _options(xp, read_ahead=ahead)
@@ -293,7 +293,7 @@ def test_ctrl_c_reaches_a_source_that_waits(xp: Any, ahead: bool) -> None:
     _assert_same(xp, resumed, bx.fit(NETWORK, theta, _given, **options))
     released.set()
     if ahead:
-        threads[0].join(timeout=60)
+        threads[0].join(timeout=HANGING)
         assert not threads[0].is_alive()
 
 
@@ -311,7 +311,7 @@ def test_the_next_item_is_made_while_one_is_used(xp: Any) -> None:
     made = [threading.Event(), threading.Event()]
     items = read_ahead((event.set() for event in made), xp.selection.backend, xp.selection.device)
     next(items)
-    assert made[1].wait(timeout=60)
+    assert made[1].wait(timeout=HANGING)
     items.close()
 
 
@@ -388,7 +388,7 @@ def test_an_error_in_a_step_leaves_no_thread_behind(xp: Any) -> None:
         bx.fit(network, xp.initialize(network), given, optimizer=bx.SGD(0.1), epochs=1)
     assert caught.value.__traceback__ is not None  # it still holds the frames of the training
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=HANGING)
     assert [thread.is_alive() for thread in threads] == [False]
 
 
