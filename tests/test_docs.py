@@ -38,7 +38,10 @@ NEEDED = {
 # A block of these pages depends on the files of earlier blocks, in both languages.
 IN_ORDER = [
     ROOT / "docs" / name
-    for name in ("gradient_check.md", "simulator.md", "tables.md", "messy_table.md")
+    for name in (
+        *("gradient_check.md", "simulator.md", "tables.md", "table_workflows.md"),
+        *("messy_table.md",),
+    )
 ]
 
 
