@@ -14,7 +14,7 @@ author = "The backprop_xp developers"
 copyright = author  # noqa: A001 - Sphinx's name
 version = release = backprop_xp.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_design", "native_maths"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_design", "native_maths", "command_reference"]
 
 # An empty IPython profile. Kernels log errors only: each one warns of its TCP ports.
 _ipython = tempfile.TemporaryDirectory()
@@ -35,7 +35,7 @@ nb_merge_streams = True
 nb_code_prompt_show = "Code of this plot"
 nb_code_prompt_hide = "Code of this plot"
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 
 autodoc_typehints = "signature"
