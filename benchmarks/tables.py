@@ -2,8 +2,8 @@
 
 ``python benchmarks/tables.py --half tune --seeds 0 1`` writes a line of JSON per table, seed and
 contender to ``tables.jsonl``, and skips the lines that are there. It tries lines with an error
-again. ``--report`` prints the tables of docs/benchmarks.md from these lines; ``--picture`` draws the
-critical differences. The requirements are the dependency group ``bench-tables``.
+again. ``--report`` prints the tables of docs/benchmarks.md from these lines; ``--picture`` draws
+the critical differences. The requirements are the dependency group ``bench-tables``.
 
 The recipe of a contender is a function in ``table_contenders.py``, or ``module:function`` on the
 command line. Each contender has a process of its own: thread pools of two libraries in one process

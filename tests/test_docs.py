@@ -140,6 +140,24 @@ def test_the_reference_has_every_public_name() -> None:
     assert missing == []
 
 
+def test_the_reference_of_the_command_has_every_option() -> None:
+    pytest.importorskip("typer")
+    from tests.commands import run
+
+    mark, text = map(
+        runpy.run_path(str(ROOT / "docs" / "_extensions" / "command_reference.py")).get,
+        ("MARK", "reference"),
+    )
+    assert mark in (ROOT / "docs" / "command.md").read_text("utf-8")
+    sections = dict(re.findall(r"^## `backprop-xp (\w+)`\n(.*?)(?=^## |\Z)", text(), re.M | re.S))
+    listed = run("--help").output.partition("Commands:")[2]
+    assert list(sections) == re.findall(r"^  (\w+) ", listed, re.M)
+    for command, section in sections.items():
+        options = re.findall(r"^  (--[a-z0-9-]+)", run(command, "--help").output, re.M)
+        missing = [o for o in options if not re.search(rf"^`.*{o}\b.*`$", section, re.M)]
+        assert missing == ["--help"]
+
+
 def test_every_page_is_in_the_index() -> None:
     listed = (ROOT / "docs" / "index.md").read_text("utf-8").splitlines()
     pages = {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}

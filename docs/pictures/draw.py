@@ -36,7 +36,7 @@ def pictures() -> dict[str, str]:
     return {
         "forward.svg": forward(row),
         "backward.svg": backward(row),
-        "house.svg": house(),
+        "layers.svg": layers(),
         "scale.svg": scale(),
     }
 
@@ -191,8 +191,8 @@ def arrow(start: np.ndarray, end: np.ndarray, color: str, back: bool) -> str:
     along = np.array([u - x, v - y]) / np.hypot(u - x, v - y)
     across = np.array([-along[1], along[0]])
     tip = np.array([u, v])
-    wings = [tip - 10 * along + 4 * across, tip - 10 * along - 4 * across]
-    head = " ".join(f"{a:.1f},{b:.1f}" for a, b in [tip, *wings])
+    corners = [tip - 10 * along + 4 * across, tip - 10 * along - 4 * across]
+    head = " ".join(f"{a:.1f},{b:.1f}" for a, b in [tip, *corners])
     line = f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{u:.1f}" y2="{v:.1f}" stroke="{color}"/>'
     return f'{line}<polygon points="{head}" fill="{color}"/>'
 
@@ -206,6 +206,7 @@ def biases(bias: list[np.ndarray]) -> Iterator[str]:
 
 # The contents of each unit of the package.
 CONTENTS = {
+    "atomic_files": "files that are written whole or not at all",
     "backends": "array libraries and devices",
     "checks": "checks of arguments",
     "display": "reprs, notebooks, progress",
@@ -221,33 +222,34 @@ CONTENTS = {
 }
 
 
-def floors() -> list[list[str]]:
-    """Return the units on each floor, as the tests hold the imports to them, from the ground up."""
+def units_by_layer() -> list[list[str]]:
+    """Return the units of each layer, the lowest first, from the table that a test enforces."""
     source = (HERE.parent.parent / "tests" / "test_architecture.py").read_text("utf-8")
     (table,) = (
         node.value
         for node in ast.parse(source).body
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "FLOORS"
     )
-    return [[unit for unit in units if unit in CONTENTS] for units in ast.literal_eval(table)]
+    return [[unit for unit in units if unit[0] != "_"] for units in ast.literal_eval(table)]
 
 
-def house() -> str:
-    """Draw the floors, the ground at the bottom: each unit imports only from floors below."""
-    wide, parts, y = 620, [], 92.0
-    for units in reversed(floors()):
+def layers() -> str:
+    """Draw the layers, the lowest at the bottom; imports never go up."""
+    wide, parts, y = 620, [], 56.0
+    for units in reversed(units_by_layer()):
         high = 14 + 24 * len(units)
         parts.append(box(20, y, wide - 40, high, fill=PAPER))
         for i, unit in enumerate(units):
             line = y + 24 + 24 * i
             parts.append(text(36, line, unit, anchor="start"))
-            parts.append(text(190, line, CONTENTS[unit], color=GOES, anchor="start"))
+            parts.append(text(190, line, CONTENTS.get(unit, ""), color=GOES, anchor="start"))
         y += high + 6
-    roof = f'<polygon points="8,86 {wide / 2:g},8 {wide - 8},86" fill="{PAPER}" stroke="{EDGE}"/>'
-    parts += [roof, text(wide / 2, 66, "import backprop_xp as bx")]
-    return svg(
-        wide, round(y + 6), parts, "The units of the package as floors of a house, backends below"
-    )
+    parts += [
+        box(20, 12, wide - 40, 38, fill=PAPER),
+        text(wide / 2, 36, "import backprop_xp as bx"),
+    ]
+    title = "The packages and modules of backprop_xp in layers, the backends at the bottom"
+    return svg(wide, round(y + 6), parts, title)
 
 
 def scale() -> str:

@@ -1,4 +1,4 @@
-"""A backend for an array library of the standard; another distribution offers it."""
+"""A backend for an array library of the standard, in a package of its own."""
 
 import importlib.util
 from typing import Any, ClassVar
