@@ -19,7 +19,7 @@ from backprop_xp.backends import (
 )
 from backprop_xp.networks import activations, ensemble, initializers, losses
 from backprop_xp.networks.activations import Activation
-from backprop_xp.networks.columns import Columns, Scale
+from backprop_xp.networks.column_layers import Columns, Scale
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.losses import Loss
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
         numeric_hessian,
         numeric_jacobian,
     )
-    from backprop_xp.tables.tabular import (
+    from backprop_xp.tables.model.tabular import (
         TabularClassifier as TabularClassifier,
         TabularRegressor as TabularRegressor,
     )

@@ -29,6 +29,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 
+# The folders of a unit, each of which imports only those before it. A new folder needs a position.
+FOLDERS = {"tables": ("readers", "columns", "model", "study")}
+
 # Maths computes on arrays; display has no arrays of its own.
 MATHS = {"networks", "gradient_check", "training"}
 # These use NumPy's arrays on the host: initial values, tables, results of a gradient check.
@@ -106,6 +109,12 @@ def unit_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
+def folder_of(module: str) -> str | None:
+    """Return the folder of a dotted module in a unit of ``FOLDERS``, None for any other module."""
+    _, unit, folder, *_ = [*module.split("."), "", ""]
+    return folder if unit in FOLDERS and folder else None
+
+
 def longest_module(target: str, modules: dict[str, Path]) -> str:
     """Return the module that an import loads: ``package.module.name`` may end in another name."""
     while target not in modules:
@@ -129,6 +138,9 @@ def complaints(package: Path) -> list[str]:
 def without_floor(modules: dict[str, Path]) -> Iterator[str]:
     for unit in sorted({unit_of(name) for name in modules} - set(FLOOR)):
         yield f"{unit} has no floor: give it one in FLOORS of tests/test_architecture.py"
+    for name in modules:
+        if (folder := folder_of(name)) and folder not in FOLDERS[unit_of(name)]:
+            yield f"{name} is in no folder of FOLDERS of tests/test_architecture.py"
 
 
 def namesakes(modules: dict[str, Path]) -> Iterator[str]:
@@ -146,6 +158,10 @@ def upward_imports(inside: list[tuple[Import, str]]) -> Iterator[str]:
         here, there = FLOOR.get(unit_of(found.module)), FLOOR.get(unit_of(target))
         if here is not None and there is not None and there > here:
             yield f"{found.location}: floor {here} imports {target}, which is on floor {there}"
+        folders = FOLDERS.get(unit_of(found.module), ())
+        mine, other = folder_of(found.module), folder_of(target)
+        if {mine, other} <= {*folders} and folders.index(mine) < folders.index(other):
+            yield f"{found.location}: {mine} imports {target}, whose folder comes after it"
 
 
 def array_libraries(everything: list[Import]) -> Iterator[str]:
@@ -258,6 +274,12 @@ UPWARDS = "floor 1 imports broken.networks"
         ),
         ({"gradient_check/points.py": "xp.asarray([1.0])"}, "xp.asarray([1.0]) names no device"),
         ({"surprise.py": ""}, "surprise has no floor"),
+        ({"tables/surprise.py": ""}, "broken.tables.surprise is in no folder"),
+        (
+            {"tables/readers/text.py": "from broken.tables.columns import number"}
+            | {"tables/columns/__init__.py": "", "tables/columns/number.py": ""},
+            "line 1: readers imports broken.tables.columns.number, whose folder comes after it",
+        ),
         (
             {"training/data.py": "", "cli/data.py": ""},
             "broken.cli.data and broken.training.data are both called",

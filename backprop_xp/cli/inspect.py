@@ -22,9 +22,9 @@ from backprop_xp.cli.table_output import (
 from backprop_xp.plots.canvas import new_figure
 
 if TYPE_CHECKING:
-    from backprop_xp.tables.formats import TableFile
-    from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
-    from backprop_xp.tables.tabular_model import TabularModel
+    from backprop_xp.tables.model.fitted_model import TabularModel
+    from backprop_xp.tables.model.tabular import TabularClassifier, TabularRegressor
+    from backprop_xp.tables.readers.formats import TableFile
 
 # The width of a label with its indent: the default and the maximum.
 _LABEL, _MAX_LABEL = 14, 28
@@ -64,7 +64,7 @@ def inspect(
         arguments.refuse_overwriting([model, data], {"--plot": plot})
         make_file = tables.TableFile  # raises ImportError without the extra
         # The estimators take seconds.
-        from backprop_xp.tables.tabular_file import has_all_epochs, read_model
+        from backprop_xp.tables.model.model_file import has_all_epochs, read_model
 
         (trained, state), importances = read_model(model), None
         if data is not None:
@@ -114,9 +114,9 @@ def importances_of(
     """
     from sklearn.inspection import permutation_importance
 
-    from backprop_xp.tables.problem import rows_with_target
-    from backprop_xp.tables.readers import naming_lines
-    from backprop_xp.tables.target_column import Target
+    from backprop_xp.tables.readers.table_files import naming_lines
+    from backprop_xp.tables.study.problem import rows_with_target
+    from backprop_xp.tables.study.target import Target
 
     model, names = estimator.model_, [*estimator.model_.features.columns]
     if model.target is None:
@@ -203,7 +203,7 @@ def _column(column: output.JsonObject) -> str:
 
 
 def _training(found: output.JsonObject) -> list[str]:
-    from backprop_xp.tables.tabular_file import words_of  # pandas takes half a second
+    from backprop_xp.tables.model.model_file import words_of  # pandas takes half a second
 
     used = {n: v for n, v in {**found["parameters"], **found["recipe"]}.items() if v is not None}
     best = np.mean(found["best"])

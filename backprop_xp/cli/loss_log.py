@@ -26,7 +26,7 @@ class LossLog:
 
     def __call__(self, state: TrainingState) -> None:
         """Write the line of an epoch, with null for what is not finite."""
-        from backprop_xp.tables.tabular_file import measures_of  # pandas takes half a second
+        from backprop_xp.tables.model.model_file import measures_of  # pandas takes half a second
 
         line: dict[str, object] = {"epoch": state.epoch}
         for name, values in measures_of(state).items():

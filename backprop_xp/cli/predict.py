@@ -16,7 +16,7 @@ from backprop_xp.cli.output import errors_in_one_line, note
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from backprop_xp.tables.formats import TableFile
+    from backprop_xp.tables.readers.formats import TableFile
 
 Out: TypeAlias = Annotated[
     Path | None,
@@ -72,8 +72,9 @@ def _predictions(
     """Yield predictions behind columns of the file: with its types, or for CSV as strings."""
     import pyarrow as pa
 
-    from backprop_xp.tables.readers import named_columns, naming_lines
-    from backprop_xp.tables.tabular_file import read_model  # the estimators take seconds
+    from backprop_xp.tables.model.model_file import read_model  # the estimators take seconds
+    from backprop_xp.tables.readers.frames import named_columns
+    from backprop_xp.tables.readers.table_files import naming_lines
 
     trained, _ = read_model(model)
     if interval is not None and (share := trained.coverage_on_test(interval)) is not None:

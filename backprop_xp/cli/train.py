@@ -21,8 +21,8 @@ from backprop_xp.cli.output import errors_in_one_line, note, say
 from backprop_xp.cli.table_output import classes_table, epochs_of, metrics_table, parts_of
 from backprop_xp.files.container import is_model_file
 from backprop_xp.plots.canvas import new_figure
-from backprop_xp.tables.presets import PRESETS
-from backprop_xp.tables.tabular_parameters import (
+from backprop_xp.tables.model.presets import PRESETS
+from backprop_xp.tables.model.tabular_parameters import (
     DTYPES,
     PARAMETERS,
     TASKS,
@@ -31,8 +31,8 @@ from backprop_xp.tables.tabular_parameters import (
 )
 
 if TYPE_CHECKING:
-    from backprop_xp.tables.formats import TableFile
-    from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
+    from backprop_xp.tables.model.tabular import TabularClassifier, TabularRegressor
+    from backprop_xp.tables.readers.formats import TableFile
 
 # The prefixes of the variables that mpirun sets: Open MPI's and MPICH's.
 _LAUNCHERS = "OMPI_COMM_WORLD", "PMI"
@@ -175,15 +175,15 @@ def train(
         _refuse_large(parameters)
         read = functools.partial(_share_or_table, separator, decimal, encoding)
         rows = read(data)  # raises ImportError without the extra
-        from backprop_xp.cli.table_training import train_table
-        from backprop_xp.tables.problem import Columns, make_problem
+        from backprop_xp.tables.study.problem import Columns, make_problem
+        from backprop_xp.tables.study.table_training import train_table
 
         columns = Columns(features or [], drop or [], weights, group, time)
         given = {**parameters, "backend": backend, "device": device, "dtype": dtype}
         chosen, logs = cast("Task | None", task), [] if log is None else [LossLog(log)]
         options: dict[str, Any] = {"out": out, "resume": resume, "say": note, "callbacks": logs}
         if parallel:
-            from backprop_xp.cli.parallel_training import train_ranks
+            from backprop_xp.tables.study.parallel_training import train_ranks
 
             found = data, target, columns, validation, given
             model = train_ranks(communicator, *found, task=chosen, **options)

@@ -22,7 +22,7 @@ from backprop_xp.backends import Array, owner, to_host
 from backprop_xp.checks import nearest
 from backprop_xp.display.reprs import NAMES, argument_text, call_of, maker_name, name_of
 from backprop_xp.networks.activations import leaky_relu_with
-from backprop_xp.networks.columns import Columns, Scale
+from backprop_xp.networks.column_layers import Columns, Scale
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.initializers import uniform
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from backprop_xp.backends import Array
 from backprop_xp.networks import layers
 from backprop_xp.networks.activations import ACTIVATIONS, Activation
-from backprop_xp.networks.columns import Columns
+from backprop_xp.networks.column_layers import Columns
 from backprop_xp.networks.losses import LOSSES, loss_of
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import Cache, Gradients, Parameters

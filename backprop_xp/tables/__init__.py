@@ -3,6 +3,13 @@
 ``bx.TabularClassifier`` and ``bx.TabularRegressor`` are the estimators, ``load`` reads one from its
 file. ``Preparation`` is the transformer in them, ``read`` the reader of files. The commands
 ``train``, ``predict``, ``inspect`` and ``export`` use these.
+
+Each folder imports only those above it in this list:
+
+- ``readers``: files and DataFrames become plain columns;
+- ``columns``: the kinds of columns, and the features of a network made from them;
+- ``model``: the estimators, their parameters, training and file;
+- ``study``: a target, a split into parts, the training of the command, and its report.
 """
 
 import contextlib
@@ -11,28 +18,28 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from backprop_xp.tables.features import described_columns as described_columns
-    from backprop_xp.tables.formats import TableFile as TableFile
-    from backprop_xp.tables.graph import export_onnx as export_onnx
-    from backprop_xp.tables.preparation import Preparation as Preparation
-    from backprop_xp.tables.readers import read as read, read_pieces as read_pieces
-    from backprop_xp.tables.tabular import (
+    from backprop_xp.tables.columns.features import described_columns as described_columns
+    from backprop_xp.tables.columns.preparation import Preparation as Preparation
+    from backprop_xp.tables.model.graph import export_onnx as export_onnx
+    from backprop_xp.tables.model.tabular import (
         TabularClassifier as TabularClassifier,
         TabularRegressor as TabularRegressor,
         load as load,
     )
+    from backprop_xp.tables.readers.formats import TableFile as TableFile
+    from backprop_xp.tables.readers.table_files import read as read, read_pieces as read_pieces
 
 # Each is imported on first use: pandas takes half a second, scikit-learn seconds.
 _MODULES = {
-    "Preparation": "preparation",
-    "TableFile": "formats",
-    "TabularClassifier": "tabular",
-    "TabularRegressor": "tabular",
-    "described_columns": "features",
-    "export_onnx": "graph",
-    "load": "tabular",
-    "read": "readers",
-    "read_pieces": "readers",
+    "Preparation": "columns.preparation",
+    "TableFile": "readers.formats",
+    "TabularClassifier": "model.tabular",
+    "TabularRegressor": "model.tabular",
+    "described_columns": "columns.features",
+    "export_onnx": "model.graph",
+    "load": "model.tabular",
+    "read": "readers.table_files",
+    "read_pieces": "readers.table_files",
 }
 __all__ = [*_MODULES]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from backprop_xp.backends import Array, array_namespace, device_of
 from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.columns import Columns, Scale
+from backprop_xp.networks.column_layers import Columns, Scale
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.layers import Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.losses import LOSSES

@@ -23,12 +23,13 @@ import pandas as pd
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.cli import table_training
 from backprop_xp.cli.loss_log import LossLog
 from backprop_xp.cli.table_output import number
 from backprop_xp.display.progress import live
-from backprop_xp.tables import readers, tabular_file, tabular_parameters
-from backprop_xp.tables.values import CellError
+from backprop_xp.tables.model import model_file, tabular_parameters
+from backprop_xp.tables.readers import table_files
+from backprop_xp.tables.readers.values import CellError
+from backprop_xp.tables.study import table_training
 from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_without
 from tests.helpers import FullDisk
 
@@ -319,7 +320,7 @@ def test_predictions_in_pieces_are_those_of_the_whole_file(
         ["note", "code", "a", "y"],
     )
     whole = run(*words)
-    monkeypatch.setattr(readers, "_ROWS", 7)
+    monkeypatch.setattr(table_files, "_ROWS", 7)
     for printed in (whole.stdout, run(*words).stdout):
         kept = pd.read_csv(io.StringIO(printed), dtype=str, keep_default_na=False)
         pd.testing.assert_frame_equal(kept[names], frame[names])
@@ -388,7 +389,7 @@ def test_an_error_behind_the_first_piece_leaves_the_old_file(
 ) -> None:
     frame = table().astype({"a": str})
     frame.assign(a=frame["a"].where(frame.index != 40, "abc")).to_csv("wrong.csv", index=False)
-    monkeypatch.setattr(readers, "_ROWS", 7)
+    monkeypatch.setattr(table_files, "_ROWS", 7)
     for name in ("found.csv", "found.parquet"):
         Path(name).write_text("old")
         _assert_error(
@@ -849,7 +850,7 @@ def test_a_full_disk_is_reported_in_one_line_and_the_old_files_stay(
 def test_a_training_continues_while_the_disk_is_full_and_warns_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tabular_file, "_PAUSE", 0.0)
+    monkeypatch.setattr(model_file, "_PAUSE", 0.0)
     full = FullDisk()
 
     def fill(epoch: int, losses: Any) -> None:
@@ -995,8 +996,8 @@ def test_a_process_killed_at_ten_random_moments_ends_at_the_same_theta(folder: P
     # The file is written after each epoch, so each killed process advances.
     program = (
         "import sys; from backprop_xp.__main__ import main\n"
-        "from backprop_xp.tables import tabular_file\n"
-        "tabular_file._PAUSE = 0.0; sys.argv[1:] = {words!r}; main()"
+        "from backprop_xp.tables.model import model_file\n"
+        "model_file._PAUSE = 0.0; sys.argv[1:] = {words!r}; main()"
     )
     words = [
         "train",

@@ -158,7 +158,7 @@ def table_and_its_use(kind: str, path: Path) -> LoadAndUse:
     """Do as ``network_and_its_use`` for an estimator of tables with each kind of column."""
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
-    from backprop_xp.tables import readers
+    from backprop_xp.tables.readers import table_files
 
     draw = np.random.default_rng(0)
     days = pd.date_range("2020-02-01", periods=ROWS)
@@ -185,7 +185,7 @@ def table_and_its_use(kind: str, path: Path) -> LoadAndUse:
         names = [*features.seen]
         table = pd.DataFrame({name: cells.get(kinds.get(name, ""), others) for name in names})
         assert len(model.predict(table)) == 4
-        assert len(model.model_.predictions(readers.as_frame(table, texts=features.texts))) == 4
+        assert len(model.model_.predictions(table_files.as_frame(table, texts=features.texts))) == 4
         strings = table.astype("str")
         try:
             features.transform(strings)

@@ -11,10 +11,10 @@ pytest.importorskip("pyarrow")
 import pandas as pd
 from sklearn.model_selection import cross_val_score
 
-from backprop_xp.cli.table_training import train_table
-from backprop_xp.tables import column_warnings
-from backprop_xp.tables.detection import detect
-from backprop_xp.tables.problem import Columns, make_problem
+from backprop_xp.tables.columns.detection import detect
+from backprop_xp.tables.study import column_warnings
+from backprop_xp.tables.study.problem import Columns, make_problem
+from backprop_xp.tables.study.table_training import train_table
 
 ROWS = 200
 

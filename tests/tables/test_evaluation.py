@@ -12,9 +12,9 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.metrics import log_loss, mean_squared_error
 
-from backprop_xp.cli.table_training import train_table
-from backprop_xp.tables.evaluation import _of_best_stage
-from backprop_xp.tables.problem import Columns, make_problem
+from backprop_xp.tables.study.evaluation import _of_best_stage
+from backprop_xp.tables.study.problem import Columns, make_problem
+from backprop_xp.tables.study.table_training import train_table
 
 QUICK: dict[str, Any] = {"preset": "fast", "hidden_layer_sizes": (8,), "max_iter": 1}
 QUICK |= {"random_state": 0}

@@ -19,9 +19,9 @@ import pandas as pd
 import backprop_xp as bx
 from backprop_xp.files import container
 from backprop_xp.files.descriptions import describe
-from backprop_xp.tables import dates, feature_records
-from backprop_xp.tables.encoding import Category, Date, Number, Text
-from backprop_xp.tables.features import Features, Scaling
+from backprop_xp.tables.columns import dates, feature_records
+from backprop_xp.tables.columns.encoding import Category, Date, Number, Text
+from backprop_xp.tables.columns.features import Features, Scaling
 
 Record = dict[str, Any]
 

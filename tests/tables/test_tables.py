@@ -17,21 +17,15 @@ import pyarrow as pa
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.cli.table_training import train_table
-from backprop_xp.tables import (
-    dates,
-    evaluation,
-    feature_records,
-    features,
-    readers,
-    tabular_file,
-    tabular_model,
-    target_column,
-)
-from backprop_xp.tables.features import Features
-from backprop_xp.tables.problem import Columns, make_problem
-from backprop_xp.tables.row_split import units_of
-from backprop_xp.tables.values import is_string
+from backprop_xp.tables.columns import dates, feature_records, features
+from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.model import fitted_model, model_file
+from backprop_xp.tables.readers import frames, table_files
+from backprop_xp.tables.readers.values import is_string
+from backprop_xp.tables.study import evaluation, target as target_column
+from backprop_xp.tables.study.problem import Columns, make_problem
+from backprop_xp.tables.study.split import units_of
+from backprop_xp.tables.study.table_training import train_table
 from backprop_xp.training.data import split_rows
 from tests import messy_tables
 
@@ -52,7 +46,7 @@ def train(data: Any, target: str, **given: Any) -> Any:
 
 def predictions(model: Any, data: Any) -> pd.DataFrame:
     """Return what the command predicts for a table or a file."""
-    return model.model_.predictions(readers.as_frame(data, texts=model.model_.features.texts))
+    return model.model_.predictions(table_files.as_frame(data, texts=model.model_.features.texts))
 
 
 def prepare(data: Any, **given: Any) -> Features:
@@ -78,7 +72,7 @@ def classes_of(model: Any) -> tuple[Any, ...]:
 
 def transform(made: Features, data: Any) -> np.ndarray:
     """Return the features of a table that may have more columns than the training's."""
-    return made.transform(readers.as_frame(data, texts=made.texts))
+    return made.transform(table_files.as_frame(data, texts=made.texts))
 
 
 class Killed(BaseException):
@@ -140,7 +134,7 @@ def test_a_file_read_in_pieces_has_the_features_and_the_columns_of_the_whole(
     _written(typed.assign(number=typed.index % 9) if ending[1] in "pf" else strings, path)
     whole = tables.read(path, texts=made.texts)
     (alone,) = tables.read_pieces(path, texts=made.texts)
-    monkeypatch.setattr(readers, "_ROWS", 7)
+    monkeypatch.setattr(table_files, "_ROWS", 7)
     pieces = [*tables.read_pieces(path, texts=made.texts)]
     assert [len(frame) for frame, _ in pieces] == [7] * 5 + [1]
     assert [*pieces[2][0].index] == [*range(14, 21)]
@@ -170,7 +164,7 @@ def test_objects_of_json_lines_may_lack_keys_and_keep_all_digits(
     path.write_text(f'{{"a": {2**62 + 1}, "b": null}}\n\n{{"c": true, "a": 1}}\n')
     whole = tables.read(path)
     assert whole["a"].tolist() == [2**62 + 1, 1]
-    monkeypatch.setattr(readers, "_ROWS", 1)
+    monkeypatch.setattr(table_files, "_ROWS", 1)
     frames = [frame for frame, _ in tables.read_pieces(path)]
     assert [[*frame] for frame in frames] == [["a", "b", "c"]] * 2
     assert frames[1]["c"].tolist() == [True]
@@ -389,7 +383,7 @@ def test_pandas_and_polars_frames_train_like_their_file(tmp_path: Path) -> None:
 def test_columns_of_other_dtypes_are_converted_and_keep_missing_values(
     column: pd.Series, kind: str
 ) -> None:
-    found = readers.plain_frame(pd.DataFrame({"x": column}))["x"]
+    found = frames.plain_frame(pd.DataFrame({"x": column}))["x"]
     assert found.dtype.kind == kind
     assert found.dtype != "float16"
     assert found.isna().tolist() == column.isna().tolist()
@@ -409,7 +403,7 @@ def test_a_column_of_other_objects_is_an_error_that_names_it(
     column: pd.Series, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        readers.plain_frame(pd.DataFrame({"x": column}))
+        frames.plain_frame(pd.DataFrame({"x": column}))
 
 
 @pytest.mark.parametrize(
@@ -1339,7 +1333,7 @@ def test_each_member_of_an_ensemble_is_kept_at_its_own_best_epoch(xp: Any, tmp_p
 def test_a_training_killed_at_any_epoch_resumes_to_the_same_theta(
     xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_members: int
 ) -> None:
-    monkeypatch.setattr(tabular_file, "_PAUSE", 0.0)
+    monkeypatch.setattr(model_file, "_PAUSE", 0.0)
     table, path = frame(), tmp_path / "model"
     settings = {"hidden_layer_sizes": (8,), "max_iter": 30, "dropout": 0.2, "n_members": n_members}
     whole = train(table, "y", parameters=settings)
@@ -1479,13 +1473,13 @@ def test_a_model_file_without_a_table_is_an_error(xp: Any, tmp_path: Path) -> No
 
 @pytest.mark.once
 def test_the_report_is_computed_on_the_chosen_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    used, resolve = [], tabular_model.resolve
+    used, resolve = [], fitted_model.resolve
 
     def recorded(**where: Any) -> Any:
         used.append(where["backend"])
         return resolve(**where)
 
-    monkeypatch.setattr(tabular_model, "resolve", recorded)
+    monkeypatch.setattr(fitted_model, "resolve", recorded)
     frame = pd.DataFrame({"a": np.arange(60.0), "y": ["no", "yes"] * 30})
     parameters = {"preset": "fast", "max_iter": 1, "backend": "array-api-strict"}
     train(frame, "y", parameters=parameters)

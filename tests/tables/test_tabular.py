@@ -25,7 +25,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import backprop_xp as bx
 from backprop_xp.files import checkpoint
-from backprop_xp.tables import presets, tabular_file, tabular_parameters, tabular_training
+from backprop_xp.tables.model import model_file, model_training, presets, tabular_parameters
 from tests import messy_tables
 from tests.commands import start
 
@@ -382,7 +382,7 @@ def test_each_member_has_its_own_order_of_the_rows(monkeypatch: pytest.MonkeyPat
         theta = network.initialize(seed, backend="numpy", dtype="float32")
         return np.stack([theta] * n_members)
 
-    monkeypatch.setattr(tabular_training, "first_theta", same)
+    monkeypatch.setattr(model_training, "first_theta", same)
     model = bx.TabularClassifier(**QUICK, n_members=3, backend="numpy").fit(*table())
     assert len({*map(bytes, model.theta_)}) == 3
 
@@ -404,7 +404,7 @@ def test_members_are_independent_and_averaged() -> None:
 def test_an_interrupted_fit_resumes_to_the_same_theta(
     xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_state: int | None
 ) -> None:
-    monkeypatch.setattr(tabular_file, "_PAUSE", 0.0)
+    monkeypatch.setattr(model_file, "_PAUSE", 0.0)
     (frame, y), path, states = table(), tmp_path / "model", list[int]()
     model = bx.TabularClassifier(**{**QUICK, "random_state": random_state}, dropout=0.1)
 
@@ -450,7 +450,7 @@ def test_a_fit_that_ended_at_its_last_epoch_resumes_with_a_larger_max_iter(
 def test_intervals_are_the_errors_of_the_validation_rows_and_survive_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tabular_file, "_PAUSE", 0.0)
+    monkeypatch.setattr(model_file, "_PAUSE", 0.0)
     (frame, y), path = given(bx.TabularRegressor), tmp_path / "model"
     rows = {"X": frame[:80], "y": y[:80], "X_val": frame[80:], "y_val": y[80:]}
     model = bx.TabularRegressor(**QUICK).fit(**rows)
@@ -666,12 +666,12 @@ def test_a_file_with_another_record_is_an_error(tmp_path: Path) -> None:
         ({"parameters": sizes}, r"hidden_layer_sizes are not those of the network, \[8\]"),
     ):
         changed = {name: v for name, v in {**record, **wrong}.items() if v is not None}
-        tabular_file.write_model(path, dataclasses.replace(fitted, record=changed))
+        model_file.write_model(path, dataclasses.replace(fitted, record=changed))
         with pytest.raises(bx.CheckpointError, match=message):
             bx.tables.load(path)
     fewer = {name: v for name, v in record["parameters"].items() if name != "dtype"}
     changed = {**record, "parameters": fewer}
-    tabular_file.write_model(path, dataclasses.replace(fitted, record=changed))
+    model_file.write_model(path, dataclasses.replace(fitted, record=changed))
     with pytest.raises(ValueError, match="dtype is float32, but the file's training has not given"):
         bx.TabularClassifier(**QUICK).fit(frame, y, checkpoint=path, resume=True)
 
@@ -703,7 +703,7 @@ def test_each_parameter_has_a_line_of_help_and_accepts_its_default() -> None:
 @pytest.mark.once
 def test_presets_and_parameters_import_none_of_the_extra_libraries() -> None:
     program = (
-        "import sys; from backprop_xp.tables import tabular_parameters\n"
+        "import sys; from backprop_xp.tables.model import tabular_parameters\n"
         "assert not {'pandas', 'pyarrow', 'sklearn', 'scipy'} & {*sys.modules}"
     )
     done = start("-c", program)

@@ -12,9 +12,9 @@ from backprop_xp.backends import Array, Backend, Device, array_namespace, resolv
 from backprop_xp.checks import real
 from backprop_xp.networks import ensemble
 from backprop_xp.networks.network import Network
-from backprop_xp.tables.features import Features
-from backprop_xp.tables.rows import Rows
-from backprop_xp.tables.tabular_parameters import Task
+from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.model.tabular_parameters import Task
 
 
 class TargetScale(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 from backprop_xp.backends import Backend, Device, dtype_name
 from backprop_xp.checks import boolean, integer, known, real
 from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.tables.presets import PRESETS, SCHEDULES
+from backprop_xp.tables.model.presets import PRESETS, SCHEDULES
 from backprop_xp.training.metrics import METRICS
 from backprop_xp.training.optimizers import OPTIMIZERS
 

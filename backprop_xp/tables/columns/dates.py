@@ -11,7 +11,7 @@ import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
 from backprop_xp.backends import Array, array_namespace
-from backprop_xp.tables.values import String
+from backprop_xp.tables.readers.values import String
 
 # Guessing a format is slow, so formats are guessed from a sample of about this many strings.
 _SAMPLE = 1000

@@ -14,11 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from backprop_xp.backends import Array
 from backprop_xp.files.onnx import libraries, recorded_predictions, write_graph
-from backprop_xp.tables.dates import split_dates
-from backprop_xp.tables.encoding import Category, Column, Date, Number, Text, subtract
-from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
-from backprop_xp.tables.tabular_model import TabularModel
-from backprop_xp.tables.values import MISSING
+from backprop_xp.tables.columns.dates import split_dates
+from backprop_xp.tables.columns.encoding import Category, Column, Date, Number, Text, subtract
+from backprop_xp.tables.model.fitted_model import TabularModel
+from backprop_xp.tables.model.tabular import TabularClassifier, TabularRegressor
+from backprop_xp.tables.readers.values import MISSING
 
 # The characters that str.strip removes, for RE2.
 _SPACE = r"[\s\v\x1c-\x1f\x{85}\p{Z}]*"

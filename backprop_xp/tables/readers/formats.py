@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from backprop_xp.tables import delimited
+from backprop_xp.tables.readers import delimited
 
 # The errors of the formats' libraries for a file that is damaged, or of another format.
 _DAMAGED = (

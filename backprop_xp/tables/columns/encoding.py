@@ -17,8 +17,14 @@ import pandas as pd
 
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import plain
-from backprop_xp.tables.dates import in_utc, on_clock, read_dates, split_dates, strings_on_clock
-from backprop_xp.tables.values import (
+from backprop_xp.tables.columns.dates import (
+    in_utc,
+    on_clock,
+    read_dates,
+    split_dates,
+    strings_on_clock,
+)
+from backprop_xp.tables.readers.values import (
     CellError,
     as_strings,
     distinct,

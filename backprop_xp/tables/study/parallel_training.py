@@ -21,22 +21,22 @@ from threadpoolctl import threadpool_limits
 
 from backprop_xp.backends import Array, Selection, resolve
 from backprop_xp.checks import integer, real
-from backprop_xp.cli.table_training import Estimator, estimator_for, reported
-from backprop_xp.tables.detection import MAX_CATEGORIES, as_code, detect
-from backprop_xp.tables.encoding import Category
-from backprop_xp.tables.evaluation import score
-from backprop_xp.tables.features import Features
-from backprop_xp.tables.presets import PRESETS, Recipe, recipe_for
-from backprop_xp.tables.problem import Columns, chosen_features, lines_about
-from backprop_xp.tables.row_groups import Share, hashed, row_groups, share_of
-from backprop_xp.tables.rows import Rows
-from backprop_xp.tables.tabular import Callback
-from backprop_xp.tables.tabular_file import read_model, refuse_other_training, write_model
-from backprop_xp.tables.tabular_model import TabularModel
-from backprop_xp.tables.tabular_parameters import Task
-from backprop_xp.tables.tabular_training import Split, learn, untrained
-from backprop_xp.tables.target_column import Target, as_array, find_target
-from backprop_xp.tables.values import as_strings, distinct
+from backprop_xp.tables.columns.detection import MAX_CATEGORIES, as_code, detect
+from backprop_xp.tables.columns.encoding import Category
+from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.model.fitted_model import TabularModel
+from backprop_xp.tables.model.model_file import read_model, refuse_other_training, write_model
+from backprop_xp.tables.model.model_training import Split, learn, untrained
+from backprop_xp.tables.model.presets import PRESETS, Recipe, recipe_for
+from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.model.tabular import Callback
+from backprop_xp.tables.model.tabular_parameters import Task
+from backprop_xp.tables.readers.values import as_strings, distinct
+from backprop_xp.tables.study.evaluation import score
+from backprop_xp.tables.study.problem import Columns, chosen_features, lines_about
+from backprop_xp.tables.study.row_groups import Share, hashed, row_groups, share_of
+from backprop_xp.tables.study.table_training import Estimator, estimator_for, reported
+from backprop_xp.tables.study.target import Target, as_array, find_target
 from backprop_xp.training.ranks import Ranks
 
 Say = Callable[[str], object]

@@ -14,8 +14,8 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold, cross_validate
 
 from backprop_xp import tables
-from backprop_xp.cli.table_training import train_table
-from backprop_xp.tables.problem import Columns, Problem, make_problem
+from backprop_xp.tables.study.problem import Columns, Problem, make_problem
+from backprop_xp.tables.study.table_training import train_table
 
 ROWS = 120
 QUICK: dict[str, Any] = {"preset": "fast", "hidden_layer_sizes": (8,), "max_iter": 2}

@@ -16,10 +16,9 @@ pytest.importorskip("pyarrow")
 import pandas as pd
 
 import backprop_xp as bx
-from backprop_xp.cli import parallel_training
-from backprop_xp.tables import row_groups as dataset
-from backprop_xp.tables.row_groups import Share, hashed, row_groups
-from backprop_xp.tables.target_column import Target
+from backprop_xp.tables.study import parallel_training, row_groups as dataset
+from backprop_xp.tables.study.row_groups import Share, hashed, row_groups
+from backprop_xp.tables.study.target import Target
 from tests.commands import ONE_LINE, run
 
 ROWS = 3000

@@ -11,14 +11,14 @@ from threadpoolctl import threadpool_limits
 
 from backprop_xp.backends import Array, Selection, dtype_name, owner, to_host
 from backprop_xp.files.json_values import from_json, to_json
-from backprop_xp.tables.detection import detect
-from backprop_xp.tables.features import Features
-from backprop_xp.tables.presets import Recipe, recipe_for
-from backprop_xp.tables.rows import Rows
-from backprop_xp.tables.tabular_file import TrainingFile, progress, versions
-from backprop_xp.tables.tabular_model import TabularModel, TargetScale, residuals_of
-from backprop_xp.tables.tabular_network import first_theta, network_for
-from backprop_xp.tables.tabular_parameters import TabularParameters, checked_parameters
+from backprop_xp.tables.columns.detection import detect
+from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.model.fitted_model import TabularModel, TargetScale, residuals_of
+from backprop_xp.tables.model.model_file import TrainingFile, progress, versions
+from backprop_xp.tables.model.presets import Recipe, recipe_for
+from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.model.table_network import first_theta, network_for
+from backprop_xp.tables.model.tabular_parameters import TabularParameters, checked_parameters
 from backprop_xp.training.averages import EMA
 from backprop_xp.training.class_weights import weights_by_class
 from backprop_xp.training.early_stopping import EarlyStopping

@@ -10,11 +10,11 @@ import pandas as pd
 from sklearn.model_selection import cross_val_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from backprop_xp.tables.encoding import Category, Number
-from backprop_xp.tables.features import Features, within_range
-from backprop_xp.tables.row_split import SplitRule
-from backprop_xp.tables.rows import Rows
-from backprop_xp.tables.values import TIME
+from backprop_xp.tables.columns.encoding import Category, Number
+from backprop_xp.tables.columns.features import Features, within_range
+from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.readers.values import TIME
+from backprop_xp.tables.study.split import SplitRule
 
 # In about 40 real tables, columns that give the target away reach 0.95 to 1, and others at most
 # 0.92, but for the width of a petal, from which the species of an iris follows (0.96).

@@ -11,12 +11,12 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from backprop_xp.backends import Array, Selection
-from backprop_xp.tables.problem import weights_of
-from backprop_xp.tables.readers import plain_frame
-from backprop_xp.tables.rows import Rows
-from backprop_xp.tables.tabular_model import TabularModel
-from backprop_xp.tables.tabular_training import on_device
-from backprop_xp.tables.target_column import Target, target_values
+from backprop_xp.tables.model.fitted_model import TabularModel
+from backprop_xp.tables.model.model_training import on_device
+from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.readers.frames import plain_frame
+from backprop_xp.tables.study.problem import weights_of
+from backprop_xp.tables.study.target import Target, target_values
 
 # Rows of a piece, which is decoded at once; bytes of the rows that are shuffled together.
 _ROWS, _BUFFER = 2**14, 2**27

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.checks import integer, nearest, real
-from backprop_xp.tables.readers import TableData, as_frame, header_hint, named_columns, naming_lines
-from backprop_xp.tables.row_split import SplitRule, units_of
-from backprop_xp.tables.rows import Rows
-from backprop_xp.tables.tabular_parameters import Task
-from backprop_xp.tables.target_column import Class, Target, find_target, target_values
-from backprop_xp.tables.values import CellError, is_categorical, is_string, numbers
+from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.model.tabular_parameters import Task
+from backprop_xp.tables.readers.frames import header_hint, named_columns
+from backprop_xp.tables.readers.table_files import TableData, as_frame, naming_lines
+from backprop_xp.tables.readers.values import CellError, is_categorical, is_string, numbers
+from backprop_xp.tables.study.split import SplitRule, units_of
+from backprop_xp.tables.study.target import Class, Target, find_target, target_values
 
 # A line names at most so many classes.
 _MAX_NAMES = 6

@@ -6,8 +6,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backprop_xp.tables.tabular_parameters import Task
-from backprop_xp.tables.values import (
+from backprop_xp.tables.model.tabular_parameters import Task
+from backprop_xp.tables.readers.values import (
     CellError,
     as_strings,
     booleans,
@@ -15,14 +15,13 @@ from backprop_xp.tables.values import (
     find_style,
     is_string,
     numbers,
+    refuse_dates,
     style_in_file,
 )
 
 Class: TypeAlias = str | bool | int | float
 # Integers with at most this many distinct values are classes.
 _MAX_INTEGERS = 10
-# pandas' names of these types of values.
-_DATES = ("datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period")
 
 
 class Target(NamedTuple):
@@ -88,15 +87,6 @@ def find_target(
             "class needs several rows."
         )
     return Target(name, "classification", reason, tuple(levels.tolist()))
-
-
-def refuse_dates(values: pd.Series | np.ndarray, what: str) -> None:
-    """Raise ValueError for a target of dates, times or timedeltas, which have no natural unit."""
-    if pd.api.types.infer_dtype(values, skipna=True) in _DATES:
-        raise ValueError(
-            f"{what} holds dates or times: convert them to numbers, such as days, or for classes "
-            "to strings."
-        )
 
 
 def target_values(column: pd.Series, classes: Sequence[Class] = ()) -> pd.Series:

@@ -11,15 +11,15 @@ import numpy as np
 from sklearn.base import clone
 
 from backprop_xp.display.progress import Report, reporting
-from backprop_xp.tables.column_warnings import column_warnings
-from backprop_xp.tables.evaluation import evaluate, report_of
-from backprop_xp.tables.features import Features
-from backprop_xp.tables.problem import Problem
-from backprop_xp.tables.readers import naming_lines
-from backprop_xp.tables.tabular import Callback, TabularClassifier, TabularRegressor
-from backprop_xp.tables.tabular_file import PathLike, measures_of, write_anew
-from backprop_xp.tables.tabular_model import residuals_of
-from backprop_xp.tables.target_column import Target
+from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.model.fitted_model import residuals_of
+from backprop_xp.tables.model.model_file import PathLike, measures_of, write_anew
+from backprop_xp.tables.model.tabular import Callback, TabularClassifier, TabularRegressor
+from backprop_xp.tables.readers.table_files import naming_lines
+from backprop_xp.tables.study.column_warnings import column_warnings
+from backprop_xp.tables.study.evaluation import evaluate, report_of
+from backprop_xp.tables.study.problem import Problem
+from backprop_xp.tables.study.target import Target
 from backprop_xp.training.states import TrainingState
 
 # Training rows of a class with which scikit-learn's boosting diverges; the maximum of names.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from backprop_xp.backends import Array, Selection, to_device_of
-from backprop_xp.networks.columns import Columns, Scale
+from backprop_xp.networks.column_layers import Columns, Scale
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.losses import (
     Loss,
@@ -14,8 +14,8 @@ from backprop_xp.networks.losses import (
 from backprop_xp.networks.mlp import mlp
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import Layer
-from backprop_xp.tables.features import Features
-from backprop_xp.tables.presets import Recipe
+from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.model.presets import Recipe
 
 # Activations of which about half of the values are near 0 (He et al. 2015).
 _LIKE_RELU = ("relu", "leaky_relu", "gelu", "silu")

@@ -17,29 +17,29 @@ from backprop_xp.backends import Backend, Device, resolve
 from backprop_xp.checks import plain
 from backprop_xp.estimators.bases import BaseEstimator, ClassifierMixin, RegressorMixin
 from backprop_xp.files.container import refusing
-from backprop_xp.tables.preparation import (
+from backprop_xp.tables.columns.preparation import (
     Preparation,
     checked_frame,
-    checked_rows,
     seed_of,
     tags_of_tables,
 )
-from backprop_xp.tables.rows import Rows
-from backprop_xp.tables.tabular_file import (
+from backprop_xp.tables.model.estimator_rows import checked_rows
+from backprop_xp.tables.model.fitted_model import TabularModel
+from backprop_xp.tables.model.model_file import (
     PathLike,
     read_model,
     refuse_other_training,
     write_model,
 )
-from backprop_xp.tables.tabular_model import TabularModel
-from backprop_xp.tables.tabular_parameters import (
+from backprop_xp.tables.model.model_training import Learned, Split, learn, untrained
+from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.model.tabular_parameters import (
     ClassifierParameters,
     TabularParameters,
     Task,
     checked_parameters,
     described,
 )
-from backprop_xp.tables.tabular_training import Learned, Split, learn, untrained
 from backprop_xp.training.data import split_rows
 from backprop_xp.training.states import TrainingState
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.backends import Array, array_namespace
-from backprop_xp.tables.encoding import Category, Column, Date, Number, Text
+from backprop_xp.tables.columns.encoding import Category, Column, Date, Number, Text
 
 # In units of the scale: larger values would dominate all others.
 MAX_DEVIATIONS = 100.0

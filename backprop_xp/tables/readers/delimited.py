@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from backprop_xp.tables.values import (
+from backprop_xp.tables.readers.values import (
     CODE,
     EUROPEAN,
     MISSING,

@@ -18,11 +18,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from backprop_xp.estimators.targets import class_weights
-from backprop_xp.tables.encoding import Category
-from backprop_xp.tables.features import Features, learn_scaling
-from backprop_xp.tables.rows import Rows
-from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
-from backprop_xp.tables.tabular_file import PathLike
+from backprop_xp.tables.columns.encoding import Category
+from backprop_xp.tables.columns.features import Features, learn_scaling
+from backprop_xp.tables.model.model_file import PathLike
+from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.model.tabular import TabularClassifier, TabularRegressor
 
 Weights: TypeAlias = np.ndarray | None
 # The metrics of each model.

@@ -6,7 +6,7 @@ scikit-learn computes the coordinates of free text.
 import numpy as np
 import pandas as pd
 
-from backprop_xp.tables.dates import (
+from backprop_xp.tables.columns.dates import (
     COMPACT,
     find_formats,
     is_compact,
@@ -16,9 +16,17 @@ from backprop_xp.tables.dates import (
     strings_on_clock,
     zone_of,
 )
-from backprop_xp.tables.encoding import LETTERS, Category, Column, Date, Number, Text, origin_of
-from backprop_xp.tables.features import Features, learn_scaling
-from backprop_xp.tables.values import (
+from backprop_xp.tables.columns.encoding import (
+    LETTERS,
+    Category,
+    Column,
+    Date,
+    Number,
+    Text,
+    origin_of,
+)
+from backprop_xp.tables.columns.features import Features, learn_scaling
+from backprop_xp.tables.readers.values import (
     String,
     as_strings,
     distinct,

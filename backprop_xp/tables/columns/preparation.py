@@ -5,24 +5,16 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from sklearn.utils import (
-    Tags,
-    assert_all_finite,
-    check_consistent_length,
-    check_random_state,
-    column_or_1d,
-)
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from backprop_xp.backends import owner, refuse_distributed, to_host
 from backprop_xp.checks import integer, known
 from backprop_xp.estimators.bases import BaseEstimator, TransformerMixin
-from backprop_xp.tables import feature_records
-from backprop_xp.tables.detection import detect
-from backprop_xp.tables.features import SCALINGS, Features
-from backprop_xp.tables.readers import as_frame
-from backprop_xp.tables.rows import Rows
-from backprop_xp.tables.target_column import refuse_dates
+from backprop_xp.tables.columns import feature_records
+from backprop_xp.tables.columns.detection import detect
+from backprop_xp.tables.columns.features import SCALINGS, Features
+from backprop_xp.tables.readers.table_files import as_frame
 
 
 class Preparation(TransformerMixin, BaseEstimator):
@@ -163,34 +155,3 @@ def checked_frame(
     )
     columns = names or [f"x{i}" for i in range(x.shape[1])]
     return as_frame(pd.DataFrame(x, columns=columns), texts=texts)
-
-
-def checked_rows(
-    estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any, names: Sequence[str] | None = None
-) -> Rows:
-    """Return rows as scikit-learn checks them; their target is an array of any labels.
-
-    ``names`` are those of the columns of ``fit``, as in ``checked_frame``.
-    """
-    refuse_distributed(y, "y")
-    refuse_distributed(sample_weight, "sample_weight")
-    frame = checked_frame(estimator, X, names)
-    if y is None:
-        raise ValueError(
-            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
-            "is None."
-        )
-    values = column_or_1d(np.asarray(y if owner(y) is None else to_host(y)), warn=True)
-    check_consistent_length(frame, values)
-    refuse_dates(values, "y")
-    if values.dtype == object and (missing := pd.isna(values)).any():
-        raise ValueError(
-            f"y has a missing value (row {int(missing.argmax())}): leave such rows out."
-        )
-    assert_all_finite(values, input_name="y")
-    weights = None
-    if sample_weight is not None:
-        weights = sample_weight if owner(sample_weight) is None else to_host(sample_weight)
-        weights = _check_sample_weight(weights, values, dtype="float64", ensure_non_negative=True)
-    name = getattr(y, "name", None)
-    return Rows(frame, pd.Series(values, name=name if isinstance(name, str) else None), weights)

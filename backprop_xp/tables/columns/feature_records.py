@@ -16,10 +16,10 @@ import numpy as np
 from backprop_xp.checks import integer, known
 from backprop_xp.files.container import decode, encode, refusing
 from backprop_xp.files.descriptions import describe, rebuild
-from backprop_xp.tables.dates import split_dates
-from backprop_xp.tables.encoding import KINDS, Category, Column, Date, Number, Text
-from backprop_xp.tables.features import Features, Scaling
-from backprop_xp.tables.values import PLAIN, STYLES, String
+from backprop_xp.tables.columns.dates import split_dates
+from backprop_xp.tables.columns.encoding import KINDS, Category, Column, Date, Number, Text
+from backprop_xp.tables.columns.features import Features, Scaling
+from backprop_xp.tables.readers.values import PLAIN, STYLES, String
 
 # What pandas can read in a format of dates, each at most once.
 _DIRECTIVES = "aAbBdfHIjmMpSyYzZ"

@@ -15,9 +15,9 @@ from sklearn.model_selection import (
     train_test_split,
 )
 
-from backprop_xp.tables.detection import detect_column
-from backprop_xp.tables.encoding import Date, Number
-from backprop_xp.tables.features import within_range
+from backprop_xp.tables.columns.detection import detect_column
+from backprop_xp.tables.columns.encoding import Date, Number
+from backprop_xp.tables.columns.features import within_range
 from backprop_xp.training.data import split_rows
 
 

@@ -1,0 +1,1 @@
+"""The estimators of tables: parameters, network, training and file."""

@@ -1,0 +1,46 @@
+"""The arguments of ``fit`` of a tabular estimator, as checked rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
+from sklearn.utils.validation import _check_sample_weight
+
+from backprop_xp.backends import owner, refuse_distributed, to_host
+from backprop_xp.estimators.bases import BaseEstimator
+from backprop_xp.tables.columns.preparation import checked_frame
+from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.readers.values import refuse_dates
+
+
+def checked_rows(
+    estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any, names: Sequence[str] | None = None
+) -> Rows:
+    """Return rows as scikit-learn checks them; their target is an array of any labels.
+
+    ``names`` are those of the columns of ``fit``, as in ``checked_frame``.
+    """
+    refuse_distributed(y, "y")
+    refuse_distributed(sample_weight, "sample_weight")
+    frame = checked_frame(estimator, X, names)
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
+    values = column_or_1d(np.asarray(y if owner(y) is None else to_host(y)), warn=True)
+    check_consistent_length(frame, values)
+    refuse_dates(values, "y")
+    if values.dtype == object and (missing := pd.isna(values)).any():
+        raise ValueError(
+            f"y has a missing value (row {int(missing.argmax())}): leave such rows out."
+        )
+    assert_all_finite(values, input_name="y")
+    weights = None
+    if sample_weight is not None:
+        weights = sample_weight if owner(sample_weight) is None else to_host(sample_weight)
+        weights = _check_sample_weight(weights, values, dtype="float64", ensure_non_negative=True)
+    name = getattr(y, "name", None)
+    return Rows(frame, pd.Series(values, name=name if isinstance(name, str) else None), weights)

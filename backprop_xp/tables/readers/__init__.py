@@ -1,0 +1,1 @@
+"""Files and DataFrames with tables, as DataFrames of plain columns."""
