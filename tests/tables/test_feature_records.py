@@ -19,9 +19,13 @@ import pandas as pd
 import backprop_xp as bx
 from backprop_xp.files import container
 from backprop_xp.files.descriptions import describe
-from backprop_xp.tables.columns import dates, feature_records
-from backprop_xp.tables.columns.encoding import Category, Date, Number, Text
-from backprop_xp.tables.columns.features import Features, Scaling
+from backprop_xp.tables.columns import date, feature_records
+from backprop_xp.tables.columns.category import Category
+from backprop_xp.tables.columns.date import Date
+from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.columns.number import Number
+from backprop_xp.tables.columns.scaling import Scaling
+from backprop_xp.tables.columns.text import Text
 
 Record = dict[str, Any]
 
@@ -158,18 +162,18 @@ def test_pandas_reads_each_format_that_a_record_may_have() -> None:
     singles = [f"%{letter}" for letter in letters]
     pairs = [f"{a} {b}" for a, b in itertools.product(singles, repeat=2)]
     others = ["%", "%%", "%%Y", "%Y %", "%%%", "(", "%\n", "ISO8601", ""]
-    allowed = [one for one in [*singles, *pairs, *others] if feature_records._is_format(one)]
+    allowed = [one for one in [*singles, *pairs, *others] if date.is_format(one)]
     assert {"%Y", "%d %m", "ISO8601"} <= {*allowed}
     assert 200 < len(allowed) < 400
     for one in allowed:
-        dates.read_dates(["someday", "3 4"], [one])
+        date.read_dates(["someday", "3 4"], [one])
 
 
 def test_the_formats_of_a_training_may_be_in_a_record() -> None:
     written = ["2020-01-02T03:04:05.123Z", "2 Jan 2020 10:11:12.5 UTC", "Mon Jan 2 2020"]
     written += ["2020-01-02 03:04:05+01:00", "January 2 2020", "20200102", "2020/1/2 5:07 PM"]
     for one in written:
-        assert all(map(feature_records._is_format, dates.find_formats([one])))
+        assert all(map(date.is_format, date.find_formats([one])))
 
 
 def test_a_category_of_many_values_takes_the_memory_of_its_features() -> None:

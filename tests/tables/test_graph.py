@@ -16,8 +16,8 @@ import onnxruntime
 import pandas as pd
 
 import backprop_xp as bx
-from backprop_xp.tables.columns.dates import split_dates
-from backprop_xp.tables.columns.encoding import Category, Date
+from backprop_xp.tables.columns.category import Category
+from backprop_xp.tables.columns.date import Date, split_dates
 from tests import messy_tables
 from tests.commands import ONE_LINE, run
 

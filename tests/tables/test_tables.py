@@ -17,7 +17,7 @@ import pyarrow as pa
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.tables.columns import dates, feature_records, features
+from backprop_xp.tables.columns import date, feature_records, features, scaling
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.model import fitted_model, model_file
 from backprop_xp.tables.readers import frames, table_files
@@ -616,7 +616,7 @@ def test_numbers_that_are_infinite_in_float32_are_missing_values() -> None:
     for one in found[1:]:
         np.testing.assert_array_equal(one, found[0])
     far = transform(made, table.head(5).assign(a=1e30))
-    assert far.max() == features.MAX_DEVIATIONS
+    assert far.max() == scaling.MAX_DEVIATIONS
 
 
 def test_an_unseen_category_sets_none_of_the_known_ones() -> None:
@@ -777,7 +777,7 @@ def test_a_single_row_decides_whether_month_or_day_is_first() -> None:
     days = pd.date_range("2020-03-01", "2020-03-12").repeat(4)
     for form, last in (("%d/%m/%Y", "25/03/2020"), ("%m/%d/%Y", "03/25/2020")):
         strings = [*days.strftime(form), last, *days.strftime("%Y-%m-%d")]
-        found = dates.read_dates(strings, dates.find_formats(strings))
+        found = date.read_dates(strings, date.find_formats(strings))
         expected = [*days, pd.Timestamp("2020-03-25"), *days]
         np.testing.assert_array_equal(found, np.asarray(expected, dtype="datetime64[us]"))
 

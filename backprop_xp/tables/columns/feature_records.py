@@ -7,7 +7,6 @@ needs, before anything is computed.
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -16,13 +15,11 @@ import numpy as np
 from backprop_xp.checks import integer, known
 from backprop_xp.files.container import decode, encode, refusing
 from backprop_xp.files.descriptions import describe, rebuild
-from backprop_xp.tables.columns.dates import split_dates
-from backprop_xp.tables.columns.encoding import KINDS, Category, Column, Date, Number, Text
-from backprop_xp.tables.columns.features import Features, Scaling
-from backprop_xp.tables.readers.values import PLAIN, STYLES, String
-
-# What pandas can read in a format of dates, each at most once.
-_DIRECTIVES = "aAbBdfHIjmMpSyYzZ"
+from backprop_xp.tables.columns.column import Column
+from backprop_xp.tables.columns.detection import KINDS
+from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.columns.scaling import Scaling
+from backprop_xp.tables.readers.values import String
 
 
 def record_of(features: Features) -> dict[str, Any]:
@@ -60,7 +57,7 @@ def features_of(record: Mapping[str, Any]) -> Features:
         raise ValueError("there are strings of no column.")
     seen = tuple(one["name"] for one in record["columns"])
     scaling = Scaling(**record["scaling"])
-    _check_scaling(scaling, sum(one.width for one in columns.values() if one.is_scaled))
+    scaling.check(sum(one.width for one in columns.values() if one.is_scaled))
     return Features(columns, left_out, scaling, seen)
 
 
@@ -113,7 +110,7 @@ def _column(record: Mapping[str, Any], strings: Iterator[String]) -> Column:
                 raise ValueError(f"there are fewer than {count} strings.")
         _checked(fields[name], hints[name], name)
     column = kind(**fields)
-    _check_column(column)
+    column.check()
     return column
 
 
@@ -124,46 +121,3 @@ def _checked(value: Any, hint: Any, name: str) -> Any:
     if not all(isinstance(one, allowed) for one in values):
         raise TypeError(f"{name} is {value!r}, not {hint}.")
     return value
-
-
-def _check_column(column: Column) -> None:
-    """Raise ValueError for a column that cannot encode."""
-    match column:
-        case Number(style=style, origin=origin):
-            known(PLAIN if style is None else style, STYLES, "style")
-            integer(origin, "origin", at_least=-(2**63))
-            is_right = origin < 2**64
-        case Date(formats=formats, parts=parts):
-            split_dates(np.empty(0, np.int64), parts)
-            is_right = all(map(_is_format, formats))
-        case Category(values=values):
-            is_right = len({*values}) == len(values)
-        case Text(pieces=pieces, idf=idf, axes=axes):
-            shapes = (len(pieces),), (len(pieces), *axes.shape[1:2])
-            is_right = 0 < len({*pieces}) == len(pieces) and (idf.shape, axes.shape) == shapes
-            is_right &= (idf.dtype.name, axes.dtype.name, axes.ndim) == ("float64", "float32", 2)
-            is_right &= bool(np.isfinite(idf).all() and np.isfinite(axes).all())
-    if not is_right:
-        raise ValueError(f"a {column.kind} has values that no training finds.")
-
-
-def _is_format(text: str) -> bool:
-    """Whether pandas can read dates in a format."""
-    found = re.findall(r"%(.?)", text.replace("%%", ""), re.DOTALL)
-    is_read = all(one and one in _DIRECTIVES for one in found) and len({*found}) == len(found)
-    return is_read and not {"z", "Z"} <= {*found}
-
-
-def _check_scaling(scaling: Scaling, n: int) -> None:
-    """Raise ValueError for another scaling than one of n features."""
-    flagged, bound = scaling.flagged, scaling.bound
-    k = flagged.size
-    shapes = {"medians": (n,), "flagged": (k,), "centers": (n + k,), "scales": (n + k,)}
-    for name, values in scaling._asdict().items():
-        kind, shape = "i" if name == "flagged" else "f", shapes.get(name, ())
-        if values.dtype.kind != kind or values.shape != shape or not np.isfinite(values).all():
-            raise ValueError(f"scaling.{name} is not of {shape} finite numbers.")
-    if (scaling.scales <= 0.0).any() or bound < 0.0:
-        raise ValueError("a scale must be > 0.")
-    if not np.isin(flagged, np.arange(n)).all() or (np.diff(flagged) <= 0).any():
-        raise ValueError(f"scaling.flagged is not of increasing indices below {n}.")

@@ -13,7 +13,8 @@ from backprop_xp.checks import integer, known
 from backprop_xp.estimators.bases import BaseEstimator, TransformerMixin
 from backprop_xp.tables.columns import feature_records
 from backprop_xp.tables.columns.detection import detect
-from backprop_xp.tables.columns.features import SCALINGS, Features
+from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.columns.scaling import SCALINGS
 from backprop_xp.tables.readers.table_files import as_frame
 
 

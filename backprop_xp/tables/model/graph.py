@@ -3,25 +3,16 @@
 The library's own functions run on the arrays of ndonnx, which record their operations.
 """
 
-import functools
 import os
-import re
 import shlex
-from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from backprop_xp.backends import Array
 from backprop_xp.files.onnx import libraries, recorded_predictions, write_graph
-from backprop_xp.tables.columns.dates import split_dates
-from backprop_xp.tables.columns.encoding import Category, Column, Date, Number, Text, subtract
+from backprop_xp.tables.columns.column import Column
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.tabular import TabularClassifier, TabularRegressor
-from backprop_xp.tables.readers.values import MISSING
-
-# The characters that str.strip removes, for RE2.
-_SPACE = r"[\s\v\x1c-\x1f\x{85}\p{Z}]*"
 
 
 def export_onnx(
@@ -43,7 +34,7 @@ def export_onnx(
     model: TabularModel = estimator.model_
     columns = model.features.columns
     _check_names(columns, ["predictions"] if model.classes is None else ["label", "probabilities"])
-    recorded = {name: _recorded(column) for name, column in columns.items()}
+    recorded = {name: column.graph_input() for name, column in columns.items()}
     encoded = {name: features for name, (_, features) in recorded.items()}
     parts = [ndx.astype(part, ndx.float32) for part in model.features.parts(encoded)]
     theta = np.atleast_2d(model.theta)
@@ -60,7 +51,7 @@ def export_onnx(
 
 
 def _check_names(columns: dict[str, Column], outputs: list[str]) -> None:
-    texts = [name for name, column in columns.items() if isinstance(column, Text)]
+    texts = [name for name, column in columns.items() if not column.has_graph]
     if texts:
         raise ValueError(
             f"ONNX has no operations for free text, such as the column {texts[0]!r}: leave it out "
@@ -70,35 +61,3 @@ def _check_names(columns: dict[str, Column], outputs: list[str]) -> None:
         raise ValueError(
             f"a column is named {name!r}, which cannot be an input: rename it before the training."
         )
-
-
-def _recorded(column: Column) -> Any:
-    """Return the input of a column, and its features before the scaling."""
-    ndx, _ = libraries()
-    argument = functools.partial(ndx.argument, shape=("rows",))
-    match column:
-        case Number(origin=origin):
-            values = argument(dtype=ndx.int64 if origin else ndx.float64)
-            return values, subtract(values, origin)[:, None]
-        case Date(parts=parts):
-            values = argument(dtype=ndx.int64)
-            return values, split_dates(values, parts)
-        case Category():
-            values = argument(dtype=ndx.utf8)
-            return values, column.features(_codes(column, values))
-
-
-def _codes(column: Category, values: Any) -> Array:
-    """Return the codes of recorded strings."""
-    import spox.opset.ai.onnx.v20 as operators  # ndonnx has no regular expressions
-
-    ndx, _ = libraries()
-    indices = {value: i for i, value in enumerate(column.values)}
-    missing = indices.pop(None, None)
-    codes = ndx.extensions.static_map(values, indices, len(column.values))
-    if missing is None:
-        return codes
-    words = "|".join(re.escape(word) for word in MISSING)
-    pattern = rf"{_SPACE}(?:{words}){_SPACE}"
-    matches = ndx.asarray(operators.regex_full_match(values.unwrap_spox(), pattern=pattern))
-    return ndx.where(matches & (codes == len(column.values)), missing, codes)

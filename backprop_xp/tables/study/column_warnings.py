@@ -1,7 +1,6 @@
 """Warnings about columns: those that may identify rows, or give the target away."""
 
 import contextlib
-import dataclasses
 import warnings
 from collections.abc import Iterator
 
@@ -10,10 +9,9 @@ import pandas as pd
 from sklearn.model_selection import cross_val_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from backprop_xp.tables.columns.encoding import Category, Number
-from backprop_xp.tables.columns.features import Features, within_range
+from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.columns.scaling import within_range
 from backprop_xp.tables.model.rows import Rows
-from backprop_xp.tables.readers.values import TIME
 from backprop_xp.tables.study.split import SplitRule
 
 # In about 40 real tables, columns that give the target away reach 0.95 to 1, and others at most
@@ -35,15 +33,11 @@ def column_warnings(
     a tree, those on which the target depends most; a line counts the others.
     """
     for name, column in features.columns.items():
-        values = training.features[name]
-        is_number = isinstance(column, Number) and column.style != TIME and name != time
-        if is_number and values.is_unique and values.dtype.kind != "m":
-            numbers = column.encode(values)
-            if (numbers == np.floor(numbers)).all():  # False for a missing value
-                yield (
-                    f"{name!r} has a different whole number in each row: leave it out with --drop "
-                    f"{name!r} if it identifies rows"
-                )
+        if name != time and column.may_identify(training.features[name]):
+            yield (
+                f"{name!r} has a different whole number in each row: leave it out with --drop "
+                f"{name!r} if it identifies rows"
+            )
     # A rare class needs all its rows.
     labels = pd.Series(0 if rule.classes is None else rule.classes, index=range(rule.rows))
     shuffled = labels.sample(frac=1.0, random_state=rule.seed % 2**32)
@@ -81,9 +75,7 @@ def _leaks(features: Features, sample: Rows, rule: SplitRule) -> Iterator[str]:
 
 def _encoded(features: Features, sample: Rows, name: str) -> np.ndarray:
     """Return the features of a column, ``(rows, n)``; a category is a code."""
-    column = features.columns[name]
-    if isinstance(column, Category):
-        column = dataclasses.replace(column, is_code=True)
+    column = features.columns[name].with_codes(above=0)
     return np.asarray(within_range(column.encode(sample.features[name])))
 
 

@@ -18,8 +18,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from backprop_xp.estimators.targets import class_weights
-from backprop_xp.tables.columns.encoding import Category
-from backprop_xp.tables.columns.features import Features, learn_scaling
+from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.columns.scaling import learn_scaling
 from backprop_xp.tables.model.model_file import PathLike
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular import TabularClassifier, TabularRegressor
@@ -178,11 +178,9 @@ def _others(model: TabularClassifier | TabularRegressor) -> dict[str, BaseEstima
 
 def _plain_features(features: Features, training: Rows) -> Features:
     """Return features that suit a linear model: standardized, and without codes."""
-    columns = {
-        name: dataclasses.replace(column, is_code=False) if isinstance(column, Category) else column
-        for name, column in features.columns.items()
-    }
-    scaling = learn_scaling(columns, training.features, "standardize")
+    columns = {name: column.with_codes(None) for name, column in features.columns.items()}
+    numbers = [one.encode(training.features[n]) for n, one in columns.items() if one.is_scaled]
+    scaling = learn_scaling(numbers, "standardize")
     return dataclasses.replace(features, columns=columns, scaling=scaling)
 
 

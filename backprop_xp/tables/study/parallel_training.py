@@ -21,8 +21,8 @@ from threadpoolctl import threadpool_limits
 
 from backprop_xp.backends import Array, Selection, resolve
 from backprop_xp.checks import integer, real
-from backprop_xp.tables.columns.detection import MAX_CATEGORIES, as_code, detect
-from backprop_xp.tables.columns.encoding import Category
+from backprop_xp.tables.columns.category import Category
+from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_file import read_model, refuse_other_training, write_model
@@ -199,12 +199,10 @@ def _with_categories(
 ) -> Features:
     """Return features with all values of each category, unless they are too many."""
     columns = dict(features.columns)
-    for name in values[0]:
-        known = set[Any]().union(*(each[name] for each in values))
-        present = sorted(known - {None})
-        if len(present) < MAX_CATEGORIES:
-            columns[name] = Category((*present, *known & {None}))
-        columns[name] = columns[name] if most is None else as_code(columns[name], most)
+    for name, column in features.columns.items():
+        if isinstance(column, Category):
+            column = column.with_values({one for each in values for one in each[name]})
+        columns[name] = column.with_codes(most)
     return replace(features, columns=columns)
 
 

@@ -16,8 +16,7 @@ from sklearn.model_selection import (
 )
 
 from backprop_xp.tables.columns.detection import detect_column
-from backprop_xp.tables.columns.encoding import Date, Number
-from backprop_xp.tables.columns.features import within_range
+from backprop_xp.tables.columns.scaling import within_range
 from backprop_xp.training.data import split_rows
 
 
@@ -86,12 +85,10 @@ def units_of(column: pd.Series, *, by_time: bool) -> np.ndarray:
     missing, hint = pd.isna(values), ""
     if by_time:
         found = detect_column(column.rename(None), 0)  # also a row number is a time
-        if not isinstance(found, Date | Number):
+        if isinstance(found, str) or (values := found.sort_key(column)) is None:
             kind = found if isinstance(found, str) else f"a {found.kind}"
             raise ValueError(f"{what} is {kind}, but must hold dates or numbers.")
-        features = found.encode(column)
-        values = found.read(column)[0] if isinstance(found, Date) else features[:, 0]
-        missing = np.isnan(within_range(features)).any(axis=1)
+        missing = np.isnan(within_range(found.encode(column))).any(axis=1)
         hint = " (infinity and the years 1 and 9999 are missing, too)"
     if missing.any():
         count = f"{missing.sum():,}"

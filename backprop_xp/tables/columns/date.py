@@ -5,18 +5,25 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
 from backprop_xp.backends import Array, array_namespace
-from backprop_xp.tables.readers.values import String
+from backprop_xp.files import onnx
+from backprop_xp.tables.columns.column import Column, Sample, refuse
+from backprop_xp.tables.readers.values import String, as_strings, distinct, is_categorical
+
+if TYPE_CHECKING:
+    from backprop_xp.tables.columns.scaling import Scaling
 
 # Guessing a format is slow, so formats are guessed from a sample of about this many strings.
 _SAMPLE = 1000
 # Integers such as 20240105.
-COMPACT = "%Y%m%d"
+_COMPACT = "%Y%m%d"
 _COMPACT_RANGE = (1900_01_01, 2100_12_31)
 # Databases write "no date" as a date of the year 1 or 9999: such dates are missing.
 _FIRST, _END = np.asarray(["0002-01-01", "9999-01-01"], dtype="datetime64[us]")
@@ -27,6 +34,96 @@ _HOUR = 3_600_000_000
 _FRACTION = re.compile(r"(:\d\d\.\d{6})\d+")
 # The time zone behind a time.
 _ZONE = re.compile(r":\d\d(?:\.\d+)?\s*(?:Z|UTC|GMT|([+-]\d\d):?(\d\d)?)$")
+# What pandas can read in a format of dates, each at most once.
+_DIRECTIVES = "aAbBdfHIjmMpSyYzZ"
+
+
+@dataclass(frozen=True)
+class Date(Column):
+    """A date: its parts, float64. ``formats`` are those of strings, none for dates.
+
+    Dates with a time zone or an offset are read on the clock of ``zone``, or without one on their
+    own.
+    """
+
+    formats: tuple[str, ...]
+    parts: tuple[str, ...]
+    zone: str | None = None
+    kind: ClassVar[str] = "date"
+    is_scaled: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.zone is not None:
+            try:
+                pd.DatetimeTZDtype(tz=self.zone)
+            except (KeyError, OSError):  # OSError: a name of another file, or a very long one
+                zone = self.zone[:80]
+                raise ValueError(f"the time zone {zone!r} of dates is not known here.") from None
+
+    @classmethod
+    def detect(cls, sample: Sample) -> "Date | None":
+        """Return dates, also those in strings and in integers such as 20240105."""
+        values = sample.values
+        if values is None:
+            return cls._detect_strings(sample)
+        if values.dtype.kind == "M":
+            zone = _zone_of(values)
+            return cls((), _parts_of(_on_clock(values, zone)), zone)
+        if values.dtype.kind in "fiu" and _is_compact(values):
+            strings, _ = distinct(as_strings(values))
+            return cls((_COMPACT,), _parts_of(read_dates(strings, [_COMPACT])))
+        return None
+
+    @classmethod
+    def _detect_strings(cls, sample: Sample) -> "Date | None":
+        strings = sample.strings
+        if is_categorical(sample.column) or not any(strings):
+            return None
+        if not (formats := find_formats(strings)):
+            return None
+        dates = read_dates(strings, formats)
+        return cls(formats, _parts_of(_strings_on_clock(strings, dates, None)))
+
+    def check(self) -> None:
+        split_dates(np.empty(0, np.int64), self.parts)
+        self._require(all(map(is_format, self.formats)))
+
+    @property
+    def width(self) -> int:
+        return len(self.parts)
+
+    @property
+    def from_strings(self) -> bool:
+        return bool(self.formats)
+
+    def names(self, name: str) -> list[str]:
+        return [f"{name} {part}" for part in self.parts]
+
+    def encode(self, column: pd.Series) -> Array:
+        _, shown = self._read(column)
+        return split_dates(shown.astype("datetime64[us]").view("int64"), self.parts)
+
+    def sort_key(self, column: pd.Series) -> np.ndarray:
+        return self._read(column)[0]
+
+    def _read(self, column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        """Return the dates of a column in UTC, and as the clock shows them."""
+        if column.dtype.kind == "M":
+            return _in_utc(column), _on_clock(column, self.zone)
+        strings, rows = distinct(as_strings(column))
+        dates = read_dates(strings, self.formats or ("ISO8601",))
+        present = np.asarray([string is not None for string in strings])
+        refuse(column, (present & np.isnat(dates))[rows], self.kind)
+        return dates[rows], _strings_on_clock(strings, dates, self.zone)[rows]
+
+    def describe(self, scaling: "Scaling", first: int) -> dict[str, Any]:
+        form = " or ".join(self.formats) or None
+        return {"format": form, "parts": list(self.parts), "zone": self.zone}
+
+    def graph_input(self) -> tuple[Any, Array]:
+        ndx, _ = onnx.libraries()
+        values = ndx.argument(shape=("rows",), dtype=ndx.int64)
+        return values, split_dates(values, self.parts)
 
 
 def find_formats(strings: Sequence[String]) -> tuple[str, ...]:
@@ -62,6 +159,13 @@ def _guess_formats(strings: Sequence[str], *, day_first: bool) -> tuple[str, ...
     return tuple(found for found, _ in counts.most_common())
 
 
+def is_format(text: str) -> bool:
+    """Whether pandas can read dates in a format."""
+    found = re.findall(r"%(.?)", text.replace("%%", ""), re.DOTALL)
+    is_read = all(one and one in _DIRECTIVES for one in found) and len({*found}) == len(found)
+    return is_read and not {"z", "Z"} <= {*found}
+
+
 def read_dates(strings: Sequence[String], formats: Sequence[str]) -> np.ndarray:
     """Return each string's date in UTC by the first format that fits, NaT if none does."""
     dates = np.full(len(strings), "NaT", dtype="datetime64[us]")
@@ -74,7 +178,7 @@ def read_dates(strings: Sequence[String], formats: Sequence[str]) -> np.ndarray:
     return dates
 
 
-def is_compact(column: pd.Series) -> bool:
+def _is_compact(column: pd.Series) -> bool:
     """Whether all integers of a column are dates such as 20240105."""
     present = column.dropna().to_numpy()
     present = present[present != _COMPACT_NONE]
@@ -84,7 +188,7 @@ def is_compact(column: pd.Series) -> bool:
     values = pd.unique(present)
     if values.dtype.kind == "f" and (values % 1.0).any():
         return False
-    return not np.isnat(read_dates([f"{value:.0f}" for value in values.tolist()], [COMPACT])).any()
+    return not np.isnat(read_dates([f"{value:.0f}" for value in values.tolist()], [_COMPACT])).any()
 
 
 def _plain(string: str) -> str:
@@ -92,13 +196,13 @@ def _plain(string: str) -> str:
     return _FRACTION.sub(r"\1", string.strip())
 
 
-def in_utc(column: pd.Series) -> np.ndarray:
+def _in_utc(column: pd.Series) -> np.ndarray:
     """Return a column of dates in UTC, without a time zone."""
     has_zone = isinstance(column.dtype, pd.DatetimeTZDtype)
     return np.asarray(column.dt.tz_convert(None) if has_zone else column)
 
 
-def zone_of(column: pd.Series) -> str | None:
+def _zone_of(column: pd.Series) -> str | None:
     """Return the name of the time zone of a column of dates, None for one without a name."""
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         with contextlib.suppress(KeyError, ValueError):
@@ -106,14 +210,14 @@ def zone_of(column: pd.Series) -> str | None:
     return None
 
 
-def on_clock(column: pd.Series, zone: str | None) -> np.ndarray:
+def _on_clock(column: pd.Series, zone: str | None) -> np.ndarray:
     """Return what clocks show at the dates of a column: in a time zone, or in the column's own."""
     if not isinstance(column.dtype, pd.DatetimeTZDtype):
         return np.asarray(column)
     return np.asarray((column.dt.tz_convert(zone) if zone else column).dt.tz_localize(None))
 
 
-def strings_on_clock(strings: Sequence[String], dates: np.ndarray, zone: str | None) -> np.ndarray:
+def _strings_on_clock(strings: Sequence[String], dates: np.ndarray, zone: str | None) -> np.ndarray:
     """Return what clocks show at the dates, in UTC, of strings: in a time zone, or as written.
 
     A string without a time zone is as written.
@@ -122,14 +226,14 @@ def strings_on_clock(strings: Sequence[String], dates: np.ndarray, zone: str | N
     if not any(matches):
         return dates
     if zone is not None:
-        local = on_clock(pd.Series(dates).dt.tz_localize("UTC"), zone)
+        local = _on_clock(pd.Series(dates).dt.tz_localize("UTC"), zone)
         return np.where([bool(match) for match in matches], local, dates)
     hours = [match and match.group(1) and f"{match[1]}:{match[2] or '00'}:00" for match in matches]
     offsets = pd.to_timedelta(pd.Series(hours, dtype="str")).fillna(pd.Timedelta(0))
     return np.asarray(dates + offsets.to_numpy("timedelta64[us]"))
 
 
-def parts_of(dates: np.ndarray) -> tuple[str, ...]:
+def _parts_of(dates: np.ndarray) -> tuple[str, ...]:
     """Return the names of the parts that dates are split into: the hour if they have one."""
     present = dates[(dates >= _FIRST) & (dates < _END)]
     hour = () if (present == present.astype("datetime64[D]")).all() else ("hour",)

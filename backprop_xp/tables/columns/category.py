@@ -1,0 +1,109 @@
+"""Categories: a 0 or 1 for each value, or the index of the value for an embedding."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from backprop_xp.backends import Array, array_namespace
+from backprop_xp.files import onnx
+from backprop_xp.tables.columns.column import Column, Sample
+from backprop_xp.tables.readers.values import MISSING, String, as_strings, distinct, is_missing
+
+if TYPE_CHECKING:
+    from backprop_xp.tables.columns.scaling import Scaling
+
+# A category has fewer values than this, and about ten rows for each.
+_MAX_VALUES = 200
+# The characters that str.strip removes, for RE2.
+_SPACE = r"[\s\v\x1c-\x1f\x{85}\p{Z}]*"
+
+
+@dataclass(frozen=True)
+class Category(Column):
+    """A category: a 0 or 1 for each of the values, float32; None is the missing value.
+
+    With ``is_code`` it is one feature, the index of the value, for an embedding.
+    """
+
+    values: tuple[str | None, ...]
+    is_code: bool = False
+    kind: ClassVar[str] = "category"
+
+    @classmethod
+    def detect(cls, sample: Sample) -> "Category | None":
+        """Return strings of few values; a word for a missing value is an ordinary one."""
+        words, _ = sample.words
+        most = min(_MAX_VALUES, max(10, len(sample.column) // 10))
+        return Category(_sorted(words)) if len({*words} - {None}) < most else None
+
+    def with_values(self, values: Iterable[String]) -> "Category":
+        """Return the category of these values, or this one if they are too many."""
+        found = _sorted(values)
+        return self if len({*found} - {None}) >= _MAX_VALUES else Category(found)
+
+    def check(self) -> None:
+        self._require(len({*self.values}) == len(self.values))
+
+    @property
+    def width(self) -> int:
+        return 1 if self.is_code else len(self.values)
+
+    @property
+    def n_codes(self) -> int:
+        return len(self.values) + 1 if self.is_code else 0
+
+    def with_codes(self, above: int | None) -> "Category":
+        return replace(self, is_code=above is not None and len(self.values) > above)
+
+    def names(self, name: str) -> list[str]:
+        values = ["missing" if value is None else value for value in self.values]
+        return [name] if self.is_code else [f"{name}={value}" for value in values]
+
+    def encode(self, column: pd.Series) -> Array:
+        """Return the features of a column: all 0 for a value that training did not have.
+
+        The code of such a value is the number of the values of training. A word for a missing value
+        is one, unless it is a value of training.
+        """
+        strings, rows = distinct(as_strings(column), keeps_words=True)
+        indices = {value: i for i, value in enumerate(self.values)}
+        unknown = len(self.values)
+        missing = indices.get(None, unknown)
+        codes = [indices.get(one, missing if is_missing(one) else unknown) for one in strings]
+        return self._features(np.asarray(codes)[rows])
+
+    def _features(self, codes: Array) -> Array:
+        """Return the features of codes, the indices of values."""
+        xp = array_namespace(codes)
+        columns = codes[:, None]
+        if not self.is_code:  # no column is that of a value that training did not have
+            columns = columns == xp.arange(len(self.values), dtype=codes.dtype)
+        return xp.astype(columns, xp.float32)
+
+    def describe(self, scaling: "Scaling", first: int) -> dict[str, Any]:
+        return {"categories": list(self.values)}
+
+    def graph_input(self) -> tuple[Any, Array]:
+        import spox.opset.ai.onnx.v20 as operators  # ndonnx has no regular expressions
+
+        ndx, _ = onnx.libraries()
+        values = ndx.argument(shape=("rows",), dtype=ndx.utf8)
+        indices = {value: i for i, value in enumerate(self.values)}
+        missing = indices.pop(None, None)
+        codes = ndx.extensions.static_map(values, indices, len(self.values))
+        if missing is not None:
+            words = "|".join(re.escape(word) for word in MISSING)
+            pattern = rf"{_SPACE}(?:{words}){_SPACE}"
+            matches = ndx.asarray(operators.regex_full_match(values.unwrap_spox(), pattern=pattern))
+            codes = ndx.where(matches & (codes == len(self.values)), missing, codes)
+        return values, self._features(codes)
+
+
+def _sorted(values: Iterable[String]) -> tuple[String, ...]:
+    """Return the values in order, the missing one last."""
+    found = {*values}
+    return (*sorted(value for value in found if value is not None), *found & {None})

@@ -1,0 +1,152 @@
+"""The kind of a column: what a training learns about it, and the features that it becomes.
+
+Each kind is one class in a module of its own: ``Number``, ``Date``, ``Category`` and ``Text``.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from backprop_xp.backends import Array
+from backprop_xp.checks import plain
+from backprop_xp.tables.readers.values import (
+    CellError,
+    String,
+    distinct,
+    find_style,
+    is_categorical,
+    is_missing,
+    is_string,
+    numbers,
+)
+
+if TYPE_CHECKING:
+    from backprop_xp.tables.columns.scaling import Scaling
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A plain column of the training rows, and what the kinds find in it."""
+
+    column: pd.Series
+    seed: int
+
+    @cached_property
+    def words(self) -> tuple[list[String], np.ndarray]:
+        """The distinct strings, words for a missing value included, and each row's index of one."""
+        return distinct(self.column, keeps_words=True)
+
+    @cached_property
+    def strings(self) -> list[String]:
+        """The distinct strings, None for a word for a missing value."""
+        return [None if is_missing(word) else word for word in self.words[0]]
+
+    @cached_property
+    def style(self) -> str | None:
+        """The style in which all strings are numbers; None for other strings and columns."""
+        if not is_string(self.column) or is_categorical(self.column) or not any(self.strings):
+            return None
+        return find_style(self.strings)
+
+    @cached_property
+    def values(self) -> pd.Series | None:
+        """The numbers, timedeltas or dates, also the numbers that strings hold; None for others."""
+        if not is_string(self.column):
+            return self.column
+        if self.style is None:
+            return None
+        return pd.Series(numbers(self.column, self.style)[0], name=self.column.name)
+
+    def reason_to_leave_out(self) -> str | None:
+        """Return why no kind can learn from the column, None if one can."""
+        is_words = is_string(self.column)
+        if self.column.isna().all() or (is_words and {*self.words[0]} == {None}):
+            return "empty"
+        is_same = is_words and len({*self.words[0]}) == 1
+        if is_same or (self.values is not None and self.values.nunique(dropna=False) == 1):
+            return "the same in all rows"
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """A column in use; a subclass is a kind, whose fields are plain names, numbers and arrays.
+
+    ``is_scaled`` is whether the features are numbers to scale, ``has_graph`` whether ONNX can
+    compute them.
+    """
+
+    kind: ClassVar[str]
+    is_scaled: ClassVar[bool] = False
+    has_graph: ClassVar[bool] = True
+
+    @classmethod
+    def detect(cls, sample: Sample) -> Self | str | None:
+        """Return what a column is, why it is left out, or None for a column of another kind."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise ValueError for fields, of the right types, that no training finds."""
+        raise NotImplementedError
+
+    @property
+    def width(self) -> int:
+        """The number of features."""
+        raise NotImplementedError
+
+    @property
+    def from_strings(self) -> bool:
+        """Whether a file's column must be read as strings."""
+        return True
+
+    @property
+    def n_codes(self) -> int:
+        """The number of codes that the feature can be, unknown ones included; 0 without codes."""
+        return 0
+
+    def names(self, name: str) -> list[str]:
+        """Return the names of the features of a column of this name."""
+        raise NotImplementedError
+
+    def encode(self, column: pd.Series) -> Array:
+        """Return the features ``(rows, width)``; ``CellError`` for a value of another kind."""
+        raise NotImplementedError
+
+    def describe(self, scaling: "Scaling", first: int) -> dict[str, Any]:
+        """Return what was learnt, as JSON; ``first`` is the index of the first feature."""
+        raise NotImplementedError
+
+    def graph_input(self) -> tuple[Any, Array]:
+        """Return the column as the input of an ONNX graph, and its features: arrays of ndonnx."""
+        raise NotImplementedError
+
+    def with_codes(self, above: int | None) -> "Column":
+        """Return the column; its feature is a code if it has more values, None makes no codes."""
+        return self
+
+    def sort_key(self, column: pd.Series) -> np.ndarray | None:
+        """Return numbers or dates that order the rows, None for a kind that has no order."""
+        return None
+
+    def may_identify(self, column: pd.Series) -> bool:
+        """Whether different values in all rows may only identify them."""
+        return False
+
+    def _require(self, is_right: bool) -> None:
+        """Raise ValueError for fields that no training finds."""
+        if not is_right:
+            raise ValueError(f"a {self.kind} has values that no training finds.")
+
+
+def refuse(column: pd.Series, wrong: np.ndarray, kind: str) -> None:
+    """Raise ``CellError``, a ValueError, for the first value of a mask."""
+    if wrong.any():
+        row = wrong.argmax()
+        raise CellError(
+            f"the column {str(column.name)!r} has {plain(column.iloc[row])!r}",
+            f", but a {kind} is expected, as in training: correct it, or leave it empty.",
+            column.index[row],
+        )

@@ -1,0 +1,105 @@
+"""Numbers: one feature each. Strings can hold them, in one style for a column."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from backprop_xp.backends import Array, array_namespace
+from backprop_xp.checks import integer, known
+from backprop_xp.files import onnx
+from backprop_xp.tables.columns.column import Column, Sample, refuse
+from backprop_xp.tables.readers.values import PLAIN, STYLES, TIME, numbers, style_in_file
+
+if TYPE_CHECKING:
+    from backprop_xp.tables.columns.scaling import Scaling
+
+# float64 holds every integer in this range.
+_EXACT = 2**53
+
+
+@dataclass(frozen=True)
+class Number(Column):
+    """A number: one feature, float64.
+
+    ``style`` is that of strings, None for numbers. ``origin`` is subtracted from integers that
+    float64 cannot tell apart.
+    """
+
+    style: str | None = None
+    origin: int = 0
+    kind: ClassVar[str] = "number"
+    is_scaled: ClassVar[bool] = True
+
+    @classmethod
+    def detect(cls, sample: Sample) -> "Number | str | None":
+        """Return numbers and timedeltas, but a row number is left out."""
+        values = sample.values
+        if values is None:
+            return None
+        if values.dtype.kind not in "iu":
+            return Number(sample.style)
+        is_unnamed = str(values.name).startswith("Unnamed: ")  # an index in pandas' or R's CSV
+        return "a row number" if is_unnamed and values.is_unique else Number(None, _origin(values))
+
+    def check(self) -> None:
+        known(PLAIN if self.style is None else self.style, STYLES, "style")
+        integer(self.origin, "origin", at_least=-(2**63))
+        self._require(self.origin < 2**64)
+
+    @property
+    def width(self) -> int:
+        return 1
+
+    @property
+    def from_strings(self) -> bool:
+        return self.style is not None
+
+    def names(self, name: str) -> list[str]:
+        return [name]
+
+    def encode(self, column: pd.Series) -> Array:
+        values, wrong = numbers(column, self.style or style_in_file(column))
+        refuse(column, wrong, self.kind)
+        return self._features(values)
+
+    def _features(self, values: Array) -> Array:
+        return subtract(values, self.origin)[:, None]
+
+    def describe(self, scaling: "Scaling", first: int) -> dict[str, Any]:
+        return {
+            "center": float(scaling.centers[first]) + self.origin,
+            "scale": float(scaling.scales[first]),
+            "filled": float(scaling.medians[first]) + self.origin,
+        }
+
+    def graph_input(self) -> tuple[Any, Array]:
+        ndx, _ = onnx.libraries()
+        values = ndx.argument(shape=("rows",), dtype=ndx.int64 if self.origin else ndx.float64)
+        return values, self._features(values)
+
+    def sort_key(self, column: pd.Series) -> np.ndarray:
+        return np.asarray(self.encode(column)[:, 0])
+
+    def may_identify(self, column: pd.Series) -> bool:
+        """Whether all are different whole numbers; times and timedeltas identify nothing."""
+        if self.style == TIME or column.dtype.kind == "m" or not column.is_unique:
+            return False
+        values = self.encode(column)
+        return bool((values == np.floor(values)).all())  # False for a missing value
+
+
+def _origin(values: pd.Series) -> int:
+    """Return the least of integers that float64 cannot tell apart, 0 for others."""
+    least, most = int(values.min()), int(values.max())
+    return least if max(-least, most) > _EXACT else 0
+
+
+def subtract(values: Array, origin: int) -> Array:
+    """Return numbers minus an origin, float64; differences of large integers keep their digits."""
+    xp, (origin_high, origin_low) = array_namespace(values), divmod(origin, 2**32)
+    if not (origin and xp.isdtype(values.dtype, "integral")):
+        return xp.astype(values, xp.float64) - origin
+    high, low = (xp.astype(part, xp.float64) for part in (values // 2**32, values % 2**32))
+    return (high - origin_high) * 2.0**32 + (low - origin_low)

@@ -1,0 +1,117 @@
+"""The scaling of numbers and dates, learnt from training rows."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from backprop_xp.backends import Array, array_namespace
+
+# In units of the scale: larger values would dominate all others.
+MAX_DEVIATIONS = 100.0
+# The bound of robustly scaled numbers.
+_SMOOTH_BOUND = 3.0
+# Numbers beyond float32 count as missing.
+_LARGEST = float(np.finfo(np.float32).max)
+
+# Returns the centers and the scales of filled values ``(rows, features)``.
+_Learner: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Scaling(NamedTuple):
+    """The scaling of numbers and dates: ``(features,)`` each, but for ``flagged`` and ``bound``.
+
+    A missing value becomes the median; each feature whose index is in ``flagged`` has an indicator.
+    The centers and scales are those of the features, then of the indicators. A positive ``bound`` b
+    limits the features x smoothly, ``x / sqrt(1 + (x / b)**2)``; 0 does not.
+    """
+
+    medians: np.ndarray
+    flagged: np.ndarray
+    centers: np.ndarray
+    scales: np.ndarray
+    bound: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The name of the scaling in ``SCALINGS``."""
+        return "robust" if float(self.bound) else "standardize"
+
+    def check(self, n: int) -> None:
+        """Raise ValueError for another scaling than one of n features."""
+        flagged, bound = self.flagged, self.bound
+        k = flagged.size
+        shapes = {"medians": (n,), "flagged": (k,), "centers": (n + k,), "scales": (n + k,)}
+        for name, values in self._asdict().items():
+            kind, shape = "i" if name == "flagged" else "f", shapes.get(name, ())
+            if values.dtype.kind != kind or values.shape != shape or not np.isfinite(values).all():
+                raise ValueError(f"scaling.{name} is not of {shape} finite numbers.")
+        if (self.scales <= 0.0).any() or bound < 0.0:
+            raise ValueError("a scale must be > 0.")
+        if not np.isin(flagged, np.arange(n)).all() or (np.diff(flagged) <= 0).any():
+            raise ValueError(f"scaling.flagged is not of increasing indices below {n}.")
+
+    def transform(self, values: Array) -> tuple[Array, Array]:
+        """Return the scaled features and the indicators, limited to 100."""
+        xp = array_namespace(values)
+        medians, flagged, centers, scales, _ = (xp.asarray(field) for field in self)
+        missing, n = xp.isnan(values), len(self.medians)
+        numbers = xp.where(missing, medians, values)
+        numbers -= centers[:n]
+        numbers /= scales[:n]
+        if bound := float(self.bound):
+            numbers /= xp.sqrt(1.0 + (numbers / bound) ** 2)
+        flags = xp.astype(xp.take(missing, flagged, axis=1), xp.float64)
+        flags -= centers[n:]
+        flags /= scales[n:]
+        return tuple(xp.clip(part, -MAX_DEVIATIONS, MAX_DEVIATIONS) for part in (numbers, flags))
+
+
+def within_range(values: Array) -> Array:
+    """Return numbers with NaN in place of those beyond float32."""
+    xp = array_namespace(values)
+    return xp.where(xp.abs(values) <= _LARGEST, values, xp.nan)
+
+
+def _standard(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return means and standard deviations, 1 for a feature that is constant to rounding."""
+    means, deviations = values.mean(axis=0), values.std(axis=0)
+    rounding = len(values) * np.finfo("float64").eps * np.abs(means)
+    return means, np.where(deviations > rounding, deviations, 1.0)
+
+
+def _robust(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return medians and interquartile ranges; half the whole range instead of a range of 0."""
+    low, quarter, median, quarters, high = np.quantile(values, [0.0, 0.25, 0.5, 0.75, 1.0], axis=0)
+    scales = np.where(quarters > quarter, quarters - quarter, (high - low) / 2.0)
+    return median, np.where(scales > 0.0, scales, 1.0)
+
+
+# The bound is that of RealMLP (Holzmüller et al. 2024, "Better by default").
+SCALINGS: dict[str, tuple[_Learner, float]] = {
+    "standardize": (_standard, 0.0),
+    "robust": (_robust, _SMOOTH_BOUND),
+}
+
+
+def learn_scaling(encoded: Iterable[np.ndarray], scaling: str) -> Scaling:
+    """Return the scaling of the encoded numbers and dates of a table, ``(rows, width)`` each."""
+    learn, bound = SCALINGS[scaling]
+    scaled = [*encoded]
+    if not scaled:
+        none, indices = np.empty(0), np.empty(0, dtype=np.intp)
+        return Scaling(none, indices, none, none, np.asarray(bound))
+    values = within_range(np.concatenate(scaled, axis=1))
+    missing = np.isnan(values)
+    is_empty = missing.all(axis=0)
+    medians = np.nanmedian(np.where(is_empty, 0.0, values), axis=0)
+    flagged = np.flatnonzero(missing.any(axis=0))
+    centers, scales = learn(np.where(missing, medians, values))
+    shares, deviations = _standard(missing[:, flagged].astype("float64"))
+    return Scaling(
+        medians,
+        flagged,
+        np.concatenate([centers, shares]),
+        np.concatenate([scales, deviations]),
+        np.asarray(bound),
+    )

@@ -1,0 +1,95 @@
+"""Free text: coordinates of groups of letters. scikit-learn counts and decomposes them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from backprop_xp.tables.columns.column import Column, Sample
+from backprop_xp.tables.readers.values import as_strings, distinct
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    from backprop_xp.tables.columns.scaling import Scaling
+
+# The options of scikit-learn's vectorizer: groups of 3 and 4 letters within words.
+_LETTERS: dict[str, Any] = {"ngram_range": (3, 4), "analyzer": "char_wb"}
+_COORDINATES = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Text(Column):
+    """Free text: coordinates of a latent semantic analysis of groups of 3 and 4 letters, float32.
+
+    ``pieces`` are the groups, ``idf`` their inverse document frequencies, ``axes``
+    ``(pieces, width)``.
+    """
+
+    pieces: tuple[str, ...]
+    idf: np.ndarray
+    axes: np.ndarray
+    kind: ClassVar[str] = "text"
+    has_graph: ClassVar[bool] = False
+
+    @classmethod
+    def detect(cls, sample: Sample) -> "Text | str":
+        """Return strings of many values, but different words are identifiers, and left out."""
+        strings, (_, rows) = sample.strings, sample.words
+        present = {string for string in strings if string is not None}
+        count = sum(strings[row] is not None for row in rows)
+        if len(present) == count and all(len(string.split()) == 1 for string in present):
+            return "an identifier"
+        return cls._learn([strings[row] or "" for row in rows], sample.seed)
+
+    @classmethod
+    def _learn(cls, strings: list[str], seed: int) -> "Text":
+        """Return the latent semantic analysis, divided by the root of its total variance."""
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectorizer = TfidfVectorizer(**_LETTERS)
+        counts = vectorizer.fit_transform(strings).astype("float32")
+        # Few strings have no decomposition: their first groups of letters are the coordinates.
+        axes = np.eye(counts.shape[1], min(_COORDINATES, counts.shape[1]))
+        if min(counts.shape) > _COORDINATES:
+            svd = TruncatedSVD(_COORDINATES, random_state=seed % 2**32).fit(counts)
+            axes = svd.components_.T
+        deviation = np.sqrt((counts @ axes).var(axis=0, dtype="float64").sum())
+        axes = axes / (deviation if deviation > 0.0 else 1.0)
+        pieces = tuple(vectorizer.get_feature_names_out().tolist())
+        return cls(pieces, vectorizer.idf_, axes.astype("float32"))
+
+    def check(self) -> None:
+        n, idf, axes = len(self.pieces), self.idf, self.axes
+        is_right = 0 < len({*self.pieces}) == n
+        is_right &= (idf.shape, axes.shape) == ((n,), (n, *axes.shape[1:2]))
+        is_right &= (idf.dtype.name, axes.dtype.name, axes.ndim) == ("float64", "float32", 2)
+        self._require(is_right and bool(np.isfinite(idf).all() and np.isfinite(axes).all()))
+
+    @property
+    def width(self) -> int:
+        return len(self.axes.T)
+
+    def names(self, name: str) -> list[str]:
+        return [f"{name} {i}" for i in range(self.width)]
+
+    @cached_property
+    def vectorizer(self) -> "TfidfVectorizer":
+        """The vectorizer that counts the groups of letters."""
+        from sklearn.feature_extraction.text import TfidfVectorizer  # takes two seconds
+
+        indices = {piece: i for i, piece in enumerate(self.pieces)}
+        vectorizer = TfidfVectorizer(**_LETTERS, vocabulary=indices)
+        vectorizer.idf_ = self.idf
+        return vectorizer
+
+    def encode(self, column: pd.Series) -> np.ndarray:
+        strings, rows = distinct(as_strings(column))
+        counts = self.vectorizer.transform([string or "" for string in strings])
+        return np.take(counts.astype(np.float32) @ self.axes, rows, axis=0).astype(np.float32)
+
+    def describe(self, scaling: "Scaling", first: int) -> dict[str, Any]:
+        return {"pieces": len(self.pieces)}
