@@ -114,23 +114,23 @@ def importances_of(
     """
     from sklearn.inspection import permutation_importance
 
-    from backprop_xp.tables.readers.table_files import naming_lines
-    from backprop_xp.tables.study.problem import rows_with_target
+    from backprop_xp.tables.readers.table_files import as_table, naming_lines
+    from backprop_xp.tables.study.problem import rows_of_target
     from backprop_xp.tables.study.target import Target
 
     model, names = estimator.model_, [*estimator.model_.features.columns]
     if model.target is None:
         raise ValueError("the model does not have the name of its target: fit it to a named y.")
     classes = () if model.classes is None else tuple(model.classes.tolist())
-    frame = tables.read(file, texts=[model.target, *model.features.texts])
-    rows = rows_with_target(frame, model.target, features=names, classes=classes)
-    with naming_lines(file):
-        y = Target(model.target, model.task, "", classes).values(rows.target)
+    texts = [model.target, *model.features.texts]
+    read = as_table(file, texts=texts, numbers=model.features.numbers)
+    rows = rows_of_target(read, Target(model.target, model.task, "", classes), names)
     table = rows.features.reindex(columns=[*model.features.seen])
-
     with naming_lines(file, table.index):
         found = permutation_importance(
-            *(estimator, table, y),
+            estimator,
+            table,
+            rows.target,
             scoring=_scoring(classes),
             n_repeats=_SHUFFLES,
             random_state=0,

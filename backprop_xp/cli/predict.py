@@ -79,7 +79,8 @@ def _predictions(
     trained, _ = read_model(model)
     if interval is not None and (share := trained.coverage_on_test(interval)) is not None:
         note(f"intervals of {interval:g} hold {share:.1%} of the test rows of the training")
-    for frame, columns in tables.read_pieces(file, texts=trained.features.texts):
+    wanted = {"texts": trained.features.texts, "numbers": trained.features.numbers}
+    for frame, columns in tables.read_pieces(file, **wanted):
         with naming_lines(file):
             predictions = trained.predictions(frame, interval)
         found = pa.Table.from_pandas(predictions, preserve_index=False)

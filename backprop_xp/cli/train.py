@@ -189,7 +189,9 @@ def train(
             model = train_ranks(communicator, *found, task=chosen, **options)
         else:
             problem = make_problem(
-                *(rows, target, columns),
+                rows,
+                target,
+                columns,
                 task=chosen,
                 test=None if test is None else read(test),
                 validation=read(validation),

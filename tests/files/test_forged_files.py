@@ -185,7 +185,10 @@ def table_and_its_use(kind: str, path: Path) -> LoadAndUse:
         names = [*features.seen]
         table = pd.DataFrame({name: cells.get(kinds.get(name, ""), others) for name in names})
         assert len(model.predict(table)) == 4
-        assert len(model.model_.predictions(table_files.as_frame(table, texts=features.texts))) == 4
+        assert (
+            len(model.model_.predictions(table_files.as_table(table, texts=features.texts).frame))
+            == 4
+        )
         strings = table.astype("str")
         try:
             features.transform(strings)

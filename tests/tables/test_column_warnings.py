@@ -130,7 +130,7 @@ def test_a_wide_table_has_trees_for_the_columns_on_which_the_target_depends_most
     frame = frame.join(pd.DataFrame(draw.normal(size=(ROWS, 100))).add_prefix("g"))
     frame["y"] = np.where(y > 1.0, "yes", "no") if has_classes else y
     problem = make_problem(frame, "y", Columns(), seed=0)
-    training, rule = problem.parts()["training"], problem.rule.take(problem.splits[0]["training"])
+    training, rule = problem.parts()["training"], problem.rule.take(problem.rows("training"))
     made = detect(training.features, scaling="robust", max_one_hot=None, seed=0)
     first, *others = column_warnings.column_warnings(made, training, rule, None)
     assert first.startswith("97 of 102 columns are not checked for giving 'y' away")

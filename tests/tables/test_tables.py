@@ -46,7 +46,12 @@ def train(data: Any, target: str, **given: Any) -> Any:
 
 def predictions(model: Any, data: Any) -> pd.DataFrame:
     """Return what the command predicts for a table or a file."""
-    return model.model_.predictions(table_files.as_frame(data, texts=model.model_.features.texts))
+    return model.model_.predictions(read_for(data, model.model_.features))
+
+
+def read_for(data: Any, made: Features) -> pd.DataFrame:
+    """Return a table or a file as the features need it."""
+    return table_files.as_table(data, texts=made.texts, numbers=made.numbers).frame
 
 
 def prepare(data: Any, **given: Any) -> Features:
@@ -72,7 +77,7 @@ def classes_of(model: Any) -> tuple[Any, ...]:
 
 def transform(made: Features, data: Any) -> np.ndarray:
     """Return the features of a table that may have more columns than the training's."""
-    return made.transform(table_files.as_frame(data, texts=made.texts))
+    return made.transform(read_for(data, made))
 
 
 class Killed(BaseException):
@@ -232,7 +237,7 @@ def test_the_wrong_cell_beside_decimal_commas_is_named(tmp_path: Path) -> None:
     made = prepare(pd.DataFrame({"a": np.arange(40.0), "b": np.arange(40.0) / 2}))
     (tmp_path / "table.csv").write_text("a;b\n1,5;1,5\nx;2,5\n")
     with pytest.raises(ValueError, match=r"the column 'a' has 'x' \(row 1\)"):
-        transform(made, tables.read(tmp_path / "table.csv"))
+        transform(made, tmp_path / "table.csv")
 
 
 @pytest.mark.once

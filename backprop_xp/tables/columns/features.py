@@ -41,6 +41,12 @@ class Features:
         return [name for name, column in self.columns.items() if column.from_strings]
 
     @property
+    def numbers(self) -> list[str]:
+        """The columns that must be read from a file as numbers, if they are not dates."""
+        columns = self.columns.items()
+        return [name for name, column in columns if not column.from_strings]
+
+    @property
     def codes(self) -> list[int]:
         """The number of codes of each category that is a code, unknown values included."""
         return [column.n_codes for column in self.columns.values() if column.n_codes]

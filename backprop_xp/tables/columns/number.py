@@ -10,7 +10,7 @@ from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import integer, known
 from backprop_xp.files import onnx
 from backprop_xp.tables.columns.column import Column, Sample, refuse
-from backprop_xp.tables.readers.values import PLAIN, STYLES, TIME, numbers, style_in_file
+from backprop_xp.tables.readers.values import PLAIN, STYLES, TIME, numbers
 
 if TYPE_CHECKING:
     from backprop_xp.tables.columns.scaling import Scaling
@@ -60,7 +60,7 @@ class Number(Column):
         return [name]
 
     def encode(self, column: pd.Series) -> Array:
-        values, wrong = numbers(column, self.style or style_in_file(column))
+        values, wrong = numbers(column, self.style or PLAIN)
         refuse(column, wrong, self.kind)
         return self._features(values)
 

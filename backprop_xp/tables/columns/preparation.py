@@ -15,7 +15,7 @@ from backprop_xp.tables.columns import feature_records
 from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.scaling import SCALINGS
-from backprop_xp.tables.readers.table_files import as_frame
+from backprop_xp.tables.readers.table_files import as_table
 
 
 class Preparation(TransformerMixin, BaseEstimator):
@@ -144,7 +144,8 @@ def checked_frame(
     if hasattr(X, "to_pandas") or isinstance(X, pd.DataFrame):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         frame = X if isinstance(X, pd.DataFrame) else X.to_pandas()
-        return as_frame(frame if reset else frame.set_axis(names, axis=1), texts=texts)
+        frame = frame if reset else frame.set_axis(names, axis=1)
+        return as_table(frame, texts=texts).frame
     x = X if owner(X) is None else to_host(X)
     x = validate_data(
         estimator,
@@ -155,4 +156,4 @@ def checked_frame(
         ensure_min_samples=2 if reset else 1,
     )
     columns = names or [f"x{i}" for i in range(x.shape[1])]
-    return as_frame(pd.DataFrame(x, columns=columns), texts=texts)
+    return as_table(pd.DataFrame(x, columns=columns), texts=texts).frame

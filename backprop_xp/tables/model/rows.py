@@ -6,18 +6,24 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from backprop_xp.tables.readers.table_files import TableData
+
 
 class Rows(NamedTuple):
-    """Rows: their features as plain columns, the target column, and their weights or None."""
+    """Rows: their features as plain columns, the target column, and their weights or None.
+
+    ``source`` is the file or the table that they come from, if that is known.
+    """
 
     features: pd.DataFrame
     target: pd.Series
     weights: np.ndarray | None
+    source: TableData = None
 
     def take(self, rows: np.ndarray) -> "Rows":
         """Return the rows of these indices."""
         weights = None if self.weights is None else self.weights[rows]
-        return Rows(self.features.iloc[rows], self.target.iloc[rows], weights)
+        return Rows(self.features.iloc[rows], self.target.iloc[rows], weights, self.source)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the values and the columns."""

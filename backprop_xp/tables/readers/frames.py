@@ -20,7 +20,7 @@ from backprop_xp.tables.readers.values import (
 )
 
 
-def plain_frame(frame: pd.DataFrame, texts: Sequence[str] = ()) -> pd.DataFrame:
+def plain_frame(frame: pd.DataFrame, texts: Collection[str] = ()) -> pd.DataFrame:
     """Return a DataFrame of plain columns; ValueError for two of one name.
 
     Booleans become strings in the columns ``texts``; elsewhere, with missing values, numbers.
@@ -39,7 +39,7 @@ def plain_frame(frame: pd.DataFrame, texts: Sequence[str] = ()) -> pd.DataFrame:
     return frame
 
 
-def _plain_column(column: pd.Series, name: str, texts: Sequence[str]) -> pd.Series:
+def _plain_column(column: pd.Series, name: str, texts: Collection[str]) -> pd.Series:
     if isinstance(column.dtype, pd.ArrowDtype):
         column = pa.array(column).to_pandas()
     dtype = column.dtype

@@ -3,8 +3,8 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
@@ -22,22 +22,56 @@ _ROWS = 2**14
 TableData: TypeAlias = Any
 
 
-def read(path: PathOrFile, *, texts: Sequence[str] = ()) -> pd.DataFrame:
+class Table(NamedTuple):
+    """A plain table, what it was read from, and the decimal sign of its strings."""
+
+    frame: pd.DataFrame
+    source: TableData
+    decimal: str = "."
+
+
+def as_table(
+    data: TableData, *, texts: Collection[str] = (), numbers: Collection[str] = ()
+) -> Table:
+    """Return the table of a path, a ``TableFile``, a pandas or a polars DataFrame.
+
+    ``texts`` and ``numbers`` are columns of a file, as in ``read``; booleans of a DataFrame become
+    strings in ``texts``.
+    """
+    if isinstance(data, str | os.PathLike | TableFile):
+        with opened(data) as source:
+            whole = pa.Table.from_batches(source.batches, source.schema)
+            frame, decimal = _frame(source, whole, texts, numbers), source.decimal or "."
+    elif isinstance(data, pd.DataFrame) or hasattr(data, "to_pandas"):
+        given = data if isinstance(data, pd.DataFrame) else data.to_pandas()
+        frame, decimal = plain_frame(given, texts), "."
+    else:
+        raise TypeError(
+            "data must be the path of a file, a pandas or a polars DataFrame, not "
+            f"{type(data).__name__}."
+        )
+    if frame.empty:
+        raise ValueError(f"the table has {len(frame.columns)} columns and {len(frame)} rows.")
+    return Table(frame, data, decimal)
+
+
+def read(
+    path: PathOrFile, *, texts: Collection[str] = (), numbers: Collection[str] = ()
+) -> pd.DataFrame:
     """Return the table in a file: .csv, .tsv or .jsonl (also with .gz or .bz2), .parquet, ...
 
     .feather and .npz are read too; ``-`` is delimited text from stdin. The columns ``texts`` of
-    text stay strings: ``01`` is not 1, and only an empty field is missing. In an npz file each
-    array is a column; a 2-D array is one for each of its own columns, named ``x_0``, ``x_1``, ...
-    Raises ValueError, with the file's name, for a file without a table, and OSError for one that
-    cannot be opened.
+    text stay strings: ``01`` is not 1, and only an empty field is missing. The columns ``numbers``
+    are those that a model needs as numbers: if one has another value too, its numbers are strings
+    with a decimal point, whatever the file has. In an npz file each array is a column; a 2-D array
+    is one for each of its own columns, named ``x_0``, ``x_1``, ... Raises ValueError, with the
+    file's name, for a file without a table, and OSError for one that cannot be opened.
     """
-    with opened(path) as source:
-        table = pa.Table.from_batches(source.batches, source.schema)
-        return _with_rows(_frame(source, table, texts))
+    return as_table(path, texts=texts, numbers=numbers).frame
 
 
 def read_pieces(
-    path: PathOrFile, *, texts: Sequence[str] = ()
+    path: PathOrFile, *, texts: Collection[str] = (), numbers: Collection[str] = ()
 ) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
     """Yield the table that ``read`` returns in pieces of rows, in bounded memory.
 
@@ -48,7 +82,7 @@ def read_pieces(
     start = 0
     with opened(path) as source:
         for table in _of_equal_size(source):
-            frame = _frame(source, table, texts)
+            frame = _frame(source, table, texts, numbers)
             frame.index += start
             start += len(frame)
             yield frame, table
@@ -70,11 +104,13 @@ def _of_equal_size(source: Source) -> Iterator[pa.Table]:
         yield rest
 
 
-def _frame(source: Source, table: pa.Table, texts: Sequence[str]) -> pd.DataFrame:
+def _frame(
+    source: Source, table: pa.Table, texts: Collection[str], numbers: Collection[str]
+) -> pd.DataFrame:
     """Return rows of a file as a plain DataFrame."""
     if source.decimal is None:
         return plain_frame(table.to_pandas(), texts)
-    return plain_frame(delimited.typed(table, texts, source.decimal), texts)
+    return plain_frame(delimited.typed(table, texts, numbers, source.decimal), texts)
 
 
 @contextlib.contextmanager
@@ -99,26 +135,3 @@ def _line_of(file: TableFile, row: int) -> int | None:
         return None
     with opened(dataclasses.replace(file, say=str)) as source:
         return None if source.line_of is None else source.line_of(row)
-
-
-def as_frame(data: TableData, *, texts: Sequence[str] = ()) -> pd.DataFrame:
-    """Return the table of a path, a ``TableFile``, a pandas or a polars DataFrame.
-
-    The columns ``texts`` of a file stay strings; booleans of a DataFrame become strings there.
-    """
-    if isinstance(data, str | os.PathLike | TableFile):
-        return read(data, texts=texts)
-    if not isinstance(data, pd.DataFrame):
-        if not hasattr(data, "to_pandas"):
-            raise TypeError(
-                "data must be the path of a file, a pandas or a polars DataFrame, not "
-                f"{type(data).__name__}."
-            )
-        data = data.to_pandas()
-    return _with_rows(plain_frame(data, texts))
-
-
-def _with_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    if frame.empty:
-        raise ValueError(f"the table has {len(frame.columns)} columns and {len(frame)} rows.")
-    return frame

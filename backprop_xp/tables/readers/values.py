@@ -136,15 +136,15 @@ def find_style(strings: Sequence[String], decimal: str = ".") -> str | None:
     present = [string for string in strings if string is not None]
     if any(re.search(CODE, string.strip()) for string in present):
         return None
-    for style in (EUROPEAN if decimal == "," else PLAIN, *STYLES):
+    for style in (style_with(decimal), *STYLES):
         if not any(np.isnan(_number(string, style)) for string in present):
             return style
     return None
 
 
-def style_in_file(column: pd.Series) -> str:
-    """Return the style of single numbers in the file that a column of strings comes from."""
-    return EUROPEAN if column.attrs.get("decimal") == "," else PLAIN
+def style_with(decimal: str) -> str:
+    """Return the style of single numbers in a file with this decimal sign."""
+    return EUROPEAN if decimal == "," else PLAIN
 
 
 def has_style(string: str, style: str) -> bool:

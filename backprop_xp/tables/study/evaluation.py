@@ -120,10 +120,8 @@ def _of_others(
         weighted = weights if name == "baseline" else balanced
         # 100 iterations are enough.
         with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-            other.fit(
-                *(x["training"], target["training"], weighted),
-                **(stop if name == "boosting" else {}),
-            )
+            own = stop if name == "boosting" else {}
+            other.fit(x["training"], target["training"], weighted, **own)
         if name == "boosting":
             outputs = _of_best_stage(other, x["test"], *held)
         else:
@@ -227,7 +225,8 @@ def _class_figures(
 ) -> list[dict[str, Any]]:
     """Return for each class its rows, precision, recall and F1 (0 if undefined)."""
     *rates, _ = metrics.precision_recall_fscore_support(
-        *(y, predictions.argmax(axis=1)),
+        y,
+        predictions.argmax(axis=1),
         labels=range(len(classes)),
         sample_weight=weights,
         zero_division=0.0,

@@ -92,7 +92,10 @@ def train_ranks(
                 }
 
             learned = learn(
-                *(estimator, split, choice, (model, recipe, state)),
+                estimator,
+                split,
+                choice,
+                (model, recipe, state),
                 checkpoint=out if is_first else None,
                 callbacks=callbacks if is_first else [],
                 stream=stream,
@@ -245,7 +248,12 @@ def _prepared(
     estimator = estimator_for(share.target, given)
     split = Split(training, share.indexed(held), np.asarray(classes) if classes else None)
     model, recipe = untrained(
-        *(estimator, split, choice, share.seed, features, counts),
+        estimator,
+        split,
+        choice,
+        share.seed,
+        features,
+        counts,
         has_names=True,
         target=share.target.name,
         metadata={"validation": share.validation},

@@ -10,7 +10,7 @@ from backprop_xp.checks import integer, nearest, real
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular_parameters import Task
 from backprop_xp.tables.readers.frames import header_hint, named_columns
-from backprop_xp.tables.readers.table_files import TableData, as_frame, naming_lines
+from backprop_xp.tables.readers.table_files import Table, TableData, as_table, naming_lines
 from backprop_xp.tables.readers.values import CellError, is_categorical, is_string, numbers
 from backprop_xp.tables.study.split import SplitRule, units_of
 from backprop_xp.tables.study.target import Class, Target, find_target, target_values
@@ -41,34 +41,32 @@ class Columns(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A target, a table, and the row indices of the parts of each split.
+    """A target, a table that has it, and the part of each row in each split.
 
     The network learns from the ``"training"`` rows; the ``"validation"`` rows end the training and
-    choose the network; the ``"test"`` rows are for the report alone. The first split is that of the
-    model, each further one that of a fold, whose test rows are the others' training rows. ``own``
-    are parts that are tables of their own, ``without`` counts the rows without a target.
-    ``metadata`` is what a resumed training must have too. ``sources`` has the file or the table of
-    each part's rows.
+    choose the network; the ``"test"`` rows are for the report alone. ``labels`` ``(splits, rows)``
+    has the part of each row: the first split is that of the model, each further one that of a fold.
+    ``others`` are parts that are tables of their own, ``without`` counts the rows without a target.
+    ``metadata`` is what a resumed training must have too.
     """
 
     target: Target
     table: Rows
     rule: SplitRule
-    splits: Sequence[Mapping[str, np.ndarray]]
-    own: Mapping[str, Rows]
+    labels: np.ndarray
+    others: Mapping[str, Rows]
     without: int
     metadata: Mapping[str, Any]
-    sources: Mapping[str, TableData]
+
+    def rows(self, part: str, split: int = 0) -> np.ndarray:
+        """Return the indices of the table's rows that are in a part."""
+        return np.flatnonzero(self.labels[split] == part)
 
     def parts(self, split: int = 0) -> dict[str, Rows]:
         """Return the rows of each part of a split."""
-        drawn = {name: self.table.take(rows) for name, rows in self.splits[split].items()}
-        every = {**drawn, **self.own}
-        return {name: every[name] for name in _PARTS if name in every}
-
-    def lines(self) -> Iterator[str]:
-        """Yield lines about the problem for the user."""
-        return lines_about(self.target, self.without)
+        drawn = [name for name in _PARTS if name in self.labels[split]]
+        parts = {**{name: self.table.take(self.rows(name, split)) for name in drawn}, **self.others}
+        return {name: parts[name] for name in _PARTS if name in parts}
 
 
 def make_problem(
@@ -89,42 +87,35 @@ def make_problem(
     if cv and test is not None:
         raise ValueError("cv and test exclude each other: the folds are the test rows.")
     seed = integer(seed, "random_state", at_least=0)
-    frame = as_frame(data, texts=[target])
-    features = chosen_features(frame, target, columns)
+    table = as_table(data, texts=[target])
+    features = chosen_features(table.frame, target, columns)
     with naming_lines(data):
-        table = rows_with_target(frame, target, features=features, weights=columns.weights)
-        found = find_target(table.target, task, is_categorical=is_categorical(frame[target]))
-        table = _with_values(table, found)
-    given = {} if cv else {"test": 0.15 if test is None else test}
-    given["validation"] = validation
+        rows = rows_with_target(table, target, features=features, weights=columns.weights)
+        categorical = is_categorical(table.frame[target])
+        found = find_target(rows.target, task, is_categorical=categorical)
+        rows = _with_values(rows, found, table.decimal)
+    parts = {} if cv else {"test": 0.15 if test is None else test}
+    parts["validation"] = validation
     shares = {
         name: real(part, name, above=0.0, below=1.0)
-        for name, part in given.items()
+        for name, part in parts.items()
         if isinstance(part, int | float)
     }
-    own = {
-        name: _read_part(part, name, found, table, columns.weights)
-        for name, part in given.items()
+    others = {
+        name: _read_part(part, name, found, rows, columns.weights)
+        for name, part in parts.items()
         if name not in shares
     }
-    rule = _rule(frame, table, found, columns, seed)
+    rule = _rule(table.frame, rows, found, columns, seed)
     if rule.units is not None and not (shares or cv):
         raise ValueError("omit group and time: test and validation are tables of their own.")
-    splits = [rule.parts(shares)]
-    for training, rows in rule.folds(cv) if cv else ():
-        drawn = rule.take(training).parts(shares)
-        splits.append({name: training[part] for name, part in drawn.items()} | {"test": rows})
-    tables = {"data": table, **{f"{name} data": rows for name, rows in own.items()}}
-    metadata: dict[str, Any] = {name: shares.get(name, "a table") for name in given}
+    metadata: dict[str, Any] = {name: shares.get(name, "a table") for name in parts}
     metadata |= {"cv": cv, "group": columns.group, "time": columns.time}
-    metadata |= {name: {"sha256": rows.fingerprint()} for name, rows in tables.items()}
-    without = len(frame) - len(table.target)
-    sources = {name: given[name] if name in own else data for name in _PARTS}
-    problem = Problem(found, table, rule, splits, own, without, metadata, sources)
-    # The checks need no features.
-    slim = problem._replace(table=table._replace(features=table.features.iloc[:, :0]))
-    for i in range(len(splits)):
-        _check(slim.parts(i), found)
+    tables = {"data": rows, **{f"{name} data": other for name, other in others.items()}}
+    metadata |= {name: {"sha256": one.fingerprint()} for name, one in tables.items()}
+    without = len(table.frame) - len(rows.target)
+    problem = Problem(found, rows, rule, rule.labels(shares, cv), others, without, metadata)
+    _check(problem)
     return problem
 
 
@@ -151,17 +142,22 @@ def _rule(
     return SplitRule(len(table.target), classes, units, bool(columns.time), seed)
 
 
-def _check(parts: Mapping[str, Rows], target: Target) -> None:
+def _check(problem: Problem) -> None:
     """Raise ValueError for a part without weights, or with a class that training lacks."""
-    for name, part in parts.items():
-        if part.weights is not None and not part.weights.any():
-            raise ValueError(f"the {name} rows have no weight: choose another seed or share.")
-        unknown = {*part.target} - {*parts["training"].target} if target.classes else ()
-        if unknown:
-            raise ValueError(
-                f"no training row has the class {min(unknown)!r} of the {name} rows: choose "
-                "another seed or share, or leave out such rows."
-            )
+    # The checks need no features.
+    slim = problem._replace(
+        table=problem.table._replace(features=problem.table.features.iloc[:, :0])
+    )
+    for split in range(len(problem.labels)):
+        parts = slim.parts(split)
+        for name, part in parts.items():
+            if part.weights is not None and not part.weights.any():
+                raise ValueError(f"the {name} rows have no weight: choose another seed or share.")
+            if problem.target.classes and (new := {*part.target} - {*parts["training"].target}):
+                raise ValueError(
+                    f"no training row has the class {min(new)!r} of the {name} rows: choose "
+                    "another seed or share, or leave out such rows."
+                )
 
 
 def chosen_features(frame: pd.DataFrame, target: str, columns: Columns) -> list[str]:
@@ -178,7 +174,7 @@ def chosen_features(frame: pd.DataFrame, target: str, columns: Columns) -> list[
 
 
 def rows_with_target(
-    frame: pd.DataFrame,
+    table: Table,
     target: str,
     *,
     features: Sequence[str],
@@ -186,8 +182,9 @@ def rows_with_target(
     classes: Sequence[Class] = (),
 ) -> Rows:
     """Return the rows that have a target, with these features; ``classes`` are training's."""
+    frame = table.frame
     _require(frame, target, *features, weights)
-    values = target_values(frame[target], classes)
+    values = target_values(frame[target], classes, table.decimal)
     present = values.notna().to_numpy()
     if not present.any():
         raise ValueError(f"the target {target!r} is missing in every row.")
@@ -195,7 +192,21 @@ def rows_with_target(
     weight = None if weights is None else weights_of(frame[weights])
     if weight is not None and not weight.any():
         raise ValueError(f"the weights {weights!r} are 0 in all rows.")
-    return Rows(frame[list(features)], values[present].infer_objects(), weight)
+    return Rows(frame[list(features)], values[present].infer_objects(), weight, table.source)
+
+
+def rows_of_target(
+    table: Table, target: Target, features: Sequence[str], weights: str | None = None
+) -> Rows:
+    """Return the rows that have a known target, as its classes or numbers.
+
+    Raises ValueError for a class that training does not have.
+    """
+    with naming_lines(table.source):
+        rows = rows_with_target(
+            table, target.name, features=features, weights=weights, classes=target.classes
+        )
+        return _with_values(rows, target, table.decimal)
 
 
 def _require(frame: pd.DataFrame, *names: str | None) -> None:
@@ -223,17 +234,15 @@ def _read_part(data: Part, name: str, target: Target, training: Rows, weights: s
     """Return the rows of a part's own table, which needs only the columns in use."""
     features = list(training.features)
     strings = [column for column in features if is_string(training.features[column])]
-    frame = as_frame(data, texts=[target.name, *strings])
+    others = {*features} - {*strings}
+    table = as_table(data, texts=[target.name, *strings], numbers=others)
     try:
-        with naming_lines(data):
-            table = rows_with_target(
-                frame, target.name, features=features, weights=weights, classes=target.classes
-            )
-            return _with_values(table, target)  # raises for a class that training does not have
+        return rows_of_target(table, target, features, weights)
     except ValueError as error:
         raise ValueError(f"{name} rows: {error}") from error
 
 
-def _with_values(rows: Rows, target: Target) -> Rows:
+def _with_values(rows: Rows, target: Target, decimal: str) -> Rows:
     """Return rows whose target holds its classes or numbers."""
-    return rows._replace(target=pd.Series(target.values(rows.target), name=target.name))
+    values = target.values(rows.target, decimal)
+    return rows._replace(target=pd.Series(values, name=target.name))

@@ -37,15 +37,31 @@ class SplitRule(NamedTuple):
         classes, units = (a if a is None else a[rows] for a in (self.classes, self.units))
         return self._replace(rows=len(rows), classes=classes, units=units)
 
-    def parts(self, shares: Mapping[str, float]) -> dict[str, np.ndarray]:
-        """Return the row indices of ``"training"`` and of each part with a share, test first.
+    def labels(self, shares: Mapping[str, float], cv: int | None = None) -> np.ndarray:
+        """Return the part of each row in each split, ``(splits, rows)``: ``""`` is none.
 
-        The shares are those of the units. By time the parts are the newest, the newest of the rest,
-        and the oldest.
+        The parts are ``"training"`` and those with a share. The first split is of all rows; each of
+        ``cv`` further ones has a fold as its ``"test"`` rows, and splits that fold's training rows.
         """
+        labels = np.full((1 + (cv or 0), self.rows), "", dtype="U10")
+        labels[0] = self._drawn(shares)
+        for fold, (training, tested) in zip(labels[1:], self.folds(cv) if cv else (), strict=True):
+            fold[training] = self.take(training)._drawn(shares)
+            fold[tested] = "test"
+        return labels
+
+    def _drawn(self, shares: Mapping[str, float]) -> np.ndarray:
+        """Return the part of each row, drawn in the order of the shares, or ``"training"``.
+
+        The shares are those of the units. By time each part is the newest of the rest.
+        """
+        labels = np.full(self.rows, "training", dtype="U10")
         if self.units is None:
-            return split_rows(self.rows, shares, self.seed, classes=self.classes)
-        rest, parts = np.unique(self.units), dict[str, np.ndarray]()
+            parts = split_rows(self.rows, shares, self.seed, classes=self.classes)
+            for name, rows in parts.items():
+                labels[rows] = name
+            return labels
+        rest = np.unique(self.units)
         counts = {name: max(1, round(share * len(rest))) for name, share in shares.items()}
         if sum(counts.values()) >= len(rest):
             raise ValueError(
@@ -54,8 +70,9 @@ class SplitRule(NamedTuple):
             )
         order = {"shuffle": False} if self.by_time else {"random_state": self.seed % 2**32}
         for name, count in counts.items():
-            rest, parts[name] = train_test_split(rest, test_size=count, **order)
-        return {name: self._of(part) for name, part in {"training": rest, **parts}.items()}
+            rest, part = train_test_split(rest, test_size=count, **order)
+            labels[self._of(part)] = name
+        return labels
 
     def folds(self, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return scikit-learn's folds: the row indices to train on, and those to predict."""

@@ -18,7 +18,7 @@ from backprop_xp.tables.model.tabular import Callback, TabularClassifier, Tabula
 from backprop_xp.tables.readers.table_files import naming_lines
 from backprop_xp.tables.study.column_warnings import column_warnings
 from backprop_xp.tables.study.evaluation import evaluate, report_of
-from backprop_xp.tables.study.problem import Problem
+from backprop_xp.tables.study.problem import Problem, lines_about
 from backprop_xp.tables.study.target import Target
 from backprop_xp.training.states import TrainingState
 
@@ -50,7 +50,7 @@ def train_table(
         if not told:
             features, missing = model.model_.features, out if resume else None
             if "test" in parts:  # now, not after the training
-                with naming_lines(problem.sources["test"]):
+                with naming_lines(parts["test"].source):
                     features.transform(parts["test"].features)
             told.extend(_lines(problem, features, state.epoch - 1, missing))
             for line in told:
@@ -73,11 +73,11 @@ def _add_report(
 ) -> None:
     """Add the report to a model and to its file, after a training on each fold."""
     parts, folds, errors = problem.parts(), [], None
-    for fold in range(1, len(problem.splits)):
-        say(f"fold {fold} of {len(problem.splits) - 1}")
+    for fold in range(1, len(problem.labels)):
+        say(f"fold {fold} of {len(problem.labels) - 1}")
         other, drawn = clone(model), problem.parts(fold)
         _fit(other, problem, fold)
-        with naming_lines(problem.sources["test"], drawn["test"].features.index):
+        with naming_lines(drawn["test"].source, drawn["test"].features.index):
             folds.append(evaluate(other, drawn)[0])
     more = {**model.metadata_, **report_of(model, parts, out, folds)}
     if isinstance(model, TabularRegressor) and "test" in parts:
@@ -98,7 +98,7 @@ def _fit(
     parts = problem.parts(split)
     held_out = parts["validation"]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(naming_lines(problem.sources["validation"], held_out.features.index))
+        stack.enter_context(naming_lines(held_out.source, held_out.features.index))
 
         @functools.cache
         def report() -> Report:
@@ -108,8 +108,11 @@ def _fit(
         def show(state: TrainingState) -> None:
             report()(state.epoch, lambda: losses_of(state))
 
+        training = parts["training"]
         model.fit(
-            *parts["training"],
+            training.features,
+            training.target,
+            training.weights,
             X_val=held_out.features,
             y_val=held_out.target,
             sample_weight_val=held_out.weights,
@@ -135,7 +138,7 @@ def _lines(
 
     ``missing`` is the file that such a training should resume.
     """
-    yield from problem.lines()
+    yield from lines_about(problem.target, problem.without)
     if resumed:
         yield f"resumed after epoch {resumed}"
         return
@@ -143,7 +146,7 @@ def _lines(
         yield f"there is no {missing} to resume: the training starts from the beginning"
     for name, reason in features.left_out.items():
         yield f"{name!r} is left out: it is {reason}"
-    rows, time = problem.splits[0]["training"], problem.metadata["time"]
+    rows, time = problem.rows("training"), problem.metadata["time"]
     training = problem.table.take(rows)
     yield from column_warnings(features, training, problem.rule.take(rows), time)
     rare = [name for name, count in training.target.value_counts().items() if count <= _RARE]

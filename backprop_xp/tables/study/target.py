@@ -16,7 +16,7 @@ from backprop_xp.tables.readers.values import (
     is_string,
     numbers,
     refuse_dates,
-    style_in_file,
+    style_with,
 )
 
 Class: TypeAlias = str | bool | int | float
@@ -32,15 +32,16 @@ class Target(NamedTuple):
     reason: str
     classes: tuple[Class, ...] = ()
 
-    def values(self, column: pd.Series) -> np.ndarray:
+    def values(self, column: pd.Series, decimal: str = ".") -> np.ndarray:
         """Return a column's classes or numbers, as an estimator takes them.
 
-        Raises ValueError for a class that training did not have, or a string instead of a number.
+        ``decimal`` is the sign in the numbers of strings. Raises ValueError for a class that
+        training did not have, or a string instead of a number.
         """
-        values = as_array(target_values(column, self.classes))
+        values = as_array(target_values(column, self.classes, decimal))
         if self.task == "regression":
             if values.dtype == object:  # some string is no number
-                values, _ = numbers(column, style_in_file(column))
+                values, _ = numbers(column, style_with(decimal))
             values = values.astype("float64")
             wrong, expected = ~np.isfinite(values), "a regression needs finite numbers"
         else:
@@ -89,16 +90,19 @@ def find_target(
     return Target(name, "classification", reason, tuple(levels.tolist()))
 
 
-def target_values(column: pd.Series, classes: Sequence[Class] = ()) -> pd.Series:
+def target_values(
+    column: pd.Series, classes: Sequence[Class] = (), decimal: str = "."
+) -> pd.Series:
     """Return a target's numbers or booleans, also those that strings hold; else its strings.
 
-    With classes that are strings, all values stay strings: 01 and None are ordinary names.
+    ``decimal`` is the sign in the numbers of strings. With classes that are strings, all values
+    stay strings: 01 and None are ordinary names.
     """
     if classes and isinstance(classes[0], str):
         return as_strings(column)
     if not is_string(column):
         return column
-    style = find_style(distinct(column)[0], column.attrs.get("decimal", "."))
+    style = find_style(distinct(column)[0], decimal)
     if style is not None:
         return pd.Series(numbers(column, style)[0], column.index, name=column.name)
     converted = booleans(column)
