@@ -1,7 +1,7 @@
 """The command ``check``: a network's gradient, checked on every backend that can run here."""
 
-from collections.abc import Sequence
-from typing import Annotated, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import typer
@@ -45,6 +45,9 @@ Dropout: TypeAlias = Annotated[
 L2: TypeAlias = Annotated[
     float, typer.Option(callback=number_within("l2", low=0.0), help="L2 penalty on the weights.")
 ]
+LayerNorm: TypeAlias = Annotated[
+    bool, typer.Option("--layer-norm", help="Normalize each hidden layer.")
+]
 DType: TypeAlias = Annotated[
     str | None,
     typer.Option(callback=one_of(_DTYPES), help="float64 or float32. Default: each backend's own."),
@@ -58,6 +61,9 @@ Backends: TypeAlias = Annotated[
         callback=lambda names: list(dict.fromkeys(map(known_backend, names or []))),
         help="A backend; may be repeated. Default: all that can run here.",
     ),
+]
+Conformance: TypeAlias = Annotated[
+    bool, typer.Option("--conformance", help="Check a backend by the conformance kit instead.")
 ]
 Device: TypeAlias = Annotated[
     str | None,
@@ -83,18 +89,14 @@ def check(
     output: Activation = "identity",
     loss: Loss = "mean_squared_error",
     dropout: Dropout = 0.0,
-    layer_norm: Annotated[
-        bool, typer.Option("--layer-norm", help="Normalize each hidden layer.")
-    ] = False,
+    layer_norm: LayerNorm = False,
     l2: L2 = 0.0,
     batch: Annotated[int, typer.Option(min=1, help="Rows of data.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of theta, data, dropout, directions.")] = 0,
     dtype: DType = None,
     method: Method = "auto",
     backend: Backends = None,
-    conformance: Annotated[
-        bool, typer.Option("--conformance", help="Check a backend by the conformance kit instead.")
-    ] = False,
+    conformance: Conformance = False,
     device: Device = None,
 ) -> None:
     """Check the gradient of a network on every backend that can run here, or of a function.
@@ -113,23 +115,13 @@ def check(
     if target := functions.target(context):
         raise typer.Exit(functions.run(context.params, target))
     if conformance:
-        kit.check_options(context, backend or [])
-        with errors_in_one_line():
-            holds = kit.show(_resolve(backend[0] if backend else None, device))
-        raise typer.Exit(0 if holds else 1)
+        raise typer.Exit(_check_backend(context, backend or [], device))
     if device is not None:
         raise typer.BadParameter(
             "goes with --conformance. Without it, set BACKPROP_XP_BACKEND and BACKPROP_XP_DEVICE.",
             param_hint="'--device'",
         )
-    widths = _parse_sizes(sizes, loss, batch)
-    try:
-        network = bx.mlp(
-            widths, hidden=hidden, output=output, loss=loss, dropout=dropout,
-            layer_norm=layer_norm, l2=l2,
-        )  # fmt: skip
-    except ValueError as error:  # each option alone is right
-        raise typer.BadParameter(one_line(error), param_hint="'--output'") from None
+    network = _network(widths := _parse_sizes(sizes, loss, batch), context.params)
     say(f"network {'-'.join(map(str, widths))}, loss {loss}, {batch} rows, seed {seed}")
     say(f"  activations: hidden {hidden}, output {output}; l2 {l2:g}, dropout {dropout:g}")
     say(indent(network.describe()))
@@ -137,10 +129,24 @@ def check(
     with errors_in_one_line(), np.errstate(all="ignore"):
         problem = draw(network, widths, loss, batch=batch, seed=seed, method=method)
         findings = _check_each(backend or registry.names(), problem, dtype)
-        _show_differences(findings)
-        _show_reports(findings)
-    if any(finding.failed(is_named=bool(backend)) for finding in findings):
-        raise typer.Exit(1)
+    has_failed = any(finding.failed(is_named=bool(backend)) for finding in findings)
+    raise typer.Exit(1 if has_failed else 0)
+
+
+def _check_backend(context: typer.Context, names: list[str], device: str | None) -> int:
+    """Check one backend by the conformance kit, and return the exit status."""
+    kit.check_options(context, names)
+    with errors_in_one_line():
+        return 0 if kit.show(_resolve(names[0] if names else None, device)) else 1
+
+
+def _network(widths: Sequence[int], options: Mapping[str, Any]) -> bx.Network:
+    """Return the network of the options; raise BadParameter for an output not of the loss."""
+    names = "hidden", "output", "loss", "dropout", "layer_norm", "l2"
+    try:
+        return bx.mlp(widths, **{name: options[name] for name in names})
+    except ValueError as error:  # each option alone is right
+        raise typer.BadParameter(one_line(error), param_hint="'--output'") from None
 
 
 def _parse_sizes(text: str, loss: str, batch: int) -> list[int]:
@@ -168,13 +174,15 @@ def _resolve(backend: str | None, device: str | None) -> Selection:
 
 
 def _check_each(names: Sequence[str], problem: Problem, dtype: str | None) -> list[Finding]:
-    """Check on each backend; print each row at once, since some backends take seconds."""
+    """Check on each backend; print each row at once, since some take seconds, then the reports."""
     say(f"\n{_HEADS}")
     findings = []
     for name in names:
         with spinner(f"checking on {name}"):
             findings.append(check_on(name, problem, dtype))
         say(_row(findings[-1]))
+    _show_differences(findings)
+    _show_reports(findings)
     return findings
 
 

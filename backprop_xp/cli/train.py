@@ -6,7 +6,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
@@ -28,6 +28,7 @@ from backprop_xp.tables.model.tabular_parameters import (
     TASKS,
     ClassifierParameters,
     Task,
+    checked,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ _LAUNCHERS = "OMPI_COMM_WORLD", "PMI"
 
 def _parameter_option(name: str, kind: type) -> inspect.Parameter:
     """Return the option of a parameter: its name, type, default, help and check."""
-    callback = arguments.callback_of(PARAMETERS[name].check, name)
+    callback = arguments.callback_of(checked, name)
     if name == "hidden_layer_sizes":
         callback = _parsed_sizes
     default = 0 if name == "random_state" else getattr(ClassifierParameters, name)
@@ -167,44 +168,39 @@ def train(
     # NumPy alone warns when a training diverges; on every backend an error says so.
     with errors_in_one_line(2, [out]), np.errstate(all="ignore"):
         communicator = _communicator(context, parallel=parallel)
-        arguments.require_matplotlib(plot)
-        outputs = {"--out": out, "--plot": plot, "--log": log}
-        arguments.refuse_overwriting([data, validation, test], outputs)
-        arguments.refuse_foreign(out, is_model_file, "--out")
-        arguments.refuse_foreign(log, is_log, "--log")
+        _check_outputs([data, validation, test], out, plot, log)
         _refuse_large(parameters)
         read = functools.partial(_share_or_table, separator, decimal, encoding)
         rows = read(data)  # raises ImportError without the extra
+        from backprop_xp.tables.study.parallel_training import train_ranks
         from backprop_xp.tables.study.problem import Columns, make_problem
         from backprop_xp.tables.study.table_training import train_table
 
+        chosen, logs = cast("Task | None", task), [] if log is None else [LossLog(log)]
         columns = Columns(features or [], drop or [], weights, group, time)
         given = {**parameters, "backend": backend, "device": device, "dtype": dtype}
-        chosen, logs = cast("Task | None", task), [] if log is None else [LossLog(log)]
         options: dict[str, Any] = {"out": out, "resume": resume, "say": note, "callbacks": logs}
         if parallel:
-            from backprop_xp.tables.study.parallel_training import train_ranks
-
-            found = data, target, columns, validation, given
-            model = train_ranks(communicator, *found, task=chosen, **options)
+            options |= {"validation": validation, "task": chosen}
+            model = train_ranks(communicator, data, target, columns, given, **options)
         else:
-            problem = make_problem(
-                rows,
-                target,
-                columns,
-                task=chosen,
-                test=None if test is None else read(test),
-                validation=read(validation),
-                seed=parameters["random_state"],
-                cv=cv,
-            )
+            parts = {"test": None if test is None else read(test), "validation": read(validation)}
+            seed = parameters["random_state"]
+            problem = make_problem(rows, target, columns, task=chosen, **parts, seed=seed, cv=cv)
             model = train_table(problem, given, **options)
     say(json.dumps(model.metadata_["report"]) if as_json else _as_text(model, out))
     with errors_in_one_line(), np.errstate(all="ignore"):
-        if plot is not None:
-            _draw(model.history_, plot)
-        for one in logs:
-            one.require_all_lines()
+        _finish(model.history_, plot, logs)
+
+
+def _check_outputs(
+    inputs: Sequence[str | None], out: Path, plot: Path | None, log: Path | None
+) -> None:
+    """Raise BadParameter for an output that would replace an input or another command's file."""
+    arguments.require_matplotlib(plot)
+    arguments.refuse_overwriting(inputs, {"--out": out, "--plot": plot, "--log": log})
+    arguments.refuse_foreign(out, is_model_file, "--out")
+    arguments.refuse_foreign(log, is_log, "--log")
 
 
 def _communicator(context: typer.Context, *, parallel: bool) -> Any:
@@ -263,8 +259,12 @@ def _as_text(model: "TabularClassifier | TabularRegressor", out: Path) -> str:
     return "\n".join([*lines, f"\nmodel written to {out}"])
 
 
-def _draw(history: Mapping[str, np.ndarray], path: Path) -> None:
-    figure = new_figure()
-    bx.plots.learning_curves(history, ax=figure.add_subplot())
-    bx.plots.save(figure, path)
-    note(f"plot written to {path}")
+def _finish(history: Mapping[str, np.ndarray], plot: Path | None, logs: Sequence[LossLog]) -> None:
+    """Draw the losses, and raise an error if a log lacks lines."""
+    if plot is not None:
+        figure = new_figure()
+        bx.plots.learning_curves(history, ax=figure.add_subplot())
+        bx.plots.save(figure, plot)
+        note(f"plot written to {plot}")
+    for log in logs:
+        log.require_all_lines()

@@ -694,9 +694,9 @@ def test_each_parameter_has_a_line_of_help_and_accepts_its_default() -> None:
     fields = dataclasses.fields(tabular_parameters.ClassifierParameters)
     assert {field.name for field in fields} == {*tabular_parameters.PARAMETERS}
     for field in fields:
-        check, words, _ = tabular_parameters.PARAMETERS[field.name]
+        words = tabular_parameters.PARAMETERS[field.name].help
         assert words.endswith((".", "loss."))
-        assert check(field.default, field.name) == field.default
+        assert tabular_parameters.checked(field.default, field.name) == field.default
         assert f"- ``{field.name}``: {words}" in str(bx.TabularClassifier.__doc__)
 
 

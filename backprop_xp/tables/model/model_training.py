@@ -124,8 +124,8 @@ def learn(
 
     The last write is left to the caller. A training that ends at its number of epochs can resume.
 
-    ``stream`` returns arguments of ``bx.fit`` in place of the rows, for a model, its recipe and the
-    weight of each class or None.
+    ``stream`` returns arguments of ``bx.fit`` in place of the rows, for the weight of each class or
+    None.
     """
     model, recipe, state = start
     metric, seed = parameters.metric, model.record["seed"]
@@ -135,7 +135,7 @@ def learn(
         data["x"], data["y"], data["sample_weight"] = on_device(split.training, model, selection)
         data["validation"] = on_device(split.validation, model, selection)
     else:
-        data = stream(model, recipe, by_class)
+        data = stream(by_class)
     theta = first_theta(model.network, shares, seed, recipe.n_members, selection)
     theta = theta if state is None else state.theta
     optimizer = recipe.optimizer(model.record["rows"]["training"], model.network.weight_mask(theta))
@@ -146,11 +146,8 @@ def learn(
     order = seed
     if recipe.n_members > 1:  # each member has its own order of the rows
         order = (np.random.SeedSequence(seed).generate_state(recipe.n_members) >> 1).tolist()
-    # For a small product several threads of BLAS are slower than one.
-    width = model.features.n_features
-    product = recipe.batch_size * width * max((1, *recipe.hidden_layer_sizes))
     try:
-        with threadpool_limits(1 if product < _WORTH_THREADS else None, user_api="blas"):
+        with threadpool_limits(_threads(model, recipe), user_api="blas"):
             result = fit(
                 model.network,
                 theta,
@@ -173,6 +170,12 @@ def learn(
     if checkpoint is None or result.epochs < recipe.max_iter:  # early stopping ended it
         return Learned(trained)
     return Learned(trained, optimizer, mapped(_on_host, result.state))
+
+
+def _threads(model: TabularModel, recipe: Recipe) -> int | None:
+    """Return the limit of BLAS's threads: for a small product several are slower than one."""
+    width, widest = model.features.n_features, max((1, *recipe.hidden_layer_sizes))
+    return 1 if recipe.batch_size * width * widest < _WORTH_THREADS else None
 
 
 def _on_host(leaf: Any) -> Any:

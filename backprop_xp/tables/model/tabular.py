@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -99,7 +99,7 @@ class Tabular(BaseEstimator, TabularParameters):
             raise
         self._adopt(found.model)
         if checkpoint is not None:
-            write_model(checkpoint, *found)
+            write_model(checkpoint, found.model, found.optimizer, found.state)
         return self
 
     def _adopt(self, model: TabularModel) -> Self:
@@ -212,7 +212,8 @@ class Tabular(BaseEstimator, TabularParameters):
 
 
 def _with_parameters(kind: Kind) -> Kind:
-    """Give a class's docstring the list of the parameters."""
+    """Give a class's docstring the list of the parameters; its signature shows their types."""
+    kind.__init__.__annotations__ = {**get_type_hints(kind.__init__), "return": None}
     kind.__doc__ = inspect.cleandoc(kind.__doc__ or "").replace("{parameters}", described(kind))
     return kind
 

@@ -4,9 +4,9 @@ The command line makes its options of them. This module imports none of the extr
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.tables.model.presets import PRESETS, SCHEDULES
 from backprop_xp.training.metrics import METRICS
 from backprop_xp.training.optimizers import OPTIMIZERS
-
-if TYPE_CHECKING:
-    from numpy.random import RandomState
 
 Task = Literal["classification", "regression"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -70,80 +67,96 @@ def _class_weight(value: Any, name: str) -> Any:
     return value if isinstance(value, Mapping) else known(value, ["balanced"], name)
 
 
-def _parameter(default: Any, check: Check, text: str, option: type | None = None) -> Any:
-    return field(default=default, metadata={"parameter": Parameter(check, text, option)})
-
-
-def _optional(check: Check, text: str, option: type) -> Any:
-    """Return a parameter whose default, None, is the preset's value."""
-    return _parameter(None, lambda v, name: None if v is None else check(v, name), text, option)
-
-
 @dataclass(eq=False, repr=False)
 class TabularParameters:
-    """The parameters of both tabular estimators; None is the preset's value."""
+    """The parameters of both tabular estimators; None is the preset's value.
 
-    preset: str = _parameter(
-        "default", _one_of(PRESETS), f"{', '.join(PRESETS)}: the values of the other options.", str
-    )
+    Each has its type, its check, a line of help and, if it is an option, that option's type.
+    """
+
+    preset: Annotated[
+        str, _one_of(PRESETS), f"{', '.join(PRESETS)}: the values of the other options.", str
+    ] = "default"
     _: KW_ONLY
-    hidden_layer_sizes: int | Sequence[int] | None = _optional(
-        _widths, "Widths of the hidden layers.", str
+    hidden_layer_sizes: Annotated[
+        int | Sequence[int] | None, _widths, "Widths of the hidden layers.", str
+    ] = None
+    activation: Annotated[str | None, _one_of(ACTIVATIONS), f"{', '.join(ACTIVATIONS)}.", str] = (
+        None
     )
-    activation: str | None = _optional(_one_of(ACTIVATIONS), f"{', '.join(ACTIVATIONS)}.", str)
-    solver: str | None = _optional(_one_of(OPTIMIZERS), f"{', '.join(OPTIMIZERS)}.", str)
-    alpha: float | None = _optional(
-        partial(real, low=0.0), "L2 penalty; with adamw and lion the weight decay.", float
+    solver: Annotated[str | None, _one_of(OPTIMIZERS), f"{', '.join(OPTIMIZERS)}.", str] = None
+    alpha: Annotated[
+        float | None,
+        partial(real, low=0.0),
+        "L2 penalty; with adamw and lion the weight decay.",
+        float,
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        integer,
+        "Rows of a batch; fewer in small tables. Default: more in very large ones.",
+        int,
+    ] = None
+    learning_rate: Annotated[str | None, _one_of(SCHEDULES), f"{', '.join(SCHEDULES)}.", str] = None
+    learning_rate_init: Annotated[
+        float | None, partial(real, above=0.0), "The learning rate at its highest.", float
+    ] = None
+    max_iter: Annotated[int | None, integer, "Maximum number of epochs.", int] = None
+    dropout: Annotated[float | None, partial(real, low=0.0, below=1.0), "Dropout rate.", float] = (
+        None
     )
-    batch_size: int | None = _optional(
-        integer, "Rows of a batch; fewer in small tables. Default: more in very large ones.", int
-    )
-    learning_rate: str | None = _optional(_one_of(SCHEDULES), f"{', '.join(SCHEDULES)}.", str)
-    learning_rate_init: float | None = _optional(
-        partial(real, above=0.0), "The learning rate at its highest.", float
-    )
-    max_iter: int | None = _optional(integer, "Maximum number of epochs.", int)
-    dropout: float | None = _optional(partial(real, low=0.0, below=1.0), "Dropout rate.", float)
-    layer_norm: bool | None = _optional(boolean, "Normalize each hidden layer.", bool)
-    n_members: int | None = _optional(
-        integer, "Networks of the ensemble, trained at once and averaged.", int
-    )
-    n_iter_no_change: int | None = _optional(
-        integer, "Epochs to wait for a better validation result.", int
-    )
-    metric: str | None = _optional(
+    layer_norm: Annotated[bool | None, boolean, "Normalize each hidden layer.", bool] = None
+    n_members: Annotated[
+        int | None, integer, "Networks of the ensemble, trained at once and averaged.", int
+    ] = None
+    n_iter_no_change: Annotated[
+        int | None, integer, "Epochs to wait for a better validation result.", int
+    ] = None
+    metric: Annotated[
+        str | None,
         _one_of(METRICS),
         f"{', '.join(_OF_CLASSES)}; for numbers {', '.join(OF_NUMBERS)}. It ends the training and "
         "chooses the epoch. Default: the loss.",
         str,
-    )
-    validation_fraction: float = _parameter(
-        0.15, partial(real, above=0.0, below=1.0), "The share of the rows that does so."
-    )
-    random_state: "int | RandomState | None" = _parameter(
-        None, _any, "Seed of the split, the weights and the batches.", int
-    )
-    backend: str | Backend | None = _parameter(
-        None, _any, "Where to compute, as in bx.use_backend."
-    )
-    device: Device = _parameter(None, _any, "A device of the backend.")
-    dtype: str = _parameter("float32", _dtype, f"{' or '.join(DTYPES)}.")
-    verbose: bool = _parameter(False, _switch, "Show the progress.")
+    ] = None
+    validation_fraction: Annotated[
+        float, partial(real, above=0.0, below=1.0), "The share of the rows that does so."
+    ] = 0.15
+    random_state: Annotated[
+        int | np.random.RandomState | None,
+        _any,
+        "Seed of the split, the weights and the batches.",
+        int,
+    ] = None
+    backend: Annotated[str | Backend | None, _any, "Where to compute, as in bx.use_backend."] = None
+    device: Annotated[Device, _any, "A device of the backend."] = None
+    dtype: Annotated[str, _dtype, f"{' or '.join(DTYPES)}."] = "float32"
+    verbose: Annotated[bool, _switch, "Show the progress."] = False
 
 
 @dataclass(eq=False, repr=False)
 class ClassifierParameters(TabularParameters):
     """The parameters of the classifier."""
 
-    class_weight: str | Mapping[Any, float] | None = _optional(
-        _class_weight, "balanced: each class has the same total weight.", str
-    )
+    class_weight: Annotated[
+        str | Mapping[Any, float] | None,
+        _class_weight,
+        "balanced: each class has the same total weight.",
+        str,
+    ] = None
 
 
 # The parameters of the estimators, by name.
 PARAMETERS: dict[str, Parameter] = {
-    one.name: one.metadata["parameter"] for one in fields(ClassifierParameters)
+    one.name: Parameter(*one.type.__metadata__)  # type: ignore[union-attr]
+    for one in fields(ClassifierParameters)
 }
+
+
+def checked(value: Any, name: str) -> Any:
+    """Return a parameter's value; None, if that is the default, needs no check."""
+    is_default = value is None and getattr(ClassifierParameters, name) is None
+    return None if is_default else PARAMETERS[name].check(value, name)
 
 
 def checked_parameters(parameters: TabularParameters, task: Task) -> dict[str, Any]:
@@ -151,7 +164,7 @@ def checked_parameters(parameters: TabularParameters, task: Task) -> dict[str, A
     values = {one.name: getattr(parameters, one.name) for one in fields(parameters)}
     if parameters.metric is not None:
         known(parameters.metric, OF_NUMBERS if task == "regression" else _OF_CLASSES, "metric")
-    return {name: PARAMETERS[name].check(value, name) for name, value in values.items()}
+    return {name: checked(value, name) for name, value in values.items()}
 
 
 def described(parameters: type[TabularParameters]) -> str:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,7 @@ from backprop_xp.tables.study.row_groups import Share, hashed, row_groups, share
 from backprop_xp.tables.study.table_training import Estimator, estimator_for, reported
 from backprop_xp.tables.study.target import Target, as_array, find_target
 from backprop_xp.training.ranks import Ranks
+from backprop_xp.training.states import TrainingState
 
 Say = Callable[[str], object]
 
@@ -47,14 +48,46 @@ _SAMPLE, _MAX_VALIDATION = 100_000, 200_000
 _MAX_BATCH = 2**14
 
 
+class _Prepared(NamedTuple):
+    """What a rank needs for its training; ``rows`` is the number of its own training rows."""
+
+    share: Share
+    estimator: Estimator
+    split: Split
+    model: TabularModel
+    recipe: Recipe
+    rows: int
+
+    def saved_state(self, path: Path, choice: Selection) -> TrainingState:
+        """Return the state in the file of the same training; ValueError if that has ended."""
+        saved, state = read_model(path, choice)
+        refuse_other_training(path, saved, self.model)
+        is_longer = self.recipe.max_iter > saved.record["recipe"]["max_iter"]
+        if state is None or ("report" in saved.metadata and not is_longer):
+            raise ValueError(f"the training in {path} is finished.")
+        return state
+
+    def stream(self, communicator: Any, choice: Selection, by_class: Any) -> dict[str, Any]:
+        """Return the arguments of ``bx.fit`` that stream the share."""
+        model, share = self.model, self.share
+        batches = math.ceil(model.record["rows"]["training"] / self.recipe.batch_size)
+        host = resolve(backend="numpy", dtype=model.record["where"]["dtype"])
+        arrays = functools.partial(share.arrays, model, by_class, host)
+        return {
+            "x": functools.partial(share.batches, arrays, self.rows, min(self.rows, batches)),
+            "validation": share.arrays(model, by_class, choice, self.split.validation),
+            "communicator": communicator,
+        }
+
+
 def train_ranks(
     communicator: Any,
     source: str,
     target: str,
     columns: Columns,
-    validation: str,
-    given: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     *,
+    validation: str,
     task: Task | None,
     out: Path,
     resume: bool,
@@ -66,49 +99,31 @@ def train_ranks(
     An error on one rank is raised on all.
     """
     ranks = Ranks(communicator)
-    is_first, where = not ranks.rank, {"backend": given["backend"], "device": given["device"]}
+    is_first, where = not ranks.rank, {name: parameters[name] for name in ("backend", "device")}
     try:
         with reported(say), threadpool_limits(1, user_api="blas"):
-            choice, seed = resolve(**where, dtype=given["dtype"]), given["random_state"]
+            choice, seed = resolve(**where, dtype=parameters["dtype"]), parameters["random_state"]
             share = _share(ranks, source, target, columns, validation, seed)
-            found = _prepared(ranks, share, {**given, "verbose": True}, choice, task, say)
-            share, estimator, split, model, recipe, own = found
-            state = None
-            if is_first and resume and out.exists():
-                saved, state = read_model(out, choice)
-                refuse_other_training(out, saved, model)
-                is_longer = recipe.max_iter > saved.record["recipe"]["max_iter"]
-                if state is None or ("report" in saved.metadata and not is_longer):
-                    raise ValueError(f"the training in {out} is finished.")
-
-            def stream(model: TabularModel, recipe: Recipe, by_class: Any) -> dict[str, Any]:
-                host = resolve(backend="numpy", dtype=given["dtype"])
-                count = min(own, math.ceil(model.record["rows"]["training"] / recipe.batch_size))
-                arrays = functools.partial(share.arrays, model, by_class, host)
-                return {
-                    "x": functools.partial(share.batches, arrays, own, count),
-                    "validation": share.arrays(model, by_class, choice, split.validation),
-                    "communicator": communicator,
-                }
-
+            found = _prepared(ranks, share, {**parameters, "verbose": True}, choice, task, say)
+            is_resumed = is_first and resume and out.exists()
             learned = learn(
-                estimator,
-                split,
+                found.estimator,
+                found.split,
                 choice,
-                (model, recipe, state),
+                (found.model, found.recipe, found.saved_state(out, choice) if is_resumed else None),
                 checkpoint=out if is_first else None,
                 callbacks=callbacks if is_first else [],
-                stream=stream,
+                stream=functools.partial(found.stream, communicator, choice),
             )
-            model = _with_report(ranks, learned.model, split, out)
+            model = _with_report(ranks, learned.model, found.split, out)
             if is_first:
-                write_model(out, *learned._replace(model=model))
+                write_model(out, model, learned.optimizer, learned.state)
             ranks.agree()
     except BaseException as error:
         if not hasattr(error, "state"):  # the ranks have agreed on an error of ``bx.fit``
             ranks.agree(error)
         raise
-    return type(estimator)._of(model, **where)
+    return type(found.estimator)._of(model, **where)
 
 
 def _share(
@@ -216,8 +231,8 @@ def _prepared(
     choice: Selection,
     task: Task | None,
     say: Say,
-) -> tuple[Share, Estimator, Split, TabularModel, Recipe, int]:
-    """Return what a training needs, and the number of this rank's training rows.
+) -> _Prepared:
+    """Return what this rank needs for the training.
 
     The training rows of the split stand for those of all ranks: they have the same mean and
     deviation, or the same weight of each class.
@@ -258,7 +273,7 @@ def _prepared(
         target=share.target.name,
         metadata={"validation": share.validation},
     )
-    return share, estimator, split, model, recipe, int(sums[ranks.rank][0])
+    return _Prepared(share, estimator, split, model, recipe, int(sums[ranks.rank][0]))
 
 
 def _with_report(ranks: Ranks, model: TabularModel, split: Split, out: Path) -> TabularModel:
