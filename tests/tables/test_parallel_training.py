@@ -16,8 +16,9 @@ pytest.importorskip("pyarrow")
 import pandas as pd
 
 import backprop_xp as bx
-from backprop_xp.tables.study import parallel_training, row_groups as dataset
-from backprop_xp.tables.study.row_groups import Share, hashed, row_groups
+from backprop_xp.tables.readers.row_groups import row_groups
+from backprop_xp.tables.study import parallel_training, shares
+from backprop_xp.tables.study.shares import Share, hashed
 from backprop_xp.tables.study.target import Target
 from tests.commands import ONE_LINE, run
 
@@ -139,7 +140,7 @@ def test_counts_categories_classes_and_moments_are_those_of_all_training_rows(
 def test_an_epoch_has_each_training_row_once_in_an_order_of_its_own(
     folder: Path, buffer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset, "_BUFFER", buffer)
+    monkeypatch.setattr(shares, "_BUFFER", buffer)
     groups, _ = row_groups("big")
     target = Target("z", "regression", "")
     share = Share(groups, ROWS, ["number"], None, 0.15, 0.2, 0, target)

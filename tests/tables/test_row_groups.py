@@ -10,7 +10,8 @@ pytest.importorskip("pyarrow")
 import pyarrow as pa
 from pyarrow import parquet
 
-from backprop_xp.tables.study.row_groups import RowGroup, hashed, pieces, row_groups, share_of
+from backprop_xp.tables.readers.row_groups import RowGroup, pieces, row_groups, share_of
+from backprop_xp.tables.study.shares import hashed
 
 
 def groups_of(rows: np.ndarray) -> list[RowGroup]:

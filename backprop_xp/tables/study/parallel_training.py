@@ -31,10 +31,11 @@ from backprop_xp.tables.model.presets import PRESETS, Recipe, recipe_for
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular import Callback
 from backprop_xp.tables.model.tabular_parameters import Task
+from backprop_xp.tables.readers.row_groups import row_groups, share_of
 from backprop_xp.tables.readers.values import as_strings, distinct
 from backprop_xp.tables.study.evaluation import score
 from backprop_xp.tables.study.problem import Columns, chosen_features, lines_about
-from backprop_xp.tables.study.row_groups import Share, hashed, row_groups, share_of
+from backprop_xp.tables.study.shares import Share, hashed
 from backprop_xp.tables.study.table_training import Estimator, estimator_for, reported
 from backprop_xp.tables.study.target import Target, as_array, find_target
 from backprop_xp.training.ranks import Ranks
