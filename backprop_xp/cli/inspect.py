@@ -115,7 +115,7 @@ def importances_of(
     from sklearn.inspection import permutation_importance
 
     from backprop_xp.tables.readers.table_files import as_table, naming_lines
-    from backprop_xp.tables.study.problem import rows_of_target
+    from backprop_xp.tables.study.problem import rows_of
     from backprop_xp.tables.study.target import Target
 
     model, names = estimator.model_, [*estimator.model_.features.columns]
@@ -124,7 +124,7 @@ def importances_of(
     classes = () if model.classes is None else tuple(model.classes.tolist())
     texts = [model.target, *model.features.texts]
     read = as_table(file, texts=texts, numbers=model.features.numbers)
-    rows = rows_of_target(read, Target(model.target, model.task, "", classes), names)
+    _, rows = rows_of(read, Target(model.target, model.task, "", classes), names)
     table = rows.features.reindex(columns=[*model.features.seen])
     with naming_lines(file, table.index):
         found = permutation_importance(

@@ -13,7 +13,7 @@ from backprop_xp.tables.readers.frames import header_hint, named_columns
 from backprop_xp.tables.readers.table_files import Table, TableData, as_table, naming_lines
 from backprop_xp.tables.readers.values import CellError, is_categorical, is_string, numbers
 from backprop_xp.tables.study.split import SplitRule, units_of
-from backprop_xp.tables.study.target import Class, Target, find_target, target_values
+from backprop_xp.tables.study.target import Target, find_target, target_values
 
 # A line names at most so many classes.
 _MAX_NAMES = 6
@@ -89,11 +89,7 @@ def make_problem(
     seed = integer(seed, "random_state", at_least=0)
     table = as_table(data, texts=[target])
     features = chosen_features(table.frame, target, columns)
-    with naming_lines(data):
-        rows = rows_with_target(table, target, features=features, weights=columns.weights)
-        categorical = is_categorical(table.frame[target])
-        found = find_target(rows.target, task, is_categorical=categorical)
-        rows = _with_values(rows, found, table.decimal)
+    found, rows = rows_of(table, target, features, columns.weights, task)
     parts = {} if cv else {"test": 0.15 if test is None else test}
     parts["validation"] = validation
     shares = {
@@ -173,40 +169,34 @@ def chosen_features(frame: pd.DataFrame, target: str, columns: Columns) -> list[
     return features
 
 
-def rows_with_target(
+def rows_of(
     table: Table,
-    target: str,
-    *,
+    target: str | Target,
     features: Sequence[str],
     weights: str | None = None,
-    classes: Sequence[Class] = (),
-) -> Rows:
-    """Return the rows that have a target, with these features; ``classes`` are training's."""
-    frame = table.frame
-    _require(frame, target, *features, weights)
-    values = target_values(frame[target], classes, table.decimal)
-    present = values.notna().to_numpy()
-    if not present.any():
-        raise ValueError(f"the target {target!r} is missing in every row.")
-    frame = frame if present.all() else frame[present]
-    weight = None if weights is None else weights_of(frame[weights])
-    if weight is not None and not weight.any():
-        raise ValueError(f"the weights {weights!r} are 0 in all rows.")
-    return Rows(frame[list(features)], values[present].infer_objects(), weight, table.source)
+    task: Task | None = None,
+) -> tuple[Target, Rows]:
+    """Return a target, which is found unless it is known, and the rows that have it.
 
-
-def rows_of_target(
-    table: Table, target: Target, features: Sequence[str], weights: str | None = None
-) -> Rows:
-    """Return the rows that have a known target, as its classes or numbers.
-
-    Raises ValueError for a class that training does not have.
+    They hold its classes or numbers. Raises ValueError for a class that a known target lacks.
     """
+    name, classes = (target, ()) if isinstance(target, str) else (target.name, target.classes)
+    _require(table.frame, name, *features, weights)
     with naming_lines(table.source):
-        rows = rows_with_target(
-            table, target.name, features=features, weights=weights, classes=target.classes
-        )
-        return _with_values(rows, target, table.decimal)
+        values = target_values(table.frame[name], classes, table.decimal)
+        present = values.notna().to_numpy()
+        if not present.any():
+            raise ValueError(f"the target {name!r} is missing in every row.")
+        frame = table.frame if present.all() else table.frame[present]
+        weight = None if weights is None else weights_of(frame[weights])
+        if weight is not None and not weight.any():
+            raise ValueError(f"the weights {weights!r} are 0 in all rows.")
+        values = values[present].infer_objects()
+        if isinstance(target, str):
+            categorical = is_categorical(table.frame[name])
+            target = find_target(values, task, is_categorical=categorical)
+        values = pd.Series(target.values(values, table.decimal), name=name)
+    return target, Rows(frame[list(features)], values, weight, table.source)
 
 
 def _require(frame: pd.DataFrame, *names: str | None) -> None:
@@ -234,15 +224,8 @@ def _read_part(data: Part, name: str, target: Target, training: Rows, weights: s
     """Return the rows of a part's own table, which needs only the columns in use."""
     features = list(training.features)
     strings = [column for column in features if is_string(training.features[column])]
-    others = {*features} - {*strings}
-    table = as_table(data, texts=[target.name, *strings], numbers=others)
+    table = as_table(data, texts=[target.name, *strings], numbers={*features} - {*strings})
     try:
-        return rows_of_target(table, target, features, weights)
+        return rows_of(table, target, features, weights)[1]
     except ValueError as error:
         raise ValueError(f"{name} rows: {error}") from error
-
-
-def _with_values(rows: Rows, target: Target, decimal: str) -> Rows:
-    """Return rows whose target holds its classes or numbers."""
-    values = target.values(rows.target, decimal)
-    return rows._replace(target=pd.Series(values, name=target.name))
