@@ -1,0 +1,482 @@
+"""The kinds of columns: their detection, and the features that they become."""
+
+import dataclasses
+import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("pyarrow")
+
+import pandas as pd
+import pyarrow as pa
+
+from backprop_xp import tables
+from backprop_xp.tables.columns import date, features, scaling
+from tests.table_trainings import (
+    QUICK,
+    classes_of,
+    frame,
+    kinds_of,
+    predictions,
+    prepare,
+    reread,
+    train,
+    transform,
+)
+
+
+def test_each_kind_of_column_is_found_and_becomes_finite_float32() -> None:
+    table = frame(200)
+    made = prepare(table.drop(columns="y").assign(same=1, none=np.nan))
+    assert kinds_of(made) == {"a": "number", "b": "category", "day": "date", "text": "text"}
+    assert made.left_out == {"same": "the same in all rows", "none": "empty"}
+    x = transform(made, table)
+    assert (x.dtype, x.shape) == (np.float32, (200, made.n_features))
+    assert np.isfinite(x).all()
+    places = made.feature_indices()
+    found = sorted(place for each in places.values() for place in each)
+    assert found == list(range(made.n_features))
+    # The number: standardized, missing values filled by the median, and an indicator.
+    filled = table["a"].fillna(table["a"].median()).to_numpy()
+    expected = (filled - filled.mean()) / filled.std()
+    np.testing.assert_allclose(x[:, places["a"][0]], expected, rtol=1e-4, atol=1e-5)
+    flags = x[:, places["a"][1]]
+    assert flags[3] > 1.0
+    assert len(np.unique(flags)) == 2
+    # The category: a 0 or 1 for each of high, low and missing.
+    np.testing.assert_array_equal(x[:, places["b"]].sum(axis=1), 1.0)
+
+
+def test_a_preparation_that_was_written_and_read_prepares_the_same() -> None:
+    table = frame(200).assign(when=pd.date_range("2020", periods=200, tz="UTC", freq="h"))
+    table["stamp"] = table["when"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    table["for"] = pd.to_timedelta(np.arange(200), unit="s")
+    made = prepare(table)
+    again = reread(made)
+    np.testing.assert_array_equal(transform(again, table), transform(made, table))
+    assert kinds_of(again) == kinds_of(made)
+
+
+def test_dates_and_strings_of_dates_are_prepared_alike() -> None:
+    days = pd.date_range("2020-01-01", periods=200)
+    zoned = days.tz_localize("Europe/Berlin")
+    written = pd.DataFrame({"day": days.strftime("%Y-%m-%d"), "a": np.arange(200.0)})
+    for table in (written, written.assign(day=days), written.assign(day=zoned)):
+        made = reread(prepare(table))
+        assert kinds_of(made)["day"] == "date"
+        expected = transform(made, written.assign(day=days))
+        np.testing.assert_array_equal(transform(made, written), expected)
+
+
+def moments(rows: int = 400) -> pd.Series:
+    """Return moments in New York, a missing one, and both hours of the change of the clocks."""
+    first = pd.date_range("2020-10-25", periods=rows, freq="37min", tz="America/New_York")
+    return pd.Series(first + pd.to_timedelta(np.arange(rows) // 100 * 200, unit="h")).where(
+        np.arange(rows) != 3
+    )
+
+
+def test_dates_with_a_time_zone_are_those_of_its_clock(tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
+    when, a = moments(), np.arange(400.0)
+    local = pd.DataFrame({"when": when.dt.tz_localize(None), "a": a})
+    expected = prepare(local).transform(local)
+    assert "when hour" in prepare(local).names()
+    table = pd.DataFrame({"when": when, "a": a})
+    table.to_csv(tmp_path / "table.csv", index=False)  # offsets of -04:00 and -05:00
+    objects = [None if pd.isna(one) else one.to_pydatetime() for one in when]
+    fixed = [
+        one and one.replace(tzinfo=datetime.timezone(one.utcoffset() or datetime.timedelta()))
+        for one in objects
+    ]
+    frames = [table, polars.from_pandas(table), pa.Table.from_pandas(table)]
+    frames += [tables.read(tmp_path / "table.csv")]
+    frames += [table.assign(when=pd.Series(one, dtype=object)) for one in (objects, fixed)]
+    for one in frames:
+        made = reread(prepare(one))
+        np.testing.assert_array_equal(transform(made, one), expected)
+    # The clock is that of training, whatever the zone of new rows.
+    made, utc = prepare(table), table.assign(when=when.dt.tz_convert("UTC"))
+    assert tables.described_columns(made)[0]["zone"] == str(when.dt.tz)
+    utc.to_csv(tmp_path / "utc.csv", index=False)
+    for one in (utc, tables.read(tmp_path / "utc.csv"), tables.read(tmp_path / "table.csv"), local):
+        np.testing.assert_array_equal(transform(made, one), expected)
+
+
+@pytest.mark.once
+def test_a_time_zone_without_a_name_is_read_on_its_own_clock_and_an_unknown_one_refused() -> None:
+    zone = pytest.importorskip("dateutil.tz").tzoffset("here", 5400)
+    when = pd.Series(pd.date_range("2020-01-01", periods=60, freq="7h", tz=zone))
+    made = prepare(pd.DataFrame({"when": when}))
+    assert made.columns["when"].zone is None
+    shown = pd.DataFrame({"when": when.dt.tz_localize(None)})
+    np.testing.assert_array_equal(transform(made, shown), made.transform(shown))
+    for unknown in ("Mars/Base", "America", "A" * 5000):
+        with pytest.raises(ValueError, match=f"the time zone '{unknown[:80]}' of dates"):
+            dataclasses.replace(made.columns["when"], zone=unknown)
+
+
+NO_DATE: dict[str, Any] = {
+    "strings": lambda days: ([*days.strftime("%Y-%m-%d")], "9999-12-31"),
+    "of databases": lambda days: (
+        [*days.strftime("%Y-%m-%d 00:00:00.0000000")],
+        "9999-12-31 23:59:59.9999999",
+    ),
+    "in nanoseconds": lambda days: (
+        [*days.strftime("%Y-%m-%d 00:00:00.123456789")],
+        "9999-12-31 00:00:00.000000000",
+    ),
+    "the first day": lambda days: ([*days.strftime("%d.%m.%Y")], "01.01.0001"),
+    "integers": lambda days: ([*days.strftime("%Y%m%d").astype(int)], 9999_12_31),
+    "objects": lambda days: ([*days.date], datetime.date(9999, 12, 31)),
+    "moments": lambda days: ([*days.to_pydatetime()], datetime.datetime(9999, 12, 31)),
+    "with a zone": lambda days: (
+        [*days.strftime("%Y-%m-%dT10:00:00+14:00")],
+        "9999-12-31T23:59:59Z",
+    ),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", NO_DATE)
+def test_a_date_that_stands_for_none_is_a_missing_date(name: str) -> None:
+    present, none = NO_DATE[name](pd.date_range("2020-01-01", periods=60))
+    missing = None if name != "integers" else np.nan
+    given = [pd.DataFrame({"until": [*present[:59], one]}) for one in (none, missing)]
+    made = [prepare(one) for one in given]
+    assert kinds_of(made[0]) == {"until": "date"}
+    assert made[0].names() == made[1].names()
+    found = [transform(one, table) for one, table in zip(made, given, strict=True)]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(transform(made[1], given[0]), found[1])
+    seconds = found[0][:, made[0].names().index("until total_seconds")]
+    assert np.ptp(seconds) == pytest.approx(58 / np.std(np.arange(59)), rel=0.05)
+
+
+def test_blocks_of_rows_are_prepared_as_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = frame(100)
+    made = prepare(table)
+    whole = transform(made, table)
+    monkeypatch.setattr(features, "_ROWS", 7)
+    np.testing.assert_array_equal(transform(made, table), whole)
+
+
+def test_numbers_that_are_infinite_in_float32_are_missing_values() -> None:
+    table = frame().drop(columns="y")
+    made = prepare(table)
+    rows = [table.head(5).assign(a=value) for value in (np.nan, np.inf, -np.inf, 1e300)]
+    found = [transform(made, row) for row in rows]
+    for one in found[1:]:
+        np.testing.assert_array_equal(one, found[0])
+    far = transform(made, table.head(5).assign(a=1e30))
+    assert far.max() == scaling.MAX_DEVIATIONS
+
+
+def test_an_unseen_category_sets_none_of_the_known_ones() -> None:
+    table = frame(200).drop(columns="y")
+    made = prepare(table)
+    places = made.feature_indices()["b"]
+    assert not transform(made, table.assign(b="never seen"))[:, places].any()
+    assert not transform(made, table.assign(b=7))[:, places].any()
+    two_valued = table.assign(b=np.where(table["b"] == "low", "low", "high"))
+    made = prepare(two_valued)
+    x = transform(made, two_valued.assign(b=["never seen", None, "low", "high"] * 50))
+    assert x[:4, made.feature_indices()["b"]].tolist() == [[0, 0], [0, 0], [0, 1], [1, 0]]
+
+
+def test_numbers_are_strings_in_a_column_that_had_strings_in_training() -> None:
+    table = pd.DataFrame({"code": ["7", "x", "8", "7"] * 20, "a": np.arange(80.0)})
+    made = prepare(table)
+    place = made.feature_indices()["code"]
+    given = pd.DataFrame({"code": [7, 8, 7], "a": 1.0})
+    expected = transform(made, given.assign(code=["7", "8", "7"]))
+    np.testing.assert_array_equal(transform(made, given), expected)
+    holed = given.assign(code=[7.0, np.nan, 7.0])
+    found = transform(made, holed)
+    np.testing.assert_array_equal(found[::2][:, place], expected[::2][:, place])
+
+
+@pytest.mark.once
+def test_codes_keep_their_zeros_in_a_file_of_codes_that_look_like_numbers(tmp_path: Path) -> None:
+    codes, path = ["01", "02", "A1"] * 20, tmp_path / "rows.csv"
+    table = pd.DataFrame({"code": codes, "a": np.arange(60.0), "y": ["no", "yes", "no"] * 20})
+    table.to_csv(path, index=False)
+    model = train(path, "y", parameters=QUICK)
+    expected = predictions(model, table)
+    for rows in ([0, 1], [0, 1, 2]):
+        table.iloc[rows].to_csv(path, index=False)
+        pd.testing.assert_frame_equal(predictions(model, path), expected.iloc[rows])
+        given = ({"validation": part, "test": part} for part in (path, table.iloc[rows]))
+        found = [train(table, "y", parameters=QUICK, **one).metadata_["report"] for one in given]
+        assert found[0] == found[1]
+
+
+def test_the_preparation_of_a_string_does_not_depend_on_other_rows() -> None:
+    made = prepare(pd.DataFrame({"code": ["3", "4", "A1"] * 20, "a": np.arange(60.0)}))
+    rows = [pd.DataFrame({"code": code, "a": 1.0}) for code in ([3.0, 3.5], [3.0, np.inf])]
+    expected = transform(made, rows[0].assign(code="3"))[0]
+    for one in rows:
+        np.testing.assert_array_equal(transform(made, one)[0], expected)
+
+
+@pytest.mark.parametrize(("first", "step"), [(1_700_000_000_000, 60), (0.0, 1e-3), (-1e12, 1e-2)])
+def test_numbers_far_from_zero_keep_their_differences(first: float, step: float) -> None:
+    order = np.random.default_rng(0).permutation(200)
+    made = prepare(pd.DataFrame({"t": first + step * order, "a": order % 7}))
+    place = made.feature_indices()["t"][0]
+    x = transform(made, pd.DataFrame({"t": first + step * order, "a": 0.0}))[:, place]
+    np.testing.assert_allclose(x, (order - 99.5) / order.std(), atol=1e-2)
+
+
+def test_moments_a_second_apart_are_different_features() -> None:
+    moments = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(200), unit="s")
+    table = pd.DataFrame({"when": moments, "a": np.arange(200.0)})
+    assert len(np.unique(transform(prepare(table), table.assign(a=0.0)), axis=0)) == 200
+
+
+def test_numbers_in_common_notations_are_numbers() -> None:
+    plain = np.arange(60.0) * 1234
+    written = {
+        "thousands": [f"{value:,.0f}" for value in plain],
+        "money": [f"${value:,.2f}" for value in plain],
+        "shares": [f"{value} %" for value in plain],
+        "holes": ["?" if i in (3, 9) else f" {value:,}" for i, value in enumerate(plain)],
+    }
+    table = pd.DataFrame(written)
+    made = prepare(table)
+    assert set(kinds_of(made).values()) == {"number"}
+    x = transform(made, table)
+    numbers = pd.DataFrame({"plain": plain})
+    expected = prepare(numbers).transform(numbers)
+    for column in range(3):
+        np.testing.assert_allclose(x[:, [column]], expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"'money' has '12 hp' \(row 0\), but a number"):
+        transform(made, table.assign(money="12 hp"))
+
+
+WRITTEN = {
+    "1.234,05": lambda value: f"{value:,.2f}".translate(str.maketrans(",.", ".,")),
+    "1 234": lambda value: f"{value:,.0f}".replace(",", " "),
+    "1\u202f234,5": lambda value: f"{value:,.1f}".translate(str.maketrans(",.", "\u202f,")),
+    "1'234.5": lambda value: f"{value:,.1f}".replace(",", "'"),
+    "(12)": lambda value: f"({value:.0f})" if value % 2 else f"{value:.0f}",
+    "1,5": lambda value: f"{value / 2:.1f}".replace(".", ","),
+}
+
+
+READ: dict[str, Any] = {
+    "(12)": lambda value: np.where(value % 2, -value, value),
+    "1,5": lambda value: value / 2,
+}
+
+
+@pytest.mark.parametrize("style", WRITTEN)
+def test_numbers_of_other_countries_and_of_accounts_are_numbers(style: str) -> None:
+    values = np.arange(40.0) * 1235
+    written = pd.DataFrame({"x": [WRITTEN[style](value) for value in values]})
+    made = reread(prepare(written))
+    assert kinds_of(made) == {"x": "number"}
+    expected = pd.DataFrame({"x": READ.get(style, np.positive)(values)})
+    found = [transform(made, written), prepare(expected).transform(expected)]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    # A single row is read like the column, whatever its own string looks like.
+    alone = [transform(made, written.iloc[[i]])[0] for i in range(40)]
+    np.testing.assert_array_equal(alone, found[0])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("first", ["E4", "e5", "$E4", "-E4"])
+def test_an_exponent_without_digits_before_it_is_no_number(first: str) -> None:
+    table = pd.DataFrame({"grade": [first, "A1", "B2", "E4"] * 10})
+    assert kinds_of(prepare(table)) == {"grade": "category"}
+
+
+@pytest.mark.once
+def test_a_number_is_read_from_a_file_of_one_row_as_from_the_training_rows(tmp_path: Path) -> None:
+    prices = [f"{i}.{(i * 37) % 1000:03d},5" if i else "0,5" for i in range(60)]
+    table = pd.DataFrame({"price": prices, "y": ["no", "yes", "no"] * 20})
+    model = train(table, "y", parameters=QUICK)
+    (tmp_path / "row.csv").write_text("price\n1.037\n")
+    found = predictions(model, tmp_path / "row.csv")
+    pd.testing.assert_frame_equal(found, predictions(model, pd.DataFrame({"price": ["1037"]})))
+
+
+@pytest.mark.parametrize(
+    "formats",
+    [
+        ("%b %d, %Y",),
+        ("%B %d, %Y",),
+        ("%b %d, %Y", "%B %d, %Y"),
+        ("%Y-%m-%d", "%d.%m.%Y"),
+        ("%Y-%m-%d", "%d/%m/%Y", "%d %b %Y"),
+        ("%Y%m%d",),
+        ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"),
+    ],
+    ids=" and ".join,
+)
+def test_dates_in_all_common_formats_are_dates(formats: tuple[str, ...]) -> None:
+    days = pd.date_range("2019-12-05", periods=200, freq="37h").floor("h")
+    days = days if "%H" in formats[0] else days.floor("D")
+    given = pd.DataFrame(
+        {"day": [day.strftime(formats[i % len(formats)]) for i, day in enumerate(days)]}
+    )
+    made = reread(prepare(given))
+    assert kinds_of(made) == {"day": "date"}
+    expected = prepare(pd.DataFrame({"day": days})).transform(pd.DataFrame({"day": days}))
+    np.testing.assert_allclose(transform(made, given), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(transform(made, given.iloc[[3]]), transform(made, given)[[3]])
+
+
+@pytest.mark.once
+def test_a_single_row_decides_whether_month_or_day_is_first() -> None:
+    days = pd.date_range("2020-03-01", "2020-03-12").repeat(4)
+    for form, last in (("%d/%m/%Y", "25/03/2020"), ("%m/%d/%Y", "03/25/2020")):
+        strings = [*days.strftime(form), last, *days.strftime("%Y-%m-%d")]
+        found = date.read_dates(strings, date.find_formats(strings))
+        expected = [*days, pd.Timestamp("2020-03-25"), *days]
+        np.testing.assert_array_equal(found, np.asarray(expected, dtype="datetime64[us]"))
+
+
+@pytest.mark.once
+def test_integers_in_a_date_format_are_dates_and_other_integers_are_not() -> None:
+    days = pd.date_range("2019-01-01", periods=60)
+    integers = days.strftime("%Y%m%d").astype(int)
+    made = prepare(pd.DataFrame({"day": integers}))
+    assert kinds_of(made) == {"day": "date"}
+    found = transform(made, pd.DataFrame({"day": integers}))
+    np.testing.assert_array_equal(found, transform(made, pd.DataFrame({"day": days})))
+    holed = pd.DataFrame({"day": pd.Series(integers).where(integers % 7 > 0)})
+    assert kinds_of(prepare(holed)) == {"day": "date"}
+    with pytest.raises(ValueError, match=r"'day' has .*20191399.* but a date is expected"):
+        transform(made, pd.DataFrame({"day": [20191399]}))
+    others = pd.DataFrame({"x": 20190101 + np.arange(60)})  # 20190132 is not a date
+    assert kinds_of(prepare(others)) == {"x": "number"}
+
+
+def test_times_of_day_are_numbers_as_strings_or_objects() -> None:
+    moments = pd.date_range("2020-01-01", periods=90, freq="731s")
+    expected = pd.DataFrame({"at": (moments - moments.normalize()).total_seconds()})
+    given = {
+        "hh:mm:ss": moments.strftime("%H:%M:%S"),
+        "time": moments.time,
+        "hh:mm": moments.floor("min").strftime("%H:%M"),
+    }
+    for name, values in given.items():
+        rounded = expected // 60 * 60 if name == "hh:mm" else expected
+        made = prepare(pd.DataFrame({"at": values}))
+        assert kinds_of(made) == {"at": "number"}
+        found = transform(made, pd.DataFrame({"at": values}))
+        np.testing.assert_allclose(found, prepare(rounded).transform(rounded), rtol=1e-6)
+    made = prepare(pd.DataFrame({"at": given["hh:mm:ss"]}))
+    found = [transform(made, pd.DataFrame({"at": given[name]})) for name in ("hh:mm:ss", "time")]
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("values", [[1, 2, 3, None], ["2", "1", "3"], [True, False], [1.5, 2.5]])
+def test_declared_categories_are_categories_whatever_their_values(values: list[Any]) -> None:
+    polars = pytest.importorskip("polars")
+    column = pd.Series(pd.Categorical(values * 12))
+    table = pd.DataFrame({"c": column, "a": np.arange(float(len(column)))})
+    made = prepare(table)
+    assert kinds_of(made) == {"c": "category", "a": "number"}
+    expected, at = transform(made, table), made.feature_indices()["c"]
+    assert expected[: len(values), at].sum() == len(values)
+    # New rows need not be declared, and an integer with missing values is a float.
+    for one in (column.astype(object), column.map(str, na_action="ignore")):
+        np.testing.assert_array_equal(transform(made, table.assign(c=one)), expected)
+    arrow = pa.Table.from_pandas(table)
+    assert pa.types.is_dictionary(arrow.schema.field("c").type)
+    strings = [None if value is None else str(value) for value in values * 12]
+    frames = [arrow]
+    if isinstance(values[0], str):
+        kinds = polars.Categorical, polars.Enum(sorted(values))
+        frames += [polars.DataFrame({"c": polars.Series(strings, dtype=k)}) for k in kinds]
+        frames = [arrow, *(one.with_columns(a=table["a"].to_numpy()) for one in frames[1:])]
+    for one in frames:
+        again = prepare(one)
+        assert again.names() == made.names()
+        np.testing.assert_array_equal(transform(again, one), expected)
+
+
+@pytest.mark.once
+def test_a_column_of_declared_categories_trains_and_is_a_target(tmp_path: Path) -> None:
+    path = tmp_path / "table.feather"
+    table = frame().assign(c=pd.Categorical(np.arange(60) % 4), y=pd.Categorical([*range(12)] * 5))
+    table.to_feather(path)
+    found = [train(one, "y", parameters=QUICK) for one in (table, path)]
+    assert classes_of(found[0]) == tuple(range(12))
+    np.testing.assert_array_equal(found[1].theta_, found[0].theta_)
+    pd.testing.assert_frame_equal(predictions(found[0], path), predictions(found[0], table))
+
+
+def test_words_for_missing_values_are_ordinary_categories_of_a_dataframe(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    words = pd.Series(draw.choice(["NA", "None", "Oslo", "-", None], 100))
+    table = pd.DataFrame({"city": words, "number": ["?", "1.5", "NA", "2.5"] * 25})
+    made = prepare(table)
+    assert kinds_of(made) == {"city": "category", "number": "number"}
+    names = [f"city={value}" for value in ("-", "NA", "None", "Oslo", "missing")]
+    assert made.names() == ["number", "number missing", *names]
+    # A file has no other way to write a missing value: pandas' words are missing there.
+    table.to_csv(tmp_path / "table.csv", index=False)
+    frames = [tables.read(tmp_path / "table.csv"), pd.read_csv(tmp_path / "table.csv")]
+    for one in frames:
+        assert prepare(one).names() == ["number", "number missing", *names[::3], names[-1]][:5]
+    np.testing.assert_array_equal(*(prepare(one).transform(one) for one in frames))
+    # The training decides what a word in new rows is.
+    new = pd.DataFrame({"city": ["NA", "None", "-", None, "null"], "number": 1.0})
+    assert transform(made, new)[:, -5:].argmax(axis=1).tolist() == [1, 2, 0, 4, 4]
+    assert transform(prepare(frames[0]), new)[:, -3:].argmax(axis=1).tolist() == [2, 2, 0, 2, 2]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("form", ["{:08x}", "id{}", "user{}@example.org", "{:05d}"])
+def test_identifiers_are_left_out_and_reported(form: str) -> None:
+    messages = list[str]()
+    table = frame().assign(key=[form.format(7919 * i) for i in range(60)])
+    model = train(table, "y", parameters=QUICK, say=messages.append)
+    assert "'key' is left out: it is an identifier" in messages
+    assert list(kinds_of(model.model_.features)) == ["a", "b", "day", "text"]
+
+
+@pytest.mark.parametrize("first", [10**18, -(10**18), 2**63 - 100])
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "Int64", "int64[pyarrow]"])
+def test_integers_beyond_float64_keep_their_differences(first: int, dtype: str) -> None:
+    if first < 0 and dtype == "uint64":
+        first = 2**64 - 100
+    order = np.random.default_rng(0).permutation(90)
+    table = pd.DataFrame({"t": pd.Series([first + int(i) for i in order], dtype=dtype)})
+    made = reread(prepare(table))
+    found = transform(made, table)[:, 0]
+    np.testing.assert_allclose(found, (order - 44.5) / order.std(), rtol=1e-5)
+    far = pd.DataFrame({"t": pd.Series([0, 2**63 - 1], dtype=dtype)})
+    assert np.isfinite(transform(made, far)).all()
+    assert tables.described_columns(made)[0]["center"] == pytest.approx(first)
+
+
+def test_unsigned_integers_far_apart_keep_their_order() -> None:
+    values = 2**63 + 2**31 + 2**31 * np.arange(20, dtype=np.uint64)
+    table = pd.DataFrame({"t": values})
+    assert (np.diff(transform(prepare(table), table)[:, 0]) > 0.0).all()
+
+
+@pytest.mark.once
+def test_unnamed_row_numbers_are_left_out_and_reported(tmp_path: Path) -> None:
+    frame().to_csv(tmp_path / "table.csv")
+    messages = list[str]()
+    model = train(tmp_path / "table.csv", "y", parameters=QUICK, say=messages.append)
+    assert list(kinds_of(model.model_.features)) == ["a", "b", "day", "text"]
+    assert "'Unnamed: 0' is left out: it is a row number" in messages
+    assert len(predictions(model, frame())) == 60
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        train(tmp_path / "table.csv", "y", features=["Unnamed: 0"])
+
+
+@pytest.mark.once
+def test_free_text_accepts_a_seed_of_any_size() -> None:
+    settings = {"hidden_layer_sizes": (8,), "max_iter": 1, "random_state": 2**32}
+    assert train(frame(), "y", parameters=settings).random_state == 2**32

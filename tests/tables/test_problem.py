@@ -1,0 +1,170 @@
+"""The problem of a training: the target, the rows that have it, and the parts of the rows."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("pyarrow")
+
+import pandas as pd
+
+from backprop_xp.tables.study import target as target_column
+from backprop_xp.tables.study.split import units_of
+from backprop_xp.training.data import split_rows
+from tests.table_trainings import QUICK, classes_of, frame, kinds_of, predictions, train
+
+
+@pytest.mark.once
+def test_a_target_has_the_decimal_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = "".join(f"{i},5;1,{i:03d}\n" for i in range(100, 160))
+    path.write_text(f"x;y\n{rows}")
+    model = train(path, "y", parameters=QUICK, validation=path, test=path).model_
+    assert model.scale.mean == pytest.approx(1.1295)
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "classes"),
+    [
+        (["b", "a", "b"], "classification", ("a", "b")),
+        ([True, False, True], "classification", (False, True)),
+        ([3, 1, 3], "classification", (1, 3)),
+        ([3.0, 1.0, 3.0], "classification", (1, 3)),
+        (["3", "1", "3"], "classification", (1, 3)),
+        (list(range(11)) * 2, "regression", ()),
+        ([0.5, 1.0, 1.0], "regression", ()),
+    ],
+)
+def test_the_values_of_a_target_suggest_its_task(
+    values: list[Any], task: str, classes: tuple[Any, ...]
+) -> None:
+    found = target_column.find_target(pd.Series(values, name="y"))
+    assert (found.task, found.classes) == (task, classes)
+    assert [type(value) for value in found.classes] == [type(value) for value in classes]
+
+
+def test_a_given_task_overrides_the_suggested_one() -> None:
+    numbers = pd.Series([3, 1, 3, 2, 1, 2], name="y")
+    target = target_column.find_target(numbers, "regression")
+    assert target.task == "regression"
+    assert target.values(numbers).tolist() == [3.0, 1.0, 3.0, 2.0, 1.0, 2.0]
+    halves = pd.Series([0.5, 1.5, 0.5, 1.5], name="y")
+    assert target_column.find_target(halves, "classification").classes == ("0.5", "1.5")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+def test_a_split_gives_each_class_its_share_and_a_training_row(share: float) -> None:
+    classes = np.repeat([0, 1, 2, 3], [700, 200, 100, 1])
+    shares = {"test": share, "validation": 0.2}
+    drawn = split_rows(1001, shares, 0, classes=classes)
+    assert list(drawn) == ["training", "test", "validation"]
+    assert sorted(np.concatenate([*drawn.values()])) == list(range(1001))
+    for name, each in shares.items():
+        np.testing.assert_allclose(
+            np.bincount(classes[drawn[name]], minlength=3)[:3],
+            [700 * each, 200 * each, 100 * each],
+            atol=1.01,
+        )
+    assert set(classes[drawn["training"]]) == {0, 1, 2, 3}
+    again, other = (split_rows(1001, shares, s, classes=classes)["test"] for s in (0, 1))
+    assert (again == drawn["test"]).all()
+    assert not np.array_equal(other, drawn["test"])
+    # The test rows do not depend on the validation rows.
+    wider = split_rows(1001, {**shares, "validation": 0.3}, 0, classes=classes)
+    assert (wider["test"] == drawn["test"]).all()
+
+
+def test_a_class_of_a_single_row_is_trained_on() -> None:
+    classes = np.r_[np.zeros(100, dtype=int), np.arange(1, 51)]
+    shares = {"test": 0.2, "validation": 0.2}
+    drawn = split_rows(150, shares, 0, classes=classes)
+    assert set(classes[drawn["training"]]) == set(range(51))
+    assert [len(rows) for rows in drawn.values()] == [90, 30, 30]
+
+
+@pytest.mark.once
+def test_a_split_by_time_uses_the_moments_and_not_the_clocks() -> None:
+    written = ["2020-01-01 12:00:00+09:00", "2020-01-01 04:00:00+00:00"]
+    column = pd.Series([*written, "2020-01-01 00:30:00-05:00"], name="when")
+    assert units_of(column, by_time=True).tolist() == [0, 1, 2]
+
+
+@pytest.mark.once
+def test_rows_without_a_target_are_left_out_and_reported() -> None:
+    table, messages = frame(), list[str]()
+    table.loc[:4, "y"] = None
+    model = train(table, "y", parameters=QUICK, say=messages.append)
+    assert model.metadata_["report"]["rows"] == 55
+    assert "5 rows without 'y' are left out" in messages
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("values", "classes", "left_out"),
+    [
+        (["None", "Mild", "NA"], ("Mild", "NA", "None"), 0),
+        (["01", "02", "A1"], ("01", "02", "A1"), 0),
+        (["None", "Mild", ""], ("Mild", "None"), 20),
+        (["True", "False", ""], (False, True), 20),
+        (["1", "3", "?"], (1, 3), 20),
+        ([*map(str, range(50, 69)), "n/a"], (), 3),
+        ([*(f"{i},500" for i in range(1, 20)), "-"], (), 3),
+    ],
+)
+def test_the_other_values_decide_which_targets_are_missing(
+    tmp_path: Path, values: list[str], classes: tuple[Any, ...], left_out: int
+) -> None:
+    y = (values * 60)[:60]
+    frame().assign(y=y).to_csv(tmp_path / "table.csv", index=False)
+    messages = list[str]()
+    model = train(tmp_path / "table.csv", "y", parameters=QUICK, say=messages.append)
+    assert classes_of(model) == classes
+    assert [type(one) for one in classes_of(model)] == [type(one) for one in classes]
+    assert model.metadata_["report"]["rows"] == 60 - left_out
+    assert ([f"{left_out} rows without 'y' are left out"] if left_out else []) == messages[1:]
+    assert (
+        set(predictions(model, tmp_path / "table.csv")["prediction"]) <= set(classes) or not classes
+    )
+
+
+@pytest.mark.once
+def test_booleans_with_missing_values_are_classes() -> None:
+    table = frame()
+    table["y"] = (table["y"] == "yes").astype(object).where(table.index != 3, None)
+    classes = classes_of(train(table, "y", parameters=QUICK))
+    assert [repr(one) for one in classes] == ["False", "True"]
+
+
+@pytest.mark.once
+def test_validation_or_test_rows_without_weight_are_an_error() -> None:
+    table = frame().assign(a=np.arange(60.0))
+    drawn = split_rows(60, {"test": 0.15, "validation": 0.15}, 0)
+    for name, rows in drawn.items():
+        weights = np.where(table.index.isin(rows), 0.0, 1.0)
+        with pytest.raises(ValueError, match=f"the {name} rows have no weight"):
+            train(table.assign(w=weights), "a", parameters=QUICK, weights="w", drop=["y"])
+
+
+@pytest.mark.once
+def test_validation_and_test_rows_need_only_the_columns_in_use() -> None:
+    table, messages = frame().assign(id=np.arange(60)), list[str]()
+    held_out = table[["y", "text", "day", "b", "a"]].head(1)
+    given: dict[str, Any] = {"validation": held_out, "test": held_out}
+    model = train(table, "y", parameters=QUICK, drop=["id"], **given)
+    assert model.metadata_["report"]["parts"] == {"training": 60, "validation": 1, "test": 1}
+    for name in given:
+        with pytest.raises(ValueError, match=f"{name} rows: there is no column 'a'"):
+            train(table, "y", **{name: held_out.drop(columns="a")}, say=messages.append)
+    assert not messages
+
+
+@pytest.mark.once
+def test_features_drop_and_weights_choose_the_columns() -> None:
+    table = frame().assign(w=1.0)
+    model = train(table, "y", parameters=QUICK, weights="w", drop=["text"])
+    assert list(kinds_of(model.model_.features)) == ["a", "b", "day"]
+    model = train(table, "y", parameters=QUICK, features=["a", "w"], drop=["w"])
+    assert list(kinds_of(model.model_.features)) == ["a"]
