@@ -434,6 +434,19 @@ def test_an_error_about_a_cell_names_its_line_in_the_file(
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("command", NAMING)
+def test_the_wrong_cell_is_named_and_not_a_number_with_a_decimal_comma(
+    model: str, folder: Path, command: str
+) -> None:
+    frame = table().assign(a="1,5")
+    frame.loc[40, "a"] = "abc"
+    frame.to_csv("commas.csv", index=False, sep=";")
+    done = run(*command.format("commas.csv").split())
+    assert done.exit_code == 2
+    assert "'abc' (line 42 of commas.csv)" in done.stderr
+
+
+@pytest.mark.once
 def test_a_cell_of_stdin_or_of_a_typed_file_is_named_by_its_row(model: str, folder: Path) -> None:
     frame = table().assign(a="1.5")
     frame.loc[40, "a"] = "abc"

@@ -87,7 +87,7 @@ def make_problem(
     if cv and test is not None:
         raise ValueError("cv and test exclude each other: the folds are the test rows.")
     seed = integer(seed, "random_state", at_least=0)
-    table = as_table(data, texts=[target])
+    table = as_table(data, texts=[target], numbers=[columns.weights or ""])
     features = chosen_features(table.frame, target, columns)
     found, rows = rows_of(table, target, features, columns.weights, task)
     parts = {} if cv else {"test": 0.15 if test is None else test}
@@ -224,7 +224,8 @@ def _read_part(data: Part, name: str, target: Target, training: Rows, weights: s
     """Return the rows of a part's own table, which needs only the columns in use."""
     features = list(training.features)
     strings = [column for column in features if is_string(training.features[column])]
-    table = as_table(data, texts=[target.name, *strings], numbers={*features} - {*strings})
+    others = {*features, weights or ""} - {*strings}
+    table = as_table(data, texts=[target.name, *strings], numbers=others)
     try:
         return rows_of(table, target, features, weights)[1]
     except ValueError as error:
