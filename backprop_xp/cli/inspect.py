@@ -15,10 +15,10 @@ from backprop_xp.cli.table_output import (
     classes_table,
     epochs_of,
     metrics_table,
-    number,
     parts_of,
     shorten,
 )
+from backprop_xp.display.numbers import number
 from backprop_xp.plots.canvas import new_figure
 
 if TYPE_CHECKING:
@@ -180,26 +180,12 @@ def as_text(found: output.JsonObject) -> str:
 
 
 def _columns(found: output.JsonObject) -> list[str]:
-    lines = {column["name"]: _column(column) for column in found["columns"]}
+    from backprop_xp.tables.columns.detection import KINDS  # pandas takes half a second
+
+    lines = {column["name"]: KINDS[column["kind"]].summary(column) for column in found["columns"]}
     lines |= {name: f"left out: {why}" for name, why in found["left_out"].items()}
     room = min(2 + max(map(len, lines)), output.width() // 2, _MAX_LABEL)
     return [output.with_label(shorten(name, room - 2), text, room) for name, text in lines.items()]
-
-
-def _column(column: output.JsonObject) -> str:
-    match column:
-        case {"kind": "number", "center": center, "scale": scale, "filled": filled}:
-            flag = ", flagged" if column["features"] > 1 else ""
-            scaling = f"center {number(center)}, scale {number(scale)}"
-            return f"number: {scaling}; missing: {number(filled)}{flag}"
-        case {"kind": "category", "categories": categories}:
-            names = ["missing" if name is None else str(name) for name in categories]
-            more = f", and {len(names) - 20} more" if len(names) > 20 else ""
-            return f"category of {len(names)}: {', '.join(names[:20])}{more}"
-        case {"kind": "date", "parts": parts, "format": form, "zone": zone}:
-            how = ", ".join(filter(None, [form, zone]))
-            return f"date{f' ({how})' if how else ''}: {', '.join(parts)}"
-    return f"text: {column['features']} coordinates of {column['pieces']} groups of letters"
 
 
 def _training(found: output.JsonObject) -> list[str]:

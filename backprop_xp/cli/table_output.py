@@ -1,8 +1,9 @@
-"""Output of the commands for tables: metrics, classes, numbers."""
+"""Output of the commands for tables: metrics and classes."""
 
 from collections.abc import Mapping, Sequence
 
 from backprop_xp.cli.output import JsonObject, width
+from backprop_xp.display.numbers import number
 
 _NAMES = {
     "log_loss": "log loss",
@@ -70,14 +71,6 @@ def classes_table(classes: Sequence[JsonObject]) -> str:
     if len(classes) > _MAX_CLASSES:
         lines.append(f"... and {len(classes) - _MAX_CLASSES} more")
     return "\n".join(lines)
-
-
-def number(value: float | None, most: int = 4) -> str:
-    """Return a number with so many digits, or as fit in eight columns; ``-`` for None."""
-    if value is None:
-        return "-"
-    texts = [f"{float(f'{value:.{digits}g}'):.6g}" for digits in range(most, 0, -1)]
-    return next((text for text in texts if len(text) <= 8), texts[-1])
 
 
 def shorten(text: str, room: int) -> str:

@@ -24,7 +24,7 @@ import pandas as pd
 import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.cli.loss_log import LossLog
-from backprop_xp.cli.table_output import number
+from backprop_xp.display.numbers import number
 from backprop_xp.display.progress import live
 from backprop_xp.tables.model import model_file, tabular_parameters
 from backprop_xp.tables.readers import table_files

@@ -1,7 +1,7 @@
 """Categories: a 0 or 1 for each value, or the index of the value for an embedding."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # A category has fewer values than this, and about ten rows for each.
 _MAX_VALUES = 200
+# Values of a summary.
+_SHOWN = 20
 # The characters that str.strip removes, for RE2.
 _SPACE = r"[\s\v\x1c-\x1f\x{85}\p{Z}]*"
 
@@ -86,6 +88,12 @@ class Category(Column):
 
     def describe(self, scaling: "Scaling", first: int) -> dict[str, Any]:
         return {"categories": list(self.values)}
+
+    @staticmethod
+    def summary(described: Mapping[str, Any]) -> str:
+        names = ["missing" if name is None else str(name) for name in described["categories"]]
+        more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        return f"category of {len(names)}: {', '.join(names[:_SHOWN])}{more}"
 
     def graph_input(self) -> tuple[Any, Array]:
         import spox.opset.ai.onnx.v20 as operators  # ndonnx has no regular expressions

@@ -3,6 +3,7 @@
 Each kind is one class in a module of its own: ``Number``, ``Date``, ``Category`` and ``Text``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -117,6 +118,11 @@ class Column:
 
     def describe(self, scaling: "Scaling", first: int) -> dict[str, Any]:
         """Return what was learnt, as JSON; ``first`` is the index of the first feature."""
+        raise NotImplementedError
+
+    @staticmethod
+    def summary(described: Mapping[str, Any]) -> str:
+        """Return an object of ``described_columns`` in one line."""
         raise NotImplementedError
 
     def graph_input(self) -> tuple[Any, Array]:

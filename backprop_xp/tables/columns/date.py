@@ -4,7 +4,7 @@ import contextlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -119,6 +119,11 @@ class Date(Column):
     def describe(self, scaling: "Scaling", first: int) -> dict[str, Any]:
         form = " or ".join(self.formats) or None
         return {"format": form, "parts": list(self.parts), "zone": self.zone}
+
+    @staticmethod
+    def summary(described: Mapping[str, Any]) -> str:
+        how = ", ".join(filter(None, [described["format"], described["zone"]]))
+        return f"date{f' ({how})' if how else ''}: {', '.join(described['parts'])}"
 
     def graph_input(self) -> tuple[Any, Array]:
         ndx, _ = onnx.libraries()

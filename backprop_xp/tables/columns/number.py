@@ -1,5 +1,6 @@
 """Numbers: one feature each. Strings can hold them, in one style for a column."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -8,6 +9,7 @@ import pandas as pd
 
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import integer, known
+from backprop_xp.display.numbers import number
 from backprop_xp.files import onnx
 from backprop_xp.tables.columns.column import Column, Sample, refuse
 from backprop_xp.tables.readers.values import PLAIN, STYLES, TIME, numbers
@@ -73,6 +75,12 @@ class Number(Column):
             "scale": float(scaling.scales[first]),
             "filled": float(scaling.medians[first]) + self.origin,
         }
+
+    @staticmethod
+    def summary(described: Mapping[str, Any]) -> str:
+        center, scale, filled = (number(described[name]) for name in ("center", "scale", "filled"))
+        flag = ", flagged" if described["features"] > 1 else ""
+        return f"number: center {center}, scale {scale}; missing: {filled}{flag}"
 
     def graph_input(self) -> tuple[Any, Array]:
         ndx, _ = onnx.libraries()

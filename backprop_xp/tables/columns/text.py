@@ -1,5 +1,6 @@
 """Free text: coordinates of groups of letters. scikit-learn counts and decomposes them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -93,3 +94,9 @@ class Text(Column):
 
     def describe(self, scaling: "Scaling", first: int) -> dict[str, Any]:
         return {"pieces": len(self.pieces)}
+
+    @staticmethod
+    def summary(described: Mapping[str, Any]) -> str:
+        return (
+            f"text: {described['features']} coordinates of {described['pieces']} groups of letters"
+        )
