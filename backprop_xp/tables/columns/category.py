@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,8 @@ import pandas as pd
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.files import onnx
 from backprop_xp.tables.columns.column import Column, Sample
+from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.values import MISSING, String, as_strings, distinct, is_missing
-
-if TYPE_CHECKING:
-    from backprop_xp.tables.columns.scaling import Scaling
 
 # A category has fewer values than this, and about ten rows for each.
 _MAX_VALUES = 200
@@ -86,7 +84,7 @@ class Category(Column):
             columns = columns == xp.arange(len(self.values), dtype=codes.dtype)
         return xp.astype(columns, xp.float32)
 
-    def describe(self, scaling: "Scaling", first: int) -> dict[str, Any]:
+    def describe(self, scaling: Scaling, first: int) -> dict[str, Any]:
         return {"categories": list(self.values)}
 
     @staticmethod

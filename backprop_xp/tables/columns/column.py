@@ -6,13 +6,14 @@ Each kind is one class in a module of its own: ``Number``, ``Date``, ``Category`
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
 from backprop_xp.backends import Array
 from backprop_xp.checks import plain
+from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.values import (
     CellError,
     String,
@@ -23,9 +24,6 @@ from backprop_xp.tables.readers.values import (
     is_string,
     numbers,
 )
-
-if TYPE_CHECKING:
-    from backprop_xp.tables.columns.scaling import Scaling
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class Column:
         """Return the features ``(rows, width)``; ``CellError`` for a value of another kind."""
         raise NotImplementedError
 
-    def describe(self, scaling: "Scaling", first: int) -> dict[str, Any]:
+    def describe(self, scaling: Scaling, first: int) -> dict[str, Any]:
         """Return what was learnt, as JSON; ``first`` is the index of the first feature."""
         raise NotImplementedError
 

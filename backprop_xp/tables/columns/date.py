@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,8 @@ from pandas.tseries.api import guess_datetime_format
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.files import onnx
 from backprop_xp.tables.columns.column import Column, Sample, refuse
+from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.values import String, as_strings, distinct, is_categorical
-
-if TYPE_CHECKING:
-    from backprop_xp.tables.columns.scaling import Scaling
 
 # Guessing a format is slow, so formats are guessed from a sample of about this many strings.
 _SAMPLE = 1000
@@ -116,7 +114,7 @@ class Date(Column):
         refuse(column, (present & np.isnat(dates))[rows], self.kind)
         return dates[rows], _strings_on_clock(strings, dates, self.zone)[rows]
 
-    def describe(self, scaling: "Scaling", first: int) -> dict[str, Any]:
+    def describe(self, scaling: Scaling, first: int) -> dict[str, Any]:
         form = " or ".join(self.formats) or None
         return {"format": form, "parts": list(self.parts), "zone": self.zone}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,8 @@ from backprop_xp.checks import integer, known
 from backprop_xp.display.numbers import number
 from backprop_xp.files import onnx
 from backprop_xp.tables.columns.column import Column, Sample, refuse
+from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.values import PLAIN, STYLES, TIME, numbers
-
-if TYPE_CHECKING:
-    from backprop_xp.tables.columns.scaling import Scaling
 
 # float64 holds every integer in this range.
 _EXACT = 2**53
@@ -69,7 +67,7 @@ class Number(Column):
     def _features(self, values: Array) -> Array:
         return subtract(values, self.origin)[:, None]
 
-    def describe(self, scaling: "Scaling", first: int) -> dict[str, Any]:
+    def describe(self, scaling: Scaling, first: int) -> dict[str, Any]:
         return {
             "center": float(scaling.centers[first]) + self.origin,
             "scale": float(scaling.scales[first]),

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.tables.columns.column import Column, Sample
+from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.values import as_strings, distinct
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
-
-    from backprop_xp.tables.columns.scaling import Scaling
 
 # The options of scikit-learn's vectorizer: groups of 3 and 4 letters within words.
 _LETTERS: dict[str, Any] = {"ngram_range": (3, 4), "analyzer": "char_wb"}
@@ -92,7 +91,7 @@ class Text(Column):
         counts = self.vectorizer.transform([string or "" for string in strings])
         return np.take(counts.astype(np.float32) @ self.axes, rows, axis=0).astype(np.float32)
 
-    def describe(self, scaling: "Scaling", first: int) -> dict[str, Any]:
+    def describe(self, scaling: Scaling, first: int) -> dict[str, Any]:
         return {"pieces": len(self.pieces)}
 
     @staticmethod
