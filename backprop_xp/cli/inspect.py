@@ -84,7 +84,7 @@ def collect(
     *,
     is_finished: bool,
 ) -> output.JsonObject:
-    """Return the object of ``--json``; ``docs/tables.md`` describes it."""
+    """Return the object of ``--json``; ``docs/table_workflows.md`` describes it."""
     classes = [] if model.classes is None else model.classes.tolist()
     found = {
         "model": path,

@@ -28,8 +28,8 @@ class Preparation(TransformerMixin, BaseEstimator):
     - ``random_state``: an integer makes the coordinates of free text reproducible.
 
     After ``fit``, ``columns_`` has the kind of each column in use, ``left_out_`` the reason for
-    each other one, and ``scaling_`` what was learnt about numbers and dates. ``docs/tables.md``
-    describes the kinds.
+    each other one, and ``scaling_`` what was learnt about numbers and dates. The page
+    ``docs/table_columns.md`` describes the kinds.
 
     >>> import pandas as pd
     >>> import backprop_xp as bx
