@@ -59,9 +59,14 @@ def list_backends() -> list[BackendStatus]:
 
 def _is_imported(name: str) -> bool:
     """Return whether a probe of that backend imports nothing new into this process."""
-    module = name.replace("-", "_")
-    is_ready = module in sys.modules or not is_installed(module)
-    return is_ready if name in BUILT_IN else name in _plug_ins
+    if name not in BUILT_IN:
+        return name in _plug_ins
+    return _library(name) in sys.modules or not is_installed(_library(name))
+
+
+def _library(name: str) -> str:
+    """Return the module of a built-in backend's library."""
+    return name.replace("-", "_")
 
 
 def names() -> list[str]:
@@ -125,7 +130,7 @@ def find(name: str) -> Backend:
 def built_in(name: str) -> Backend:
     """Return a built-in backend; "auto" is CuPy's if a CUDA device answers, else NumPy's."""
     if name != AUTO:
-        module = f"backprop_xp.backends.libraries.{name.replace('-', '_')}"
+        module = f"backprop_xp.backends.libraries.{_library(name)}"
         backend: Backend = importlib.import_module(module).backend
         return backend
     result = built_in("cupy").probe()
@@ -223,8 +228,12 @@ def _load_plug_ins() -> None:
 
 
 def loaded_backends() -> list[Backend]:
-    """Return the built-in backends, and the loaded plug-ins."""
-    return [*map(built_in, BUILT_IN), *_plug_ins.values()]
+    """Return the built-in backends whose library is imported, and the loaded plug-ins.
+
+    No other backend can have an array.
+    """
+    imported = [name for name in BUILT_IN if _library(name) in sys.modules]
+    return [*map(built_in, imported), *_plug_ins.values()]
 
 
 def array_namespace(array: Array) -> Namespace:

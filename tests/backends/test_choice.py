@@ -393,3 +393,16 @@ def test_auto_chooses_a_usable_backend_and_logs_exactly_one_line() -> None:
     (line,) = [line for line in done.stderr.splitlines() if "backprop_xp" in line]
     assert f"backend 'auto' is {expected}" in line
     assert status.reason in line
+
+
+@pytest.mark.installed
+def test_the_owner_of_an_array_is_found_without_the_backends_of_other_libraries() -> None:
+    program = (
+        "import sys, backprop_xp as bx\n"
+        "network = bx.mlp([2, 1])\n"
+        "theta, options = network.initialize(), {'optimizer': bx.SGD(0.1), 'epochs': 1}\n"
+        "bx.fit(network, theta, [[1.0, 2.0]], [[3.0]], **options)\n"
+        "parts = [name.split('.') for name in sys.modules]\n"
+        "print({part[3] for part in parts if part[1:3] == ['backends', 'libraries'] and part[3:]})"
+    )
+    assert python(program).stdout.strip() == "{'numpy'}"
