@@ -13,7 +13,7 @@ import numpy as np
 
 from backprop_xp.backends import Array, Selection, gather, to_host
 from backprop_xp.estimators.samples import put, rows_at, rows_of_block
-from backprop_xp.networks.inputs import Rows, row_slices, stand_ins
+from backprop_xp.networks.inputs import Rows, row_slices
 from backprop_xp.training.sources import read_ahead
 
 
@@ -42,8 +42,7 @@ class Table(NamedTuple):
             at, within = move(block.reshape(-1)), np.arange(block.size, dtype=np.int32)
             part = Rows(x, gather(rows.y, at, -2))
             if rows.sample_weight is not None:
-                weight = gather(rows.sample_weight, at, -1)
-                part = part._replace(sample_weight=weight, stand_ins=stand_ins(weight, ()))
+                part = part._replace(sample_weight=gather(rows.sample_weight, at, -1))
             yield part, move(within.reshape(block.shape))
 
     def _blocks(self, table: Array | int) -> Sequence[np.ndarray | int]:

@@ -30,7 +30,7 @@ from backprop_xp.gradient_check.several_points import Build, check_points
 from backprop_xp.gradient_check.together import layer_mistake, loss_mistake, with_mistakes
 from backprop_xp.networks.activations import Activation
 from backprop_xp.networks.initializers import draw_stack
-from backprop_xp.networks.inputs import Rows, counted, stand_ins
+from backprop_xp.networks.inputs import Rows, counted
 from backprop_xp.networks.layers import Activate
 from backprop_xp.networks.layout import draw, lay_out, unpack
 from backprop_xp.networks.loss_targets import check_targets
@@ -82,11 +82,8 @@ def check_network(
     x, key = network.check_inputs(theta, x, rng)
     outputs = network.outputs_shape(theta, x)
     y, weight = check_targets(theta, outputs, y, sample_weight, network.loss_function)
-    x, y = _in_double(x), _in_double(y)
-    rows = Rows(x, y, None, key)
-    if weight is not None:
-        weight = _in_double(weight)
-        rows = counted(Rows(x, y, weight, key, stand_ins(weight, ())))
+    weight = None if weight is None else _in_double(weight)
+    rows = counted(Rows(_in_double(x), _in_double(y), weight, key))
 
     def start(theta: Array, name: str) -> tuple[Point, Build]:
         _require_theta(network, theta, name)

@@ -41,7 +41,6 @@ class Part(NamedTuple):
 class Rows(NamedTuple):
     """The arrays on theta's device; ``sample_weight`` None for equal weights.
 
-    ``stand_ins``, ``(..., batch)``, are the indices of the rows that are computed instead, or None.
     ``part`` is None for a whole batch.
     ``divide`` is what ``divider`` returned for the x of a training.
     """
@@ -50,7 +49,6 @@ class Rows(NamedTuple):
     y: Array
     sample_weight: Array | None = None
     rng: Key | None = None
-    stand_ins: Array | None = None
     part: Part | None = None
     divide: Callable[[Array], Array] | None = None
 
@@ -134,18 +132,20 @@ def check_weights(theta: Array, outputs: tuple[int, ...], weights: Array, name: 
     return weights
 
 
-def stand_ins(weight: Array, stack: tuple[int, ...]) -> Array:
-    """Return each row's own index, ``(..., batch)``, or the heaviest row's if its weight is 0.
+def without_ignored(weight: Array, *arrays: Array) -> list[Array]:
+    """Return arrays ``(..., batch, n)`` with the heaviest row in place of each row of weight 0.
 
-    A row of weight 0 is left out. Its own values could overflow, and 0 times infinity is NaN; the
-    values of another row do not.
+    A row of weight 0 is left out. Its own values could overflow, and 0 times infinity is NaN; those
+    of a row that counts do not. Zeros are in their place if all weights are 0.
     """
     xp = array_namespace(weight)
-    if len(weight.shape) > 1:
-        weight = xp.broadcast_to(weight, (*stack, weight.shape[-1]))
+    ignored = (weight == 0.0)[..., None]
     heaviest = xp.argmax(real_part(xp, weight), axis=-1, keepdims=True)
-    own = xp.arange(weight.shape[-1], dtype=heaviest.dtype, device=device_of(weight))
-    return xp.where(weight == 0.0, heaviest, own)
+    none_counts, result = xp.all(ignored, axis=-2, keepdims=True), []
+    for array in arrays:
+        row = rows_at(array, heaviest)
+        result.append(xp.where(ignored, xp.where(none_counts, xp.zeros_like(row), row), array))
+    return result
 
 
 def rows_at(array: Array, indices: Array) -> Array:
@@ -179,11 +179,11 @@ def taken(rows: Rows, indices: Array, weight: Array | None, rng: Key | None) -> 
 
 
 def counted(rows: Rows) -> Rows:
-    """Return rows with each row of weight 0 replaced by its stand-in."""
-    at = rows.stand_ins
-    if at is None:
+    """Return rows with another row in place of each row of weight 0."""
+    if rows.sample_weight is None or not rows.sample_weight.shape[-1]:
         return rows
-    return taken(rows, at, rows.sample_weight, rows.rng)._replace(part=rows.part)
+    x, y = without_ignored(rows.sample_weight, rows.x, rows.y)
+    return rows._replace(x=x, y=y)
 
 
 def row_slices(rows: int, size: int) -> list[slice]:

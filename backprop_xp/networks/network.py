@@ -330,11 +330,7 @@ class Network:
         x, key = self.check_inputs(theta, x, rng)
         outputs = self.outputs_shape(theta, x)
         y, weight = check_targets(theta, outputs, y, weight, self.loss_function)
-        if weight is None:
-            return inputs.Rows(x, y, None, key)
-        return inputs.counted(
-            inputs.Rows(x, y, weight, key, inputs.stand_ins(weight, theta.shape[:-1]))
-        )
+        return inputs.counted(inputs.Rows(x, y, weight, key))
 
 
 def _refuse_second_link(layers: Sequence[Layer], loss: Loss) -> None:

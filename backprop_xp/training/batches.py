@@ -100,15 +100,14 @@ def _batch_weights(table: Array, losses: Array, weight: Array | None) -> Array:
 
 
 def take(rows: Rows, indices: Array | None, rng: Any = None) -> Rows:
-    """Return the rows at ``indices``, all for None; stand-ins replace rows of weight 0."""
-    weight = rows.sample_weight
+    """Return the rows at ``indices``, all for None, with others in place of those of weight 0."""
     if indices is None:
         if rng is not None and rows.part is not None:
             rng = RowKey(rng, rows.part.positions)
         return counted(rows if rng is rows.rng else rows._replace(rng=rng))
-    if rows.stand_ins is not None:
-        weight, indices = entries_at(weight, indices), entries_at(rows.stand_ins, indices)
-    return taken(rows, indices, weight, rng)
+    weight = rows.sample_weight
+    weight = None if weight is None else entries_at(weight, indices)
+    return counted(taken(rows, indices, weight, rng))
 
 
 def joined(arrays: Sequence[Array], axis: int) -> Array:

@@ -23,7 +23,6 @@ from backprop_xp.networks.inputs import (
     are_codes,
     check_weights,
     divider,
-    stand_ins,
     taken,
     wrong_code,
 )
@@ -121,14 +120,14 @@ def _split(
     for indices in split_rows(count, shares, seed, classes=classes).values():
         indices = indices[(indices >= first) & (indices < first + own)] - first
         at = home.from_host(indices.astype("int32"), device=device_of(theta))
-        parts.append(_compiled(theta, Partial(_part, (theta.shape[:-1],)))(rows, at))
+        parts.append(_compiled(theta, _rows_at)(rows, at))
     return parts[0], parts[1]
 
 
-def _part(rows: Rows, at: Array, stack: tuple[int, ...]) -> Rows:
+def _rows_at(rows: Rows, at: Array) -> Rows:
     """Return the rows at indices, with their weights."""
-    part, weight = taken(rows, at, None, None), rows.sample_weight
-    return part if weight is None else _weighted(stack, part, gather(weight, at, -1))
+    weight = rows.sample_weight
+    return taken(rows, at, None if weight is None else gather(weight, at, -1), None)
 
 
 def check_sets(
@@ -169,14 +168,14 @@ def _holds(arrays: Sequence[Sequence[Array]], functions: Sequence[Callable[..., 
     return array_namespace(flags[0]).stack(flags)
 
 
-def _compiled(array: Array, function: Partial) -> Callable[..., Any]:
+def _compiled(array: Array, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that an array's library compiles once for its shape, not step by step."""
     backend: Any = require_owner(array, "theta")
     return _compiled_by(backend, function)
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled_by(backend: Backend, function: Partial) -> Callable[..., Any]:
+def _compiled_by(backend: Backend, function: Callable[..., Any]) -> Callable[..., Any]:
     return backend.compile(function)
 
 
@@ -249,20 +248,12 @@ def _checked_rows(
     if sample_weight is None:
         return rows
     weight = check_weights(theta, outputs, sample_weight, "sample_weight")
-    return _weighted(theta.shape[:-1], rows, _in_c_order(detach(weight)))
-
-
-def _weighted(stack: tuple[int, ...], rows: Rows, weight: Array) -> Rows:
-    """Return rows with weights, and with the stand-ins of those of weight 0."""
-    at = None
-    if weight.shape[-1]:
-        at = _compiled(weight, Partial(stand_ins, (stack,)))(weight)
-    return rows._replace(sample_weight=weight, stand_ins=at)
+    return rows._replace(sample_weight=_in_c_order(detach(weight)))
 
 
 def _by_class(theta: Array, rows: Rows, by_class: Array) -> Rows:
     weights = weights_of_labels if are_labels(rows.y) else weights_of_rows
-    return _weighted(theta.shape[:-1], rows, weights(by_class, rows.y, rows.sample_weight))
+    return rows._replace(sample_weight=weights(by_class, rows.y, rows.sample_weight))
 
 
 def _in_c_order(array: Array) -> Array:

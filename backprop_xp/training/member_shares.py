@@ -38,8 +38,7 @@ class Members(NamedTuple):
         if rows is None:
             return None
         x, y = self.of(rows.x, 2), self.of(rows.y, 2)
-        weight, at = self.of(rows.sample_weight, 1), self.of(rows.stand_ins, 1)
-        return rows._replace(x=x, y=y, sample_weight=weight, stand_ins=at)
+        return rows._replace(x=x, y=y, sample_weight=self.of(rows.sample_weight, 1))
 
     def of_options(self, options: Options, batches: int | None) -> Options:
         """Return options with their seeds, hyperparameters and start."""

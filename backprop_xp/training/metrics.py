@@ -19,8 +19,7 @@ from backprop_xp.checks import integer
 from backprop_xp.networks.inputs import (
     check_beside_outputs,
     check_weights,
-    rows_at,
-    stand_ins,
+    without_ignored,
 )
 from backprop_xp.networks.loss_targets import class_labels, one_hot
 from backprop_xp.training.class_weights import class_shares
@@ -249,8 +248,7 @@ def _checked(
         weights = xp.ones(shape[-2], dtype=predictions.dtype, device=device_of(predictions))
     else:
         weights = check_weights(predictions, shape, weights, "weights")
-        at = stand_ins(weights, shape[:-2])
-        predictions, targets = rows_at(predictions, at), rows_at(targets, at)
+        predictions, targets = without_ignored(weights, predictions, targets)
     if classes is not None:
         weights = weights * xp.sum(targets, axis=-1)
     return xp, predictions, targets, weights

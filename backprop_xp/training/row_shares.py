@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from backprop_xp.backends import Array, array_namespace, device_of, require_owner, to_host
-from backprop_xp.networks.inputs import Part, Rows, rows_at, stand_ins
+from backprop_xp.networks.inputs import Part, Rows, rows_at
 from backprop_xp.networks.loss_targets import are_labels
 from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import epoch_order
@@ -66,14 +66,6 @@ def batches_of_share(ranks: Ranks, theta: Array, rows: Rows, size: int, options:
     own = slice(first, first + rows.x.shape[-2])
     weight = ranks.join(rows.sample_weight, -1, theta)
     weights = np.broadcast_to(1.0, (count,)) if weight is None else to_host(weight)
-    spare = np.zeros(1, dtype=int)
-    if weight is not None and own.stop > first:
-        # The heaviest of the own rows does not overflow where a row of weight 0 might; a network
-        # that has none here repeats another's.
-        heavy = weights[..., own]
-        of_all = heavy.sum(axis=tuple(range(heavy.ndim - 1)))
-        heavy = np.where(heavy.any(-1, keepdims=True), heavy, of_all)
-        spare = heavy.argmax(axis=-1)[..., None]
     # A full batch keeps its order, as in one process.
     shuffle = options.shuffle if size < count else False
 
@@ -83,24 +75,17 @@ def batches_of_share(ranks: Ranks, theta: Array, rows: Rows, size: int, options:
             ranks.require_alike({"the order that shuffle returns": order})
         for start in range(0, count, size):
             indices = order[..., start : start + size]
-            yield _part(theta, rows, own, indices, weights, spare)
+            yield _part(theta, rows, own, indices, weights)
 
     return batches
 
 
-def _part(
-    theta: Array,
-    rows: Rows,
-    own: slice,
-    indices: np.ndarray,
-    weights: np.ndarray,
-    spare: np.ndarray,
-) -> Rows:
+def _part(theta: Array, rows: Rows, own: slice, indices: np.ndarray, weights: np.ndarray) -> Rows:
     """Return the rows that this rank has of a batch.
 
     ``indices`` and ``weights`` are those of all ranks' rows. This rank has the slice ``own``. Rows
     of weight 0 are left out. If the networks of a stack have different rows, those that have fewer
-    repeat the row ``spare``, ``(..., 1)``, with the weight 0.
+    repeat the first row with the weight 0.
     """
     stack = np.broadcast_shapes(indices.shape[:-1], weights.shape[:-1])
     indices = np.broadcast_to(indices, (*stack, indices.shape[-1]))
@@ -116,7 +101,7 @@ def _part(
     if not count:
         return Rows(rows.x[..., :0, :], rows.y[..., :0, :], part=part)
     is_own, found, at = (np.take_along_axis(a, positions, -1) for a in (is_own, found, indices))
-    at = np.where(is_own, at - own.start, spare).astype(np.int32)
+    at = np.where(is_own, at - own.start, 0).astype(np.int32)
     moved = home.from_host(at, device=device)
     found = home.from_host(np.where(is_own, found, 0.0), theta.dtype, device)
     return Rows(rows_at(rows.x, moved), rows_at(rows.y, moved), found, part=part)
@@ -163,8 +148,7 @@ def with_all_targets(ranks: Ranks, theta: Array, rows: Rows) -> Rows:
     if not ranks.shares_rows:
         return rows
     y, weight = ranks.join(rows.y, -2, theta), ranks.join(rows.sample_weight, -1, theta)
-    at = None if weight is None else stand_ins(weight, theta.shape[:-1])
-    return Rows(rows.x, y, weight, None, at)
+    return Rows(rows.x, y, weight)
 
 
 def joined_pieces(

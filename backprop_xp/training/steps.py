@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, is_host_number, like, replaceable
-from backprop_xp.networks.inputs import Rows, row_slices, rows_at, rows_at_once
+from backprop_xp.networks.inputs import Rows, row_slices, rows_at_once
 from backprop_xp.networks.loss_targets import in_columns
 from backprop_xp.networks.losses import Loss, point_of, value_of
 from backprop_xp.networks.network import Network
@@ -136,12 +136,14 @@ def evaluate(
 
     for start, (rows, l2) in sets.items():
         each, predicted = in_pieces(forward, theta, Rows(rows.x, rows.y, divide=rows.divide))
-        if rows.stand_ins is not None:
-            each = rows_at(each[..., None], rows.stand_ins)[..., 0]
-        found[f"{start}loss"] = loss_of_values(network, theta, each, rows.sample_weight, l2)
+        weight = rows.sample_weight
+        if weight is not None:  # the loss of a row of weight 0 may overflow
+            xp = array_namespace(each)
+            each = xp.where(weight == 0.0, xp.zeros_like(each), each)
+        found[f"{start}loss"] = loss_of_values(network, theta, each, weight, l2)
         targets = in_columns(predicted, rows.y) if metrics else rows.y
         for name, metric in metrics.items():
-            given = predicted, targets, rows.sample_weight
+            given = predicted, targets, weight
             found[start + name] = _value_of(theta, name, metric, loss, given)
     return found
 

@@ -67,7 +67,7 @@ KINDS: dict[str, tuple[dict[str, Any], list[int]]] = {
         {"batch_size": 10, "metrics": ["r2"], "early_stopping": bx.EarlyStopping(90)},
         [10, 0, 0, 0, 6],
     ),
-    # Also the stand-ins for weights of 0, the classes, and the two sets, of rows drawn by class.
+    # Also the classes, and the two sets, of rows drawn by class.
     "weights": ({"batch_size": 10, "labels": True, "validation": 0.2}, [14, 0, 0, 0, 10]),
 }
 
