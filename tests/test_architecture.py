@@ -39,8 +39,8 @@ ON_THE_HOST = {
     "networks.initializers",
     "training.data",
     "training.rate_range",
-    "training.ranks",
-    "training.row_shares",
+    "training.ranks.exchange",
+    "training.ranks.row_shares",
 }
 ON_THE_HOST |= {"gradient_check"}
 ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}

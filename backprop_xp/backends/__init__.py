@@ -3,6 +3,7 @@
 from backprop_xp.backends.arrays import (
     agreed as agreed,
     asarray as asarray,
+    checksum as checksum,
     is_host_number as is_host_number,
     to_device_of as to_device_of,
     to_host as to_host,

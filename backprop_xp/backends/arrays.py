@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,6 +96,12 @@ def to_host(array: Array) -> np.ndarray:
     """
     backend = owner(array)
     return np.asarray(array) if backend is None else backend.to_host(array)
+
+
+def checksum(array: Array) -> int:
+    """Return the CRC-32 of an array's bytes."""
+    values: Any = np.ascontiguousarray(to_host(array))
+    return zlib.crc32(values)
 
 
 @replaceable

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 from backprop_xp.backends import (
@@ -12,18 +11,15 @@ from backprop_xp.backends import (
     array_namespace,
     device_of,
     dtype_name,
-    gather,
     require_owner,
     to_host,
 )
-from backprop_xp.checks import real
 from backprop_xp.networks.inputs import (
     Blocks,
     Rows,
     are_codes,
     check_weights,
     divider,
-    taken,
     wrong_code,
 )
 from backprop_xp.networks.loss_targets import (
@@ -34,100 +30,13 @@ from backprop_xp.networks.loss_targets import (
     target_conditions,
     wrong_values,
 )
-from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.partial import Partial
-from backprop_xp.training.class_weights import (
-    check_classes,
-    has_classes,
-    weights_by_class,
-    weights_by_label,
-    weights_of_labels,
-    weights_of_rows,
-)
-from backprop_xp.training.data import Seed, split_rows
-from backprop_xp.training.options import Options
-from backprop_xp.training.ranks import Ranks
 
 # What a part of a set may be, whose other rows another process has.
 PART = {"may_be_empty": True, "may_weigh_nothing": True}
 # Weights times this factor have a sum that does not overflow.
 _PART = 2.0**-40
-
-
-def check_data(
-    network: Network,
-    theta: Array,
-    training: Sequence[Any] | None,
-    options: Options,
-    ranks: Ranks,
-    check: Callable[..., list[Rows]],
-) -> tuple[Rows | None, Rows | None]:
-    """Return the training set and the validation set on theta's device, each None if it is.
-
-    ``training`` is ``(x, y, sample_weight)``. Both sets have the weights of the classes, by those
-    of the training set if they are balanced. A share of the rows that becomes the validation set is
-    drawn by one transfer of the class labels. Raises TypeError or ValueError for data that does not
-    fit, is not finite, or has targets outside the loss's range. All values are checked on the
-    device, with one transfer of the answers. A table that is streamed in blocks is checked where it
-    is read. ``check`` is ``check_sets``, or that of ranks that share the rows.
-    """
-    if not network.check_theta(theta).isdtype(theta.dtype, "real floating"):
-        raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
-    share: Any = options.validation
-    sets = {} if training is None else {"": training}
-    if share is not None and not isinstance(share, Real):
-        sets["In validation: "] = items_of(
-            share, "validation", "(x, y), (x, y, sample_weight) or a share of the rows"
-        )
-    found = iter(check(network, theta, sets))
-    rows = None if training is None else next(found)
-    validation, loss = next(found, None), network.loss_function
-    if rows is not None and isinstance(share, Real):
-        rows, validation = _split(theta, rows, loss, share, options.seed, ranks)
-    if rows is not None and options.class_weight is not None:
-        n_out = network.outputs_shape(theta, rows.x)[-1]
-        check_classes(loss, n_out)
-        weights = options.class_weight, rows.y, rows.sample_weight
-        if are_labels(rows.y):
-            by_class = weights_by_label(theta, *weights, n_out, total=ranks.sum)
-        else:
-            by_class = weights_by_class(*weights, total=ranks.sum)
-        rows = _by_class(theta, rows, by_class)
-        validation = None if validation is None else _by_class(theta, validation, by_class)
-    return rows, validation
-
-
-def _split(
-    theta: Array, rows: Rows, loss: Loss, share: Any, seed: Seed, ranks: Ranks
-) -> tuple[Rows, Rows]:
-    """Return the training rows, and a share of the rows, drawn by the seed, for validation."""
-    if not isinstance(seed, int):
-        raise ValueError(
-            "validation is a share, drawn once for all networks, but seed has one for each: split "
-            "the rows first, x, x_validation, y, y_validation = bx.data.split(x, y)."
-        )
-    y, classes, home = rows.y, None, require_owner(theta, "theta")
-    if has_classes(loss, y.shape[-1]) and len(y.shape) == 2:
-        if y.shape[-1] > 1:
-            classes = array_namespace(y).argmax(y, axis=-1)
-        else:
-            classes = y[:, 0] if are_labels(y) else y[:, 0] > 0.5
-        classes = to_host(classes)
-        classes = ranks.join(classes, -1, classes)
-    shares = {"validation": real(share, "validation", above=0.0, below=1.0)}
-    parts, (first, count), own = [], ranks.place(rows), rows.x.shape[-2]
-    for indices in split_rows(count, shares, seed, classes=classes).values():
-        indices = indices[(indices >= first) & (indices < first + own)] - first
-        at = home.from_host(indices.astype("int32"), device=device_of(theta))
-        parts.append(_compiled(theta, _rows_at)(rows, at))
-    return parts[0], parts[1]
-
-
-def _rows_at(rows: Rows, at: Array) -> Rows:
-    """Return the rows at indices, with their weights."""
-    weight = rows.sample_weight
-    return taken(rows, at, None if weight is None else gather(weight, at, -1), None)
 
 
 def check_sets(
@@ -155,7 +64,7 @@ def check_sets(
         found.append(rows)
     if conditions:
         functions, arrays, messages = zip(*(each for each, _ in conditions), strict=True)
-        flags = to_host(_compiled(theta, Partial(_holds, (functions,)))(arrays))
+        flags = to_host(compiled_once(theta, Partial(_holds, (functions,)))(arrays))
         for holds, message, (_, where) in zip(flags.tolist(), messages, conditions, strict=True):
             if not holds:
                 raise ValueError(f"{where}{message()}")
@@ -168,7 +77,7 @@ def _holds(arrays: Sequence[Sequence[Array]], functions: Sequence[Callable[..., 
     return array_namespace(flags[0]).stack(flags)
 
 
-def _compiled(array: Array, function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled_once(array: Array, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that an array's library compiles once for its shape, not step by step."""
     backend: Any = require_owner(array, "theta")
     return _compiled_by(backend, function)
@@ -249,11 +158,6 @@ def _checked_rows(
         return rows
     weight = check_weights(theta, outputs, sample_weight, "sample_weight")
     return rows._replace(sample_weight=_in_c_order(detach(weight)))
-
-
-def _by_class(theta: Array, rows: Rows, by_class: Array) -> Rows:
-    weights = weights_of_labels if are_labels(rows.y) else weights_of_rows
-    return rows._replace(sample_weight=weights(by_class, rows.y, rows.sample_weight))
 
 
 def _in_c_order(array: Array) -> Array:

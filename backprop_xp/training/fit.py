@@ -10,15 +10,14 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from numbers import Real
 from typing import Any, TypeVar, Unpack, get_type_hints
 
-from backprop_xp.backends import Array, dtype_name, owner, require_floating, require_owner
-from backprop_xp.checks import boolean, nearest, sequence
+from backprop_xp.backends import Array, owner
+from backprop_xp.checks import boolean, choose, nearest, sequence
 from backprop_xp.display.progress import Report, reporting
 from backprop_xp.networks.network import Network
-from backprop_xp.training.epochs import Training, advance, has_ended, prepare
+from backprop_xp.training.alone import Alone, Split
+from backprop_xp.training.epochs import advance, has_ended
 from backprop_xp.training.history import (
     Record,
     Writer,
@@ -29,10 +28,9 @@ from backprop_xp.training.history import (
     write_if_due,
 )
 from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.member_shares import joined_state
 from backprop_xp.training.options import OPTION_NAMES, Batches, Options, TrainingOptions
 from backprop_xp.training.pytrees import copied
-from backprop_xp.training.ranks import Ranks, Split
+from backprop_xp.training.set_up import Training, prepare
 from backprop_xp.training.states import FitResult, TrainingState
 
 # Full-batch epochs in one call of ``advance``, which keeps their losses to its end.
@@ -99,7 +97,7 @@ def train(
     array([[0., 1., 1., 0.]])
     """
     checked = _checked("train", options)
-    alone = Ranks()
+    alone = Alone()
     training, state = prepare(network, theta, x, y, checked, alone)
     return _states(training, state, checkpoint_writer(network, state, checked, alone))
 
@@ -116,7 +114,7 @@ def _states(
             measures = {}  # no history is needed
         record.advance(state, measures)
         if measures:
-            write_if_due(write, record, options, Ranks(), ends=has_ended(state, options))
+            write_if_due(write, record, options, Alone(), ends=has_ended(state, options))
         yield state
 
 
@@ -164,32 +162,33 @@ def fit(
     >>> result.theta.round(6), result.history["loss"].shape
     (array([2., 1.]), (200,))
     """
-    ranks, record, start, result = Ranks(communicator, split), None, None, None
+    processes, record, start, result = _processes_of(communicator, split), None, None, None
     try:
-        with Interrupt(ranks) as interrupt:
+        with Interrupt(processes.tell) as interrupt:
             try:
                 checked = _checked("fit", options, "callbacks", "progress", "communicator", "split")
                 start = checked.start
                 callbacks = sequence(callbacks, "callbacks", "(print,)")
-                shown = boolean(progress, "progress") and ranks.rank == 0
+                shown = boolean(progress, "progress") and processes.is_first
                 display = reporting(checked.epochs) if shown else contextlib.nullcontext(None)
-                theta, checked = _begin(ranks, network, theta, y, checked)
-                training, state = prepare(network, theta, x, y, checked, ranks)
-                record, write = Record(state), checkpoint_writer(network, state, checked, ranks)
+                theta, x, y, checked = processes.begin(network, theta, x, y, checked)
+                training, state = prepare(network, theta, x, y, checked, processes)
+                write = checkpoint_writer(network, state, checked, processes)
+                record = Record(state)
                 with display as report:
-                    _run(training, record, write, callbacks, report, interrupt, ranks)
+                    _run(training, record, write, callbacks, report, interrupt, processes)
                     interrupt.busy = True  # Ctrl-C is delayed until the result is made
                     state = record.completed()  # an asynchronous library is waited for here
-                state = joined_state(ranks, state, theta) or state
+                state = processes.whole(state) or state
                 del training  # with its buffers, before copies are made
                 result = _result(state, record, checked)
-                ranks.agree()
+                processes.agree()
                 interrupt.release()
             except BaseException as error:
                 interrupt.busy = True
-                ranks.agree(error)
+                processes.agree(error)
                 reached = None if record is None else record.completed()
-                whole = joined_state(ranks, reached, theta)  # also by a rank that has none
+                whole = processes.whole(reached)  # also by a process that has none
                 error.state = start if record is None else whole  # type: ignore[attr-defined]
                 raise
         return result
@@ -198,6 +197,16 @@ def fit(
         reached = start if result is None else result.state
         error.state = getattr(error, "state", reached)  # type: ignore[attr-defined]
         raise
+
+
+def _processes_of(communicator: Any, split: Split) -> Alone:
+    """Return the processes of a communicator, or this one for None."""
+    choose({"rows": 0, "stack": 0}, split, "split")
+    if communicator is None:
+        return Alone()
+    from backprop_xp.training import ranks  # which few trainings need
+
+    return ranks.RowRanks(communicator) if split == "rows" else ranks.MemberRanks(communicator)
 
 
 def _result(state: TrainingState, record: Record, options: Options) -> FitResult:
@@ -211,28 +220,6 @@ def _result(state: TrainingState, record: Record, options: Options) -> FitResult
     return FitResult(theta, history, optimizer_state, state.epoch, state)
 
 
-def _begin(
-    ranks: Ranks, network: Network, theta: Array, y: Any, options: Options
-) -> tuple[Array, Options]:
-    """Return theta and the options with the start of the first rank, after a check of the others.
-
-    Raises ValueError, on every rank, for arguments that are not the same.
-    """
-    if ranks.is_alone:
-        return theta, options
-    require_floating(theta, "theta")
-    given = {name: getattr(options, name) for name in OPTION_NAMES}
-    del given["start"], given["sample_weight"]
-    given |= {"checkpoint": options.checkpoint is not None, "y": y is not None}
-    if not isinstance(options.validation, Real | None):
-        given["validation"] = "arrays"
-    kind = require_owner(theta, "theta").name, dtype_name(theta.dtype), tuple(theta.shape)
-    split = "rows" if ranks.shares_rows else "stack"
-    ranks.require_alike({"split": split, "theta": kind, "network": network, **given})
-    theta, start = ranks.broadcast((theta, options.start), theta)
-    return theta, replace(options, start=start)
-
-
 def _run(
     training: Training,
     record: Record,
@@ -240,12 +227,12 @@ def _run(
     callbacks: Sequence[Callable[[TrainingState], bool | None]],
     report: Report | None,
     interrupt: Interrupt,
-    ranks: Ranks,
+    processes: Alone,
 ) -> None:
     """Run the epochs that are left; Ctrl-C raises after a whole step."""
     options, state = training.options, record.state
-    by_epoch = report is not None or bool(callbacks) or not ranks.is_alone
-    ends = ranks.end(state.theta, has_ended=has_ended(state, options))
+    by_epoch = report is not None or bool(callbacks) or not processes.is_alone
+    ends = processes.end(state.theta, has_ended=has_ended(state, options))
     while not ends:
         interrupt.busy = True
         epochs = _epochs_at_once(options, record.state, by_epoch=by_epoch)
@@ -258,8 +245,8 @@ def _run(
             report(state.epoch, functools.partial(on_host, [(1, measures)]))
         # All callbacks are called, also after one that ends the training.
         stops = True in [_ends(call(state), i) for i, call in enumerate(callbacks)]
-        ends = ranks.end(state.theta, has_ended=has_ended(state, options), stops=stops)
-        write_if_due(write, record, options, ranks, ends=ends)
+        ends = processes.end(state.theta, has_ended=has_ended(state, options), stops=stops)
+        write_if_due(write, record, options, processes, ends=ends)
 
 
 def _epochs_at_once(options: Options, state: TrainingState, *, by_epoch: bool) -> int:

@@ -20,13 +20,12 @@ class GradientMonitor(NamedTuple):
     """The gradient check of every ``every``-th step."""
 
     every: int
-    network: Network
     seed: Key
     l2: Any
     l2_of_sum: Any
 
     def check(
-        self, theta: Array, rows: Rows, indices: Array | None, number: int
+        self, network: Network, theta: Array, rows: Rows, indices: Array | None, number: int
     ) -> list[tuple[str, float]]:
         """Return the verdict and the relative error before step ``number``; empty if none is due.
 
@@ -38,7 +37,7 @@ class GradientMonitor(NamedTuple):
             return []
         from backprop_xp.gradient_check import GradientCheckError, check_network  # 25 ms
 
-        network, batch = self.network, take(rows, indices, fold_in(self.seed, number))
+        batch = take(rows, indices, fold_in(self.seed, number))
         l2 = strength_of(batch, self.l2, self.l2_of_sum)
         errors = to_host(_relative_difference(network, theta, batch, l2))
         stack, each = errors.shape, errors.reshape(-1).tolist()

@@ -6,12 +6,11 @@ from typing import Any, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, to_host, to_host_together
 from backprop_xp.networks.network import Network
+from backprop_xp.training.alone import Alone
 from backprop_xp.training.batches import joined
 from backprop_xp.training.early_stopping import Best
-from backprop_xp.training.member_shares import joined_state
 from backprop_xp.training.options import Options
 from backprop_xp.training.pytrees import copied
-from backprop_xp.training.ranks import Ranks
 from backprop_xp.training.states import TrainingState
 
 
@@ -117,24 +116,24 @@ def write_checkpoints_with(writer_of: WriterOf) -> None:
 
 
 def checkpoint_writer(
-    network: Network, start: TrainingState, options: Options, ranks: Ranks
+    network: Network, start: TrainingState, options: Options, processes: Alone
 ) -> Writer | None:
-    """Return the writer of a training's checkpoints, None if it writes none: the first rank does.
+    """Return the writer of a training's checkpoints; None if this process writes none.
 
     Raises OSError, before the first epoch, for a path that cannot be written.
     """
-    if options.checkpoint is None or ranks.rank > 0:
+    if options.checkpoint is None or not processes.is_first:
         return None
     return _registered[0](network, start, options)
 
 
 def write_if_due(
-    write: Writer | None, record: Record, options: Options, ranks: Ranks, *, ends: bool
+    write: Writer | None, record: Record, options: Options, processes: Alone, *, ends: bool
 ) -> None:
     """Write the checkpoint of an epoch, at the end of the training or of ``checkpoint_every``."""
     is_due = ends or record.state.epoch % options.checkpoint_every == 0
     if options.checkpoint is None or not is_due:
         return
-    state = joined_state(ranks, record.completed(), record.state.theta)
+    state = processes.whole(record.completed())
     if write is not None and state is not None:
         write(returned(state, options).theta, state)

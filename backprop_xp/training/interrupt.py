@@ -3,10 +3,8 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Self, TypeVar
-
-from backprop_xp.training.ranks import Ranks
 
 T = TypeVar("T")
 
@@ -17,15 +15,15 @@ class Interrupt:
     ``pressed`` keeps the arguments of the signal handler, ``error`` the exception of a step. Python
     delivers signals in the main thread only; elsewhere none is delayed. ``release`` calls the
     handler that was installed before, such as asyncio's. A handler that a callback installs stays.
-    With several ranks, Ctrl-C ends the training at their next exchange. It is never delayed while a
-    source of batches makes the next one, which may wait.
+    It is never delayed while a source of batches makes the next one, which may wait. With ``tell``
+    Ctrl-C calls that instead, which ends the training later, with those of other processes.
     """
 
-    def __init__(self, ranks: Ranks | None = None) -> None:
-        self.ranks = Ranks() if ranks is None else ranks
+    def __init__(self, tell: Callable[[], None] | None = None) -> None:
         self.busy = False
         self.pressed: tuple[Any, ...] = ()
         self.error: BaseException | None = None
+        self._tell, self._has_told = tell, False
         self._handler: Any = None
         self._is_entered = self._waits = False
 
@@ -45,8 +43,9 @@ class Interrupt:
         # A handler that a callback installed may call this one after the training.
         if self._waits or not self._is_entered:
             self._handler(*signalled)
-        elif not self.ranks.is_alone:
-            self.ranks.interrupted = True
+        elif self._tell is not None:
+            self._has_told = True
+            self._tell()
         elif self.busy:
             self.pressed = signalled
         else:
@@ -67,7 +66,7 @@ class Interrupt:
     def _next(self, items: Generator[T], end: T) -> T:
         self._waits = True
         try:
-            if self.ranks.interrupted:
+            if self._has_told:
                 raise KeyboardInterrupt
             self._call_handler()
             return next(items, end)

@@ -10,12 +10,13 @@ from backprop_xp.backends import Array, to_host
 from backprop_xp.checks import integer, real
 from backprop_xp.display.reprs import argument_text
 from backprop_xp.networks.network import Network
+from backprop_xp.training.alone import Alone
 from backprop_xp.training.batches import joined
-from backprop_xp.training.epochs import advance, prepare
+from backprop_xp.training.epochs import advance
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.optimizers import Optimizer, named_optimizer
 from backprop_xp.training.options import Options
-from backprop_xp.training.ranks import Ranks
+from backprop_xp.training.set_up import prepare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +95,7 @@ def find_learning_rate(
     rising = copy.copy(options.optimizer)
     vars(rising)["learning_rate"] = rise
     options = replace(options, optimizer=rising)
-    training, state = prepare(network, theta, x, y, options, Ranks(), updates=steps)
+    training, state = prepare(network, theta, x, y, options, Alone(), updates=steps)
     losses, interrupt = list[Array](), Interrupt()
     with np.errstate(over="ignore", invalid="ignore"):  # the last rates are meant to diverge
         while state.step < steps:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backprop_xp.backends import Array, require_like
+from backprop_xp.backends import Array, checksum, require_like
 from backprop_xp.training.early_stopping import Best, Slowed
+from backprop_xp.training.hyperparameters import check_alike
 from backprop_xp.training.optimizers import Optimizer, check_state
 from backprop_xp.training.pytrees import copied
-from backprop_xp.training.ranks import checksum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,11 +130,16 @@ class FitResult:
         return figure
 
 
-def check_first_theta(start: TrainingState, theta: Array) -> None:
-    """Raise ValueError for a theta beside ``start`` that is not one of its training.
+def first_checksum(theta: Array, start: TrainingState | None) -> int | None:
+    """Return the checksum of the theta that a training began with, None if it is not known.
 
-    It may be the first theta, the last or the best one, or the average.
+    Raises ValueError for a theta beside ``start`` that is not one of its training: the first, the
+    last or the best one, or the average.
     """
+    if start is None:
+        return checksum(theta)
+    way_out = " start belongs to another network or another stack."
+    check_alike(theta, start.theta, "start.theta", way_out)
     given, best = checksum(theta), None if start.best is None else start.best.theta
     known = (checksum(each) for each in (start.theta, start.average, best) if each is not None)
     if start.first not in (None, given) and given not in known:
@@ -143,6 +148,7 @@ def check_first_theta(start: TrainingState, theta: Array) -> None:
             "start.theta, or the theta that it began with. To train another theta with the state "
             "of the optimizer, start=start._replace(theta=theta)."
         )
+    return start.first
 
 
 def initial_state(

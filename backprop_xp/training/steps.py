@@ -51,9 +51,8 @@ class Shared(NamedTuple):
     """The inputs that all steps of a training share.
 
     ``seed`` is None where no layer is random, else a key for all networks, or one for each.
-    ``evaluated`` are the sets that ``evaluate`` measures after each step. ``learning_rate`` is an
-    array that all steps share, if any. ``views`` hold a buffer for the gradient.
-    ``hyperparameters`` are those of an optimizer whose update is compiled.
+    ``evaluated`` are the sets that ``evaluate`` measures after each step. ``views`` hold a buffer
+    for the gradient.
     """
 
     rows: Rows
@@ -62,9 +61,7 @@ class Shared(NamedTuple):
     clip: Any = None
     seed: Key | None = None
     evaluated: Sets | None = None
-    learning_rate: Any = None
     views: Views | None = None
-    hyperparameters: Mapping[str, Any] | None = None
 
 
 def step(
@@ -90,8 +87,7 @@ def step(
         )
     if shared.clip is not None:
         gradient = clip_norm(gradient, shared.clip)
-    rate = own.learning_rate if shared.learning_rate is None else shared.learning_rate
-    theta, state = update(theta, gradient, state, rate)
+    theta, state = update(theta, gradient, state, own.learning_rate)
     if own.weight is not None:
         average = mapped(lambda old, new: averaged(old, new, own.weight), average, theta)
     return (theta, state, average), loss

@@ -10,7 +10,8 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.networks.layers import dropped
 from backprop_xp.networks.random_bits import RowKey, fold_in
-from backprop_xp.training import ranks as ranks_module
+from backprop_xp.training.ranks import Ranks, RowRanks, row_shares
+from backprop_xp.training.ranks.exchange import described
 from tests.thread_ranks import ThreadRank, on_ranks
 from tests.user_layers import PassThrough, sample_network
 
@@ -468,7 +469,7 @@ def test_an_interrupt_of_one_rank_ends_all_at_the_same_step(
     """Threads get no signals: the fourth exchange of gradients stands for one on rank 1."""
     theta, options = _case(xp, Case())
     alone = _fit(xp, theta, slice(None), options)
-    add, sums = ranks_module.Ranks.sum, []
+    add, sums = RowRanks.sum, []
 
     def interrupted(self: Any, array: Any) -> Any:
         if self.rank == 1:
@@ -476,7 +477,7 @@ def test_an_interrupt_of_one_rank_ends_all_at_the_same_step(
             self.interrupted |= len(sums) == 5
         return add(self, array)
 
-    monkeypatch.setattr(ranks_module.Ranks, "sum", interrupted)
+    monkeypatch.setattr(RowRanks, "sum", interrupted)
     errors = _on_ranks(xp, 2, theta, options)
     monkeypatch.undo()
     for error in errors:
@@ -493,7 +494,7 @@ def test_an_interrupt_of_ranks_that_share_a_stack_waits_for_the_epoch(
 ) -> None:
     theta, options = _case(xp, Case(stack=(3,)), "stack")
     alone = _fit(xp, theta, slice(None), options)
-    end = ranks_module.Ranks.end
+    end = Ranks.end
 
     def interrupted(self: Any, *args: Any, **more: Any) -> Any:
         self.ends = getattr(self, "ends", 0) + 1
@@ -504,7 +505,7 @@ def test_an_interrupt_of_ranks_that_share_a_stack_waits_for_the_epoch(
         own = {**options, "split": "stack", "communicator": communicator, **more}
         return _fit(xp, theta, slice(None), own)
 
-    monkeypatch.setattr(ranks_module.Ranks, "end", interrupted)
+    monkeypatch.setattr(Ranks, "end", interrupted)
     errors = on_ranks(xp, 2, call)
     monkeypatch.undo()
     for error in errors:
@@ -581,7 +582,7 @@ def test_an_mpi_that_reads_gpu_memory_gets_the_arrays_themselves(
     """MPI itself has not been tried on a card: threads stand for its ranks."""
     if xp.name != "cupy":
         pytest.skip("only CuPy's arrays lie in a GPU's memory")
-    monkeypatch.setattr(ranks_module, "takes_gpu_arrays", lambda: is_aware)
+    monkeypatch.setattr(row_shares, "takes_gpu_arrays", lambda: is_aware)
     theta, options = _case(xp, Case())
     kinds, add = set(), ThreadRank.Allreduce
 
@@ -609,7 +610,6 @@ def test_rows_of_a_part_draw_the_bits_of_the_whole_batch(xp: Any) -> None:
 
 
 def test_a_description_depends_on_the_values_of_an_object(xp: Any) -> None:
-    described = ranks_module.described
     values = [bx.Adam(0.1), bx.Adam(0.2), bx.Adam(xp.asarray([0.1])), bx.Adam(xp.asarray([0.2]))]
     values += [bx.mlp([1, 1]), bx.mlp([1, 2]), None, {"a": 1}, {"a": 2.0}, bx.metrics.accuracy, [1]]
     assert len({described(value) for value in values}) == len(values)

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.training.epochs import advance, prepare
+from backprop_xp.training.alone import Alone
+from backprop_xp.training.epochs import advance
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Options
 from backprop_xp.training.pytrees import mapped
-from backprop_xp.training.ranks import Ranks
+from backprop_xp.training.set_up import prepare
 from tests.helpers import compiled
 from tests.user_layers import PassThrough
 
@@ -370,7 +371,7 @@ def test_ctrl_c_before_a_training_leaves_its_initial_state(xp: Any) -> None:
 
 def test_ctrl_c_while_an_epochs_order_is_drawn_waits_for_one_update(xp: Any) -> None:
     options = Options(optimizer=bx.Adam(0.05), epochs=2, batch_size=BATCH)
-    training, state = prepare(*_case(xp), options, Ranks())
+    training, state = prepare(*_case(xp), options, Alone())
     interrupt = Interrupt()
     interrupt.pressed = (signal.SIGINT, None)
     after, measured, _ = advance(training, state, 1, interrupt)

@@ -12,7 +12,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
-from backprop_xp.training.loop import Queue
+from backprop_xp.training.jax_steps import Queue
 from backprop_xp.training.pytrees import put_together, take_apart
 from backprop_xp.training.steps import clip_norm
 from tests.helpers import compiled

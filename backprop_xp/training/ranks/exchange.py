@@ -8,52 +8,71 @@ import functools
 import pickle
 import traceback
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
 from backprop_xp.backends import (
     Array,
-    array_namespace,
+    checksum,
     device_of,
     dtype_name,
     owner,
+    require_floating,
     require_owner,
-    to_host as host_values,
+    to_host,
 )
-from backprop_xp.checks import choose
-from backprop_xp.training.batches import joined
+from backprop_xp.networks.network import Network
+from backprop_xp.training.alone import Alone, Split
+from backprop_xp.training.options import OPTION_NAMES, Options
 from backprop_xp.training.pytrees import Pytree, mapped
 
-# How the ranks divide a training: by the rows of its data, or by the networks of its stack.
-Split: TypeAlias = Literal["rows", "stack"]
 
-
-class Ranks:
-    """The ranks of a communicator, or this process alone.
+class Ranks(Alone):
+    """The ranks of a communicator.
 
     ``interrupted`` tells the others at the next exchange that this rank received Ctrl-C.
     ``have_begun`` is whether the arguments of all ranks were found to be alike.
     """
 
-    def __init__(self, communicator: Any = None, split: Split = "rows") -> None:
-        choose({"rows": 0, "stack": 0}, split, "split")
-        self.shares_rows = communicator is not None and split == "rows"
-        self.shares_stack = communicator is not None and split == "stack"
-        self._communicator = communicator
-        if communicator is None:
-            self.rank, self.size = 0, 1
-        elif all(hasattr(communicator, name) for name in ("Allreduce", "allgather", "Get_size")):
-            self.rank, self.size = int(communicator.Get_rank()), int(communicator.Get_size())
-        else:
+    is_alone = False
+    split: Split
+
+    def __init__(self, communicator: Any) -> None:
+        if not all(hasattr(communicator, name) for name in ("Allreduce", "allgather", "Get_size")):
             raise TypeError(
                 "communicator must be one of mpi4py, such as mpi4py.MPI.COMM_WORLD, not "
                 f"{communicator!r}."
             )
-        self.is_alone, self.interrupted = communicator is None, False
-        self._has_ended, self.have_begun = communicator is None, False
+        self.communicator = communicator
+        self.rank, self.size = int(communicator.Get_rank()), int(communicator.Get_size())
+        self.is_first = self.rank == 0
+        self.interrupted = self.have_begun = self._has_ended = False
+
+    def tell(self) -> None:
+        """Note that this rank received Ctrl-C."""
+        self.interrupted = True
+
+    def begin(
+        self, network: Network, theta: Array, x: Any, y: Any, options: Options
+    ) -> tuple[Array, Any, Any, Options]:
+        """Return the arguments with the first rank's theta and start, after a check of the others.
+
+        Raises ValueError, on every rank, for arguments that are not the same.
+        """
+        require_floating(theta, "theta")
+        given = {name: getattr(options, name) for name in OPTION_NAMES}
+        del given["start"], given["sample_weight"]
+        given |= {"checkpoint": options.checkpoint is not None, "y": y is not None}
+        if not isinstance(options.validation, Real | None):
+            given["validation"] = "arrays"
+        kind = require_owner(theta, "theta").name, dtype_name(theta.dtype), tuple(theta.shape)
+        self.require_alike({"split": self.split, "theta": kind, "network": network, **given})
+        theta, start = self.broadcast((theta, options.start), theta)
+        return theta, x, y, replace(options, start=start)
 
     def agree(self, error: BaseException | None = None) -> None:
         """Raise on every rank if one has an error or received Ctrl-C: it raises its own error."""
@@ -61,7 +80,7 @@ class Ranks:
             return
         flag, flags = np.zeros(1, dtype="i4"), np.zeros(1, dtype="i4")
         flag[0] = self.interrupted or error is not None
-        self._communicator.Allreduce(flag, flags)
+        self.communicator.Allreduce(flag, flags)
         if not flags[0]:
             return
         self._has_ended = True
@@ -70,7 +89,7 @@ class Ranks:
             # Also of an error that cannot be printed: the other ranks wait for it.
             message = traceback.format_exception_only(error)[0].strip()
             error.add_note(f"On rank {self.rank} of {self.size}.")
-        told = self._communicator.allgather((message, self.have_begun))
+        told = self.communicator.allgather((message, self.have_begun))
         self.have_begun = all(begun for _, begun in told)
         if error is not None:
             return
@@ -83,37 +102,14 @@ class Ranks:
     def exchange(self, value: Any) -> list[Any]:
         """Return every rank's value, in the order of the ranks."""
         self.agree()
-        values: list[Any] = self._communicator.allgather(value)
+        values: list[Any] = self.communicator.allgather(value)
         return values
 
     def broadcast(self, structure: Pytree, like: Array) -> Pytree:
         """Return the first rank's pytree, with its arrays on the device of this rank's array."""
         # Pickled first: an error of that must not leave the others waiting.
-        sent = pickle.dumps(packed(structure)) if self.rank == 0 else None
+        sent = pickle.dumps(packed(structure)) if self.is_first else None
         return unpacked(pickle.loads(self.exchange(sent)[0]), like)  # noqa: S301
-
-    def sum(self, array: Array) -> Array:
-        """Return the sum of the arrays of ranks that share rows, the same to the bit on each."""
-        if not self.shares_rows:
-            return array
-        home, device = require_owner(array, "array"), device_of(array)
-        if direct := home.name == "cupy" and takes_gpu_arrays():
-            home.synchronize(device)
-        part = array if direct else np.ascontiguousarray(host_values(array))
-        total = array_namespace(part).empty_like(part)
-        self.agree()
-        self._communicator.Allreduce(part, total)
-        return total if direct else home.from_host(total, device=device)
-
-    def join(self, array: Array | None, axis: int, like: Array) -> Array | None:
-        """Return the arrays of ranks that share rows, joined along an axis; None is no part."""
-        if not self.shares_rows:
-            return array
-        host = None if array is None else host_values(array)
-        parts = [part for part in self.exchange(host) if part is not None]
-        if not parts:
-            return None
-        return require_owner(like, "like").from_host(joined(parts, axis), device=device_of(like))
 
     def require_alike(self, given: Mapping[str, Any]) -> None:
         """Raise ValueError, on every rank, for a value that differs from the first rank's."""
@@ -128,22 +124,13 @@ class Ranks:
                     )
         self.have_begun = True
 
-    def place(self, rows: Any) -> tuple[int, int]:
-        """Return the index of this rank's first row among those of all ranks, and their count."""
-        if not self.shares_rows:
-            return 0, rows.x.shape[-2]
-        counts = self.exchange(rows.x.shape[-2])
-        return sum(counts[: self.rank]), sum(counts)
-
     def end(self, theta: Array, *, has_ended: bool, stops: bool = False) -> bool:
         """Whether every rank has ended, or one stops the training.
 
-        Raises RuntimeError if ranks that share the rows differ in theta.
+        Raises RuntimeError if ranks that train one network differ in theta.
         """
-        if self.is_alone:
-            return has_ended or stops
-        own = checksum(theta) if self.shares_rows else 0
-        sums, ended, stopped = zip(*self.exchange((own, has_ended, stops)), strict=True)
+        told = self.exchange((self.signature(theta), has_ended, stops))
+        sums, ended, stopped = zip(*told, strict=True)
         if len(set(sums)) > 1:
             rank = next(i for i, each in enumerate(sums) if each != sums[0])
             raise RuntimeError(
@@ -152,21 +139,24 @@ class Ranks:
             )
         return all(ended) or any(stopped)
 
-    def summed(self, gradient_of: Callable[..., tuple[Array, Array]]) -> Callable[..., Any]:
-        """Return a function whose loss and gradient are the sums of every rank's parts.
+    def signature(self, theta: Array) -> int:
+        """Return a number that must be the same on each rank."""
+        return 0
 
-        The first rank adds the penalty.
-        """
+    def check_options(self, theta: Array, y: Any, options: Options) -> None:
+        """Raise for options that a training on several ranks does not take."""
+        by_hand = "check the gradient by bx.check_network"
+        refuse(
+            (options.augment is not None, "augment", "augment the rows before"),
+            (options.check_every is not None, "check_every", by_hand),
+        )
 
-        def whole(theta: Array, batch: Any, l2: Any, views: Any) -> tuple[Array, Array]:
-            own_l2 = l2 if self.rank == 0 else None
-            loss, gradient = gradient_of(theta, batch, own_l2, views)
-            xp = array_namespace(gradient)
-            flat = [xp.reshape(part, (-1,)) for part in (loss, gradient)]
-            total, count = self.sum(xp.concat(flat)), flat[0].shape[0]
-            return xp.reshape(total[:count], loss.shape), xp.reshape(total[count:], gradient.shape)
 
-        return whole if self.shares_rows else gradient_of
+def refuse(*options: tuple[bool, str, str]) -> None:
+    """Raise ValueError for the first option that is given, with its name and a way out."""
+    for is_given, name, way_out in options:
+        if is_given:
+            raise ValueError(f"{name} is not for a training with communicator=: {way_out}.")
 
 
 @dataclass
@@ -181,7 +171,7 @@ def packed(structure: Pytree) -> Pytree:
 
     def pack(leaf: Any) -> Any:
         home = owner(leaf) if hasattr(leaf, "shape") else None
-        return leaf if home is None or home.name == "numpy" else _Moved(host_values(leaf))
+        return leaf if home is None or home.name == "numpy" else _Moved(to_host(leaf))
 
     return mapped(pack, structure)
 
@@ -209,24 +199,5 @@ def described(value: Any) -> str:
     return f"{kind.__name__}({described(vars(value)) if known else ''})"
 
 
-def checksum(array: Array) -> int:
-    """Return the CRC-32 of an array's bytes."""
-    values: Any = np.ascontiguousarray(host_values(array))
-    return zlib.crc32(values)
-
-
 def _shortened(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:50]}... (#{zlib.crc32(text.encode()):08x})"
-
-
-@functools.cache
-def takes_gpu_arrays() -> bool:
-    """Whether the MPI library reads a GPU's memory itself; not tried on a card."""
-    import ctypes
-
-    try:
-        from mpi4py import MPI
-    except ImportError:  # a communicator of another package
-        return False
-    query = getattr(ctypes.CDLL(MPI.__file__), "MPIX_Query_cuda_support", None)
-    return bool(query and query())

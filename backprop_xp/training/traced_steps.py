@@ -1,32 +1,17 @@
-"""The steps of a training where the library compiles: one, or many in one call.
-
-This module and the ``Backend`` protocol hold all code for compiling libraries.
-"""
+"""The functions of a training that a library traces and compiles, such as JAX by XLA."""
 
 import dataclasses
 import functools
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FunctionType
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from backprop_xp.backends import (
-    Array,
-    Backend,
-    Identity,
-    array_namespace,
-    content_of,
-    device_of,
-    key_of,
-    outer_variables,
-)
-from backprop_xp.checks import stacklevel
+from backprop_xp.backends import Array, Backend, array_namespace, content_of, device_of
 from backprop_xp.networks.inputs import Rows, rows_at_once
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_and_gradients_of
 from backprop_xp.training.accumulation import accumulate
 from backprop_xp.training.batches import take
+from backprop_xp.training.compiled_functions import kept, read_by_methods
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizers import Optimizer
 from backprop_xp.training.pytrees import put_together, take_apart
@@ -45,6 +30,16 @@ from backprop_xp.training.steps import (
 )
 
 
+class Constants(NamedTuple):
+    """The inputs of compiled steps that do not differ from step to step.
+
+    ``learning_rate`` is an array, None for a rate in the input of each step.
+    """
+
+    learning_rate: Array | None = None
+    hyperparameters: Mapping[str, Any] = {}
+
+
 def compiled(
     backend: Backend,
     network: Network,
@@ -54,9 +49,9 @@ def compiled(
 ) -> tuple[Any, ...]:
     """Return compiled ``one``, ``many`` and ``evaluate``, and the hyperparameters of the two first.
 
-    ``many(carry, columns, first, last, shared)`` takes the steps ``first`` to ``last`` of the
-    columns, and evaluates theta after each if ``shared.evaluated`` is set. Functions that were
-    compiled before are used again.
+    ``many(carry, columns, first, last, shared, constants)`` takes the steps ``first`` to ``last``
+    of the columns, and evaluates theta after each if ``shared.evaluated`` is set. Functions that
+    were compiled before are used again.
     """
     hyperparameters, make, kind = _hyperparameters_of(optimizer)
 
@@ -69,8 +64,7 @@ def compiled(
         return compile_step(traced), compile_step(many), backend.compile(judge)
 
     parts = network.layers, network.loss_function, *metrics.values()
-    key = backend.name, size, *map(_hashable, parts), *metrics, *kind, *_own(parts)
-    return *_kept(key, build), hyperparameters
+    return *kept((backend.name, size, *metrics, *kind), parts, build), hyperparameters
 
 
 def _traced(
@@ -80,6 +74,7 @@ def _traced(
     carry: Carry,
     own: StepInput,
     shared: Shared,
+    constants: Constants,
 ) -> tuple[Carry, Array]:
     """Return what ``step`` does, given arrays instead of numbers, hyperparameters included.
 
@@ -89,8 +84,9 @@ def _traced(
     number_of = functools.partial(_in_precision_of, carry[0][0] if in_parts else carry[0])
     numbers = {name: number_of(getattr(shared, name)) for name in ("l2", "l2_of_sum", "clip")}
     shared = shared._replace(**numbers)
-    own = own._replace(learning_rate=number_of(own.learning_rate), weight=number_of(own.weight))
-    given = {name: number_of(value) for name, value in (shared.hyperparameters or {}).items()}
+    rate = own.learning_rate if constants.learning_rate is None else constants.learning_rate
+    own = own._replace(learning_rate=number_of(rate), weight=number_of(own.weight))
+    given = {name: number_of(value) for name, value in constants.hyperparameters.items()}
     if not in_parts:
         gradient = accumulate(functools.partial(loss_and_gradient_of, network), size)
         return step(gradient, update_of(make(**given), carry[0]), carry, own, shared)
@@ -114,9 +110,10 @@ def _evaluated(
     carry: Carry,
     own: StepInput,
     shared: Shared,
+    constants: Constants,
 ) -> tuple[Carry, tuple[Array, dict[str, Array]]]:
     """Return the carry after a step, the batch's loss, and what ``evaluate`` finds after it."""
-    carry, loss = traced(carry, own, shared)
+    carry, loss = traced(carry, own, shared, constants)
     if not shared.evaluated:
         return carry, (loss, {})
     whole: Any = carry
@@ -167,6 +164,7 @@ def _many(
     first: Any,
     last: Any,
     shared: Shared,
+    constants: Constants,
 ) -> Any:
     """Take steps of a loop, with theta in parts if that gives the same result.
 
@@ -174,9 +172,9 @@ def _many(
     step. An elementwise update without clipping needs neither.
     """
     if not is_elementwise or shared.clip is not None:
-        return loop(carry, columns, first, last, shared)
+        return loop(carry, columns, first, last, shared, constants)
     in_parts = tuple(zip(*take_apart(carry, parts), strict=True))
-    in_parts, outcomes = loop(in_parts, columns, first, last, shared)
+    in_parts, outcomes = loop(in_parts, columns, first, last, shared, constants)
     return tuple(put_together(parts) for parts in in_parts), outcomes
 
 
@@ -192,7 +190,7 @@ def _hyperparameters_of(
     if not is_built_in(optimizer):
         own = getattr(optimizer, "__dict__", {}).items()
         contents = ((name, content_of(value)) for name, value in own)
-        return {}, lambda: optimizer, (id(optimizer), *contents, *_read_by_methods(optimizer))
+        return {}, lambda: optimizer, (id(optimizer), *contents, *read_by_methods(optimizer))
     numbers: dict[str, Any] = {}
     fixed: dict[str, Any] = {}
     for field in dataclasses.fields(optimizer):
@@ -202,95 +200,3 @@ def _hyperparameters_of(
             (numbers if is_number else fixed)[field.name] = value
     kind: Callable[..., Optimizer] = type(optimizer)
     return numbers, functools.partial(kind, learning_rate=0.0, **fixed), (kind, *fixed.items())
-
-
-def _own(value: Any) -> Iterator[Any]:
-    """Yield what keys of a network, its loss and the metrics lack about a user's own objects.
-
-    These are the outer variables that a function or a method reads, since its result depends on
-    them, and the ids of other objects, which may compare equal and still differ. They live as long
-    as the cached network.
-    """
-    if _is_ours(value):
-        for part in vars(value).values():
-            yield from _own(part)
-    elif type(value) is tuple:
-        for part in value:
-            yield from _own(part)
-    elif isinstance(value, functools.partial):
-        yield from _own(value.func)
-    elif isinstance(value, FunctionType):
-        yield from outer_variables(value)
-    elif callable(value) or hasattr(value, "forward"):
-        yield id(value)
-        yield from _read_by_methods(value)
-
-
-def _read_by_methods(value: Any) -> Iterator[Any]:
-    """Yield the outer variables that the methods of a user's layer, optimizer or metric read."""
-    for name in ("forward", "backward", "update", "__call__"):
-        method = getattr(type(value), name, None)
-        if isinstance(method, FunctionType) and not _is_ours(method):
-            yield from outer_variables(method)
-
-
-def _hashable(value: Any) -> Any:
-    """Return a key of a part of a network, or of a metric: itself, if it has a hash.
-
-    A user's own function is the same if it is defined again. A user's own object is used as it is
-    when a network gets it: it must not change.
-    """
-    is_ours = _is_ours(value)
-    if isinstance(value, FunctionType) and not is_ours:
-        return key_of(value)
-    if isinstance(value, functools.partial):
-        return _hashable(value.func), content_of(value.args), content_of(value.keywords)
-    if _has_hash(value):
-        return value
-    if type(value) is tuple:
-        return tuple(map(_hashable, value))
-    if is_ours:
-        return type(value), *map(_hashable, vars(value).values())
-    return Identity(value)
-
-
-def _is_ours(value: Any) -> bool:
-    """Whether a function, or the class of an object, is the library's own."""
-    is_function = isinstance(value, FunctionType)
-    module = value.__globals__["__name__"] if is_function else type(value).__module__
-    return bool(module.startswith("backprop_xp."))
-
-
-def _has_hash(value: object) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
-
-
-# The cache of compiled functions, for later trainings.
-_made: dict[Any, tuple[Any, ...]] = {}
-_KEPT = 32
-_lock = threading.Lock()
-
-
-def _kept(key: Any, build: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Return what was built for a key; build it the first time."""
-    if unknown := [part for part in key if not _has_hash(part)]:
-        name, *_, value = unknown[0]
-        is_named = isinstance(name, str)
-        reads = f"{name} ({type(value).__name__})" if is_named else "an argument given before"
-        warnings.warn(
-            f"This training is compiled anew at every call: your own function or optimizer reads "
-            f"{reads}, whose changes cannot be noticed. Make it an array, a number, or a list or "
-            "dict of them.",
-            stacklevel=stacklevel(),
-        )
-        return build()
-    with _lock:
-        if key not in _made:
-            while len(_made) >= _KEPT:
-                del _made[next(iter(_made))]
-            _made[key] = build()
-        return _made[key]

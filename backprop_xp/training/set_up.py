@@ -1,0 +1,121 @@
+"""The set-up of a training: its data, the sets that are measured, and its stepper."""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from backprop_xp.backends import Array, Backend, require_owner
+from backprop_xp.networks.inputs import Rows, check_entries, check_l2
+from backprop_xp.networks.network import Network
+from backprop_xp.networks.objective import strength_of
+from backprop_xp.training.alone import Alone
+from backprop_xp.training.batches import mean_over
+from backprop_xp.training.data import keys_of
+from backprop_xp.training.gradient_monitor import GradientMonitor
+from backprop_xp.training.jax_steps import Compiled
+from backprop_xp.training.loop import Eager, Method, Stepper, operations_of
+from backprop_xp.training.optimizers import optimizer_on_device
+from backprop_xp.training.options import Options
+from backprop_xp.training.states import TrainingState, first_checksum, initial_state
+from backprop_xp.training.steps import Sets, Shared
+from backprop_xp.training.training_set import TrainingData, data_of
+
+
+@dataclass(frozen=True)
+class Training:
+    """The parts of a training that are the same in all epochs.
+
+    ``evaluated`` are the sets on which theta is measured after an epoch.
+    """
+
+    options: Options
+    data: TrainingData
+    evaluated: Sets
+    shared: Shared
+    stepper: Stepper
+    backend: Backend
+    mean_over: Callable[..., Array]
+
+
+def prepare(
+    network: Network,
+    theta: Array,
+    x: Any,
+    y: Any,
+    options: Options,
+    processes: Alone,
+    *,
+    updates: int | None = None,
+) -> tuple[Training, TrainingState]:
+    """Check the arguments; return the training with its initial state.
+
+    ``updates`` is their number if it is not that of all epochs.
+    """
+    data = data_of(network, theta, x, y, options, processes)
+    l2, l2_of_sum = (check_strength(theta, options, name) for name in ("l2", "l2_of_sum"))
+    l2 = network.l2 or None if options.l2 is None else l2
+    key = keys_of(options.seed, theta)
+    optimizer = optimizer_on_device(options.optimizer, theta)
+    first = first_checksum(theta, options.start)
+    every = options.check_every
+    method = Method(
+        network=network,
+        optimizer=optimizer,
+        metrics=options.metrics or {},
+        size=options.batch_size if options.accumulate > 1 else None,
+        batches=data.batches,
+        average=options.average,
+        monitor=None if every is None else GradientMonitor(every, key, l2, l2_of_sum),
+    )
+    if updates is None:
+        updates = options.epochs * (data.batches or 0)  # 0 if the length of an epoch is not known
+    stepper = stepper_of(method, theta, processes, updates, updates * data.size)
+    evaluated = _measured_sets(theta, data, options, (l2, l2_of_sum), processes)
+    # Several batches are evaluated at the end of their epoch, a full one with its step.
+    with_steps = evaluated if data.batches == 1 and data.source is None else None
+    rows, seed = data.rows or Rows(None, None), key if network.is_random else None
+    shared = Shared(rows, l2, l2_of_sum, options.clip, seed, with_steps)
+    backend = require_owner(theta, "theta")
+    mean = backend.compile(mean_over)
+    training = Training(options, data, evaluated, shared, stepper, backend, mean)
+    averages = options.average is not None
+    at = data.batches, data.size
+    state = initial_state(options.start, optimizer, theta, *at, averages=averages)
+    return training, state._replace(first=first)
+
+
+def stepper_of(method: Method, theta: Array, processes: Alone, updates: int, rows: int) -> Stepper:
+    """Return the stepper of a training of so many updates, by so many rows in all."""
+    backend = require_owner(theta, "theta")
+    if backend.loop(operator.add) is not None:
+        return Compiled(method, theta)
+    kernels = backend.kernels(theta, updates, operations_of(theta, rows))
+    processes.check_loops(are_compiled=kernels is not None)
+    return Eager(method, theta, processes, kernels)
+
+
+def _measured_sets(
+    theta: Array, data: TrainingData, options: Options, strengths: tuple[Any, Any], processes: Alone
+) -> Sets:
+    """Return the sets on which theta is measured, by the beginning of their measures' names."""
+    sets: dict[str, tuple[Rows, Any]] = {}
+    if data.validation is not None:
+        sets[""] = processes.with_all_targets(theta, data.validation), None
+    rules = options.rules.values()
+    is_measured = options.train_metrics or any(rule.watch == "loss" for rule in rules)
+    if data.validation is None:
+        is_measured = options.train_metrics or bool(options.metrics or rules)
+    if data.rows is not None and is_measured:
+        rows = processes.with_all_targets(theta, data.rows)
+        sets["training_" if sets else ""] = rows, strength_of(rows, *strengths)
+    return sets
+
+
+def check_strength(theta: Array, options: Options, name: str) -> Any:
+    """Return the strength of a penalty, the option ``name``, on theta's device; None without."""
+    strength = getattr(options, name)
+    strength = None if strength is None else check_l2(theta, strength)
+    if strength is not None and not isinstance(strength, float):
+        check_entries(strength, name, low=0.0)
+    return strength

@@ -1,0 +1,144 @@
+"""The data of a training: its rows, checked, the validation set, and the size of a batch."""
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, NamedTuple
+
+from backprop_xp.backends import Array, array_namespace, device_of, gather, require_owner, to_host
+from backprop_xp.checks import real
+from backprop_xp.networks.inputs import Rows, taken
+from backprop_xp.networks.loss_targets import are_labels
+from backprop_xp.networks.losses import Loss
+from backprop_xp.networks.network import Network
+from backprop_xp.training.alone import Alone
+from backprop_xp.training.class_weights import (
+    check_classes,
+    has_classes,
+    weights_by_class,
+    weights_by_label,
+    weights_of_labels,
+    weights_of_rows,
+)
+from backprop_xp.training.data import Seed, split_rows
+from backprop_xp.training.data_checks import compiled_once, items_of, with_columns
+from backprop_xp.training.options import Options
+from backprop_xp.training.sources import Source
+
+
+class TrainingData(NamedTuple):
+    """The data of a training, on theta's device.
+
+    ``rows`` and ``source``, which gives the rows of each batch, may both be set; one of them is.
+    ``size`` is the number of rows in a batch, ``batches`` that of batches in an epoch: 0 and None
+    if a source alone knows.
+    """
+
+    rows: Rows | None
+    validation: Rows | None
+    source: Source | None
+    size: int
+    batches: int | None
+
+
+def data_of(
+    network: Network, theta: Array, x: Any, y: Any, options: Options, processes: Alone
+) -> TrainingData:
+    """Return the data of a training, checked."""
+    if callable(x) and y is not None:
+        raise TypeError("x is a function, which gives batches (x, y): omit y.")
+    processes.check_options(theta, y, options)
+    given = None if y is None else (x, y, options.sample_weight)
+    rows, validation = check_data(network, theta, given, options, processes)
+    size, batches = 0, None
+    if rows is not None:
+        size, batches = batches_of(options, processes.place(rows)[1])
+        if batches == 1 and options.accumulate == 1:  # a full batch is taken once
+            rows = with_columns(network, theta, rows)
+    source = processes.source(network, theta, x, rows, size, options)
+    return TrainingData(rows, validation, source, size, batches)
+
+
+def batches_of(options: Options, count: int) -> tuple[int, int]:
+    """Return the number of rows in a batch, and of batches in an epoch of ``count`` rows."""
+    size = min((options.batch_size or count) * options.accumulate, count)
+    return size, math.ceil(count / size)
+
+
+def check_data(
+    network: Network,
+    theta: Array,
+    training: Sequence[Any] | None,
+    options: Options,
+    processes: Alone,
+) -> tuple[Rows | None, Rows | None]:
+    """Return the training set and the validation set on theta's device, each None if it is.
+
+    ``training`` is ``(x, y, sample_weight)``. Both sets have the weights of the classes, by those
+    of the training set if they are balanced. A share of the rows that becomes the validation set is
+    drawn by one transfer of the class labels. Raises TypeError or ValueError for data that does not
+    fit, is not finite, or has targets outside the loss's range. All values are checked on the
+    device, with one transfer of the answers. A table that is streamed in blocks is checked where it
+    is read.
+    """
+    if not network.check_theta(theta).isdtype(theta.dtype, "real floating"):
+        raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
+    share: Any = options.validation
+    sets = {} if training is None else {"": training}
+    if share is not None and not isinstance(share, Real):
+        sets["In validation: "] = items_of(
+            share, "validation", "(x, y), (x, y, sample_weight) or a share of the rows"
+        )
+    found = iter(processes.check_sets(network, theta, sets))
+    rows = None if training is None else next(found)
+    validation, loss = next(found, None), network.loss_function
+    if rows is not None and isinstance(share, Real):
+        rows, validation = _split(theta, rows, loss, share, options.seed, processes)
+    if rows is not None and options.class_weight is not None:
+        n_out = network.outputs_shape(theta, rows.x)[-1]
+        check_classes(loss, n_out)
+        weights = options.class_weight, rows.y, rows.sample_weight
+        if are_labels(rows.y):
+            by_class = weights_by_label(theta, *weights, n_out, total=processes.sum)
+        else:
+            by_class = weights_by_class(*weights, total=processes.sum)
+        rows = _by_class(theta, rows, by_class)
+        validation = None if validation is None else _by_class(theta, validation, by_class)
+    return rows, validation
+
+
+def _split(
+    theta: Array, rows: Rows, loss: Loss, share: Any, seed: Seed, processes: Alone
+) -> tuple[Rows, Rows]:
+    """Return the training rows, and a share of the rows, drawn by the seed, for validation."""
+    if not isinstance(seed, int):
+        raise ValueError(
+            "validation is a share, drawn once for all networks, but seed has one for each: split "
+            "the rows first, x, x_validation, y, y_validation = bx.data.split(x, y)."
+        )
+    y, classes, home = rows.y, None, require_owner(theta, "theta")
+    if has_classes(loss, y.shape[-1]) and len(y.shape) == 2:
+        if y.shape[-1] > 1:
+            classes = array_namespace(y).argmax(y, axis=-1)
+        else:
+            classes = y[:, 0] if are_labels(y) else y[:, 0] > 0.5
+        classes = to_host(classes)
+        classes = processes.join(classes, -1, classes)
+    shares = {"validation": real(share, "validation", above=0.0, below=1.0)}
+    parts, (first, count), own = [], processes.place(rows), rows.x.shape[-2]
+    for indices in split_rows(count, shares, seed, classes=classes).values():
+        indices = indices[(indices >= first) & (indices < first + own)] - first
+        at = home.from_host(indices.astype("int32"), device=device_of(theta))
+        parts.append(compiled_once(theta, _rows_at)(rows, at))
+    return parts[0], parts[1]
+
+
+def _rows_at(rows: Rows, at: Array) -> Rows:
+    """Return the rows at indices, with their weights."""
+    weight = rows.sample_weight
+    return taken(rows, at, None if weight is None else gather(weight, at, -1), None)
+
+
+def _by_class(theta: Array, rows: Rows, by_class: Array) -> Rows:
+    weights = weights_of_labels if are_labels(rows.y) else weights_of_rows
+    return rows._replace(sample_weight=weights(by_class, rows.y, rows.sample_weight))
