@@ -29,8 +29,8 @@ from backprop_xp.gradient_check.run import check_problem
 from backprop_xp.gradient_check.several_points import Build, check_points
 from backprop_xp.gradient_check.together import layer_mistake, loss_mistake, with_mistakes
 from backprop_xp.networks.activations import Activation
+from backprop_xp.networks.batch_rows import Rows, counted
 from backprop_xp.networks.initializers import draw_stack
-from backprop_xp.networks.inputs import Rows, counted
 from backprop_xp.networks.layers import Activate
 from backprop_xp.networks.layout import draw, lay_out, unpack
 from backprop_xp.networks.loss_targets import check_targets

@@ -13,7 +13,7 @@ import numpy as np
 
 from backprop_xp.backends import Array, DType, array_namespace, device_of, to_device_of, to_host
 from backprop_xp.networks.activations import ACTIVATIONS, softmax
-from backprop_xp.networks.inputs import Rows
+from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.layers import Dense
 from backprop_xp.networks.layout import ParameterSlice, unpack
 from backprop_xp.networks.network import Network

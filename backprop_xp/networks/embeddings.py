@@ -21,10 +21,10 @@ from backprop_xp.backends import (
 from backprop_xp.checks import choose, integer, known, real, sequence
 from backprop_xp.display.reprs import remember_call, repr_of
 from backprop_xp.networks.activations import Activation, activated, identity, sent_back
+from backprop_xp.networks.batch_rows import rows_at
 from backprop_xp.networks.column_layers import joined
 from backprop_xp.networks.complex_safe import real_part
 from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray, Initializer
-from backprop_xp.networks.inputs import rows_at
 from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Parameters
 from backprop_xp.networks.random_bits import Key
 

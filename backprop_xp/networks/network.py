@@ -27,7 +27,7 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import choose, integer, real, sequence
 from backprop_xp.display.reprs import argument_text, call_text
-from backprop_xp.networks import inputs, propagation
+from backprop_xp.networks import batch_rows, inputs, propagation
 from backprop_xp.networks.activations import identity
 from backprop_xp.networks.initializers import draw_stack
 from backprop_xp.networks.layers import Activate, Dense, Dropout
@@ -155,12 +155,12 @@ class Network:
         """
         x, _ = self.check_inputs(theta, x, None)
         if batch_size is None:
-            batch_size = inputs.rows_at_once(theta)
+            batch_size = batch_rows.rows_at_once(theta)
         layers, parameters = self.layers, unpack(self.layout, theta)
-        link, divide = self.loss_function.link, inputs.divider(x) or (lambda rows: rows)
+        link, divide = self.loss_function.link, batch_rows.divider(x) or (lambda rows: rows)
         parts = [
             link(forward_through(layers, parameters, divide(x[..., rows, :]), None))
-            for rows in inputs.row_slices(x.shape[-2], integer(batch_size, "batch_size"))
+            for rows in batch_rows.row_slices(x.shape[-2], integer(batch_size, "batch_size"))
         ]
         return parts[0] if len(parts) == 1 else array_namespace(theta).concat(parts, axis=-2)
 
@@ -326,11 +326,11 @@ class Network:
 
     def _check_rows(
         self, theta: Array, x: Array, y: Array, weight: Array | None, rng: Key | None
-    ) -> inputs.Rows:
+    ) -> batch_rows.Rows:
         x, key = self.check_inputs(theta, x, rng)
         outputs = self.outputs_shape(theta, x)
         y, weight = check_targets(theta, outputs, y, weight, self.loss_function)
-        return inputs.counted(inputs.Rows(x, y, weight, key))
+        return batch_rows.counted(batch_rows.Rows(x, y, weight, key))
 
 
 def _refuse_second_link(layers: Sequence[Layer], loss: Loss) -> None:

@@ -19,7 +19,8 @@ from backprop_xp.backends import (
     sum_of_squares,
 )
 from backprop_xp.networks import propagation
-from backprop_xp.networks.inputs import Rows, Strength
+from backprop_xp.networks.batch_rows import Rows
+from backprop_xp.networks.inputs import Strength
 from backprop_xp.networks.layout import Layout, pack, parameters_of, parts_of, unpack
 from backprop_xp.networks.loss_targets import in_columns
 from backprop_xp.networks.losses import Loss, value_and_gradient, value_of

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, device_of, gather, require_owner
-from backprop_xp.networks.inputs import Rows, row_slices, taken
+from backprop_xp.networks.batch_rows import Rows, row_slices, taken
 from backprop_xp.networks.random_bits import fold_in
 from backprop_xp.training.pytrees import mapped
 

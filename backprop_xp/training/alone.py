@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from backprop_xp.backends import Array
-from backprop_xp.networks.inputs import Rows
+from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.network import Network
 from backprop_xp.training.data_checks import check_sets
 from backprop_xp.training.options import Options

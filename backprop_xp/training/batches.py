@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, device_of, require_owner
-from backprop_xp.networks.inputs import Rows, counted, entries_at, taken
+from backprop_xp.networks.batch_rows import Rows, counted, entries_at, taken
 from backprop_xp.networks.objective import total_of
 from backprop_xp.networks.random_bits import RowKey
 from backprop_xp.training.data import Seed, chosen_order, order_of

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, device_of, like, sum_at
 from backprop_xp.checks import plain, real, sequence
-from backprop_xp.networks.inputs import entries_at
+from backprop_xp.networks.batch_rows import entries_at
 from backprop_xp.networks.losses import Loss
 
 ClassWeight: TypeAlias = Mapping[int, float] | Sequence[float] | Literal["balanced"]

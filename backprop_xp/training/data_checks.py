@@ -14,14 +14,8 @@ from backprop_xp.backends import (
     require_owner,
     to_host,
 )
-from backprop_xp.networks.inputs import (
-    Blocks,
-    Rows,
-    are_codes,
-    check_weights,
-    divider,
-    wrong_code,
-)
+from backprop_xp.networks.batch_rows import Blocks, Rows, divider
+from backprop_xp.networks.inputs import are_codes, check_weights, wrong_code
 from backprop_xp.networks.loss_targets import (
     Condition,
     are_labels,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array
-from backprop_xp.networks.inputs import Rows
+from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.training.batches import (
     count_of,
     in_blocks,

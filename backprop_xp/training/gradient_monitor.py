@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, to_host
 from backprop_xp.checks import unravel
-from backprop_xp.networks.inputs import Rows
+from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import strength_of
 from backprop_xp.networks.random_bits import Key, fold_in

@@ -16,11 +16,8 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from backprop_xp.backends import Array, Namespace, device_of, like, require_floating
 from backprop_xp.checks import integer
-from backprop_xp.networks.inputs import (
-    check_beside_outputs,
-    check_weights,
-    without_ignored,
-)
+from backprop_xp.networks.batch_rows import without_ignored
+from backprop_xp.networks.inputs import check_beside_outputs, check_weights
 from backprop_xp.networks.loss_targets import class_labels, one_hot
 from backprop_xp.training.class_weights import class_shares
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from backprop_xp.backends import Array, Backend, require_owner
-from backprop_xp.networks.inputs import Rows, check_entries, check_l2
+from backprop_xp.networks.batch_rows import Rows
+from backprop_xp.networks.inputs import check_entries, check_l2
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import strength_of
 from backprop_xp.training.alone import Alone

@@ -23,7 +23,7 @@ from backprop_xp.backends import (
     refuse_distributed,
     require_owner,
 )
-from backprop_xp.networks.inputs import Rows, counted
+from backprop_xp.networks.batch_rows import Rows, counted
 from backprop_xp.networks.network import Network
 from backprop_xp.training.averages import SWA
 from backprop_xp.training.batches import in_blocks, index_tables, parts_of_member, take

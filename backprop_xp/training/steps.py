@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, is_host_number, like, replaceable
-from backprop_xp.networks.inputs import Rows, row_slices, rows_at_once
+from backprop_xp.networks.batch_rows import Rows, row_slices, rows_at_once
 from backprop_xp.networks.loss_targets import in_columns
 from backprop_xp.networks.losses import Loss, point_of, value_of
 from backprop_xp.networks.network import Network

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, Backend, array_namespace, content_of, device_of
-from backprop_xp.networks.inputs import Rows, rows_at_once
+from backprop_xp.networks.batch_rows import Rows, rows_at_once
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_and_gradients_of
 from backprop_xp.training.accumulation import accumulate

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, device_of, gather, require_owner, to_host
 from backprop_xp.checks import real
-from backprop_xp.networks.inputs import Rows, taken
+from backprop_xp.networks.batch_rows import Rows, taken
 from backprop_xp.networks.loss_targets import are_labels
 from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.network import Network

@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 import backprop_xp as bx
 from backprop_xp.backends import Memory
 from backprop_xp.estimators import samples, streaming
-from backprop_xp.networks.inputs import Rows
+from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.training import steps
 from tests.helpers import python
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.networks.inputs import rows_at
 from tests.helpers import compiled
 
 N_IN, N_OUT, ROWS = 3, 4, 6
@@ -217,18 +216,3 @@ def test_a_custom_loss_may_accept_labels(xp: Any) -> None:
     theta, x = xp.initialize(network), _x(xp)
     labelled = network.loss(theta, x, xp.asarray(LABELS, dtype="int32"))
     assert np.array_equal(xp.host(labelled), xp.host(network.loss(theta, x, _one_hot(xp, LABELS))))
-
-
-@pytest.mark.parametrize(
-    ("axes", "own"), [((), (3, 2)), ((1,), (2,)), ((2,), (3, 1)), ((3, 1), (2,)), ((3, 2), ())]
-)
-def test_rows_at_indices_of_each_member_have_the_axes_of_both(
-    xp: Any, axes: tuple[int, ...], own: tuple[int, ...]
-) -> None:
-    array = np.arange(float(np.prod(axes)) * ROWS * 2).reshape(*axes, ROWS, 2)
-    indices = np.random.default_rng(0).integers(0, ROWS, (*own, 4))
-    stack = np.broadcast_shapes(axes, own)
-    whole = np.broadcast_to(array, (*stack, ROWS, 2))
-    expected = np.take_along_axis(whole, np.broadcast_to(indices, (*stack, 4))[..., None], -2)
-    found = rows_at(xp.asarray(array), xp.asarray(indices, dtype="int32"))
-    assert np.array_equal(xp.host(found), expected)

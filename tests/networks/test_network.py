@@ -14,8 +14,8 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.initializers import INITIALIZERS
-from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.objective import Views, loss_and_gradient_of, loss_of
 from backprop_xp.networks.random_bits import as_key, fold_in

@@ -154,7 +154,7 @@ class _Divide(NamedTuple):
 
 
 def _divider(x: Array) -> Function | None:
-    """Replace ``networks.inputs.divider``; the result is a constant of compiled functions."""
+    """Replace ``networks.batch_rows.divider``; the result is a constant of compiled functions."""
     spec = dict(enumerate(getattr(getattr(x, "sharding", None), "spec", ())))
     axes = spec.get(len(x.shape) - 2)
     return jax.tree_util.Partial(_Divide(x.sharding.mesh, axes)) if axes else None
@@ -171,7 +171,7 @@ class JAXBackend(Backend):
         "backprop_xp.backends.closures.content_of_array": _content_of_array,
         "backprop_xp.backends.compatibility.device_of": _device_of,
         "backprop_xp.backends.compatibility.require_same_device": _require_same_device,
-        "backprop_xp.networks.inputs.divider": _divider,
+        "backprop_xp.networks.batch_rows.divider": _divider,
         "backprop_xp.networks.layout.pack": _pack,
         "backprop_xp.training.pytrees.copy_of": _copy_of,
         "backprop_xp.training.pytrees.zeros_like": _zeros_like,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array
-from backprop_xp.networks.inputs import Rows
+from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import joined
 from backprop_xp.training.data import keys_of

@@ -20,7 +20,7 @@ from backprop_xp.backends import (
     require_owner,
     to_host,
 )
-from backprop_xp.networks.inputs import Part, Rows, rows_at
+from backprop_xp.networks.batch_rows import Part, Rows, rows_at
 from backprop_xp.networks.loss_targets import are_labels
 from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import epoch_order, joined
