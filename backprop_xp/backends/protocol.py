@@ -185,9 +185,10 @@ class Backend(Protocol):
         """
         return None
 
-    def kernels(self, theta: Array, updates: float, operations: float) -> Any:
-        """Return compiled loops for a training of this size; None without, or if it is too short.
+    def kernels(self, theta: Array, steps: int | None, rows: int) -> Any:
+        """Return compiled loops for a training; None without, or if it is too short.
 
+        It takes so many ``steps``, None if nobody knows how many, of about so many ``rows`` each.
         ``networks.compiled_layers`` shows which functions they are.
         """
         return None

@@ -6,18 +6,25 @@ from backprop_xp.backends import Array, array_namespace, to_device_of
 from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.hyperparameters import hyperparameter
 from backprop_xp.training.optimizers import Optimizer
-from backprop_xp.training.schedules import Plateau, rate_at, with_batches
+from backprop_xp.training.schedules import LearningRate, Plateau, rate_at, with_batches
+
+
+def rate_of(optimizer: Optimizer, batches: int | None) -> LearningRate | None:
+    """Return an optimizer's learning rate, None if it has none.
+
+    A schedule of epochs counts ``batches`` steps in each, None if that number is not known.
+    """
+    rate: LearningRate | None = with_batches(getattr(optimizer, "learning_rate", None), batches)
+    return rate
 
 
 def learning_rates(
-    optimizer: Optimizer, numbers: range, theta: Array, slowed: Slowed | None, batches: int | None
+    given: LearningRate | None, numbers: range, theta: Array, slowed: Slowed | None
 ) -> list[Any]:
     """Return a rate for each step: a float, an array on theta's device, or None.
 
-    None is for an optimizer without a learning rate. ``slowed`` is how far a plateau has lowered
-    the rates, ``batches`` the number of steps in an epoch, None if it is not known.
+    ``slowed`` is how far a plateau has lowered the rates.
     """
-    given = with_batches(getattr(optimizer, "learning_rate", None), batches)
     if given is None:
         return [None] * len(numbers)
     # A float, or an array like theta: a NumPy number would widen float32, and a compiler would

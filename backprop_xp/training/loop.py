@@ -1,7 +1,6 @@
 """The steps of a training, taken one by one."""
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +18,7 @@ from backprop_xp.training.learning_rates import learning_rates
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizers import Optimizer
 from backprop_xp.training.pytrees import copied
+from backprop_xp.training.schedules import LearningRate
 from backprop_xp.training.steps import (
     Carry,
     Sets,
@@ -35,12 +35,13 @@ from backprop_xp.training.steps import (
 class Method(NamedTuple):
     """The parts of a training's steps that are no arrays.
 
-    The gradient of ``size`` rows is computed at a time, None for a whole batch. ``batches`` is the
-    number of steps in an epoch, None if it is not known.
+    ``rate`` is the optimizer's learning rate. The gradient of ``size`` rows is computed at a time,
+    None for a whole batch. ``batches`` is the number of steps in an epoch, None if it is not known.
     """
 
     network: Network
     optimizer: Optimizer
+    rate: LearningRate | None
     metrics: Mapping[str, Metric]
     size: int | None
     batches: int | None
@@ -49,7 +50,7 @@ class Method(NamedTuple):
 
     def rates(self, steps: range, theta: Array, slowed: Slowed | None) -> list[Any]:
         """Return the learning rate of each step, as ``StepInput`` has it."""
-        return learning_rates(self.optimizer, steps, theta, slowed, self.batches)
+        return learning_rates(self.rate, steps, theta, slowed)
 
     def weights(self, steps: range) -> list[float | None]:
         """Return theta's weight in its average after each step; None without an average."""
@@ -168,8 +169,8 @@ class Eager:
         self._rows += rows
         if self._taken & (self._taken - 1):  # asked rarely
             return
-        operations = operations_of(theta, 2 * self._rows)
-        kernels = require_owner(theta, "theta").kernels(theta, 2 * self._taken, operations)
+        rows = self._rows // self._taken
+        kernels = require_owner(theta, "theta").kernels(theta, 2 * self._taken, rows)
         if kernels is not None:
             self._use(theta, kernels)
 
@@ -236,8 +237,3 @@ def check_updated(theta: Array, updated: Array) -> None:
             f"{tuple(updated.shape)}, but it was given one of {theta.dtype} and "
             f"{tuple(theta.shape)}."
         )
-
-
-def operations_of(theta: Array, rows: int) -> float:
-    """Return about how many operations the updates by so many rows in all take."""
-    return 6.0 * float(math.prod(theta.shape)) * rows

@@ -95,7 +95,7 @@ def find_learning_rate(
     rising = copy.copy(options.optimizer)
     vars(rising)["learning_rate"] = rise
     options = replace(options, optimizer=rising)
-    training, state = prepare(network, theta, x, y, options, Alone(), updates=steps)
+    training, state = prepare(network, theta, x, y, options, Alone(), steps=steps)
     losses, interrupt = list[Array](), Interrupt()
     with np.errstate(over="ignore", invalid="ignore"):  # the last rates are meant to diverge
         while state.step < steps:

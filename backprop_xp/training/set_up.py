@@ -15,7 +15,8 @@ from backprop_xp.training.batches import mean_over
 from backprop_xp.training.data import keys_of
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.jax_steps import Compiled
-from backprop_xp.training.loop import Eager, Method, Stepper, operations_of
+from backprop_xp.training.learning_rates import rate_of
+from backprop_xp.training.loop import Eager, Method, Stepper
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options
 from backprop_xp.training.states import TrainingState, first_checksum, initial_state
@@ -47,11 +48,11 @@ def prepare(
     options: Options,
     processes: Alone,
     *,
-    updates: int | None = None,
+    steps: int | None = None,
 ) -> tuple[Training, TrainingState]:
     """Check the arguments; return the training with its initial state.
 
-    ``updates`` is their number if it is not that of all epochs.
+    ``steps`` is their number if it is not that of all epochs.
     """
     data = data_of(network, theta, x, y, options, processes)
     l2, l2_of_sum = (check_strength(theta, options, name) for name in ("l2", "l2_of_sum"))
@@ -63,15 +64,16 @@ def prepare(
     method = Method(
         network=network,
         optimizer=optimizer,
+        rate=rate_of(optimizer, data.batches),
         metrics=options.metrics or {},
         size=options.batch_size if options.accumulate > 1 else None,
         batches=data.batches,
         average=options.average,
         monitor=None if every is None else GradientMonitor(every, key, l2, l2_of_sum),
     )
-    if updates is None:
-        updates = options.epochs * (data.batches or 0)  # 0 if the length of an epoch is not known
-    stepper = stepper_of(method, theta, processes, updates, updates * data.size)
+    if steps is None and data.batches is not None:
+        steps = options.epochs * data.batches
+    stepper = stepper_of(method, theta, processes, steps, data.size)
     evaluated = _measured_sets(theta, data, options, (l2, l2_of_sum), processes)
     # Several batches are evaluated at the end of their epoch, a full one with its step.
     with_steps = evaluated if data.batches == 1 and data.source is None else None
@@ -86,12 +88,17 @@ def prepare(
     return training, state._replace(first=first)
 
 
-def stepper_of(method: Method, theta: Array, processes: Alone, updates: int, rows: int) -> Stepper:
-    """Return the stepper of a training of so many updates, by so many rows in all."""
+def stepper_of(
+    method: Method, theta: Array, processes: Alone, steps: int | None, rows: int
+) -> Stepper:
+    """Return the stepper of a training that takes so many steps of so many rows.
+
+    The number of steps is None if it is not known.
+    """
     backend = require_owner(theta, "theta")
     if backend.loop(operator.add) is not None:
         return Compiled(method, theta)
-    kernels = backend.kernels(theta, updates, operations_of(theta, rows))
+    kernels = backend.kernels(theta, steps, rows)
     processes.check_loops(are_compiled=kernels is not None)
     return Eager(method, theta, processes, kernels)
 

@@ -131,7 +131,7 @@ def test_every_kind_of_network_trains_the_same(train: Any, name: str, dtype: str
 def test_a_copy_of_a_network_is_compiled_too() -> None:
     """A network that another process gets has equal functions, not the tables' objects."""
     network = bx.mlp([4, 6, 3], hidden="tanh", loss="categorical_cross_entropy")
-    kernels = compilation.kernels_for(np.ones(1), 1, 1e15)
+    kernels = compilation.kernels_for(np.ones(1), 1, 10**15)
     made = compiled_network(pickle.loads(pickle.dumps(network)), kernels)  # noqa: S301
     assert not {type(layer) for layer in made.layers} & {bx.Dense}
     assert made.loss_function != network.loss_function
@@ -314,11 +314,11 @@ def test_loops_that_are_loaded_serve_short_trainings_too(monkeypatch: pytest.Mon
     theta = np.ones(3)
     monkeypatch.setenv("BACKPROP_XP_COMPILE", "")
     monkeypatch.delitem(sys.modules, compilation.KERNELS, raising=False)
-    assert compilation.kernels_for(theta, 10, 1e3) is None
-    kernels = compilation.kernels_for(theta, 10, 1e12)
+    assert compilation.kernels_for(theta, 10, 1000) is None
+    kernels = compilation.kernels_for(theta, 10, 10**12)
     assert kernels is not None
-    assert compilation.kernels_for(theta.astype("float32"), 10, 1e3) is kernels
-    assert compilation.kernels_for(theta + 0.0j, 10, 1e12) is None
+    assert compilation.kernels_for(theta.astype("float32"), 10, 1000) is kernels
+    assert compilation.kernels_for(theta + 0.0j, 10, 10**12) is None
 
 
 def test_another_value_of_the_variable_is_an_error(train: Any) -> None:
@@ -332,10 +332,10 @@ def test_a_numba_that_compiles_nothing_has_no_loops(monkeypatch: pytest.MonkeyPa
     numba = pytest.importorskip("numba")
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     monkeypatch.setenv("BACKPROP_XP_COMPILE", "")
-    assert compilation.kernels_for(np.ones(3), 10, 1e12) is None
+    assert compilation.kernels_for(np.ones(3), 10, 10**12) is None
     monkeypatch.setenv("BACKPROP_XP_COMPILE", "1")
     with pytest.raises(ImportError, match="=1 needs Numba: NUMBA_DISABLE_JIT=1 is set"):
-        compilation.kernels_for(np.ones(3), 10, 1.0)
+        compilation.kernels_for(np.ones(3), 10, 1)
 
 
 def test_without_numba_a_long_training_is_numpys_unless_the_variable_asks_for_loops(
@@ -348,7 +348,7 @@ def test_without_numba_a_long_training_is_numpys_unless_the_variable_asks_for_lo
         monkeypatch.delitem(sys.modules, f"{package}.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.setenv("BACKPROP_XP_COMPILE", "")
-    assert compilation.kernels_for(np.ones(3), 10, 1e12) is None
+    assert compilation.kernels_for(np.ones(3), 10, 10**12) is None
     monkeypatch.setenv("BACKPROP_XP_COMPILE", "1")
     with pytest.raises(ImportError, match=r"=1 needs Numba: .*pip install 'backprop_xp\[fast\]'"):
-        compilation.kernels_for(np.ones(3), 10, 1.0)
+        compilation.kernels_for(np.ones(3), 10, 1)

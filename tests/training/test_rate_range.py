@@ -78,10 +78,10 @@ def test_the_steps_count_not_the_epochs_that_they_are_at_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A hundred updates are too few for compiled loops; 100 epochs of many batches are not."""
-    asked: list[float] = []
+    asked: list[int | None] = []
 
-    def kernels(self: Any, theta: Any, updates: float, operations: float) -> None:
-        asked.append(updates)
+    def kernels(self: Any, theta: Any, steps: int | None, rows: int) -> None:
+        asked.append(steps)
 
     backend = bx.get_backend("numpy")
     monkeypatch.setattr(type(backend), "kernels", kernels)

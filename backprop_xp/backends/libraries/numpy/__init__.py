@@ -87,8 +87,8 @@ class NumPyBackend(Backend):
     def to_host(self, array: Array) -> np.ndarray:
         return np.asarray(array)
 
-    def kernels(self, theta: Array, updates: float, operations: float) -> Any:
-        return compilation.kernels_for(theta, updates, operations)
+    def kernels(self, theta: Array, steps: int | None, rows: int) -> Any:
+        return compilation.kernels_for(theta, steps, rows)
 
     def details(self) -> dict[str, str]:
         """Return NumPy's BLAS, its threads if threadpoolctl is there, and what is compiled."""

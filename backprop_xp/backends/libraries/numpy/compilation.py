@@ -10,12 +10,12 @@ from backprop_xp.backends.protocol import Array
 KERNELS = "backprop_xp.backends.libraries.numpy.kernels"
 # Loading takes about a second: a training of less than this, as estimated, does not gain.
 _LEAST_SECONDS = 5.0
-_SECONDS_PER_UPDATE = 5e-5
+_SECONDS_PER_STEP = 5e-5
 _OPERATIONS_PER_SECOND = 1e11
 _INSTALL = "pip install 'backprop_xp[fast]'"
 
 
-def kernels_for(theta: Array, updates: float, operations: float) -> Any:
+def kernels_for(theta: Array, steps: int | None, rows: int) -> Any:
     """Return the compiled loops for a training of real numbers, or None.
 
     Without BACKPROP_XP_COMPILE=1, a Numba that is missing or cannot run is no error.
@@ -23,8 +23,8 @@ def kernels_for(theta: Array, updates: float, operations: float) -> Any:
     setting = _setting()
     if theta.dtype.char not in "fd" or setting == "0":
         return None
-    seconds = updates * _SECONDS_PER_UPDATE + operations / _OPERATIONS_PER_SECOND
-    if not (seconds > _LEAST_SECONDS or setting == "1" or KERNELS in sys.modules):
+    is_long = steps is not None and seconds_of(theta, steps, rows) > _LEAST_SECONDS
+    if not (is_long or setting == "1" or KERNELS in sys.modules):
         return None
     try:
         _numba()
@@ -33,6 +33,12 @@ def kernels_for(theta: Array, updates: float, operations: float) -> Any:
         if setting == "1":
             raise ImportError(f"BACKPROP_XP_COMPILE=1 needs Numba: {error}") from error
         return None
+
+
+def seconds_of(theta: Array, steps: int, rows: int) -> float:
+    """Return about how long so many steps take: a product and its two gradients for each row."""
+    operations = 6.0 * theta.size * rows
+    return steps * (_SECONDS_PER_STEP + operations / _OPERATIONS_PER_SECOND)
 
 
 def _numba() -> Any:
