@@ -1,5 +1,6 @@
 """Every code block, command and example of the README and docs/ runs."""
 
+import ast
 import os
 import pkgutil
 import re
@@ -230,4 +231,22 @@ def test_the_names_in_the_descriptions_of_the_code_exist() -> None:
         if not name.startswith(("bx.", "network.")):
             pkgutil.resolve_name(f"backprop_xp.{name}")
     walks = page.split("\n## ")[1:]
-    assert [len(re.findall(r"^\d+\. ", walk, re.M)) <= 8 for walk in walks] == [True] * 3
+    counts = [len(re.findall(r"^\d+\. ", walk, re.M)) for walk in walks]
+    assert sum(map(bool, counts)) == 3
+    assert max(counts) <= 8
+
+
+def test_the_listings_of_the_code_are_functions_and_that_of_a_step_has_at_most_60_lines() -> None:
+    page = (ROOT / "docs" / "how_it_is_built.md").read_text("utf-8")
+    listing = r"^```{literalinclude} (\S+)\n:language: python\n:pyobject: (\S+)\n```$"
+    found = re.findall(listing, page, re.M)
+    assert len(found) == page.count("{literalinclude}") > 6
+    lengths = {}
+    for path, name in found:
+        nodes = ast.parse((ROOT / "docs" / path).read_text("utf-8")).body
+        for part in name.split("."):
+            (node,) = (each for each in nodes if getattr(each, "name", None) == part)
+            nodes = getattr(node, "body", [])
+        lengths[name] = (node.end_lineno or 0) - node.lineno + 1
+    assert lengths["step"] + lengths["_of_rows"] <= 60
+    assert max(lengths.values()) <= 60

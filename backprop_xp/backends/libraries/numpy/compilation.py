@@ -37,7 +37,7 @@ def kernels_for(theta: Array, steps: int | None, rows: int) -> Any:
 
 def seconds_of(theta: Array, steps: int, rows: int) -> float:
     """Return about how long so many steps take: a product and its two gradients for each row."""
-    operations = 6.0 * theta.size * rows
+    operations = 6.0 * float(theta.size) * rows
     return steps * (_SECONDS_PER_STEP + operations / _OPERATIONS_PER_SECOND)
 
 
