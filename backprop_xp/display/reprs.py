@@ -111,8 +111,11 @@ def argument_text(value: object) -> str:
 
 
 def maker_name(maker: Callable[..., object]) -> str:
-    """Return the name that follows ``bx.`` in a call of a class or of a module's function."""
-    if isinstance(maker, type):
+    """Return the name that follows ``bx.`` in a call of a class or of a module's function.
+
+    A class whose name is in lower case, such as a schedule, reads as a function of its module.
+    """
+    if isinstance(maker, type) and not maker.__name__.islower():
         return maker.__qualname__
     return f"{maker.__module__.rpartition('.')[2]}.{maker.__qualname__}"
 

@@ -14,7 +14,7 @@ from backprop_xp.backends import Array, Backend, Device
 from backprop_xp.networks.activations import ACTIVATIONS, Activation
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.training.optimizers import AdamState, RMSPropState, SGDState
-from backprop_xp.training.schedules import Plateau
+from backprop_xp.training.schedules import plateau
 
 STOCHASTIC = ("sgd", "adam", "adamw", "rmsprop")
 # scikit-learn calls the sigmoid "logistic".
@@ -159,7 +159,7 @@ def check_parameters(parameters: Parameters, *, has_validation: bool, incrementa
     sizes = hidden_sizes(parameters)
     if any(size <= 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-    if isinstance(parameters.learning_rate, Plateau):
+    if isinstance(parameters.learning_rate, plateau):
         raise ValueError(
             "schedules.plateau is for bx.fit. Here the solver 'sgd' with "
             'learning_rate="adaptive" lowers the rate where the loss stays.'

@@ -13,7 +13,7 @@ from backprop_xp.checks import boolean, check_watch, integer, real
 from backprop_xp.display.reprs import repr_of
 from backprop_xp.training.metrics import Mode
 from backprop_xp.training.pytrees import Pytree, copied, mapped
-from backprop_xp.training.schedules import Plateau
+from backprop_xp.training.schedules import plateau
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def better(
     )
 
 
-def slowed(rule: Plateau, old: Slowed | None, watched: Array, epoch: int) -> Slowed:
+def slowed(rule: plateau, old: Slowed | None, watched: Array, epoch: int) -> Slowed:
     """Return how far each network's rate is lowered after one more epoch."""
     score = _score(rule, watched)
     np = array_namespace(score)
@@ -133,7 +133,7 @@ def slowed(rule: Plateau, old: Slowed | None, watched: Array, epoch: int) -> Slo
     )
 
 
-def _score(rule: EarlyStopping | Plateau, watched: Array) -> Array:
+def _score(rule: EarlyStopping | plateau, watched: Array) -> Array:
     """Return the watched value on the host, negated for ``mode="max"``; NaN counts as infinity."""
     score = to_host(watched) * (1.0 if rule.mode == "min" else -1.0)
     np = array_namespace(score)

@@ -6,7 +6,7 @@ from backprop_xp.backends import Array, array_namespace, to_device_of
 from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.hyperparameters import hyperparameter
 from backprop_xp.training.optimizers import Optimizer
-from backprop_xp.training.schedules import LearningRate, Plateau, rate_at, with_batches
+from backprop_xp.training.schedules import LearningRate, plateau, rate_at, with_batches
 
 
 def rate_of(optimizer: Optimizer, batches: int | None) -> LearningRate | None:
@@ -32,7 +32,7 @@ def learning_rates(
     if not callable(given):
         return [hyperparameter(theta, given, "learning_rate")] * len(numbers)
     rates = [hyperparameter(theta, rate_at(given, n), "learning_rate") for n in numbers]
-    if not isinstance(given, Plateau) or slowed is None:
+    if not isinstance(given, plateau) or slowed is None:
         return rates
     factor = slowed.factor
     factor = to_device_of(theta, factor[..., None], theta.dtype) if factor.shape else float(factor)

@@ -13,7 +13,7 @@ from backprop_xp.training.data import seeds_of
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.metrics import METRICS, Metric, Mode
 from backprop_xp.training.optimizers import Optimizer, named_optimizer
-from backprop_xp.training.schedules import Plateau
+from backprop_xp.training.schedules import plateau
 from backprop_xp.training.states import FitResult, TrainingState
 
 # ``(x, y)`` or ``(x, y, sample_weight)``.
@@ -185,21 +185,21 @@ class Options:
         object.__setattr__(self, name, value)
 
     @property
-    def rules(self) -> dict[str, EarlyStopping | Plateau]:
+    def rules(self) -> dict[str, EarlyStopping | plateau]:
         """The rules that watch each epoch, by name, with what they watch and its mode.
 
         By default a rule watches the first of ``judged``. The mode is None if it is not known.
         """
         rate = getattr(self.optimizer, "learning_rate", None)
-        plateau = rate if isinstance(rate, Plateau) else None
-        rules = {"early_stopping": self.early_stopping, "plateau": plateau}
+        slowing = rate if isinstance(rate, plateau) else None
+        rules = {"early_stopping": self.early_stopping, "plateau": slowing}
         return {
             name: self._decided(rule, self.judged[0] if rule.watch is None else rule.watch)
             for name, rule in rules.items()
             if rule is not None
         }
 
-    def _decided(self, rule: EarlyStopping | Plateau, watch: str) -> EarlyStopping | Plateau:
+    def _decided(self, rule: EarlyStopping | plateau, watch: str) -> EarlyStopping | plateau:
         """Return a rule with what it watches, and the mode of that."""
         metric = (self.metrics or {}).get(watch.removeprefix("training_"))
         known: Mode | None = "min" if metric is None else getattr(metric, "mode", None)

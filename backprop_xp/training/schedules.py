@@ -1,8 +1,8 @@
-"""Learning-rate schedules: functions ``step -> learning rate``, evaluated on the host.
+"""Learning-rate schedules: records that are called with a step, ``step -> learning rate``.
 
 Steps are updates, counted from 0, or epochs in ``epochs``. ``learning_rate`` is a number, an array
-``(*stack, 1)`` for a stack of networks, or ``(..., P)`` with a rate for each parameter. Every
-schedule can be pickled. Only ``plateau`` depends on the losses.
+``(*stack, 1)`` for a stack of networks, or ``(..., P)`` with a rate for each parameter. The host
+evaluates it. Only ``plateau`` depends on the losses.
 """
 
 import math
@@ -23,105 +23,108 @@ Schedule: TypeAlias = Callable[[int], Hyperparameter]
 LearningRate: TypeAlias = Hyperparameter | Schedule
 
 
-@dataclass(frozen=True, eq=False)
 class _Schedule:
-    """A rule, and the call that made it, which is its repr and its pickle."""
-
-    rule: Schedule
-    made_by: tuple[Callable[..., Schedule], tuple[Any, ...]]
+    """The methods that all schedules share: each prints, compares and pickles as its call."""
 
     __repr__ = repr_of
     __eq__ = is_same_call
     __hash__ = call_hash
 
-    def __call__(self, step: int) -> Hyperparameter:
-        return self.rule(step)
-
-    def __reduce__(self) -> tuple[Callable[..., Schedule], tuple[Any, ...]]:
-        return self.made_by
+    def _set(self, **checked: Any) -> None:
+        """Store the checked arguments in the frozen record."""
+        vars(self).update(checked)
 
 
-@dataclass(frozen=True, eq=False)
-class Plateau:
-    """A schedule that training lowers by one factor for each network."""
+@dataclass(frozen=True, eq=False, repr=False)
+class constant(_Schedule):
+    """The rate ``learning_rate`` at each step."""
 
-    schedule: Schedule
-    factor: float
-    patience: int
-    min_delta: float
-    final: float
-    watch: str | None
-    mode: Mode | None
+    learning_rate: Hyperparameter
 
-    __repr__ = repr_of
-    __eq__ = is_same_call
-    __hash__ = call_hash
+    def __post_init__(self) -> None:
+        self._set(learning_rate=not_negative(self.learning_rate, "learning_rate"))
 
     def __call__(self, step: int) -> Hyperparameter:
-        """Return the rate without the factor."""
-        return self.schedule(step)
-
-    @property
-    def made_by(self) -> tuple[Callable[..., Schedule], tuple[Any, ...]]:
-        """The call of ``plateau``."""
-        return plateau, tuple(vars(self).values())
+        return self.learning_rate
 
 
-def _made(rule: Schedule, maker: Callable[..., Schedule], *arguments: Any) -> Schedule:
-    return _Schedule(rule, (maker, arguments))
-
-
-def constant(learning_rate: Hyperparameter) -> Schedule:
-    """Return a schedule that stays at ``learning_rate``."""
-    rate = not_negative(learning_rate, "learning_rate")
-    return _made(lambda step: rate, constant, rate)
-
-
-def step_decay(learning_rate: Hyperparameter, every: int, factor: float = 0.1) -> Schedule:
-    """Return ``learning_rate * factor**floor(step / every)``.
+@dataclass(frozen=True, eq=False, repr=False)
+class step_decay(_Schedule):
+    """``learning_rate * factor**floor(step / every)``.
 
     >>> import backprop_xp as bx
     >>> halving = bx.schedules.step_decay(0.8, every=10, factor=0.5)
     >>> halving(9), halving(10), halving(20)
     (0.8, 0.4, 0.2)
     """
-    factor = real(factor, "factor", above=0.0, high=1.0)
-    rate, every = not_negative(learning_rate, "learning_rate"), integer(every, "every")
-    return _made(lambda step: rate * factor ** (step // every), step_decay, rate, every, factor)
+
+    learning_rate: Hyperparameter
+    every: int
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        factor = real(self.factor, "factor", above=0.0, high=1.0)
+        rate = not_negative(self.learning_rate, "learning_rate")
+        self._set(learning_rate=rate, every=integer(self.every, "every"), factor=factor)
+
+    def __call__(self, step: int) -> Hyperparameter:
+        return self.learning_rate * self.factor ** (step // self.every)
 
 
-def exponential(learning_rate: Hyperparameter, factor: float) -> Schedule:
-    """Return ``learning_rate * factor**step``."""
-    factor = real(factor, "factor", above=0.0, high=1.0)
-    rate = not_negative(learning_rate, "learning_rate")
-    return _made(lambda step: rate * factor**step, exponential, rate, factor)
+@dataclass(frozen=True, eq=False, repr=False)
+class exponential(_Schedule):
+    """``learning_rate * factor**step``."""
+
+    learning_rate: Hyperparameter
+    factor: float
+
+    def __post_init__(self) -> None:
+        factor = real(self.factor, "factor", above=0.0, high=1.0)
+        self._set(learning_rate=not_negative(self.learning_rate, "learning_rate"), factor=factor)
+
+    def __call__(self, step: int) -> Hyperparameter:
+        return self.learning_rate * self.factor**step
 
 
-def inverse_scaling(learning_rate: Hyperparameter, power: float = 0.5) -> Schedule:
-    """Return ``learning_rate / (step + 1)**power``, scikit-learn's "invscaling" per update."""
-    power = real(power, "power", low=0.0)
-    rate = not_negative(learning_rate, "learning_rate")
-    return _made(lambda step: rate / (step + 1) ** power, inverse_scaling, rate, power)
+@dataclass(frozen=True, eq=False, repr=False)
+class inverse_scaling(_Schedule):
+    """``learning_rate / (step + 1)**power``, scikit-learn's "invscaling" per update."""
+
+    learning_rate: Hyperparameter
+    power: float = 0.5
+
+    def __post_init__(self) -> None:
+        power = real(self.power, "power", low=0.0)
+        self._set(learning_rate=not_negative(self.learning_rate, "learning_rate"), power=power)
+
+    def __call__(self, step: int) -> Hyperparameter:
+        return self.learning_rate / (step + 1) ** self.power
 
 
-def cosine(learning_rate: Hyperparameter, steps: int, final: float = 0.0) -> Schedule:
-    """Return half a cosine from ``learning_rate`` to ``final`` over ``steps``, then ``final``.
+@dataclass(frozen=True, eq=False, repr=False)
+class cosine(_Schedule):
+    """Half a cosine from ``learning_rate`` to ``final`` over ``steps``, then ``final``.
 
     Loshchilov and Hutter 2017, equation 5, without restarts.
     """
-    rate, steps = not_negative(learning_rate, "learning_rate"), integer(steps, "steps")
-    final = real(final, "final", low=0.0)
 
-    def rule(step: int) -> Hyperparameter:
-        return _between(rate, final, math.pi * min(step, steps) / steps)
+    learning_rate: Hyperparameter
+    steps: int
+    final: float = 0.0
 
-    return _made(rule, cosine, rate, steps, final)
+    def __post_init__(self) -> None:
+        rate = not_negative(self.learning_rate, "learning_rate")
+        steps, final = integer(self.steps, "steps"), real(self.final, "final", low=0.0)
+        self._set(learning_rate=rate, steps=steps, final=final)
+
+    def __call__(self, step: int) -> Hyperparameter:
+        angle = math.pi * min(step, self.steps) / self.steps
+        return _between(self.learning_rate, self.final, angle)
 
 
-def cosine_restarts(
-    learning_rate: Hyperparameter, steps: int, factor: int = 1, final: float = 0.0
-) -> Schedule:
-    """Return cosines from ``learning_rate`` to ``final``, the first over ``steps``.
+@dataclass(frozen=True, eq=False, repr=False)
+class cosine_restarts(_Schedule):
+    """Cosines from ``learning_rate`` to ``final``, the first over ``steps``.
 
     Each later one takes ``factor`` times as many. Loshchilov and Hutter 2017, equation 5.
 
@@ -130,26 +133,28 @@ def cosine_restarts(
     >>> [round(rate(step), 2) for step in range(7)]
     [0.4, 0.2, 0.4, 0.34, 0.2, 0.06, 0.4]
     """
-    rate, steps = not_negative(learning_rate, "learning_rate"), integer(steps, "steps")
-    factor, final = integer(factor, "factor"), real(final, "final", low=0.0)
 
-    def rule(step: int) -> Hyperparameter:
-        length, step = steps, step % steps if factor == 1 else step
+    learning_rate: Hyperparameter
+    steps: int
+    factor: int = 1
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        rate = not_negative(self.learning_rate, "learning_rate")
+        steps, factor = integer(self.steps, "steps"), integer(self.factor, "factor")
+        final = real(self.final, "final", low=0.0)
+        self._set(learning_rate=rate, steps=steps, factor=factor, final=final)
+
+    def __call__(self, step: int) -> Hyperparameter:
+        length, step = self.steps, step % self.steps if self.factor == 1 else step
         while step >= length:
-            step, length = step - length, length * factor
-        return _between(rate, final, math.pi * step / length)
-
-    return _made(rule, cosine_restarts, rate, steps, factor, final)
+            step, length = step - length, length * self.factor
+        return _between(self.learning_rate, self.final, math.pi * step / length)
 
 
-def one_cycle(
-    learning_rate: Hyperparameter,
-    steps: int,
-    rise: float = 0.3,
-    first: float = 25.0,
-    last: float = 1e4,
-) -> Schedule:
-    """Return half a cosine up to ``learning_rate``, and one down, over ``steps``.
+@dataclass(frozen=True, eq=False, repr=False)
+class one_cycle(_Schedule):
+    """Half a cosine up to ``learning_rate``, and one down, over ``steps``.
 
     It rises from ``learning_rate / first`` over the share ``rise`` of the steps, and falls to
     ``learning_rate / first / last``, where it stays. Smith 2018, the 1cycle policy, in PyTorch's
@@ -160,22 +165,30 @@ def one_cycle(
     >>> [round(rate(step), 3) for step in (0, 3, 9)]
     [0.02, 0.5, 0.0]
     """
-    rate, steps = not_negative(learning_rate, "learning_rate"), integer(steps, "steps")
-    rise = real(rise, "rise", low=0.0, below=1.0)
-    first, last = real(first, "first", above=0.0), real(last, "last", above=0.0)
-    begin, top, end = 1.0 / first, rise * steps - 1.0, steps - 1.0
 
-    def rule(step: int) -> Hyperparameter:
+    learning_rate: Hyperparameter
+    steps: int
+    rise: float = 0.3
+    first: float = 25.0
+    last: float = 1e4
+
+    def __post_init__(self) -> None:
+        rate = not_negative(self.learning_rate, "learning_rate")
+        steps, rise = integer(self.steps, "steps"), real(self.rise, "rise", low=0.0, below=1.0)
+        first, last = real(self.first, "first", above=0.0), real(self.last, "last", above=0.0)
+        self._set(learning_rate=rate, steps=steps, rise=rise, first=first, last=last)
+
+    def __call__(self, step: int) -> Hyperparameter:
+        begin, top, end = 1.0 / self.first, self.rise * self.steps - 1.0, self.steps - 1.0
         if step < top:
-            return rate * _between(begin, 1.0, math.pi * (step / top))
+            return self.learning_rate * _between(begin, 1.0, math.pi * (step / top))
         share = 1.0 if step >= end else (step - max(top, 0.0)) / (end - max(top, 0.0))
-        return rate * _between(1.0, begin / last, math.pi * share)
-
-    return _made(rule, one_cycle, rate, steps, rise, first, last)
+        return self.learning_rate * _between(1.0, begin / self.last, math.pi * share)
 
 
-def epochs(schedule: Schedule, batches: int | None = None) -> Schedule:
-    """Return a schedule whose steps are whole epochs of ``batches`` updates.
+@dataclass(frozen=True, eq=False, repr=False)
+class epochs(_Schedule):
+    """A schedule whose steps are whole epochs of ``batches`` updates.
 
     ``train`` and ``fit`` fill in their number of batches; ``optimizer.update`` alone needs it.
 
@@ -185,38 +198,26 @@ def epochs(schedule: Schedule, batches: int | None = None) -> Schedule:
     >>> bx.schedules.epochs(bx.schedules.step_decay(0.8, every=1, factor=0.5), batches=100)(250)
     0.2
     """
-    by_epoch = _as_schedule(schedule)
-    batches = None if batches is None else integer(batches, "batches")
 
-    def rule(step: int) -> Hyperparameter:
-        if batches is None:
+    schedule: Schedule
+    batches: int | None = None
+
+    def __post_init__(self) -> None:
+        batches = None if self.batches is None else integer(self.batches, "batches")
+        self._set(schedule=_as_schedule(self.schedule), batches=batches)
+
+    def __call__(self, step: int) -> Hyperparameter:
+        if self.batches is None:
             raise ValueError(
                 "epochs(schedule) counts the epochs of fit and train. Elsewhere give it the number "
                 "of updates in an epoch: epochs(schedule, batches=...)."
             )
-        return by_epoch(step // batches)
-
-    return _made(rule, epochs, by_epoch, batches)
+        return self.schedule(step // self.batches)
 
 
-def with_batches(schedule: Any, batches: int | None) -> Any:
-    """Return a schedule in which ``epochs`` without a number of batches have this one."""
-    if isinstance(schedule, list):
-        return [with_batches(part, batches) for part in schedule]
-    if isinstance(schedule, Plateau):
-        return replace(schedule, schedule=with_batches(schedule.schedule, batches))
-    if not isinstance(schedule, _Schedule):
-        return schedule
-    maker, (first, *others) = schedule.made_by
-    if maker not in (epochs, warmup, chain):
-        return schedule
-    if maker is epochs:
-        others = [others[0] or batches]
-    return maker(with_batches(first, batches), *others)
-
-
-def warmup(schedule: LearningRate, steps: int) -> Schedule:
-    """Return a linear rise over ``steps`` to a schedule's first rate, then that schedule.
+@dataclass(frozen=True, eq=False, repr=False)
+class warmup(_Schedule):
+    """A linear rise over ``steps`` to a schedule's first rate, then that schedule.
 
     ``schedule`` may be a plain learning rate.
 
@@ -225,64 +226,102 @@ def warmup(schedule: LearningRate, steps: int) -> Schedule:
     >>> [rise(step) for step in (0, 1, 3, 4)]
     [0.1, 0.2, 0.4, 0.4]
     """
-    later, steps = _as_schedule(schedule), integer(steps, "steps")
-    return _made(
-        lambda step: later(0) * ((step + 1) / steps) if step < steps else later(step - steps),
-        *(warmup, later, steps),
-    )
+
+    schedule: LearningRate
+    steps: int
+
+    def __post_init__(self) -> None:
+        self._set(schedule=_as_schedule(self.schedule), steps=integer(self.steps, "steps"))
+
+    def __call__(self, step: int) -> Hyperparameter:
+        later: Any = self.schedule
+        if step < self.steps:
+            rate: Hyperparameter = later(0) * ((step + 1) / self.steps)
+            return rate
+        return later(step - self.steps)
 
 
-def chain(schedules: Sequence[LearningRate], boundaries: Sequence[int]) -> Schedule:
-    """Return one schedule after the other; each counts its steps from its own beginning.
+@dataclass(frozen=True, eq=False, repr=False)
+class chain(_Schedule):
+    """One schedule after the other; each counts its steps from its own beginning.
 
     ``boundaries`` are the steps at which the second and later ones begin, in rising order.
     """
-    starts = [integer(b, f"boundaries[{i}]") for i, b in enumerate(boundaries)]
-    if len(starts) + 1 != len(schedules):
-        raise ValueError(
-            f"chain needs one boundary fewer than schedules, but got {len(boundaries)} boundaries "
-            f"for {len(schedules)} schedules."
-        )
-    if starts != sorted(set(starts)):
-        raise ValueError(f"boundaries must rise, but are {list(boundaries)}.")
-    parts = [_as_schedule(s) for s in schedules]
 
-    def rule(step: int) -> Hyperparameter:
-        passed = sum(start <= step for start in starts)
-        return parts[passed](step - starts[passed - 1] if passed else step)
+    schedules: Sequence[LearningRate]
+    boundaries: Sequence[int]
 
-    return _made(rule, chain, parts, starts)
+    def __post_init__(self) -> None:
+        given, boundaries = self.schedules, self.boundaries
+        starts = [integer(b, f"boundaries[{i}]") for i, b in enumerate(boundaries)]
+        if len(starts) + 1 != len(given):
+            raise ValueError(
+                "chain needs one boundary fewer than schedules, but got "
+                f"{len(boundaries)} boundaries for {len(given)} schedules."
+            )
+        if starts != sorted(set(starts)):
+            raise ValueError(f"boundaries must rise, but are {list(boundaries)}.")
+        self._set(schedules=[_as_schedule(each) for each in given], boundaries=starts)
+
+    def __call__(self, step: int) -> Hyperparameter:
+        parts: Any = self.schedules
+        passed = sum(start <= step for start in self.boundaries)
+        rate: Hyperparameter = parts[passed](step - self.boundaries[passed - 1] if passed else step)
+        return rate
 
 
-def plateau(
-    learning_rate: LearningRate,
-    factor: float = 0.1,
-    patience: int = 10,
-    min_delta: float = 0.0,
-    final: float = 0.0,
-    watch: str | None = None,
-    mode: Mode | None = None,
-) -> Schedule:
-    """Return a rate that falls by ``factor`` after each ``patience`` epochs without improvement.
+@dataclass(frozen=True, eq=False, repr=False)
+class plateau(_Schedule):
+    """A rate that falls by ``factor`` after each ``patience`` epochs without improvement.
 
     ``learning_rate`` may be another schedule. The product stays at ``final`` or above. ``watch``,
     ``min_delta`` and ``mode`` are those of ``bx.EarlyStopping``. Each network of a stack
-    has its own factor. ``train`` and ``fit`` lower the rate; ``optimizer.update`` alone does not.
+    has its own factor. ``train`` and ``fit`` lower the rate; a call, and ``optimizer.update``
+    alone, do not.
 
     >>> import backprop_xp as bx
     >>> bx.SGD(bx.schedules.plateau(0.1, factor=0.5, patience=5))
     SGD(schedules.plateau(schedules.constant(0.1), 0.5, 5))
     """
-    check_watch(watch, mode)
-    return Plateau(
-        _as_schedule(learning_rate),
-        real(factor, "factor", above=0.0, below=1.0),
-        integer(patience, "patience"),
-        real(min_delta, "min_delta", low=0.0),
-        real(final, "final", low=0.0),
-        watch,
-        mode,
-    )
+
+    learning_rate: LearningRate
+    factor: float = 0.1
+    patience: int = 10
+    min_delta: float = 0.0
+    final: float = 0.0
+    watch: str | None = None
+    mode: Mode | None = None
+
+    def __post_init__(self) -> None:
+        check_watch(self.watch, self.mode)
+        self._set(
+            learning_rate=_as_schedule(self.learning_rate),
+            factor=real(self.factor, "factor", above=0.0, below=1.0),
+            patience=integer(self.patience, "patience"),
+            min_delta=real(self.min_delta, "min_delta", low=0.0),
+            final=real(self.final, "final", low=0.0),
+        )
+
+    def __call__(self, step: int) -> Hyperparameter:
+        schedule: Any = self.learning_rate
+        rate: Hyperparameter = schedule(step)
+        return rate
+
+
+def with_batches(schedule: Any, batches: int | None) -> Any:
+    """Return a schedule in which ``epochs`` without a number of batches have this one."""
+    match schedule:
+        case epochs():
+            inner, own = with_batches(schedule.schedule, batches), schedule.batches or batches
+            return replace(schedule, schedule=inner, batches=own)
+        case warmup():
+            return replace(schedule, schedule=with_batches(schedule.schedule, batches))
+        case plateau():
+            return replace(schedule, learning_rate=with_batches(schedule.learning_rate, batches))
+        case chain():
+            parts = [with_batches(part, batches) for part in schedule.schedules]
+            return replace(schedule, schedules=parts)
+    return schedule
 
 
 def rate_at(schedule: Schedule, step: Any) -> Hyperparameter:
@@ -300,7 +339,7 @@ def rate_at(schedule: Schedule, step: Any) -> Hyperparameter:
 
 
 def _as_schedule(schedule: LearningRate) -> Schedule:
-    if isinstance(schedule, Plateau):
+    if isinstance(schedule, plateau):
         raise TypeError(
             "A plateau cannot be part of another schedule. It may contain one, as in "
             "plateau(warmup(0.1, 100))."

@@ -297,7 +297,7 @@ def test_a_source_of_many_batches_is_compiled_when_it_has_lasted_long(
     options = {"epochs": 1, "check_every": check_every, "validation": VALIDATION}
     plain = train("0", network, batches, None, **options)
     # By the eighth of 40 updates, 16 are expected.
-    seconds = 15.5 * compilation._SECONDS_PER_UPDATE
+    seconds = 15.5 * compilation._SECONDS_PER_STEP
     monkeypatch.setattr(compilation, "_LEAST_SECONDS", seconds)
     monkeypatch.delitem(sys.modules, compilation.KERNELS, raising=False)
     loaded.clear()
