@@ -189,7 +189,7 @@ class Backend(Protocol):
         """Return compiled loops for a training; None without, or if it is too short.
 
         It takes so many ``steps``, None if nobody knows how many, of about so many ``rows`` each.
-        ``networks.compiled_layers`` shows which functions they are.
+        ``networks.numba_layers`` shows which functions they are.
         """
         return None
 

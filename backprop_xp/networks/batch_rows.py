@@ -1,4 +1,4 @@
-"""The rows of a batch: their record, rows taken from them, and pieces of many rows."""
+"""The rows of a batch: their record, rows found from them, and pieces of many rows."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -77,8 +77,8 @@ def rows_at(array: Array, indices: Array) -> Array:
     xp, (*stack, count, n) = array_namespace(array), array.shape
     # Indices count through all rows of the stack: along an axis a gather takes much longer.
     rows = rows_of_members(indices, tuple(stack), count) if stack else indices
-    taken = gather(xp.reshape(array, (-1, n)), xp.reshape(rows, (-1,)), -2)
-    return xp.reshape(taken, (*rows.shape[:-1], -1, n))  # a recorded graph has no number of rows
+    found = gather(xp.reshape(array, (-1, n)), xp.reshape(rows, (-1,)), -2)
+    return xp.reshape(found, (*rows.shape[:-1], -1, n))  # a recorded graph has no number of rows
 
 
 def entries_at(array: Array, indices: Array) -> Array:
@@ -92,7 +92,7 @@ def divider(x: Array) -> Callable[[Array], Array] | None:
     return None
 
 
-def taken(rows: Rows, indices: Array, weight: Array | None, rng: Key | None) -> Rows:
+def selected(rows: Rows, indices: Array, weight: Array | None, rng: Key | None) -> Rows:
     """Return the rows at indices with these weights, divided over the devices as all rows are."""
     x, y, divide = rows_at(rows.x, indices), rows_at(rows.y, indices), rows.divide
     if divide is not None:

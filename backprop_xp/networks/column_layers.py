@@ -63,7 +63,7 @@ class Scale:
 
 @dataclass(frozen=True, init=False)
 class Columns:
-    """Layers side by side: each has its own columns of x, and their outputs are joined.
+    """Layers side by side: each has its own columns of x, and their outputs are side_by_side.
 
     The layers take the columns in order, each its ``n_in``. The parameters are named
     ``"layers[0].weights"`` and so on. Raises ValueError for a layer without ``n_in`` and ``n_out``.
@@ -114,7 +114,7 @@ class Columns:
             propagation.forward_through([layer], [own[i]], parts[i], rng, caches, start=i)
             for i, layer in enumerate(self.layers)
         ]
-        return joined(outputs), caches
+        return side_by_side(outputs), caches
 
     def backward(
         self,
@@ -139,10 +139,10 @@ class Columns:
             for i, layer in enumerate(self.layers)
         ]
         gradients = tuple(value for _, (found,) in passes for value in found)
-        return (joined([back for back, _ in passes]) if wants_input else None), gradients
+        return (side_by_side([back for back, _ in passes]) if wants_input else None), gradients
 
 
-def joined(parts: Sequence[Array]) -> Array:
+def side_by_side(parts: Sequence[Array]) -> Array:
     """Return arrays of one batch side by side; those without a stack's axes are repeated."""
     xp = array_namespace(parts[0])
     stack = max((part.shape[:-2] for part in parts), key=lambda axes: (math.prod(axes), len(axes)))

@@ -22,7 +22,7 @@ from backprop_xp.checks import choose, integer, known, real, sequence
 from backprop_xp.display.reprs import remember_call, repr_of
 from backprop_xp.networks.activations import Activation, activated, identity, sent_back
 from backprop_xp.networks.batch_rows import rows_at
-from backprop_xp.networks.column_layers import joined
+from backprop_xp.networks.column_layers import side_by_side
 from backprop_xp.networks.complex_safe import real_part
 from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray, Initializer
 from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Parameters
@@ -185,7 +185,7 @@ class NumericEmbedding:
         _, y = activated(waves @ weights, identity, bias)
         stack, width = weights.shape[:-3], self.n_in * weights.shape[-1]
         y = xp.reshape(xp.moveaxis(y, -3, -2), (*stack, -1, width))
-        return (y if self.kind == "pl" else joined([x, y])), (turns, z, waves)
+        return (y if self.kind == "pl" else side_by_side([x, y])), (turns, z, waves)
 
     def backward(
         self,

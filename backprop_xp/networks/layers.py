@@ -331,5 +331,5 @@ class Residual:
         inner, gradients = propagation.backward_through(
             self.layers, own, cache, g, wants_input=wants_input, out=buffers
         )
-        joined = tuple(value for layer in gradients for value in layer)
-        return (g + inner if wants_input else None), joined
+        flat = tuple(value for layer in gradients for value in layer)
+        return (g + inner if wants_input else None), flat

@@ -222,8 +222,8 @@ class Network:
         inputs.check_beside_outputs(g, outputs.shape, "g", labels=False)
         g = array_namespace(theta).broadcast_to(g, outputs.shape)
         x_gradient, gradients = propagation.backward_through(self.layers, parameters, caches, g)
-        joined = dispatch(pack, theta)(self.layout, gradients, theta.shape[:-1])
-        return joined, x_gradient
+        gradient = dispatch(pack, theta)(self.layout, gradients, theta.shape[:-1])
+        return gradient, x_gradient
 
     def outputs_shape(self, theta: Array, x: Array) -> tuple[int, ...]:
         """Return the shape of ``forward(theta, x)``, from one row's if no layer defines it."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, device_of, gather, require_owner
-from backprop_xp.networks.batch_rows import Rows, row_slices, taken
+from backprop_xp.networks.batch_rows import Rows, row_slices, selected
 from backprop_xp.networks.random_bits import fold_in
 from backprop_xp.training.pytrees import mapped
 
@@ -64,7 +64,7 @@ def _rows(batch: Rows, where: Any, rng: Any) -> Rows:
         weight = None if weight is None else weight[..., where]
         return Rows(x[..., where, :], y[..., where, :], weight, rng)
     weight = None if weight is None else gather(weight, where, -1)
-    return taken(batch, where, weight, rng)
+    return selected(batch, where, weight, rng)
 
 
 def _shares(batch: Rows, parts: list[slice]) -> list[Any]:

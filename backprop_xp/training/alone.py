@@ -65,7 +65,7 @@ class Alone:
         """Return the sum of the processes' arrays."""
         return array
 
-    def join(self, array: Array | None, axis: int, like: Array) -> Array | None:
+    def all_rows(self, array: Array | None, axis: int, like: Array) -> Array | None:
         """Return the processes' arrays, joined along the axis of their rows."""
         return array
 

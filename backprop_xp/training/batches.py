@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, device_of, require_owner
-from backprop_xp.networks.batch_rows import Rows, counted, entries_at, taken
+from backprop_xp.networks.batch_rows import Rows, counted, entries_at, selected
 from backprop_xp.networks.objective import total_of
 from backprop_xp.networks.random_bits import RowKey
 from backprop_xp.training.data import Seed, chosen_order, order_of
@@ -59,10 +59,10 @@ def mean_over(tables: Sequence[Array], parts: Sequence[Array], weight: Array | N
     The losses are ``(batches, *stack)`` when their parts are joined. A batch counts by the sum of
     its rows' weights, or by its number of rows without ``weight``.
     """
-    losses = joined(parts, axis=0)
+    losses = concat(parts, axis=0)
     if weight is None and len({table.shape[-1] for table in tables}) == 1:
         return array_namespace(losses).mean(losses, axis=0, keepdims=True)
-    return _mean(losses, joined([_batch_weights(table, losses, weight) for table in tables], -1))
+    return _mean(losses, concat([_batch_weights(table, losses, weight) for table in tables], -1))
 
 
 def mean_of_batches(losses: Array, batches: Sequence[Array]) -> Array:
@@ -99,7 +99,7 @@ def _batch_weights(table: Array, losses: Array, weight: Array | None) -> Array:
     return xp.sum(xp.reshape(weights, (*weights.shape[:-1], *table.shape[-2:])), axis=-1)
 
 
-def take(rows: Rows, indices: Array | None, rng: Any = None) -> Rows:
+def batch_at(rows: Rows, indices: Array | None, rng: Any = None) -> Rows:
     """Return the rows at ``indices``, all for None, with others in place of those of weight 0."""
     if indices is None:
         if rng is not None and rows.part is not None:
@@ -107,10 +107,10 @@ def take(rows: Rows, indices: Array | None, rng: Any = None) -> Rows:
         return counted(rows if rng is rows.rng else rows._replace(rng=rng))
     weight = rows.sample_weight
     weight = None if weight is None else entries_at(weight, indices)
-    return counted(taken(rows, indices, weight, rng))
+    return counted(selected(rows, indices, weight, rng))
 
 
-def joined(arrays: Sequence[Array], axis: int) -> Array:
+def concat(arrays: Sequence[Array], axis: int) -> Array:
     """Return arrays joined along an axis; a single one is not copied."""
     return arrays[0] if len(arrays) == 1 else array_namespace(arrays[0]).concat(arrays, axis=axis)
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from backprop_xp.backends import Array
 from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.training.batches import (
+    concat,
     count_of,
     in_blocks,
     index_tables,
-    joined,
     mean_of_batches,
     without_first,
 )
@@ -20,7 +20,7 @@ from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Options
 from backprop_xp.training.set_up import Training
 from backprop_xp.training.states import TrainingState
-from backprop_xp.training.steps import Carry, judged
+from backprop_xp.training.steps import Carry, measured_theta
 
 
 def has_ended(state: TrainingState, options: Options) -> bool:
@@ -36,10 +36,9 @@ def advance(
     """Return the state after more epochs, their measures, and the losses of their batches.
 
     The measures are ``(epochs, *stack)`` by name, or longer: ``state.epoch`` counts those that are
-    meant. The losses are ``(batches, *stack)`` when they are joined. ``epochs`` counts epochs of
-    one full batch; of several batches, one epoch is run. A pending interrupt ends it early: the
-    state may then be in the middle of an epoch, without measures. The memory of the given state is
-    reused.
+    meant. The losses, in parts, are ``(batches, *stack)``. ``epochs`` counts epochs of one full
+    batch; of several batches, one epoch is run. A pending interrupt ends it early: the state may
+    then be in the middle of an epoch, without measures. The memory of the given state is reused.
     """
     data, is_cut = training.data, state.batch_losses is not None
     with training.backend.no_grad():
@@ -53,15 +52,15 @@ def advance(
 class _Reached(NamedTuple):
     """The result of a call of ``advance``.
 
-    ``losses`` of the batches are to be joined. ``mean`` has the losses of the whole ``epochs``,
-    ``cut`` those of the batches after them, or None. ``found`` is what ``evaluate`` returned, along
-    an axis of epochs. It may be longer than their number, and so may ``mean``.
+    ``losses`` of the batches are in parts. ``mean`` has the losses of the whole ``epochs``, ``cut``
+    those of the batches after them, or None. ``measures`` are what ``evaluate`` returned, along an
+    axis of epochs. They may be longer than their number, and so may ``mean``.
     """
 
     carry: Carry
     step: int
     losses: list[Array]
-    found: dict[str, Array]
+    measures: dict[str, Array]
     checks: Sequence[tuple[str, float]]
     epochs: int
     mean: Array
@@ -75,15 +74,16 @@ def _full_batches(
     shared, carry = training.shared, _carry_of(state)
     ((rows, count),) = in_blocks(shared.rows, [epochs])
     shared = shared._replace(rows=rows)
-    taken = training.stepper.take(carry, count, state.step, shared, interrupt, state.slowed)
-    whole, losses, cut = taken.steps, taken.losses, None
+    outcome = training.stepper.take(carry, count, state.step, shared, interrupt, state.slowed)
+    whole, losses, cut = outcome.steps, outcome.losses, None
     if training.evaluated:  # an error may come between a step and its evaluation
-        whole = min(whole, next(iter(taken.found.values())).shape[0] if taken.found else 0)
-    if whole < taken.steps:
+        first = next(iter(outcome.measures.values()), None)
+        whole = min(whole, 0 if first is None else first.shape[0])
+    if whole < outcome.steps:
         losses, cut = losses[:whole, ...], losses[whole:, ...]
-    found, checks = taken.found, taken.checks
-    step = state.step + taken.steps
-    return _Reached(taken.carry, step, [taken.losses], found, checks, whole, losses, cut)
+    measures, checks = outcome.measures, outcome.checks
+    step = state.step + outcome.steps
+    return _Reached(outcome.carry, step, [outcome.losses], measures, checks, whole, losses, cut)
 
 
 def _one_epoch(training: Training, state: TrainingState, interrupt: Interrupt) -> _Reached:
@@ -96,18 +96,18 @@ def _one_epoch(training: Training, state: TrainingState, interrupt: Interrupt) -
     try:
         for rows, batches in epoch.pieces:
             shared = training.shared._replace(rows=rows)
-            taken = stepper.take(carry, batches, step, shared, interrupt, state.slowed)
-            carry, step = taken.carry, step + taken.steps
-            checks += taken.checks
-            is_longer = taken.losses.shape[0] > taken.steps
-            losses.append(taken.losses[: taken.steps, ...] if is_longer else taken.losses)
+            outcome = stepper.take(carry, batches, step, shared, interrupt, state.slowed)
+            carry, step = outcome.carry, step + outcome.steps
+            checks += outcome.checks
+            is_longer = outcome.losses.shape[0] > outcome.steps
+            losses.append(outcome.losses[: outcome.steps, ...] if is_longer else outcome.losses)
             if interrupt.is_pending:
                 break
         else:
             is_whole = True
         is_whole = is_whole or step == last_step
         if is_whole and training.evaluated:
-            last = stepper.evaluate(judged(carry), training.evaluated)
+            last = stepper.evaluate(measured_theta(carry), training.evaluated)
             found = {name: value[None, ...] for name, value in last.items()}
     except BaseException as error:
         if not losses:  # the state is as it was
@@ -115,7 +115,7 @@ def _one_epoch(training: Training, state: TrainingState, interrupt: Interrupt) -
         interrupt.error, is_whole = error, False
     finally:
         epoch.pieces.close()
-    mean = epoch.mean(losses) if is_whole else joined(losses, axis=0)
+    mean = epoch.mean(losses) if is_whole else concat(losses, axis=0)
     cut = None if is_whole else mean
     return _Reached(carry, step, losses, found, checks, int(is_whole), mean, cut)
 
@@ -137,9 +137,9 @@ def _epoch_of(training: Training, state: TrainingState, interrupt: Interrupt) ->
     if data.source is not None:
         counts = list[Array]()
         pieces = _batches(data.source(state.epoch, interrupt), done, counts)
-        return _Epoch(pieces, lambda losses: mean_of_batches(joined(losses, axis=0), counts))
+        return _Epoch(pieces, lambda losses: mean_of_batches(concat(losses, axis=0), counts))
     if data.batches == 1:  # its one batch was taken before
-        return _Epoch(in_blocks(rows, []), functools.partial(joined, axis=0))
+        return _Epoch(in_blocks(rows, []), functools.partial(concat, axis=0))
     tables = index_tables(rows, data.size, options.shuffle, options.seed, state.epoch)
     pieces = in_blocks(rows, without_first(tables, done))
     return _Epoch(pieces, lambda losses: training.mean_over(tables, losses, rows.sample_weight))
@@ -177,9 +177,9 @@ def _measured(
     )
     if not reached.epochs:
         return state, {}
-    first, *others = training.options.judged
+    first, *others = training.options.measures
     names = [name for name in (*others, first) if name != "loss"]
-    measures = {"loss": reached.mean, **{name: _measure(reached.found, name) for name in names}}
+    measures = {"loss": reached.mean, **{name: _measure(reached.measures, name) for name in names}}
     last = {name: values[reached.epochs - 1, ...] for name, values in measures.items()}
     state = _watched(training, state, reached)._replace(
         loss=last.pop("loss"), validation_loss=last.pop("validation_loss", None), metrics=last
@@ -200,9 +200,9 @@ def _watched(training: Training, state: TrainingState, reached: _Reached) -> Tra
     """Return the state with the best networks and the slowed rates after its last epoch."""
     best, slow = state.best, state.slowed
     for rule in training.options.rules.values():
-        watched = _measure(reached.found, str(rule.watch))[reached.epochs - 1, ...]
+        watched = _measure(reached.measures, str(rule.watch))[reached.epochs - 1, ...]
         if isinstance(rule, EarlyStopping):
-            carry = judged(reached.carry), state.optimizer_state
+            carry = measured_theta(reached.carry), state.optimizer_state
             best = better(rule, best, watched, state.epoch, carry)
         else:
             slow = slowed(rule, slow, watched, state.epoch)

@@ -9,7 +9,7 @@ from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import strength_of
 from backprop_xp.networks.random_bits import Key, fold_in
-from backprop_xp.training.batches import of_member, parts_of_member, take
+from backprop_xp.training.batches import batch_at, of_member, parts_of_member
 
 # A difference this near to the gradient, by the bytes of the dtype, passes. Rounding alone stays
 # below it; near a kink or an optimum a check along directions decides.
@@ -37,7 +37,7 @@ class GradientMonitor(NamedTuple):
             return []
         from backprop_xp.gradient_check import GradientCheckError, check_network  # 25 ms
 
-        batch = take(rows, indices, fold_in(self.seed, number))
+        batch = batch_at(rows, indices, fold_in(self.seed, number))
         l2 = strength_of(batch, self.l2, self.l2_of_sum)
         errors = to_host(_relative_difference(network, theta, batch, l2))
         stack, each = errors.shape, errors.reshape(-1).tolist()

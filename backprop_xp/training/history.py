@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from backprop_xp.backends import Array, array_namespace, to_host, to_host_together
 from backprop_xp.networks.network import Network
 from backprop_xp.training.alone import Alone
-from backprop_xp.training.batches import joined
+from backprop_xp.training.batches import concat
 from backprop_xp.training.early_stopping import Best
 from backprop_xp.training.options import Options
 from backprop_xp.training.pytrees import copied
@@ -40,7 +40,7 @@ class Record:
             self._moved.append(on_host(self._measured))
         self._measured.clear()
         names = self._moved[0] if self._moved else ()
-        return {name: joined([part[name] for part in self._moved], axis=0) for name in names}
+        return {name: concat([part[name] for part in self._moved], axis=0) for name in names}
 
     def completed(self) -> TrainingState:
         """Return the state with the history of the whole training, from before the start too."""
@@ -49,7 +49,7 @@ class Record:
             return self.state._replace(history=earlier)
         epochs = self._start.epoch, next(iter(now.values())).shape[0]
         history = {
-            name: joined(_filled(earlier.get(name), now.get(name), epochs), axis=0)
+            name: concat(_filled(earlier.get(name), now.get(name), epochs), axis=0)
             for name in {**earlier, **now}
         }
         return self.state._replace(history=history)
@@ -76,7 +76,7 @@ def on_host(measured: Sequence[tuple[int, Mapping[str, Array]]]) -> dict[str, An
     moved = iter(to_host_together([part[name] for _, part in measured for name in names]))
     parts = [[next(moved)[:epochs] for _ in names] for epochs, _ in measured]
     return {
-        name: joined(each, 0) for name, each in zip(names, zip(*parts, strict=True), strict=True)
+        name: concat(each, 0) for name, each in zip(names, zip(*parts, strict=True), strict=True)
     }
 
 
@@ -87,7 +87,7 @@ def history_of(state: TrainingState, record: Record, options: Options) -> dict[s
         known = to_host(state.theta[..., 0])
         np = array_namespace(known)
         unknown = np.full((state.epoch, *known.shape), math.nan, dtype=known.dtype, device="cpu")
-        history = dict.fromkeys(["loss", *options.judged], unknown)
+        history = dict.fromkeys(["loss", *options.measures], unknown)
     if options.check_every is not None:
         history["gradient_error"] = to_host([error for _, error in record.checks])
         history["gradient_verdict"] = to_host([verdict for verdict, _ in record.checks])

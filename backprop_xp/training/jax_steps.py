@@ -21,7 +21,7 @@ from backprop_xp.backends import (
 )
 from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.loop import Method, Taken, check_updated, one_by_one, rows_of_batches
+from backprop_xp.training.loop import Method, Outcome, check_updated, one_by_one, rows_of_batches
 from backprop_xp.training.pytrees import mapped
 from backprop_xp.training.steps import Carry, Shared, StepInput
 from backprop_xp.training.traced_steps import Constants, compiled
@@ -82,7 +82,7 @@ class Compiled:
         shared: Shared,
         interrupt: Interrupt,
         slowed: Slowed | None = None,
-    ) -> Taken:
+    ) -> Outcome:
         """Take a step for each batch, as ``loop.Stepper`` says."""
         theta, count = carry[0], batches if isinstance(batches, int) else batches.shape[0]
         steps = range(first, first + count)
@@ -100,10 +100,10 @@ class Compiled:
         return one_by_one(self, carry, inputs, shared, interrupt, take_one=take_one)
 
     def _queued(
-        self, constants: Constants, carry: Carry, own: StepInput, shared: Shared
+        self, constants: Constants, carry: Carry, varying: StepInput, shared: Shared
     ) -> tuple[Carry, Array]:
         """Take one compiled step, which counts in the queue."""
-        (theta, state, average), loss = self._one(carry, own, shared, constants)
+        (theta, state, average), loss = self._one(carry, varying, shared, constants)
         self._queue.add(1, loss)
         return (theta, _with_int_step(carry[1], state, 1), average), loss
 
@@ -114,7 +114,7 @@ class Compiled:
         columns: StepInput,
         shared: tuple[Shared, Constants],
         interrupt: Interrupt,
-    ) -> Taken:
+    ) -> Outcome:
         """Take the steps of the first ``count`` columns in compiled calls of a second at most."""
         given, done = carry[0], 0
         outcomes: Any = None
@@ -129,7 +129,7 @@ class Compiled:
             done = last
         check_updated(given, carry[0])
         losses, found = outcomes
-        return Taken(carry, done, losses, found, [])
+        return Outcome(carry, done, losses, found, [])
 
 
 def _with_int_step(before: Any, state: Any, steps: int) -> Any:

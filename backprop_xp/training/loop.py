@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from backprop_xp.backends import Array, require_owner, stack
-from backprop_xp.networks.compiled_layers import compiled_network
 from backprop_xp.networks.network import Network
+from backprop_xp.networks.numba_layers import numba_network
 from backprop_xp.networks.objective import Views, loss_and_gradient_of, views_of
 from backprop_xp.training.accumulation import accumulate
 from backprop_xp.training.alone import Alone
@@ -26,7 +26,7 @@ from backprop_xp.training.steps import (
     StepInput,
     evaluate,
     is_built_in,
-    judged,
+    measured_theta,
     step,
     update_of,
 )
@@ -59,10 +59,10 @@ class Method(NamedTuple):
         return [self.average.weight(step + 1, self.batches or 1) for step in steps]
 
 
-class Taken(NamedTuple):
+class Outcome(NamedTuple):
     """The result of some steps: the carry after them, their number, and the measures of each.
 
-    ``losses`` are each batch's loss before its step, ``(steps, *stack)``; ``found`` is what
+    ``losses`` are each batch's loss before its step, ``(steps, *stack)``; ``measures`` are what
     ``evaluate`` returned after each step, along such an axis; ``checks`` are gradient checks. Both
     arrays may be longer than ``steps``.
     """
@@ -70,7 +70,7 @@ class Taken(NamedTuple):
     carry: Carry
     steps: int
     losses: Array
-    found: dict[str, Array]
+    measures: dict[str, Array]
     checks: list[tuple[str, float]]
 
 
@@ -92,7 +92,7 @@ class Stepper(Protocol):
         shared: Shared,
         interrupt: Interrupt,
         slowed: Slowed | None = None,
-    ) -> Taken:
+    ) -> Outcome:
         """Take a step for each batch, numbered from ``first``.
 
         ``batches`` is a table of row indices, ``(batches, size)``, or a number of full batches. No
@@ -119,7 +119,7 @@ class Eager:
         network = self.method.network
         self._views: Views | None = None
         if kernels is not None:
-            network = compiled_network(network, kernels)
+            network = numba_network(network, kernels)
         gradient = accumulate(functools.partial(loss_and_gradient_of, network), self.method.size)
         update = update_of(self.method.optimizer, theta, kernels)
         in_pieces, metrics = self._processes.in_pieces, self.method.metrics
@@ -138,7 +138,7 @@ class Eager:
         shared: Shared,
         interrupt: Interrupt,
         slowed: Slowed | None = None,
-    ) -> Taken:
+    ) -> Outcome:
         """Take a step for each batch, as ``Stepper`` says."""
         theta, is_built = carry[0], is_built_in(self.method.optimizer)
         if self._may_compile:
@@ -191,7 +191,7 @@ def one_by_one(
     *,
     take_one: Callable[[Carry, StepInput, Shared], tuple[Carry, Array]],
     may_fail_midway: bool = False,
-) -> Taken:
+) -> Outcome:
     """Take steps one by one, and delay an error that comes after the first of them.
 
     If an update may fail midway, with theta half written, each epoch begins with a copy, which an
@@ -202,17 +202,17 @@ def one_by_one(
     checks: list[tuple[str, float]] = []
     whole, kept, theta = 0, carry, carry[0]
     monitor = stepper.method.monitor
-    for own in inputs:
-        if may_fail_midway and (own.indices is None or not losses):
+    for varying in inputs:
+        if may_fail_midway and (varying.indices is None or not losses):
             whole, kept, carry = len(losses), carry, copied(carry)
         try:
             if monitor is not None:
-                at = shared.rows, own.indices, own.number
+                at = shared.rows, varying.indices, varying.number
                 checks += monitor.check(stepper.network, carry[0], *at)
-            carry, loss = take_one(carry, own, shared)
+            carry, loss = take_one(carry, varying, shared)
             losses.append(loss)
             if shared.evaluated:
-                found.append(stepper.evaluate(judged(carry), shared.evaluated))
+                found.append(stepper.evaluate(measured_theta(carry), shared.evaluated))
         except BaseException as error:
             if may_fail_midway:
                 carry, losses, found = kept, losses[:whole], found[:whole]
@@ -221,9 +221,10 @@ def one_by_one(
             interrupt.error = error
         if interrupt.is_pending:
             break
-    joined = {name: stack(*(each[name] for each in found)) for name in (found[0] if found else ())}
+    names = found[0] if found else ()
+    measures = {name: stack(*(each[name] for each in found)) for name in names}
     check_updated(theta, carry[0])
-    return Taken(carry, len(losses), stack(*losses), joined, checks)
+    return Outcome(carry, len(losses), stack(*losses), measures, checks)
 
 
 def check_updated(theta: Array, updated: Array) -> None:

@@ -188,13 +188,13 @@ class Options:
     def rules(self) -> dict[str, EarlyStopping | plateau]:
         """The rules that watch each epoch, by name, with what they watch and its mode.
 
-        By default a rule watches the first of ``judged``. The mode is None if it is not known.
+        By default a rule watches the first of ``measures``. The mode is None if it is not known.
         """
         rate = getattr(self.optimizer, "learning_rate", None)
         slowing = rate if isinstance(rate, plateau) else None
         rules = {"early_stopping": self.early_stopping, "plateau": slowing}
         return {
-            name: self._decided(rule, self.judged[0] if rule.watch is None else rule.watch)
+            name: self._decided(rule, self.measures[0] if rule.watch is None else rule.watch)
             for name, rule in rules.items()
             if rule is not None
         }
@@ -206,7 +206,7 @@ class Options:
         return replace(rule, watch=watch, mode=known if rule.mode is None else rule.mode)
 
     @property
-    def judged(self) -> list[str]:
+    def measures(self) -> list[str]:
         """The names of the measures of an epoch that a rule may watch."""
         names = ["loss", *(self.metrics or {})]
         of_training = [f"training_{name}" for name in names] if self.train_metrics else []
@@ -218,7 +218,7 @@ OPTION_NAMES = tuple(field.name for field in fields(Options))
 
 def _check_rules(options: Options, start: TrainingState | None) -> None:
     """Raise ValueError for a rule that watches no measure, or watched another before ``start``."""
-    measures = list(dict.fromkeys([*options.judged, "loss"]))
+    measures = list(dict.fromkeys([*options.measures, "loss"]))
     for name, rule in options.rules.items():
         if rule.watch not in measures:
             raise ValueError(f"{name} watches {rule.watch!r}. {nearest(str(rule.watch), measures)}")

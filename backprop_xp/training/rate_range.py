@@ -11,7 +11,7 @@ from backprop_xp.checks import integer, real
 from backprop_xp.display.reprs import argument_text
 from backprop_xp.networks.network import Network
 from backprop_xp.training.alone import Alone
-from backprop_xp.training.batches import joined
+from backprop_xp.training.batches import concat
 from backprop_xp.training.epochs import advance
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.optimizers import Optimizer, named_optimizer
@@ -102,7 +102,7 @@ def find_learning_rate(
             state, _, found = advance(training, state, 1, interrupt)
             interrupt.raise_error()
             losses += found
-    host = to_host(joined(losses, axis=0)[:steps, ...])
+    host = to_host(concat(losses, axis=0)[:steps, ...])
     rates = np.asarray([rise(step) for step in range(steps)])
     counted = np.where(np.isfinite(host), host, np.inf)
     count = steps - _WINDOW + 1

@@ -26,7 +26,7 @@ from backprop_xp.backends import (
 from backprop_xp.networks.batch_rows import Rows, counted
 from backprop_xp.networks.network import Network
 from backprop_xp.training.averages import SWA
-from backprop_xp.training.batches import in_blocks, index_tables, parts_of_member, take
+from backprop_xp.training.batches import batch_at, in_blocks, index_tables, parts_of_member
 from backprop_xp.training.data import Seed, batch_seed
 from backprop_xp.training.data_checks import PART, check_sets, items_of, named, with_columns
 from backprop_xp.training.interrupt import Interrupt
@@ -165,9 +165,9 @@ def _batches_of_rows(rows: Rows, size: int, options: Options, epoch: int) -> Ite
         tables = index_tables(rows, size, options.shuffle, options.seed, epoch)
     for part, table in in_blocks(rows, tables):
         if isinstance(table, int):
-            yield take(part, None)
+            yield batch_at(part, None)
         else:
-            yield from (take(part, table[i, ...]) for i in range(table.shape[0]))
+            yield from (batch_at(part, table[i, ...]) for i in range(table.shape[0]))
 
 
 def _augmented(

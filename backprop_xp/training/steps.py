@@ -1,8 +1,8 @@
 """One step of a training, a pure function, and the evaluation of a theta.
 
-``step(carry, own, shared)`` is one update. The carry is theta, the optimizer's state and theta's
-average. ``own`` is what differs from step to step, ``shared`` what all steps of a training have in
-common. Every value that may be an array is in one of the three, so that no value is compiled in.
+``step(carry, varying, shared)`` is one update. The carry is theta, the optimizer's state and
+theta's average. ``varying`` differs from step to step, ``shared`` is the same in all steps of a
+training. Every value that may be an array is in one of the three, so that no value is compiled in.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import Views, loss_of_values, outputs_of, strength_of
 from backprop_xp.networks.random_bits import Key, as_int32, fold_in
 from backprop_xp.training.averages import averaged
-from backprop_xp.training.batches import joined, take
+from backprop_xp.training.batches import batch_at, concat
 from backprop_xp.training.metrics import OF_NUMBERS, Metric
 from backprop_xp.training.optimizers import SGD, Optimizer, rule_of
 from backprop_xp.training.pytrees import mapped
@@ -68,15 +68,15 @@ def step(
     loss_and_gradient: Callable[..., tuple[Array, Any]],
     update: Callable[..., Updated],
     carry: Carry,
-    own: StepInput,
+    varying: StepInput,
     shared: Shared,
 ) -> tuple[Carry, Array]:
     """Return the carry after one update, and the batch's loss before it."""
     theta, state, average = carry
     rng = None
     if shared.seed is not None:
-        rng = fold_in(as_int32(shared.seed), as_int32(own.number))
-    batch = take(shared.rows, own.indices, rng)
+        rng = fold_in(as_int32(shared.seed), as_int32(varying.number))
+    batch = batch_at(shared.rows, varying.indices, rng)
     l2 = strength_of(batch, shared.l2, shared.l2_of_sum)
     loss, gradient = loss_and_gradient(theta, batch, l2, shared.views)
     stack = tuple((theta[0] if isinstance(theta, tuple) else theta).shape[:-1])
@@ -87,13 +87,13 @@ def step(
         )
     if shared.clip is not None:
         gradient = clip_norm(gradient, shared.clip)
-    theta, state = update(theta, gradient, state, own.learning_rate)
-    if own.weight is not None:
-        average = mapped(lambda old, new: averaged(old, new, own.weight), average, theta)
+    theta, state = update(theta, gradient, state, varying.learning_rate)
+    if varying.weight is not None:
+        average = mapped(lambda old, new: averaged(old, new, varying.weight), average, theta)
     return (theta, state, average), loss
 
 
-def judged(carry: Carry) -> Array:
+def measured_theta(carry: Carry) -> Array:
     """Return the theta that is measured and returned: the average, if there is one."""
     return carry[0] if carry[2] is None else carry[2]
 
@@ -171,7 +171,7 @@ def piece_by_piece(forward: Forward, theta: Array, rows: Rows) -> tuple[Array, A
     slices = row_slices(rows.x.shape[-2], rows_at_once(theta))
     parts = [forward(theta, Rows(rows.x[..., p, :], rows.y[..., p, :])) for p in slices]
     values, predictions = zip(*parts, strict=True)
-    return joined(values, -1), None if predictions[0] is None else joined(predictions, -2)
+    return concat(values, -1), None if predictions[0] is None else concat(predictions, -2)
 
 
 def update_of(optimizer: Optimizer, theta: Array, kernels: Any = None) -> Callable[..., Updated]:

@@ -10,7 +10,7 @@ from backprop_xp.networks.batch_rows import Rows, rows_at_once
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_and_gradients_of
 from backprop_xp.training.accumulation import accumulate
-from backprop_xp.training.batches import take
+from backprop_xp.training.batches import batch_at
 from backprop_xp.training.compiled_functions import kept, read_by_methods
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizers import Optimizer
@@ -23,7 +23,7 @@ from backprop_xp.training.steps import (
     Updated,
     evaluate,
     is_built_in,
-    judged,
+    measured_theta,
     piece_by_piece,
     step,
     update_of,
@@ -72,7 +72,7 @@ def _traced(
     make: Callable[..., Optimizer],
     size: int | None,
     carry: Carry,
-    own: StepInput,
+    varying: StepInput,
     shared: Shared,
     constants: Constants,
 ) -> tuple[Carry, Array]:
@@ -84,12 +84,12 @@ def _traced(
     number_of = functools.partial(_in_precision_of, carry[0][0] if in_parts else carry[0])
     numbers = {name: number_of(getattr(shared, name)) for name in ("l2", "l2_of_sum", "clip")}
     shared = shared._replace(**numbers)
-    rate = own.learning_rate if constants.learning_rate is None else constants.learning_rate
-    own = own._replace(learning_rate=number_of(rate), weight=number_of(own.weight))
+    rate = varying.learning_rate if constants.learning_rate is None else constants.learning_rate
+    varying = varying._replace(learning_rate=number_of(rate), weight=number_of(varying.weight))
     given = {name: number_of(value) for name, value in constants.hyperparameters.items()}
     if not in_parts:
         gradient = accumulate(functools.partial(loss_and_gradient_of, network), size)
-        return step(gradient, update_of(make(**given), carry[0]), carry, own, shared)
+        return step(gradient, update_of(make(**given), carry[0]), carry, varying, shared)
     each = take_apart(given, network.parts)
 
     def update(thetas: Any, gradients: Any, states: Any, rate: Any) -> Updated:
@@ -101,25 +101,25 @@ def _traced(
     def gradients(thetas: Any, batch: Rows, l2: Any, _: None) -> tuple[Array, list[Array]]:
         return loss_and_gradients_of(network, thetas, batch, l2)
 
-    return step(accumulate(gradients, size), update, carry, own, shared)
+    return step(accumulate(gradients, size), update, carry, varying, shared)
 
 
 def _evaluated(
     traced: Callable[..., tuple[Carry, Array]],
     judge: Callable[..., dict[str, Array]],
     carry: Carry,
-    own: StepInput,
+    varying: StepInput,
     shared: Shared,
     constants: Constants,
 ) -> tuple[Carry, tuple[Array, dict[str, Array]]]:
     """Return the carry after a step, the batch's loss, and what ``evaluate`` finds after it."""
-    carry, loss = traced(carry, own, shared, constants)
+    carry, loss = traced(carry, varying, shared, constants)
     if not shared.evaluated:
         return carry, (loss, {})
     whole: Any = carry
     if isinstance(carry[0], tuple):
         whole = tuple(put_together(parts) for parts in carry)
-    return carry, (loss, judge(judged(whole), shared.evaluated))
+    return carry, (loss, judge(measured_theta(whole), shared.evaluated))
 
 
 def _looped(
@@ -137,16 +137,16 @@ def _looped(
     indices = xp.reshape(xp.minimum(indices, count - 1), (pieces, size))
 
     def piece(carry: Any, indices: Array, theta: Array, rows: Rows) -> Any:
-        return carry, forward(theta, take(rows, indices))
+        return carry, forward(theta, batch_at(rows, indices))
 
-    def joined(each: Array) -> Array:
+    def as_rows(each: Array) -> Array:
         """Return ``(pieces, *stack, size, n)`` as ``(*stack, count, n)``."""
         each = xp.moveaxis(each, 0, -3)
         return xp.reshape(each, (*each.shape[:-3], -1, each.shape[-1]))[..., :count, :]
 
     loop: Any = backend.loop(piece)
     _, (values, predictions) = loop((), indices, 0, pieces, theta, rows)
-    return joined(values[..., None])[..., 0], None if predictions is None else joined(predictions)
+    return as_rows(values[..., None])[..., 0], None if predictions is None else as_rows(predictions)
 
 
 def _in_precision_of(theta: Array, value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, device_of, gather, require_owner, to_host
 from backprop_xp.checks import real
-from backprop_xp.networks.batch_rows import Rows, taken
+from backprop_xp.networks.batch_rows import Rows, selected
 from backprop_xp.networks.loss_targets import are_labels
 from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.network import Network
@@ -123,7 +123,7 @@ def _split(
         else:
             classes = y[:, 0] if are_labels(y) else y[:, 0] > 0.5
         classes = to_host(classes)
-        classes = processes.join(classes, -1, classes)
+        classes = processes.all_rows(classes, -1, classes)
     shares = {"validation": real(share, "validation", above=0.0, below=1.0)}
     parts, (first, count), own = [], processes.place(rows), rows.x.shape[-2]
     for indices in split_rows(count, shares, seed, classes=classes).values():
@@ -136,7 +136,7 @@ def _split(
 def _rows_at(rows: Rows, at: Array) -> Rows:
     """Return the rows at indices, with their weights."""
     weight = rows.sample_weight
-    return taken(rows, at, None if weight is None else gather(weight, at, -1), None)
+    return selected(rows, at, None if weight is None else gather(weight, at, -1), None)
 
 
 def _by_class(theta: Array, rows: Rows, by_class: Array) -> Rows:

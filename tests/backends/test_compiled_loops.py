@@ -14,8 +14,8 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends.libraries.numpy import compilation
 from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.compiled_layers import compiled_network
 from backprop_xp.networks.losses import LOSSES, value_and_gradient
+from backprop_xp.networks.numba_layers import numba_network
 from backprop_xp.networks.objective import views_of
 from backprop_xp.networks.random_bits import RowKey
 from backprop_xp.training.optimizers import rule_of
@@ -83,7 +83,7 @@ def test_a_dense_layer_and_its_rule(kernels: Any, name: str, case: str, dtype: A
     stack, shares, rows, n_in, n_out = DENSE[case]
     # Theta's first entries are another layer's: parameters of a stack are not contiguous.
     network = bx.Network([bx.Scale(n_in), bx.Dense(n_in, n_out, name)], "mean_squared_error")
-    layer = compiled_network(network, kernels).layers[1]
+    layer = numba_network(network, kernels).layers[1]
     assert type(layer) is not bx.Dense
     views = views_of(network, draw(dtype, *stack, network.size))
     views.gradient[...] = np.nan
@@ -119,7 +119,7 @@ def test_a_row_that_is_nan_leaves_the_others_as_they_are(
     kernels: Any, name: str, size: int
 ) -> None:
     layer = bx.Dense(size, size, name)
-    loops = compiled_network(bx.Network([layer], "mean_squared_error"), kernels).layers[0]
+    loops = numba_network(bx.Network([layer], "mean_squared_error"), kernels).layers[0]
     own, x = (draw(float, size, size), draw(float, 1, size)), draw(float, 4, size)
     x[2] = np.nan
     a, _ = loops.forward(own, x, None)
@@ -131,7 +131,7 @@ def test_a_biass_gradient_keeps_float32s_digits_over_many_rows(kernels: Any) -> 
     """One sum after the other would lose as many as its bits: 30,000 rows of the same sign."""
     layer = bx.Dense(2, 200)
     network = bx.Network([layer], "mean_squared_error")
-    loops = compiled_network(network, kernels).layers[0]
+    loops = numba_network(network, kernels).layers[0]
     views = views_of(network, draw(np.float32, network.size))
     own, out = views.parameters[0], views.buffers[0]
     _, cache = loops.forward(own, draw(np.float32, 30_000, 2), None)
@@ -178,7 +178,7 @@ def test_a_loss_and_its_gradient(
     kernels: Any, name: str, n: int, stack: tuple[int, ...], dtype: Any
 ) -> None:
     rows, loss = 6, LOSSES[name]
-    loops = compiled_network(bx.Network([bx.Dense(1, n)], name), kernels).loss_function
+    loops = numba_network(bx.Network([bx.Dense(1, n)], name), kernels).loss_function
     assert (loops is loss) == (name not in kernels.LOSSES)
     if loops is loss:
         return
@@ -209,7 +209,7 @@ def test_a_loss_and_its_gradient(
 def test_a_confident_output_keeps_its_digits(kernels: Any, name: str, dtype: Any) -> None:
     """At a logit of 40 the gradient of the right class is -4e-18, not 0 as sigmoid - target."""
     network = bx.Network([bx.Dense(1, 2)], name)
-    loops = compiled_network(network, kernels).loss_function
+    loops = numba_network(network, kernels).loss_function
     o, t = np.array([[40.0, 0.0]], dtype), np.array([[1.0, 0.0]], dtype)
     found = value_and_gradient(loops, o, t, 1.0)
     exact = value_and_gradient(network.loss_function, *wide(o, t), 1.0)
@@ -232,7 +232,7 @@ def test_the_dropout_mask_is_the_same_to_the_bit(
     for rate in (0.1, 0.5, 0.999):
         layer = bx.Dropout(rate)
         network = bx.Network([bx.Dense(9, 9), layer], "mean_squared_error")
-        loops = compiled_network(network, kernels).layers[1]
+        loops = numba_network(network, kernels).layers[1]
         for x in (draw(dtype, *stack, 4, 9), draw(dtype, 4, 9)):
             for key in (0, 2**31 - 1, keys, part):
                 got, wanted = (one.forward((), x, key) for one in (loops, layer))
@@ -250,7 +250,7 @@ def test_layer_norm_and_its_rule(
 ) -> None:
     layer = bx.LayerNorm(n)
     network = bx.Network([layer], "mean_squared_error")
-    loops = compiled_network(network, kernels).layers[0]
+    loops = numba_network(network, kernels).layers[0]
     views = views_of(network, draw(dtype, *stack, network.size))
     own, out = views.parameters[0], views.buffers[0]
     x, g = scale * draw(dtype, *stack, 4, n), draw(dtype, *stack, 4, n)

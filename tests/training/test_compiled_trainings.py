@@ -15,7 +15,7 @@ import backprop_xp as bx
 from backprop_xp.backends.libraries.numpy import compilation
 from backprop_xp.files import container
 from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.compiled_layers import compiled_network
+from backprop_xp.networks.numba_layers import numba_network
 from backprop_xp.training import gradient_monitor
 from tests.helpers import python
 from tests.user_layers import Factors
@@ -132,7 +132,7 @@ def test_a_copy_of_a_network_is_compiled_too() -> None:
     """A network that another process gets has equal functions, not the tables' objects."""
     network = bx.mlp([4, 6, 3], hidden="tanh", loss="categorical_cross_entropy")
     kernels = compilation.kernels_for(np.ones(1), 1, 10**15)
-    made = compiled_network(pickle.loads(pickle.dumps(network)), kernels)  # noqa: S301
+    made = numba_network(pickle.loads(pickle.dumps(network)), kernels)  # noqa: S301
     assert not {type(layer) for layer in made.layers} & {bx.Dense}
     assert made.loss_function != network.loss_function
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from backprop_xp.backends import Array
 from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.network import Network
-from backprop_xp.training.batches import joined
+from backprop_xp.training.batches import concat
 from backprop_xp.training.data import keys_of
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options
@@ -70,7 +70,7 @@ class MemberRanks(Ranks):
         latest = epochs.index(max(epochs))
 
         def along(axis: int, *leaves: Any) -> Any:
-            return joined(leaves, axis) if _has(leaves[0], axis, stack) else leaves[latest]
+            return concat(leaves, axis) if _has(leaves[0], axis, stack) else leaves[latest]
 
         names = "batch_losses", "history"
         series = [{name: getattr(each, name) for name in names} for each in states]

@@ -23,7 +23,7 @@ from backprop_xp.backends import (
 from backprop_xp.networks.batch_rows import Part, Rows, rows_at
 from backprop_xp.networks.loss_targets import are_labels
 from backprop_xp.networks.network import Network
-from backprop_xp.training.batches import epoch_order, joined
+from backprop_xp.training.batches import concat, epoch_order
 from backprop_xp.training.data_checks import PART, check_sets, is_usable, no_rows, unusable_weights
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Options
@@ -70,7 +70,7 @@ class RowRanks(Ranks):
             shape = _same_shape(where, shapes)
             if not found[where].x.shape[-2]:
                 found[where] = no_rows(theta, *shape)
-            weight = self.join(found[where].sample_weight, -1, theta)
+            weight = self.all_rows(found[where].sample_weight, -1, theta)
             if weight is not None and not to_host(is_usable(weight)):
                 raise ValueError(f"{where}{unusable_weights(weight)}")
         return list(found.values())
@@ -91,13 +91,13 @@ class RowRanks(Ranks):
         self.communicator.Allreduce(part, total)
         return total if direct else home.from_host(total, device=device)
 
-    def join(self, array: Array | None, axis: int, like: Array) -> Array | None:
+    def all_rows(self, array: Array | None, axis: int, like: Array) -> Array | None:
         """Return the ranks' arrays, joined along an axis; None is no part."""
         host = None if array is None else to_host(array)
         parts = [part for part in self.exchange(host) if part is not None]
         if not parts:
             return None
-        return require_owner(like, "like").from_host(joined(parts, axis), device=device_of(like))
+        return require_owner(like, "like").from_host(concat(parts, axis), device=device_of(like))
 
     def source(
         self,
@@ -115,11 +115,11 @@ class RowRanks(Ranks):
         if rows is not None:
             return batches_of_share(self, theta, rows, size, options)
         own: Any = source_of(network, theta, x, None, size, options, are_whole=False)
-        return joined_batches(self, theta, own)
+        return batches_of_ranks(self, theta, own)
 
     def with_all_targets(self, theta: Array, rows: Rows) -> Rows:
         """Return this rank's x beside the targets and the weights of all ranks, to be measured."""
-        y, weight = self.join(rows.y, -2, theta), self.join(rows.sample_weight, -1, theta)
+        y, weight = self.all_rows(rows.y, -2, theta), self.all_rows(rows.sample_weight, -1, theta)
         return Rows(rows.x, y, weight)
 
     def summed(self, gradient_of: Callable[..., Any]) -> Callable[..., Any]:
@@ -144,7 +144,7 @@ class RowRanks(Ranks):
         if own:
             part = Rows(rows.x, rows.y[..., first : first + own, :])
             each, predicted = piece_by_piece(forward, theta, part)
-        return self.join(each, -1, theta), self.join(predicted, -2, theta)
+        return self.all_rows(each, -1, theta), self.all_rows(predicted, -2, theta)
 
 
 def _same_shape(where: str, shapes: Sequence[Mapping[str, list[Any]]]) -> list[Any]:
@@ -176,7 +176,7 @@ def batches_of_share(
     """Return the source of this rank's part of each batch of ``size`` rows."""
     first, count = ranks.place(rows)
     own = slice(first, first + rows.x.shape[-2])
-    weight = ranks.join(rows.sample_weight, -1, theta)
+    weight = ranks.all_rows(rows.sample_weight, -1, theta)
     weights = np.broadcast_to(1.0, (count,)) if weight is None else to_host(weight)
     # A full batch keeps its order, as in one process.
     shuffle = options.shuffle if size < count else False
@@ -219,7 +219,7 @@ def _part(theta: Array, rows: Rows, own: slice, indices: np.ndarray, weights: np
     return Rows(rows_at(rows.x, moved), rows_at(rows.y, moved), found, part=part)
 
 
-def joined_batches(ranks: RowRanks, theta: Array, own: Source) -> Source:
+def batches_of_ranks(ranks: RowRanks, theta: Array, own: Source) -> Source:
     """Return the source of batches that consist of one batch of each rank, in their order.
 
     A rank that has no more batches has no rows in the last ones.

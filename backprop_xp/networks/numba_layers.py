@@ -21,7 +21,7 @@ from backprop_xp.networks.random_bits import Key, RowKey
 T = TypeVar("T")
 
 
-def compiled_network(network: Network, kernels: Any) -> Network:
+def numba_network(network: Network, kernels: Any) -> Network:
     """Return a network with the same theta, computed by the kernels where they have its parts."""
     loss, own = network.loss_function, tuple(_compiled(one, kernels) for one in network.layers)
     name = _name(kernels.LOSSES, LOSSES, loss)
