@@ -38,6 +38,7 @@ MATHS = {"networks", "gradient_check", "training"}
 ON_THE_HOST = {
     "networks.initializers",
     "training.data",
+    "training.orders",
     "training.rate_range",
     "training.ranks.exchange",
     "training.ranks.row_shares",

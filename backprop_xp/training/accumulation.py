@@ -14,12 +14,12 @@ from backprop_xp.training.pytrees import mapped
 Gradient = Callable[..., tuple[Array, Any]]
 
 
-def accumulate(gradient_of: Gradient, size: int | None) -> Gradient:
+def accumulate(gradient_of: Gradient, size: int) -> Gradient:
     """Return a function with the same results that computes ``size`` rows of a batch at a time.
 
     Each part counts by the sum of its weights, and draws dropout masks of its own.
     """
-    return gradient_of if size is None else functools.partial(_gradient_by_parts, gradient_of, size)
+    return functools.partial(_gradient_by_parts, gradient_of, size)
 
 
 def _gradient_by_parts(

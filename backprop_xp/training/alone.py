@@ -78,7 +78,9 @@ class Alone:
         size: int,
         options: Options,
     ) -> Source | None:
-        """Return what ``sources.source_of`` does."""
+        """Return the source of batches that x gives or ``augment`` makes; None for plain rows."""
+        if rows is not None and options.augment is None:
+            return None
         return source_of(network, theta, x, rows, size, options)
 
     def with_all_targets(self, theta: Array, rows: Rows) -> Rows:

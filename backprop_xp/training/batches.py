@@ -7,7 +7,7 @@ from backprop_xp.backends import Array, array_namespace, device_of, require_owne
 from backprop_xp.networks.batch_rows import Rows, counted, entries_at, selected
 from backprop_xp.networks.objective import total_of
 from backprop_xp.networks.random_bits import RowKey
-from backprop_xp.training.data import Seed, chosen_order, order_of
+from backprop_xp.training.orders import Seed, chosen_order, order_of
 
 
 def index_tables(

@@ -5,9 +5,9 @@ on every backend.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,7 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.checks import boolean, integer, real
-from backprop_xp.networks.random_bits import Key, as_int32
-
-# An int, or nested lists of ints, one for each network of a stack.
-Seed: TypeAlias = int | Sequence[Any]
+from backprop_xp.training.orders import order_of
 
 
 class Standardized(NamedTuple):
@@ -142,57 +139,6 @@ def minibatches(
     )
 
 
-def seeds_of(seed: Any) -> Seed:
-    """Return a seed as an int, or ints of any shape as nested lists."""
-    is_nested = isinstance(seed, Sequence) and not isinstance(seed, str)
-    if not is_nested and not getattr(seed, "shape", None):
-        return integer(seed, "seed", at_least=0)
-    given = np.array(seed if owner(seed) is None else to_host(seed), dtype=object)
-    for i, one in np.ndenumerate(given):
-        given[i] = integer(one, f"seed{list(i)}", at_least=0)
-    seeds: list[Any] = given.tolist()
-    return seeds
-
-
-def keys_of(seed: Seed, theta: Array) -> Key:
-    """Return the key of each network's random bits: an int, or int32 ``(*stack, 1, 1)``.
-
-    Raises ValueError for seeds that are not shaped as theta's stack.
-    """
-    if isinstance(seed, int):
-        return as_int32(seed)
-    seeds, stack = np.array(seed, dtype=object), tuple(theta.shape[:-1])
-    if seeds.shape != stack:
-        raise ValueError(
-            f"seed has shape {seeds.shape}, but theta is stacked {stack}: one int for all, or "
-            "ints shaped as the stack, one for each network, are expected."
-        )
-    keys = np.vectorize(as_int32, otypes=[np.int32])(seeds)[..., None, None]
-    return require_owner(theta, "theta").from_host(keys, device=device_of(theta))
-
-
-def order_of(rows: int, seed: Seed | None, epoch: int) -> np.ndarray:
-    """Return the order of an epoch's rows on the host, unchanged if ``seed`` is None.
-
-    Seeds of shape ``stack`` give an order each, ``(*stack, rows)``. It is int32, for devices
-    without int64.
-    """
-    if seed is None:
-        return np.arange(rows, dtype=np.int32)
-    if not isinstance(seed, int):
-        return np.stack([order_of(rows, one, epoch) for one in seed])
-    key = np.random.SeedSequence([seed, integer(epoch, "epoch", at_least=0)])
-    order = np.random.default_rng(key).permutation(rows)
-    return order.astype(np.int32)
-
-
-def batch_seed(seed: int, epoch: int, batch: int) -> int:
-    """Return the seed of a batch's own random numbers, of 31 bits."""
-    # By a spawn key: [seed, epoch, 0] would draw the bits of the epoch's order.
-    key = np.random.SeedSequence([seed, epoch], spawn_key=(batch,))
-    return int(key.generate_state(1)[0] >> 1)
-
-
 def split_rows(
     rows: int, shares: Mapping[str, float], seed: int, *, classes: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
@@ -224,24 +170,6 @@ def split_rows(
         is_training[parts[name]] = False
         order = np.delete(order, spaced)
     return {"training": np.flatnonzero(is_training), **parts}
-
-
-def chosen_order(rows: int, choose: Callable[[int], Any], epoch: int) -> np.ndarray:
-    """Return the order that a user's function returns for an epoch, checked to be a permutation."""
-    order = np.asarray(to_host(choose(epoch)))
-    if order.dtype.kind not in "iu" or order.shape != (rows,):
-        raise ValueError(
-            f"shuffle({epoch}) returned {order.dtype} of shape {order.shape}, but an order of the "
-            f"{rows} rows, integers of shape ({rows},), is expected."
-        )
-    missing = np.ones(rows, dtype=bool)
-    missing[order[(order >= 0) & (order < rows)]] = False
-    if missing.any():
-        raise ValueError(
-            f"shuffle({epoch}) returned an order without row {int(missing.argmax())}: each of the "
-            f"{rows} rows, numbered from 0, is expected once."
-        )
-    return order.astype(np.int32)
 
 
 def _numbers(value: Any, name: str) -> Array:

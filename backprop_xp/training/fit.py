@@ -162,7 +162,19 @@ def fit(
     >>> result.theta.round(6), result.history["loss"].shape
     (array([2., 1.]), (200,))
     """
-    processes, record, start, result = _processes_of(communicator, split), None, None, None
+    processes = _processes_of(communicator, split)
+    return _fit(processes, (network, theta, x, y), options, callbacks, progress)
+
+
+def _fit(
+    processes: Alone,
+    given: tuple[Network, Array, Any, Any],
+    options: Mapping[str, Any],
+    callbacks: Sequence[Callable[[TrainingState], bool | None]],
+    progress: bool,
+) -> FitResult:
+    """Return what ``fit`` does; every error, of any process, gets the state that was reached."""
+    (network, theta, x, y), record, start, result = given, None, None, None
     try:
         with Interrupt(processes.tell) as interrupt:
             try:

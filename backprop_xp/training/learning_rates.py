@@ -14,8 +14,8 @@ def rate_of(optimizer: Optimizer, batches: int | None) -> LearningRate | None:
 
     A schedule of epochs counts ``batches`` steps in each, None if that number is not known.
     """
-    rate: LearningRate | None = with_batches(getattr(optimizer, "learning_rate", None), batches)
-    return rate
+    rate: LearningRate | None = getattr(optimizer, "learning_rate", None)
+    return with_batches(rate, batches) if callable(rate) else rate
 
 
 def learning_rates(

@@ -120,7 +120,9 @@ class Eager:
         self._views: Views | None = None
         if kernels is not None:
             network = numba_network(network, kernels)
-        gradient = accumulate(functools.partial(loss_and_gradient_of, network), self.method.size)
+        gradient: Any = functools.partial(loss_and_gradient_of, network)
+        if self.method.size is not None:
+            gradient = accumulate(gradient, self.method.size)
         update = update_of(self.method.optimizer, theta, kernels)
         in_pieces, metrics = self._processes.in_pieces, self.method.metrics
         self.network = network

@@ -9,10 +9,10 @@ from backprop_xp.backends import Array
 from backprop_xp.checks import boolean, choose, integer, nearest, real
 from backprop_xp.training.averages import Average
 from backprop_xp.training.class_weights import ClassWeight
-from backprop_xp.training.data import seeds_of
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.metrics import METRICS, Metric, Mode
 from backprop_xp.training.optimizers import Optimizer, named_optimizer
+from backprop_xp.training.orders import seeds_of
 from backprop_xp.training.schedules import plateau
 from backprop_xp.training.states import FitResult, TrainingState
 

@@ -12,14 +12,14 @@ from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import strength_of
 from backprop_xp.training.alone import Alone
 from backprop_xp.training.batches import mean_over
-from backprop_xp.training.data import keys_of
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.jax_steps import Compiled
 from backprop_xp.training.learning_rates import rate_of
 from backprop_xp.training.loop import Eager, Method, Stepper
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options
-from backprop_xp.training.states import TrainingState, first_checksum, initial_state
+from backprop_xp.training.orders import keys_of
+from backprop_xp.training.states import TrainingState, initial_state
 from backprop_xp.training.steps import Sets, Shared
 from backprop_xp.training.training_set import TrainingData, data_of
 
@@ -59,7 +59,6 @@ def prepare(
     l2 = network.l2 or None if options.l2 is None else l2
     key = keys_of(options.seed, theta)
     optimizer = optimizer_on_device(options.optimizer, theta)
-    first = first_checksum(theta, options.start)
     every = options.check_every
     method = Method(
         network=network,
@@ -84,8 +83,7 @@ def prepare(
     training = Training(options, data, evaluated, shared, stepper, backend, mean)
     averages = options.average is not None
     at = data.batches, data.size
-    state = initial_state(options.start, optimizer, theta, *at, averages=averages)
-    return training, state._replace(first=first)
+    return training, initial_state(options.start, optimizer, theta, *at, averages=averages)
 
 
 def stepper_of(

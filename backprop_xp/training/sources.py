@@ -27,10 +27,10 @@ from backprop_xp.networks.batch_rows import Rows, counted
 from backprop_xp.networks.network import Network
 from backprop_xp.training.averages import SWA
 from backprop_xp.training.batches import batch_at, in_blocks, index_tables, parts_of_member
-from backprop_xp.training.data import Seed, batch_seed
 from backprop_xp.training.data_checks import PART, check_sets, items_of, named, with_columns
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Augment, Options
+from backprop_xp.training.orders import Seed, batch_seed
 from backprop_xp.training.pytrees import copied
 from backprop_xp.training.states import TrainingState
 
@@ -55,8 +55,8 @@ def source_of(
     options: Options,
     *,
     are_whole: bool = True,
-) -> Source | None:
-    """Return the source of a training's batches; None for rows in memory without a hook.
+) -> Source:
+    """Return the source of the batches that x gives, or a hook makes of rows in memory.
 
     ``rows`` are those in memory, for batches of ``size``; without them, x gives the batches, or
     parts of them if these are not whole.
@@ -64,8 +64,6 @@ def source_of(
     reads_ahead = rows is None and options.read_ahead
     if rows is None:
         _check_batches(x, options)
-    elif options.augment is None:
-        return None
 
     def batches(epoch: int) -> Generator[Rows]:
         i = -1

@@ -167,11 +167,11 @@ def initial_state(
     Raises ValueError or TypeError for a ``start`` that does not fit the optimizer, or epochs
     of ``batches`` batches of ``size`` rows. ``batches`` is None for a number that is not known.
     """
-    made = optimizer.initialize(theta)
+    first, made = first_checksum(theta, start), optimizer.initialize(theta)
     if start is None:
         # The state may hold theta itself, or one array twice.
         average = copied(theta) if averages else None
-        return TrainingState(0, 0, copied(theta), copied(made), average=average)
+        return TrainingState(0, 0, copied(theta), copied(made), average=average, first=first)
     given = start.optimizer_state
     if isinstance(made, tuple | list | dict) and type(given) is not type(made):
         raise TypeError(

@@ -88,7 +88,8 @@ def _traced(
     varying = varying._replace(learning_rate=number_of(rate), weight=number_of(varying.weight))
     given = {name: number_of(value) for name, value in constants.hyperparameters.items()}
     if not in_parts:
-        gradient = accumulate(functools.partial(loss_and_gradient_of, network), size)
+        gradient: Any = functools.partial(loss_and_gradient_of, network)
+        gradient = gradient if size is None else accumulate(gradient, size)
         return step(gradient, update_of(make(**given), carry[0]), carry, varying, shared)
     each = take_apart(given, network.parts)
 
@@ -101,7 +102,8 @@ def _traced(
     def gradients(thetas: Any, batch: Rows, l2: Any, _: None) -> tuple[Array, list[Array]]:
         return loss_and_gradients_of(network, thetas, batch, l2)
 
-    return step(accumulate(gradients, size), update, carry, varying, shared)
+    of_batch = gradients if size is None else accumulate(gradients, size)
+    return step(of_batch, update, carry, varying, shared)
 
 
 def _evaluated(

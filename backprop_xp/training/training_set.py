@@ -20,9 +20,10 @@ from backprop_xp.training.class_weights import (
     weights_of_labels,
     weights_of_rows,
 )
-from backprop_xp.training.data import Seed, split_rows
+from backprop_xp.training.data import split_rows
 from backprop_xp.training.data_checks import compiled_once, items_of, with_columns
 from backprop_xp.training.options import Options
+from backprop_xp.training.orders import Seed
 from backprop_xp.training.sources import Source
 
 

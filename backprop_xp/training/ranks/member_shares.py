@@ -13,9 +13,9 @@ from backprop_xp.backends import Array
 from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import concat
-from backprop_xp.training.data import keys_of
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options
+from backprop_xp.training.orders import keys_of
 from backprop_xp.training.pytrees import Pytree, mapped
 from backprop_xp.training.ranks.exchange import Ranks, packed, refuse, unpacked
 from backprop_xp.training.schedules import plateau, rate_at, with_batches

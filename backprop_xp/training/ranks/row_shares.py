@@ -114,7 +114,7 @@ class RowRanks(Ranks):
         """
         if rows is not None:
             return batches_of_share(self, theta, rows, size, options)
-        own: Any = source_of(network, theta, x, None, size, options, are_whole=False)
+        own = source_of(network, theta, x, None, size, options, are_whole=False)
         return batches_of_ranks(self, theta, own)
 
     def with_all_targets(self, theta: Array, rows: Rows) -> Rows:
