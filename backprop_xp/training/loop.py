@@ -148,13 +148,8 @@ class Eager:
         count = batches if isinstance(batches, int) else batches.shape[0]
         steps = range(first, first + count)
         weights = [weight or None for weight in self.method.weights(steps)]  # 0 takes no work
-        inputs = map(
-            StepInput,
-            rows_of_batches(batches),
-            steps,
-            self.method.rates(steps, theta, slowed),
-            weights,
-        )
+        rates = self.method.rates(steps, theta, slowed)
+        inputs = map(StepInput, rows_of_batches(batches), steps, rates, weights)
         # A built-in optimizer keeps no gradient: all steps share its buffer.
         shared = shared._replace(views=self._views_of(theta) if is_built else None)
         options = {"take_one": self._one, "may_fail_midway": not is_built}
