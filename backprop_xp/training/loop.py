@@ -14,11 +14,10 @@ from backprop_xp.training.averages import Average
 from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.learning_rates import learning_rates
+from backprop_xp.training.learning_rates import learning_rates, rate_of
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizers import Optimizer
 from backprop_xp.training.pytrees import copied
-from backprop_xp.training.schedules import LearningRate
 from backprop_xp.training.steps import (
     Carry,
     Sets,
@@ -35,13 +34,12 @@ from backprop_xp.training.steps import (
 class Method(NamedTuple):
     """The parts of a training's steps that are no arrays.
 
-    ``rate`` is the optimizer's learning rate. The gradient of ``size`` rows is computed at a time,
-    None for a whole batch. ``batches`` is the number of steps in an epoch, None if it is not known.
+    The gradient of ``size`` rows is computed at a time, None for a whole batch. ``batches`` is the
+    number of steps in an epoch, None if it is not known.
     """
 
     network: Network
     optimizer: Optimizer
-    rate: LearningRate | None
     metrics: Mapping[str, Metric]
     size: int | None
     batches: int | None
@@ -50,7 +48,8 @@ class Method(NamedTuple):
 
     def rates(self, steps: range, theta: Array, slowed: Slowed | None) -> list[Any]:
         """Return the learning rate of each step, as ``StepInput`` has it."""
-        return learning_rates(self.rate, steps, theta, slowed)
+        # Asked each time: a callback may change the rate of a user's own optimizer.
+        return learning_rates(rate_of(self.optimizer, self.batches), steps, theta, slowed)
 
     def weights(self, steps: range) -> list[float | None]:
         """Return theta's weight in its average after each step; None without an average."""

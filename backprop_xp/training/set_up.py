@@ -14,7 +14,6 @@ from backprop_xp.training.alone import Alone
 from backprop_xp.training.batches import mean_over
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.jax_steps import Compiled
-from backprop_xp.training.learning_rates import rate_of
 from backprop_xp.training.loop import Eager, Method, Stepper
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options
@@ -63,7 +62,6 @@ def prepare(
     method = Method(
         network=network,
         optimizer=optimizer,
-        rate=rate_of(optimizer, data.batches),
         metrics=options.metrics or {},
         size=options.batch_size if options.accumulate > 1 else None,
         batches=data.batches,
