@@ -295,6 +295,15 @@ def test_an_interrupted_fit_resumes_from_its_last_state(
     _compare(xp, bx.fit(*case, **options), bx.fit(*case, start=state, **options), state.epoch)
 
 
+def test_ctrl_c_in_the_last_update_of_an_epoch_leaves_the_state_after_it(xp: Any) -> None:
+    _, case = _interrupting_case(xp, 6, _signal)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        bx.fit(*case, **ADAM, epochs=3)
+    state = caught.value.state
+    assert (state.epoch, state.step, state.batch_losses) == (2, 6, None)
+    assert state.history["loss"].shape == (2,)
+
+
 def test_ctrl_c_in_a_callback_leaves_the_state_after_the_epoch(xp: Any) -> None:
     case, options = _case(xp), {**ADAM, "epochs": 4}
 
