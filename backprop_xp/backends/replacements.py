@@ -1,13 +1,14 @@
 """Faster functions with which a backend replaces reference functions.
 
-``Backend.replacements`` is the table: it maps a reference function's qualified name to them.
+``Backend.replacements`` is the table: it maps a reference function's qualified name to them. A type
+of arrays without a backend may have such a table itself.
 """
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from backprop_xp.backends.protocol import Array, Backend, Function
+from backprop_xp.backends.protocol import Array, Function
 from backprop_xp.backends.registry import owner
 
 R = TypeVar("R")
@@ -16,12 +17,14 @@ R = TypeVar("R")
 def dispatch(function: Callable[..., R], array: Array) -> Callable[..., R]:
     """Return the replacement that the array's backend has for a function, or the function."""
     backend = owner(array)
-    return function if backend is None else _replacement(function, type(backend))
+    kind: Any = type(array) if backend is None else type(backend)
+    return _replacement(function, kind)
 
 
 @functools.lru_cache(maxsize=64)
-def _replacement(function: Function, kind: type[Backend]) -> Function:
-    return kind.replacements.get(f"{function.__module__}.{function.__qualname__}", function)
+def _replacement(function: Function, kind: type) -> Function:
+    table: dict[str, Function] = getattr(kind, "replacements", {})
+    return table.get(f"{function.__module__}.{function.__qualname__}", function)
 
 
 def replaceable(function: Callable[..., R]) -> Callable[..., R]:
@@ -37,7 +40,8 @@ def replaceable(function: Callable[..., R]) -> Callable[..., R]:
             chosen = by_type[type(array)]
         except KeyError:
             chosen = dispatch(function, array)
-            if owner(array) is not None:  # a plug-in that is loaded later may own the others
+            # A plug-in that is loaded later may own the others.
+            if owner(array) is not None or hasattr(type(array), "replacements"):
                 by_type[type(array)] = chosen
         result = chosen(array, *arguments, **options)
         return function(array, *arguments, **options) if result is NotImplemented else result

@@ -97,6 +97,20 @@ def check_entries(array: Array, name: str, *, low: float, below: float = math.in
     reals(to_host(array), name, low=low, below=below)
 
 
+def beside_x(theta: Array, x: Array, v: Array, name: str) -> tuple[Array, Array]:
+    """Return x and directions ``(n_in,)`` or ``(..., batch, n_in)`` with the shape of both."""
+    xp, v = array_namespace(x), like(theta, v, name)
+    v = v if v.dtype == x.dtype else xp.astype(v, x.dtype)
+    if tuple(v.shape[-2:]) not in (tuple(x.shape[-1:]), tuple(x.shape[-2:])):
+        raise ValueError(
+            f"{name} has shape {tuple(v.shape)}, but a direction {tuple(x.shape[-1:])} is "
+            f"expected, or one for each row of x, (..., {x.shape[-2]}, {x.shape[-1]})."
+        )
+    check_stack(v.shape[:-2], theta.shape[:-1], name)
+    x, v = xp.broadcast_arrays(x, v)
+    return x, v
+
+
 def check_stack(axes: tuple[int, ...], stack: tuple[int, ...], name: str) -> None:
     """Raise ValueError unless the leading axes of ``name`` broadcast to theta's stack."""
     if not fits(axes, stack):

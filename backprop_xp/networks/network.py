@@ -27,7 +27,7 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import choose, integer, real, sequence
 from backprop_xp.display.reprs import argument_text, call_text
-from backprop_xp.networks import batch_rows, inputs, propagation
+from backprop_xp.networks import batch_rows, input_derivatives, inputs, propagation
 from backprop_xp.networks.activations import identity
 from backprop_xp.networks.initializers import draw_stack
 from backprop_xp.networks.layers import Activate, Dense, Dropout
@@ -224,6 +224,43 @@ class Network:
         x_gradient, gradients = propagation.backward_through(self.layers, parameters, caches, g)
         gradient = dispatch(pack, theta)(self.layout, gradients, theta.shape[:-1])
         return gradient, x_gradient
+
+    def input_jacobian(self, theta: Array, x: Array, *, predict: bool = False) -> Array:
+        """Return the derivatives of the outputs by x, ``(*stack, batch, n_out, n_in)``.
+
+        With ``predict`` they are those of ``predict(theta, x)``. They are exact, by the layers' own
+        rules. The derivatives by a column of codes of an Embedding are 0.
+
+        >>> import backprop_xp as bx
+        >>> network = bx.mlp([2, 3, 1], hidden="tanh")
+        >>> theta = network.initialize(seed=0, backend="numpy")
+        >>> network.input_jacobian(theta, [[0.5, 1.0], [0.0, -1.0]]).shape
+        (2, 1, 2)
+        """
+        return input_derivatives.jacobian(self, theta, x, predict)
+
+    def input_hessian(
+        self, theta: Array, x: Array, *, output: int = 0, predict: bool = False
+    ) -> Array:
+        """Return an output's second derivatives by x, ``(*stack, batch, n_in, n_in)``.
+
+        It takes as long as ``n_in`` gradients. Those of relu are 0 between its kinks.
+        """
+        return input_derivatives.hessian(self, theta, x, output, predict)
+
+    def laplacian(self, theta: Array, x: Array, *, predict: bool = False) -> Array:
+        """Return the sum of the second derivatives by each input, ``(*stack, batch, n_out)``."""
+        return input_derivatives.laplacian(self, theta, x, predict)
+
+    def directional(
+        self, theta: Array, x: Array, v: Array, *, order: int = 1, predict: bool = False
+    ) -> Array:
+        """Return the first or second derivative along v, ``(*stack, batch, n_out)``.
+
+        It is that of ``forward(theta, x + t * v)`` by t at 0. ``v`` is ``(n_in,)`` or has a
+        direction for each row of x; its length counts.
+        """
+        return input_derivatives.directional(self, theta, x, v, order, predict)
 
     def outputs_shape(self, theta: Array, x: Array) -> tuple[int, ...]:
         """Return the shape of ``forward(theta, x)``, from one row's if no layer defines it."""

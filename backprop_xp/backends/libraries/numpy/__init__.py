@@ -52,12 +52,18 @@ def _in_columns(outputs: Array, y: Array) -> Array:
     return np.equal(y, _classes(shape[-1]), out=np.empty(shape, outputs.dtype))
 
 
+def _rows_in_cache(array: Array, numbers: int) -> int:
+    """Replace ``networks.jet_parts.rows_in_cache``: larger temporary arrays cost page faults."""
+    return max(16, 2**16 // numbers)
+
+
 class NumPyBackend(Backend):
     """NumPy 2's own namespace keeps the standard and needs no wrapper."""
 
     name: ClassVar[str] = "numpy"
     replacements: ClassVar[dict[str, Function]] = {
         "backprop_xp.backends.closures.content_of_array": _content_of_array,
+        "backprop_xp.networks.jet_parts.rows_in_cache": _rows_in_cache,
         "backprop_xp.networks.layout.unpack": _unpack,
         "backprop_xp.networks.loss_targets.in_columns": _in_columns,
         **REDUCTIONS,

@@ -1,0 +1,203 @@
+"""Derivatives of a network's outputs by its inputs: the functions behind ``Network``'s methods.
+
+``x`` is ``(*stack, batch, n_in)``, or shared by the stack. The link, if there is one, makes them
+the derivatives of the predictions.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from backprop_xp.backends import Array, array_namespace, device_of
+from backprop_xp.checks import integer
+from backprop_xp.networks import propagation
+from backprop_xp.networks.activations import identity
+from backprop_xp.networks.inputs import beside_x, row_slices
+from backprop_xp.networks.jet_parts import Operators, rows_in_cache
+from backprop_xp.networks.jet_passes import constants, plan_of, seeded, unit_directions, whole
+from backprop_xp.networks.jets import Jet, as_jet
+from backprop_xp.networks.layout import Layout, unpack
+from backprop_xp.networks.losses import Loss
+from backprop_xp.networks.propagation import Cache, Layer, Parameters
+
+# So many numbers of a layer are computed at once, unless fewer stay in the cache.
+_NUMBERS_AT_ONCE = 2**22
+
+Link: TypeAlias = Callable[[Array], Array]
+
+
+class _Network(Protocol):
+    """The attributes of a network that are used here."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]: ...
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def loss_function(self) -> Loss: ...
+    @property
+    def codes(self) -> tuple[int, ...]: ...
+    def check_inputs(self, theta: Array, x: Array) -> tuple[Array, Any]: ...
+    def outputs_shape(self, theta: Array, x: Array) -> tuple[int, ...]: ...
+
+
+class _Chain(NamedTuple):
+    """The layers of a network with their parameters, the stack, and the link or None."""
+
+    layers: Sequence[Layer]
+    parameters: Sequence[Parameters]
+    stack: tuple[int, ...]
+    link: Link | None
+
+
+def jacobian(network: _Network, theta: Array, x: Array, predict: bool) -> Array:
+    """Return the first derivatives, ``(*stack, batch, n_out, n_in)``, by the shorter way."""
+    chain, x = _checked(network, theta, x, predict)
+    n_in, n_out = x.shape[-1], network.outputs_shape(theta, x)[-1]
+    if n_out <= n_in or any(network.codes):
+        return _by_rows(chain, x, 1, -3, functools.partial(_jacobian_backward, chain))
+    return _by_rows(chain, x, 1 + n_in, -3, functools.partial(_jacobian_forward, chain))
+
+
+def hessian(network: _Network, theta: Array, x: Array, output: int, predict: bool) -> Array:
+    """Return the second derivatives of an output, ``(*stack, batch, n_in, n_in)``."""
+    chain, x = _checked(network, theta, x, predict)
+    n_out = network.outputs_shape(theta, x)[-1]
+    if integer(output, "output", at_least=0) >= n_out:
+        raise ValueError(f"output is {output}, but the network has {n_out}, numbered from 0.")
+    of_rows = functools.partial(_hessian, chain, output=output)
+    return _by_rows(chain, x, 1 + x.shape[-1], -3, of_rows)
+
+
+def laplacian(network: _Network, theta: Array, x: Array, predict: bool) -> Array:
+    """Return the sum of the second derivatives by each input, ``(*stack, batch, n_out)``."""
+    chain, x = _checked(network, theta, x, predict)
+    n = x.shape[-1]
+    operators = (tuple((i, i) for i in range(n)),)  # one, the sum over all inputs
+
+    def of_rows(rows: Array) -> Array:
+        y, _ = _outputs(chain, seeded(rows, unit_directions(rows, range(n)), operators))
+        return whole(y, y.second, 1)[0, ...]
+
+    return _by_rows(chain, x, 2 + n, -2, of_rows)
+
+
+def directional(
+    network: _Network, theta: Array, x: Array, v: Array, order: int, predict: bool
+) -> Array:
+    """Return the first or the second derivative along v, ``(*stack, batch, n_out)``."""
+    chain, x = _checked(network, theta, x, predict)
+    if integer(order, "order") > 2:
+        raise ValueError(f"order must be 1 or 2, not {order}.")
+    x, v = beside_x(theta, x, v, "v")
+    n, operators = x.shape[-1], (((0, 0),),) if order == 2 else ()
+
+    def of_rows(rows: Array) -> Array:
+        y, _ = _outputs(chain, seeded(rows[..., :n], rows[None, ..., n:], operators))
+        return whole(y, y.first if order == 1 else y.second, 1)[0, ...]
+
+    joined = array_namespace(x).concat([x, v], axis=-1)
+    return _by_rows(chain, joined, 1 + order, -2, of_rows)
+
+
+def _checked(network: _Network, theta: Array, x: Array, predict: bool) -> tuple[_Chain, Array]:
+    x, _ = network.check_inputs(theta, x)
+    link = network.loss_function.link if predict else identity.value
+    parameters, stack = unpack(network.layout, theta), tuple(theta.shape[:-1])
+    return _Chain(network.layers, parameters, stack, None if link is identity.value else link), x
+
+
+def _by_rows(
+    chain: _Chain, x: Array, parts: int, axis: int, of_rows: Callable[[Array], Array]
+) -> Array:
+    """Return a function of rows for all rows of x, joined along an axis.
+
+    ``parts`` is the number of parts of a jet: each layer has so many arrays.
+    """
+    widest = max(value.shape[-1] for own in chain.parameters for value in own)
+    numbers = parts * max(widest, x.shape[-1]) * math.prod(chain.stack)
+    size = rows_in_cache(x, numbers) or max(1, _NUMBERS_AT_ONCE // numbers)
+    slices = row_slices(x.shape[-2], size)
+    if len(slices) == 1:
+        return of_rows(x)
+    return array_namespace(x).concat([of_rows(x[..., rows, :]) for rows in slices], axis=axis)
+
+
+def _outputs(chain: _Chain, x: Jet) -> tuple[Jet, list[Cache]]:
+    """Return the outputs, or the predictions, of a jet, and the layers' caches."""
+    caches: list[Cache] = []
+    parameters = constants(x.namespace, chain.parameters)
+    y = propagation.forward_through(chain.layers, parameters, x, None, caches)
+    return as_jet(x.namespace, y if chain.link is None else chain.link(y)), caches
+
+
+def _jacobian_forward(chain: _Chain, x: Array) -> Array:
+    n = x.shape[-1]
+    y, _ = _outputs(chain, seeded(x, unit_directions(x, range(n)), ()))
+    return array_namespace(x).moveaxis(whole(y, y.first, n), 0, -1)
+
+
+def _jacobian_backward(chain: _Chain, x: Array) -> Array:
+    xp, caches = array_namespace(x), list[Cache]()
+    # Layers before the first parameters would give a gradient without the stack.
+    x = xp.broadcast_to(x, (*chain.stack, *x.shape[-2:]))
+    o = propagation.forward_through(chain.layers, chain.parameters, x, None, caches)
+    rows = []
+    for unit in _units(o):
+        g = xp.broadcast_to(unit, o.shape)
+        back, _ = propagation.backward_through(chain.layers, chain.parameters, caches, g)
+        rows.append(back)
+    slopes = xp.stack(rows, axis=-2)
+    return slopes if chain.link is None else _slopes_of(chain.link, o) @ slopes
+
+
+def _units(o: Array) -> list[Array]:
+    """Return the unit vectors of the outputs."""
+    xp, n = array_namespace(o), o.shape[-1]
+    unit = xp.eye(n, dtype=o.dtype, device=device_of(o))
+    return [unit[i, :] for i in range(n)]
+
+
+def _slopes_of(link: Link, o: Array) -> Array:
+    """Return the derivatives of the predictions by the outputs, ``(..., n_out, n_out)``."""
+    n = o.shape[-1]
+    jet = seeded(o, unit_directions(o, range(n)), ())
+    y = as_jet(jet.namespace, link(jet))
+    return array_namespace(o).moveaxis(whole(y, y.first, n), 0, -1)
+
+
+def _hessian(chain: _Chain, x: Array, output: int) -> Array:
+    """Differentiate the gradient of the output: jets of one order run forward and backward."""
+    xp, n = array_namespace(x), x.shape[-1]
+    x = xp.broadcast_to(x, (*chain.stack, *x.shape[-2:]))
+    jet = seeded(x, unit_directions(x, range(n)), ())
+    y, caches = _outputs(chain._replace(link=None), jet)
+    if chain.link is None:
+        g = Jet(jet.namespace, xp.broadcast_to(_units(y.value)[output], y.shape))
+    else:
+        g = _gradient_of(chain.link, y, output)
+    parameters = constants(jet.namespace, chain.parameters)
+    back, _ = propagation.backward_through(chain.layers, parameters, caches, g)
+    found = as_jet(jet.namespace, back)
+    return xp.moveaxis(whole(found, found.first, n), 0, -1)
+
+
+def _gradient_of(link: Link, y: Jet, output: int) -> Jet:
+    """Return the gradient of a prediction by the outputs, a jet as the outputs are."""
+    xp, n = y.namespace.base, y.shape[-1]
+    plan = plan_of(tuple((i, j) for i in range(n) for j in range(i, n)))
+    jet = seeded(y.value, unit_directions(y.value, range(n)), plan.operators)
+    made = as_jet(jet.namespace, link(jet))
+    first, slope = whole(y, y.first, 1), whole(made, made.first, n)[..., output]  # (n, ..., batch)
+    curvature = whole(made, made.second, len(plan.operators))[..., output]
+    rows = [
+        xp.stack([curvature[_pair_index(plan.operators, i, j), ...] for j in range(n)], axis=-1)
+        for i in range(n)
+    ]
+    parts = (first[..., i : i + 1] * row for i, row in enumerate(rows))
+    return Jet(y.namespace, xp.moveaxis(slope, 0, -1), sum(parts, start=0.0))
+
+
+def _pair_index(operators: Operators, i: int, j: int) -> int:
+    return operators.index(((min(i, j), max(i, j)),))

@@ -1,0 +1,393 @@
+"""Jets: arrays with their derivatives, on which the code of layers runs unchanged.
+
+A jet has a ``value`` (...), its ``first`` derivatives along D directions (D, ...), and Q sums of
+``second`` derivatives (Q, ...). Sums, products and functions of jets are jets: truncated Taylor
+numbers. Code that computes an array from x therefore computes the array's derivatives too.
+
+A gradient of a loss by a jet is an element of the dual module: it has dL/dvalue, dL/dfirst and
+dL/dsecond. Its product with a jet is the transpose of the jets' own product. A backward rule such
+as ``g * (1 - a * a)`` is therefore right for a jet ``a`` and a dual element ``g``. The gradient by
+a parameter, which does not depend on x, is the value of the dual element.
+"""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
+
+from backprop_xp.backends import Array, Device, DType, Namespace, device_of
+from backprop_xp.networks.jet_parts import (
+    Operators,
+    Times,
+    crossed,
+    full,
+    lifted,
+    multiplied,
+    spread,
+    summed,
+    total,
+)
+
+Change: TypeAlias = Callable[[Array], Array]
+
+
+class Rule(NamedTuple):
+    """The first two derivatives of ``y = f(x)``; the second one also gets the first, ``s``."""
+
+    slope: Callable[[Namespace, Array, Array], Array]
+    curvature: Callable[[Namespace, Array, Array, Array], Array]
+
+
+class Functions(Protocol):
+    """The namespace of jets, which those of one computation share: see ``jet_functions``."""
+
+    @property
+    def base(self) -> Namespace:
+        """The namespace of the arrays in a jet."""
+
+    @property
+    def operators(self) -> Operators:
+        """The sums of second derivatives that the jets have."""
+
+    @property
+    def pow(self) -> Callable[..., Any]:
+        """The function of ``a ** b``."""
+
+
+# Not frozen: a frozen dataclass takes three times as long to make, and a step makes hundreds.
+@dataclass(eq=False, slots=True)
+class Jet:
+    """An array with its derivatives, or if ``is_dual`` the gradient of a loss by them.
+
+    Derivatives are None if all are 0.
+    """
+
+    namespace: Functions
+    value: Array
+    first: Array | None = None
+    second: Array | None = None
+    is_dual: bool = False
+
+    # What replaces reference functions of ``backends.replaceable`` for jets.
+    replacements: ClassVar[dict[str, Callable[..., Any]]] = {}
+    __iter__ = None  # by indices it would not end: behind a JAX array's end there is no error
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the value."""
+        return tuple(self.value.shape)
+
+    @property
+    def ndim(self) -> int:
+        """The number of the value's axes."""
+        return len(self.value.shape)
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the value and of the derivatives."""
+        return self.value.dtype
+
+    @property
+    def device(self) -> Device:
+        """The device of the value and of the derivatives."""
+        return device_of(self.value)
+
+    @property
+    def mT(self) -> "Jet":  # noqa: N802
+        """The transpose of the last two axes."""
+        return mapped(self, self.namespace.base.matrix_transpose, broadcasts=True)
+
+    def __getitem__(self, key: Any) -> "Jet":
+        keys = key if isinstance(key, tuple) else (key,)
+        return mapped(self, lambda a: a[keys], lambda part: part[(slice(None), *keys)])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError(
+            "The derivatives by the inputs are computed on jets, which nothing can be written "
+            "into. Make the array by xp.concat or xp.where instead of x[...] = value."
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"The derivatives by the inputs are computed on jets, which have no {name!r}. Use a "
+            "function of the array API standard: xp = array_namespace(x), then xp.sum(x, axis=-1) "
+            "instead of x.sum(-1)."
+        )
+
+    def __neg__(self) -> "Jet":
+        return mapped(self, operator.neg, broadcasts=True)
+
+    def __pos__(self) -> "Jet":
+        return self
+
+    def __add__(self, other: Any) -> "Jet":
+        return _added(self, other, operator.add)
+
+    def __sub__(self, other: Any) -> "Jet":
+        return _added(self, other, operator.sub)
+
+    def __rsub__(self, other: Any) -> "Jet":
+        return _added(-self, other, operator.add)
+
+    def __mul__(self, other: Any) -> "Jet":
+        return _product(self, as_jet(self.namespace, other), operator.mul)
+
+    def __matmul__(self, other: Any) -> "Jet":
+        return _product(self, as_jet(self.namespace, other), operator.matmul)
+
+    def __rmatmul__(self, other: Any) -> "Jet":
+        return _product(as_jet(self.namespace, other), self, operator.matmul)
+
+    def __truediv__(self, other: Any) -> "Jet":
+        return _quotient(self, as_jet(self.namespace, other))
+
+    def __rtruediv__(self, other: Any) -> "Jet":
+        return _quotient(as_jet(self.namespace, other), self)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __pow__(self, other: Any) -> Any:
+        return self.namespace.pow(self, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return self.namespace.pow(other, self)
+
+    def __lt__(self, other: Any) -> Array:
+        return self.value < value_of(other)
+
+    def __le__(self, other: Any) -> Array:
+        return self.value <= value_of(other)
+
+    def __gt__(self, other: Any) -> Array:
+        return self.value > value_of(other)
+
+    def __ge__(self, other: Any) -> Array:
+        return self.value >= value_of(other)
+
+    def __eq__(self, other: object) -> Array:
+        return self.value == value_of(other)
+
+    def __ne__(self, other: object) -> Array:
+        return self.value != value_of(other)
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Functions:
+        return self.namespace
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *given: Any, **options: Any) -> Any:
+        """Compute ``array * jet`` for arrays of NumPy and CuPy, which ask here."""
+        reflected = _REFLECTED.get(ufunc.__name__)
+        if reflected is None or method != "__call__" or given[1] is not self:
+            raise _not_plain(f"{ufunc.__name__} of the array library")
+        return reflected(self, given[0])
+
+    def __array__(self, *arguments: Any, **options: Any) -> Any:
+        raise _not_plain("A function of the array library")
+
+    def __bool__(self) -> bool:
+        raise _not_plain("bool(...)")
+
+    def __float__(self) -> float:
+        raise _not_plain("A function of Python numbers")
+
+
+_REFLECTED: dict[str, Callable[[Jet, Any], Any]] = {
+    "add": Jet.__radd__,
+    "subtract": Jet.__rsub__,
+    "multiply": Jet.__rmul__,
+    "divide": Jet.__rtruediv__,
+    "true_divide": Jet.__rtruediv__,
+    "power": Jet.__rpow__,
+    "matmul": Jet.__rmatmul__,
+    "equal": Jet.__eq__,
+    "not_equal": Jet.__ne__,
+    "less": Jet.__gt__,
+    "less_equal": Jet.__ge__,
+    "greater": Jet.__lt__,
+    "greater_equal": Jet.__le__,
+}
+
+
+def _not_plain(what: str) -> TypeError:
+    return TypeError(
+        f"{what} would lose the derivatives by the inputs, which are computed on jets. Take the "
+        "function from the namespace of its argument: xp = array_namespace(x), then xp.sin(x). In "
+        "the residual of an Equation it is s.xp.sin(s.u)."
+    )
+
+
+def not_linear(what: str) -> TypeError:
+    """Return the error for a backward rule that does something to g which is not linear."""
+    return TypeError(
+        f"A backward rule {what}, but it must be linear in g: a sum of products of g with arrays "
+        "that do not depend on g."
+    )
+
+
+def as_jet(namespace: Functions, value: Any) -> Jet:
+    """Return a jet, or the constant one of an array or a number."""
+    return value if isinstance(value, Jet) else Jet(namespace, value)
+
+
+def value_of(value: Any) -> Any:
+    """Return the value of a jet or of a dual element, and anything else as it is."""
+    return value.value if isinstance(value, Jet) else value
+
+
+def mapped(
+    jet: Jet, change: Change, change_part: Change | None = None, *, broadcasts: bool = False
+) -> Jet:
+    """Return a linear function of a jet or a dual element.
+
+    ``change_part`` is the function of derivatives, which have one axis more in front, if it is
+    another. Unless it ``broadcasts``, it gets them with all axes.
+    """
+    of_part, xp, shape = change_part or change, jet.namespace.base, jet.shape
+    value = change(jet.value)
+    first, second = (
+        None if part is None else of_part(part if broadcasts else full(part, shape, xp))
+        for part in (jet.first, jet.second)
+    )
+    return Jet(jet.namespace, value, first, second, jet.is_dual)
+
+
+def parts_of(jet: Jet, ndim: int) -> tuple[Array | None, Array | None]:
+    """Return the derivatives, lifted to a value of ``ndim`` axes."""
+    first = None if jet.first is None else lifted(jet.first, ndim)
+    return first, None if jet.second is None else lifted(jet.second, ndim)
+
+
+def _added(a: Jet, b: Any, add: Times) -> Jet:
+    """Return a + b or a - b."""
+    is_zero = isinstance(b, int | float) and b == 0  # of sum(...), for example
+    b = as_jet(a.namespace, b)
+    if a.is_dual != b.is_dual and not is_zero:
+        raise not_linear("adds an array that does not depend on g to g")
+    value = add(a.value, b.value)
+    pairs = zip(parts_of(a, len(value.shape)), parts_of(b, len(value.shape)), strict=True)
+    first, second = (
+        one if other is None else add(0.0 if one is None else one, other) for one, other in pairs
+    )
+    return Jet(a.namespace, value, first, second, a.is_dual)
+
+
+def _product(a: Jet, b: Jet, times: Times) -> Jet:
+    """Return the product of two jets, or of a jet and a dual element."""
+    if times is operator.matmul:
+        a, b = _contractible(a, -1), _contractible(b, -2)
+    if a.is_dual:
+        return _sent_back(a, b, times)
+    if b.is_dual:
+        return _sent_back(b, a, lambda g, factor: times(factor, g))
+    value, namespace = times(a.value, b.value), a.namespace
+    (a_1, a_2), (b_1, b_2) = parts_of(a, len(value.shape)), parts_of(b, len(value.shape))
+    first = total(multiplied(times, a.value, b_1), multiplied(times, a_1, b.value))
+    second = total(multiplied(times, a.value, b_2), multiplied(times, a_2, b.value))
+    if namespace.operators and a_1 is not None and b_1 is not None:
+        own = crossed(namespace.base, namespace.operators, a_1, b_1, times)
+        second = total(second, own)
+    return Jet(namespace, value, first, second)
+
+
+def _contractible(jet: Jet, axis: int) -> Jet:
+    """Return a jet whose derivatives have an axis in full: a product of matrices sums over it."""
+    parts = [part for part in (jet.first, jet.second) if part is not None]
+    if all(part.shape[axis] == jet.shape[axis] for part in parts):
+        return jet
+    return mapped(jet, lambda part: part)
+
+
+def _sent_back(g: Jet, factor: Jet, times: Times) -> Jet:
+    """Return the product of a dual element with a jet: the transpose of the product of jets."""
+    if factor.is_dual:
+        raise not_linear("multiplies g by g")
+    value = _paired(g, factor, times)
+    (g_1, g_2), (first, _) = (parts_of(one, len(value.shape)) for one in (g, factor))
+    back, namespace = multiplied(times, g_1, factor.value), g.namespace
+    if g_2 is not None and first is not None:
+        back = spread(namespace.base, namespace.operators, back, g_2, first, times)
+    second = multiplied(times, g_2, factor.value)
+    return Jet(namespace, value, back, second, is_dual=True)
+
+
+def _paired(a: Jet, b: Jet, times: Times) -> Array:
+    """Return the value of the product of a jet and a dual element, in either order."""
+    value = times(a.value, b.value)
+    for one, other in zip(*(parts_of(jet, len(value.shape)) for jet in (a, b)), strict=True):
+        if one is not None and other is not None:
+            value = value + summed(a.namespace.base, times(one, other))[0, ...]
+    return value
+
+
+def _quotient(a: Jet, b: Jet) -> Jet:
+    """Return a / b."""
+    if b.is_dual:
+        raise not_linear("divides by g")
+    if b.first is None:
+        return mapped(a, lambda part: part / b.value, broadcasts=True)
+    if a.is_dual:
+        return a * (1.0 / b)
+    # y b = a, differentiated: the derivatives of 1 / b would underflow where those of y do not.
+    value, namespace = a.value / b.value, a.namespace
+    (a_1, a_2), (b_1, b_2) = parts_of(a, len(value.shape)), parts_of(b, len(value.shape))
+    first = total(a_1, -value * b_1) / b.value
+    if not namespace.operators:
+        return Jet(namespace, value, first)
+    own = crossed(namespace.base, namespace.operators, first, b_1, operator.mul)
+    second = total(a_2, multiplied(operator.mul, -value, b_2), -own) / b.value
+    return Jet(namespace, value, first, second)
+
+
+def composed(jet: Jet, function: Change, rule: Rule) -> Jet:
+    """Return a function of each number, by its value and its derivatives."""
+    if jet.is_dual:
+        raise not_linear("applies a function to g")
+    namespace, x, y = jet.namespace, jet.value, function(jet.value)
+    if jet.first is None:
+        return Jet(namespace, y)
+    slope = rule.slope(namespace.base, x, y)
+    first = slope * jet.first
+    if not namespace.operators:
+        return Jet(namespace, y, first)
+    squares = crossed(namespace.base, namespace.operators, jet.first, jet.first, operator.mul)
+    half = 0.5 * rule.curvature(namespace.base, x, y, slope)
+    second = total(multiplied(operator.mul, slope, jet.second), half * squares)
+    return Jet(namespace, y, first, second)
+
+
+def _matmul(a: Jet, b: Any, out: Array | None = None) -> Any:
+    """Replace ``matmul``: of a jet and a dual element the value alone, a parameter's gradient."""
+    b = as_jet(a.namespace, b)
+    if a.is_dual == b.is_dual:
+        return NotImplemented
+    return _written(_paired(_contractible(a, -1), _contractible(b, -2), operator.matmul), out)
+
+
+def _sum_over_batch(array: Jet, out: Array | None = None, factor: Any = None) -> Any:
+    """Replace ``sum_over_batch``: of a dual element the value alone, a parameter's gradient."""
+    factor = as_jet(array.namespace, 1.0 if factor is None else factor)
+    if array.is_dual == factor.is_dual:
+        return NotImplemented
+    terms = _paired(array, factor, operator.mul)
+    return _written(array.namespace.base.sum(terms, axis=-2, keepdims=True), out)
+
+
+def _written(value: Array, out: Array | None) -> Array:
+    if out is None:
+        return value
+    out[...] = value
+    return out
+
+
+def _refuse_codes(x: Jet, codes: tuple[int, ...]) -> Any:
+    raise TypeError(
+        "An Embedding takes codes of categories, by which there are no derivatives. Take the "
+        "derivatives of layers of the numbers alone."
+    )
+
+
+Jet.replacements = {
+    "backprop_xp.backends.sums_and_products.matmul": _matmul,
+    "backprop_xp.backends.sums_and_products.sum_over_batch": _sum_over_batch,
+    "backprop_xp.networks.embeddings.rows_of_codes": _refuse_codes,
+}

@@ -1,0 +1,231 @@
+"""Derivatives by the inputs, beside closed forms, the complex step, JAX and PyTorch."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.backends import array_namespace
+from tests.user_layers import PARAMETRIC_LOSSES, Factors, sample_network, sample_theta
+
+# Some hundred roundings, relative to the largest derivative.
+PARITY = 2e-13
+# A step that no rounding sees: the complex step of an analytic function is exact.
+STEP = 1e-30
+generator = np.random.default_rng(50)
+
+
+def of_jets(network: bx.Network, theta: Any, x: Any, v: Any, predict: bool = False) -> list[Any]:
+    """Return every kind of derivative, with the Hessians of all outputs."""
+    n_out = network.forward(theta, x).shape[-1]
+    hessians = [network.input_hessian(theta, x, output=k, predict=predict) for k in range(n_out)]
+    return [
+        network.input_jacobian(theta, x, predict=predict),
+        array_namespace(x).stack(hessians, axis=-3),
+        network.laplacian(theta, x, predict=predict),
+        network.directional(theta, x, v, predict=predict),
+        network.directional(theta, x, v, order=2, predict=predict),
+    ]
+
+
+def from_hessians(jacobian: np.ndarray, hessian: np.ndarray, v: np.ndarray) -> list[np.ndarray]:
+    """Return what ``of_jets`` does, made of the first two."""
+    along = np.einsum("...bkij,bi,bj->...bk", hessian, v, v)
+    laplacian = np.einsum("...kii->...k", hessian)
+    return [jacobian, hessian, laplacian, np.einsum("...bki,bi->...bk", jacobian, v), along]
+
+
+def by_complex_step(network: bx.Network, theta: np.ndarray, x: np.ndarray) -> list[np.ndarray]:
+    """Return the outputs' slopes, and the slopes of the gradients that ``vjp`` returns."""
+    n_in, firsts, seconds = x.shape[-1], [], []
+    for i in range(n_in):
+        at = x + 1j * STEP * np.eye(n_in)[i]
+        outputs = network.forward(theta + 0j, at)
+        firsts.append(outputs.imag / STEP)
+        units = np.eye(outputs.shape[-1])
+        gradients = [
+            network.vjp(theta + 0j, at, np.broadcast_to(u, at.shape[:-1] + u.shape))[1]
+            for u in units
+        ]
+        seconds.append(np.stack(gradients, axis=-2).imag / STEP)
+    return [np.stack(firsts, axis=-1), np.stack(seconds, axis=-1)]
+
+
+def assert_relatively_close(xp: Any, found: Any, expected: np.ndarray) -> None:
+    size = np.max(np.abs(expected), initial=1e-6)
+    xp.assert_close(xp.host(found) / size, expected / size, PARITY)
+
+
+@pytest.mark.parametrize("hidden", bx.activations.ACTIVATIONS)
+def test_derivatives_are_those_of_the_complex_step(xp: Any, hidden: str) -> None:
+    network = sample_network(hidden)
+    theta, x, v = sample_theta(network), *generator.normal(size=(2, 5, 3))
+    expected = from_hessians(*by_complex_step(network, theta, x), v)
+    for ours, theirs in zip(of_jets(network, *xp.put(theta, x, v)), expected, strict=True):
+        assert_relatively_close(xp, ours, theirs)
+
+
+CUBE = bx.Activation(lambda z: z**3, lambda g, z, a: 3.0 * z**2 * g)
+
+
+def test_derivatives_of_a_cubic_have_their_closed_forms(xp: Any) -> None:
+    network = bx.Network([bx.Dense(3, 2, CUBE)], "mean_squared_error")
+    theta, x = generator.normal(size=network.size), generator.normal(size=(4, 3))
+    w, z = theta[:6].reshape(3, 2), x @ theta[:6].reshape(3, 2) + theta[6:]
+    jacobian = 3.0 * z[..., None] ** 2 * w.T
+    hessian = 6.0 * z[..., None, None] * (w.T[:, :, None] * w.T[:, None, :])
+    v = np.array([1.0, -2.0, 0.5])
+    expected = from_hessians(jacobian, hessian, np.broadcast_to(v, x.shape))
+    for ours, theirs in zip(of_jets(network, *xp.put(theta, x, v)), expected, strict=True):
+        xp.assert_close(ours, theirs, 1e-13)
+
+
+def test_second_derivatives_of_a_linear_network_are_0(xp: Any) -> None:
+    network = bx.mlp([3, 2])
+    theta, x = xp.initialize(network), xp.asarray(generator.normal(size=(4, 3)))
+    found = of_jets(network, theta, x, xp.asarray([1.0, 0.0, 2.0]))
+    assert [one.shape for one in found] == [(4, 2, 3), (4, 2, 3, 3), (4, 2), (4, 2), (4, 2)]
+    for second in (found[1], found[2], found[4]):
+        assert not np.any(xp.host(second))
+
+
+@pytest.mark.parametrize("shares_x", [True, False])
+def test_derivatives_of_a_stack_are_those_of_its_networks(xp: Any, shares_x: bool) -> None:
+    # The first layer has no parameters: its gradient alone would have no stack.
+    layers = [bx.Activate("tanh"), *sample_network("gelu").layers]
+    network = bx.Network(layers, "binary_cross_entropy")
+    theta, v = sample_theta(network, (2, 3)), generator.normal(size=(5, 3))
+    x = generator.normal(size=(5, 3) if shares_x else (2, 3, 5, 3))
+    found = of_jets(network, *xp.put(theta, x, v), predict=True)
+    for at in np.ndindex(2, 3):
+        one = xp.put(theta[at], x if shares_x else x[at], v)
+        for ours, theirs in zip(found, of_jets(network, *one, predict=True), strict=True):
+            assert_relatively_close(xp, xp.host(ours)[at], xp.host(theirs))
+
+
+WIDE = bx.Network([bx.Dense(2, 6, "silu"), bx.Dense(6, 3)], "mean_squared_error")
+
+
+def test_both_ways_to_a_jacobian_agree(xp: Any) -> None:
+    theta, x = sample_theta(WIDE), generator.normal(size=(5, 2))
+    tall = bx.Network([*WIDE.layers, bx.Dense(3, 1)], "mean_squared_error")
+    last = np.concatenate([[1.0, 0.0, 0.0], [0.0]])
+    forward = WIDE.input_jacobian(*xp.put(theta, x))
+    backward = tall.input_jacobian(*xp.put(np.concatenate([theta, last]), x))
+    xp.assert_close(forward[..., :1, :], backward, PARITY)
+
+
+def test_the_rows_of_a_large_x_are_computed_alike_in_parts(xp: Any) -> None:
+    theta, x = xp.put(sample_theta(WIDE), generator.normal(size=(5000, 2)))
+    v = xp.asarray([1.0, 1.0])
+    some = [slice(0, 3), slice(4990, 5000)]
+    for whole, *parts in zip(
+        of_jets(WIDE, theta, x, v),
+        *(of_jets(WIDE, theta, x[rows, :], v) for rows in some),
+        strict=True,
+    ):
+        for rows, part in zip(some, parts, strict=True):
+            xp.assert_close(whole[rows, ...], part, PARITY)
+
+
+def test_an_embedding_has_derivatives_of_0_by_codes_and_no_second_ones(xp: Any) -> None:
+    layers = [bx.Columns(bx.Embedding(4, 2), bx.Scale(2)), bx.Dense(4, 3, "tanh")]
+    network = bx.Network([*layers, bx.Dense(3, 5)], "mean_squared_error")
+    theta, x = xp.put(sample_theta(network), [[3.0, 0.5, -1.0], [1.0, 0.2, 0.7]])
+    jacobian = xp.host(network.input_jacobian(theta, x))
+    assert not np.any(jacobian[..., 0])
+    moved = xp.asarray([[0.0, 1e-3, 0.0]])
+    slope = (network.forward(theta, x + moved) - network.forward(theta, x - moved)) / 2e-3
+    np.testing.assert_allclose(jacobian[..., 1], xp.host(slope), rtol=1e-2, atol=1e-4)
+    with pytest.raises(TypeError, match="An Embedding takes codes") as caught:
+        network.laplacian(theta, x)
+    assert any("Embedding" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda n, t, x: n.input_hessian(t, x, output=3), "output is 3, but the network has 3"),
+        (lambda n, t, x: n.directional(t, x, x, order=3), "order must be 1 or 2, not 3"),
+        (lambda n, t, x: n.directional(t, x, x[0, :1]), r"v has shape \(1,\), but a direction"),
+        (lambda n, t, x: n.laplacian(t, x[:, :1]), "x has 1 features"),
+    ],
+)
+def test_a_wrong_argument_is_named(xp: Any, call: Any, message: str) -> None:
+    theta, x = xp.put(sample_theta(WIDE), generator.normal(size=(5, 2)))
+    with pytest.raises(ValueError, match=message):
+        call(WIDE, theta, x)
+
+
+LINKS = {**bx.losses.LOSSES, **PARAMETRIC_LOSSES}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_predictions_have_the_derivatives_of_the_link(xp: Any, name: str) -> None:
+    loss = LINKS[name]
+    n_out = max(2, loss.least_outputs, loss.outputs_per_target)
+    network = bx.Network([bx.Dense(3, 4, "tanh"), bx.Dense(4, n_out)], loss)
+    theta, x, v = sample_theta(network), *generator.normal(size=(2, 5, 3))
+    found = of_jets(network, *xp.put(theta, x, v), predict=True)
+    firsts, seconds = [], []
+    for direction in np.eye(3):
+        at = x + 1j * STEP * direction
+        firsts.append(network.predict(theta + 0j, at).imag / STEP)
+        # The slope of the jets' own Jacobian, which the line above confirms.
+        seconds.append(network.input_jacobian(theta + 0j, at, predict=True).imag / STEP)
+    expected = from_hessians(np.stack(firsts, axis=-1), np.stack(seconds, axis=-1), v)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_relatively_close(xp, ours, theirs)
+
+
+def test_a_layer_and_a_link_of_ones_own_are_differentiated(xp: Any) -> None:
+    def link(o: Any) -> Any:
+        return array_namespace(o).sinh(o)
+
+    loss = bx.Loss(bx.losses.huber.value, bx.losses.huber.gradient, link)
+    network = bx.Network([bx.Dense(3, 4), Factors(4), bx.Activate("tanh"), bx.Dense(4, 1)], loss)
+    theta, x, v = sample_theta(network), *generator.normal(size=(2, 5, 3))
+    outputs = network.forward(theta, x)
+    jacobian, hessian = by_complex_step(network, theta, x)
+    outer = jacobian[..., :, None] * jacobian[..., None, :]
+    o = outputs[..., None, None]
+    of_link = np.cosh(o[..., 0]) * jacobian, np.sinh(o) * outer + np.cosh(o) * hessian
+    found = of_jets(network, *xp.put(theta, x, v), predict=True)
+    for ours, theirs in zip(found, from_hessians(*of_link, v), strict=True):
+        assert_relatively_close(xp, ours, theirs)
+
+
+def test_derivatives_are_those_of_jax_and_of_pytorch() -> None:
+    jax, torch = pytest.importorskip("jax"), pytest.importorskip("torch")
+    network = sample_network("softplus")
+    theta, x, v = sample_theta(network), *generator.normal(size=(2, 5, 3))
+    found = of_jets(network, theta, x, v)
+    with jax.enable_x64(True):
+        put = jax.numpy.asarray(theta)
+        jacobian, hessian = jax.jit(
+            jax.vmap(
+                lambda row: (
+                    jax.jacfwd(lambda at: network.forward(put, at[None])[0])(row),
+                    jax.hessian(lambda at: network.forward(put, at[None])[0])(row),
+                )
+            )
+        )(jax.numpy.asarray(x))
+    by_jax = from_hessians(np.asarray(jacobian), np.asarray(hessian), v)
+    there = torch.tensor(theta)
+    rows = [torch.tensor(row) for row in x]
+    ways = torch.autograd.functional
+    jacobians = [ways.jacobian(lambda at: network.forward(there, at[None])[0], row) for row in rows]
+    hessians = [
+        torch.stack(
+            [
+                ways.hessian(lambda at, k=k: network.forward(there, at[None])[0, k], row)
+                for k in (0, 1)
+            ]
+        )
+        for row in rows
+    ]
+    by_torch = from_hessians(torch.stack(jacobians).numpy(), torch.stack(hessians).numpy(), v)
+    for expected in (by_jax, by_torch):
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=PARITY, atol=PARITY)

@@ -1,0 +1,266 @@
+"""Jets: truncated Taylor numbers, the dual elements that are gradients, and their errors."""
+
+import functools
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.backends import to_host
+from backprop_xp.networks.jet_functions import RULES, JetNamespace
+from backprop_xp.networks.jet_passes import seeded, unit_directions, whole
+from backprop_xp.networks.jets import Jet
+
+# Some ten roundings of numbers of size 1; derivatives of some functions are 100 times as large.
+ROUNDING = 1e-13
+# Two mixed second derivatives, a sum of two, one along a direction, and the Laplacian of three.
+OPERATORS = ((0, 1),), ((0, 2), (1, 1)), ((2, 2),), ((0, 0), (1, 1), (2, 2))
+LAPLACIAN = (((0, 0), (1, 1), (2, 2)),)
+
+
+def random_jet(xp: Any, shape: tuple[int, ...], seed: int, operators: Any = OPERATORS) -> Jet:
+    generator, namespace = np.random.default_rng(seed), JetNamespace(xp.namespace, operators)
+    sizes = (), (3,), (len(operators),)
+    return Jet(namespace, *(xp.asarray(generator.uniform(0.2, 0.8, (*k, *shape))) for k in sizes))
+
+
+def dual(jet: Jet) -> Jet:
+    return Jet(jet.namespace, jet.value, jet.first, jet.second, is_dual=True)
+
+
+def paired(g: Jet, jet: Jet) -> float:
+    """Return what a dual element gives for a jet."""
+    parts = zip((g.value, g.first, g.second), (jet.value, jet.first, jet.second), strict=True)
+    return float(sum(np.sum(to_host(one) * to_host(other)) for one, other in parts))
+
+
+@pytest.mark.parametrize("operators", [OPERATORS, LAPLACIAN], ids=["mixed", "laplacian"])
+@pytest.mark.parametrize("times", [operator.mul, operator.matmul])
+def test_a_gradient_times_a_jet_is_the_transpose_of_the_product_of_jets(
+    xp: Any, times: Any, operators: Any
+) -> None:
+    a, b = random_jet(xp, (2, 4, 4), 1, operators), random_jet(xp, (4, 4), 2, operators)
+    g = dual(random_jet(xp, (2, 4, 4), 3, operators))
+    to_b = times(g, a) if times is operator.mul else a.mT @ g
+    to_a = times(g, b) if times is operator.mul else g @ b.mT
+    expected = paired(g, times(a, b))
+    assert paired(to_a, a) == pytest.approx(expected, rel=xp.rounding(ROUNDING))
+    summed = Jet(to_b.namespace, *(part.sum(axis=-3) for part in map(to_host, parts(to_b))))
+    assert paired(summed, b) == pytest.approx(expected, rel=xp.rounding(ROUNDING))
+
+
+def parts(jet: Jet) -> tuple[Any, Any, Any]:
+    return jet.value, jet.first, jet.second
+
+
+def test_a_product_of_jets_has_the_derivatives_of_the_product_of_polynomials(xp: Any) -> None:
+    # x y and x + y**2 by x and y: their product is x**2 y + x y**3.
+    x, y = 0.7, -1.3
+    operators = ((0, 0),), ((0, 1),), ((0, 0), (1, 1))
+    point = seeded(xp.asarray([[x, y]]), unit_directions(xp.asarray([[x, y]]), (0, 1)), operators)
+    u, v = point[..., :1], point[..., 1:]
+    found = u * v * (u + v * v)
+    xp.assert_close(found.value, [[x * x * y + x * y**3]], ROUNDING)
+    xp.assert_close(found.first[:, 0, 0], [2 * x * y + y**3, x * x + 3 * x * y * y], ROUNDING)
+    seconds = [2 * y, 2 * x + 3 * y * y, 2 * y + 6 * x * y]
+    xp.assert_close(found.second[:, 0, 0], seconds, ROUNDING)
+    quotient = found / (u + v * v) - u * v  # which is 0
+    for part in parts(quotient):
+        xp.assert_close(part, np.zeros(part.shape), ROUNDING)
+
+
+# Of arguments in (0.2, 0.8); acosh needs more than 1.
+OF_NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
+    **{name: lambda xp, x, name=name: getattr(xp, name)(x) for name in RULES if name != "acosh"},
+    "acosh": lambda xp, x: xp.acosh(x + 1.0),
+    "abs": lambda xp, x: xp.abs(x - 0.5) + xp.abs(x + 1.0),
+    "pow": lambda xp, x: x**2 + x**3.5 + x**0 + x**1 + x**-1,
+    "exponent": lambda xp, x: 2.0**x + x**x,
+    "maximum": lambda xp, x: xp.maximum(x * x, 0.3) + xp.minimum(0.5 * x, x * x * x),
+    "clip": lambda xp, x: xp.clip(x, 0.3, 0.6) * x,
+    "where": lambda xp, x: xp.where(x > 0.5, xp.sqrt(x), x * x),
+    "logaddexp": lambda xp, x: xp.logaddexp(x, 0.2 - x),
+    "hypot": lambda xp, x: xp.hypot(x, x * x),
+    "sign": lambda xp, x: xp.sign(x - 0.5) * x,
+    "division": lambda xp, x: 2.0 / x - x / (1.0 + x) + (1.0 - x) / 3.0,
+    "max": lambda xp, x: xp.max(x * x, axis=-1, keepdims=True) - x * xp.min(x, axis=-1)[:, None],
+    "softmax": lambda xp, x: xp.exp(x) / xp.sum(xp.exp(x), axis=-1, keepdims=True),
+    "mean": lambda xp, x: x * xp.mean(x) + xp.mean(x * x, axis=(0, 1)),
+    "real": lambda xp, x: xp.real(x) * x if hasattr(xp, "base") else x * x,
+}
+
+
+@functools.cache
+def found_by_jax() -> dict[str, list[np.ndarray]]:
+    """Return the derivatives of all functions along a curve, of order 0, 1 and 2, compiled once."""
+    jax = pytest.importorskip("jax")
+    x, d, q = curve_parts()
+
+    def on_a_curve(t: Any) -> dict[str, Any]:
+        return {name: f(jax.numpy, x + t * d + 0.5 * t * t * q) for name, f in OF_NUMBERS.items()}
+
+    def of_three_orders(t: Any) -> Any:
+        first = jax.jacfwd(on_a_curve)
+        return on_a_curve(t), first(t), jax.jacfwd(first)(t)
+
+    with jax.enable_x64(True):
+        orders = jax.jit(of_three_orders)(0.0)
+        return {name: [np.asarray(order[name]) for order in orders] for name in OF_NUMBERS}
+
+
+def curve_parts() -> np.ndarray:
+    return np.random.default_rng(8).uniform(0.2, 0.8, (3, 4, 3))
+
+
+@pytest.mark.parametrize("name", OF_NUMBERS)
+def test_functions_of_jets_have_the_derivatives_that_jax_finds(name: str) -> None:
+    x, d, q = curve_parts()
+    namespace = JetNamespace(np, (((0, 0),),))
+    found = OF_NUMBERS[name](namespace, Jet(namespace, x, d[None], q[None]))
+    value, first, second = found_by_jax()[name]
+    np.testing.assert_allclose(found.value, value, rtol=ROUNDING, atol=ROUNDING)
+    np.testing.assert_allclose(found.first[0], first, rtol=ROUNDING, atol=ROUNDING)
+    np.testing.assert_allclose(found.second[0], second, rtol=ROUNDING, atol=ROUNDING)
+
+
+LINEAR: dict[str, Callable[[Any, Any], Any]] = {
+    "sum": lambda xp, x: xp.sum(x, axis=-1),
+    "mean": lambda xp, x: xp.mean(x, axis=(-2, -1), keepdims=True),
+    "reshape": lambda xp, x: xp.reshape(x, (2, -1)) if len(x.shape) == 3 else rows(xp, x),
+    "matrix_transpose": lambda xp, x: xp.matrix_transpose(x),
+    "moveaxis": lambda xp, x: xp.moveaxis(x, -1, -3),
+    "expand_dims": lambda xp, x: xp.expand_dims(x, axis=-2),
+    "index": lambda xp, x: x[..., 1, None, :2],
+    "concat": lambda xp, x: xp.concat([x, -x], axis=-1),
+    "stack": lambda xp, x: xp.stack([x, 2.0 * x], axis=-1),
+    "negative": lambda xp, x: xp.negative(x) - 3.0 * x,
+    "squeeze": lambda xp, x: xp.squeeze(x[..., :1], axis=-1),
+}
+
+
+def rows(xp: Any, part: Any) -> Any:
+    """Reshape derivatives, (K, 2, 3, 4), as the value is."""
+    return xp.reshape(part, (part.shape[0], 2, -1))
+
+
+@pytest.mark.parametrize("is_dual", [False, True], ids=["jet", "gradient"])
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_functions_act_on_each_derivative_alike(xp: Any, name: str, is_dual: bool) -> None:
+    jet = random_jet(xp, (2, 3, 4), 5)
+    given = dual(jet) if is_dual else jet
+    found = LINEAR[name](given.__array_namespace__(), given)
+    assert found.is_dual == is_dual
+    for ours, part in zip(parts(found), parts(jet), strict=True):
+        xp.assert_equal(ours, LINEAR[name](xp.namespace, part))
+
+
+def test_functions_with_axes_from_the_front_count_those_of_the_value(xp: Any) -> None:
+    jet = random_jet(xp, (2, 3, 4), 6)
+    namespace = jet.__array_namespace__()
+    turned = namespace.permute_dims(jet, (2, 0, 1))
+    assert turned.shape == (4, 2, 3)
+    xp.assert_equal(turned.first, xp.namespace.permute_dims(jet.first, (0, 3, 1, 2)))
+    xp.assert_equal(namespace.sum(jet, axis=0).second, xp.namespace.sum(jet.second, axis=1))
+    joined = namespace.concat([jet, xp.namespace.zeros_like(jet.value)], axis=1)
+    assert (joined.shape, joined.first.shape) == ((2, 6, 4), (3, 2, 6, 4))
+    assert not np.any(xp.host(joined.second)[:, :, 3:])
+
+
+def test_slopes_at_0_are_those_from_the_left(xp: Any) -> None:
+    x = xp.asarray([[0.0]])
+    point = seeded(x, unit_directions(x, (0,)), (((0, 0),),))
+    slopes = {"relu": (0.0, 0.0), "leaky_relu": (0.01, 0.0), "elu": (1.0, 1.0)}
+    slopes |= {"softplus": (0.5, 0.25), "sigmoid": (0.25, 0.0), "tanh": (1.0, 0.0)}
+    for name, (first, second) in slopes.items():
+        found = bx.activations.ACTIVATIONS[name].value(point)
+        xp.assert_close(found.first[0, ...], [[first]], ROUNDING)
+        xp.assert_close(whole(found, found.second, 1)[0, ...], [[second]], ROUNDING)
+    xp.assert_equal(abs_of(point).first[0, ...], [[-1.0]])
+
+
+def abs_of(jet: Jet) -> Jet:
+    return jet.__array_namespace__().abs(jet)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "silu", "gelu", "softplus", "tanh", "elu", "softmax"])
+def test_derivatives_far_from_0_are_finite_in_float32(xp: Any, name: str) -> None:
+    x = xp.asarray([[-1e4, -90.0, -60.0, -20.0, 20.0, 60.0, 90.0, 1e4]], dtype="float32")
+    direction = xp.asarray(np.ones((1, 8)), dtype="float32")
+    point = seeded(xp.namespace.matrix_transpose(x), direction[:, :1], (((0, 0),),))
+    if name == "softmax":
+        point = seeded(x, direction, (((0, 0),),))
+    found = bx.activations.ACTIVATIONS[name].value(point)
+    for part in parts(found):
+        assert "float32" in str(part.dtype)
+        assert np.all(np.isfinite(xp.host(part)))
+
+
+def test_an_array_of_the_library_times_a_jet_is_a_jet(xp: Any) -> None:
+    if xp.name == "array-api-strict":
+        pytest.skip("its arrays raise for anything but arrays and numbers")
+    jet, w = random_jet(xp, (4, 4), 7), xp.asarray(np.arange(16.0).reshape(4, 4))
+    for function in (operator.mul, operator.add, operator.sub, operator.truediv, operator.matmul):
+        found, expected = function(w, jet), function(Jet(jet.namespace, w), jet)
+        for one, other in zip(parts(found), parts(expected), strict=True):
+            xp.assert_equal(one, other)
+    xp.assert_equal(w > jet, w > jet.value)
+
+
+REFUSED: dict[str, tuple[Callable[[Any, Jet], Any], str]] = {
+    "cumulative_sum": (lambda xp, x: xp.cumulative_sum(x), "no rule for cumulative_sum"),
+    "atan2": (lambda xp, x: xp.atan2(x, x), "no rule for atan2.*There are rules for.*tanh"),
+    "integers": (lambda xp, x: xp.astype(x, xp.int32), "no rule for astype.*have no derivatives"),
+    "float": (lambda xp, x: math.sin(x), r"xp = array_namespace\(x\), then xp.sin\(x\)"),
+    "bool": (lambda xp, x: 1.0 if x else 0.0, "would lose the derivatives"),
+    "iteration": (lambda xp, x: list(x), "not iterable"),
+    "writing": (lambda xp, x: x.__setitem__(0, 1.0), "xp.concat or xp.where instead of"),
+    "bounds": (lambda xp, x: xp.clip(x, x, 1.0), "no rule for clip with bounds"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_jet_cannot_pass_is_an_error_that_names_the_way_out(xp: Any, name: str) -> None:
+    jet = random_jet(xp, (2, 3), 9)
+    call, message = REFUSED[name]
+    with pytest.raises(TypeError, match=message):
+        call(jet.__array_namespace__(), jet)
+
+
+def test_a_function_or_a_method_of_the_library_is_an_error_that_names_the_namespace() -> None:
+    namespace = JetNamespace(np, ())
+    jet, w = Jet(namespace, np.ones((2, 2)), np.ones((1, 2, 2))), np.ones((2, 2))
+    with pytest.raises(TypeError, match=r"^sin of the array library.*s\.xp\.sin\(s\.u\)"):
+        np.sin(jet)
+    for call in (lambda: np.where(w > 0, jet, 0.0), lambda: w.dot(jet), lambda: np.concat([jet])):
+        with pytest.raises(TypeError, match="would lose the derivatives"):
+            call()
+    with pytest.raises(TypeError, match="would lose the derivatives"):
+        w[0] = jet[0]
+    with pytest.raises(AttributeError, match=r"no 'sum'\. Use a function of .* xp\.sum\(x, axis"):
+        jet.sum(-1)
+
+
+NOT_LINEAR: dict[str, Callable[[Any, Jet, Jet], Any]] = {
+    "multiplies g by g": lambda xp, g, a: g * g,
+    "adds an array that does not depend on g": lambda xp, g, a: g + a,
+    "adds an array that does not depend": lambda xp, g, a: 1.0 - g,
+    "divides by g": lambda xp, g, a: a / g,
+    "applies a function to g": lambda xp, g, a: xp.tanh(g),
+    "takes the maximum of g": lambda xp, g, a: xp.maximum(g, 0.0),
+    "takes the absolute value of g": lambda xp, g, a: xp.abs(g),
+    "takes sign of g": lambda xp, g, a: xp.sign(g),
+    "takes the max of g": lambda xp, g, a: xp.max(g, axis=-1),
+    "chooses between g and an array": lambda xp, g, a: xp.where(a > 0.0, g, a),
+    "joins g and an array": lambda xp, g, a: xp.concat([g, a], axis=-1),
+}
+
+
+@pytest.mark.parametrize("message", NOT_LINEAR)
+def test_a_backward_rule_that_is_not_linear_in_g_is_an_error(xp: Any, message: str) -> None:
+    a, g = random_jet(xp, (2, 3), 10), dual(random_jet(xp, (2, 3), 11))
+    with pytest.raises(TypeError, match=f"A backward rule {message}.* linear in g"):
+        NOT_LINEAR[message](a.__array_namespace__(), g, a)
