@@ -20,6 +20,7 @@ from backprop_xp.backends import (
 from backprop_xp.networks import activations, ensemble, initializers, losses
 from backprop_xp.networks.activations import Activation
 from backprop_xp.networks.column_layers import Columns, Scale
+from backprop_xp.networks.derivative_layers import Derivatives
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.losses import Loss
@@ -82,8 +83,8 @@ __version__ = "0.1.0.dev0"
 # fmt: off
 __all__ = [
     "EMA", "SGD", "SWA", "Activate", "Activation", "Adagrad", "Adam", "AdamW",
-    "BackendUnavailableError", "Checkpoint", "CheckpointError", "Columns", "Dense", "Dropout",
-    "EarlyStopping", "Embedding", "FitResult", "GradientCheckError", "GradientReport",
+    "BackendUnavailableError", "Checkpoint", "CheckpointError", "Columns", "Dense", "Derivatives",
+    "Dropout", "EarlyStopping", "Embedding", "FitResult", "GradientCheckError", "GradientReport",
     "LayerNorm", "Lion", "Loss", "Nadam", "Network", "NumericEmbedding", "ProblemReport",
     "RMSProp", "Residual", "Scale", "TrainingState", "TransferError", "activations", "asarray",
     "assert_gradient", "check_gradient", "check_hessian", "check_hvp", "check_jacobian",

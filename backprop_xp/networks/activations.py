@@ -207,5 +207,11 @@ ACTIVATIONS: dict[str, Activation] = register_table(
 )
 
 
+def is_piecewise_linear(activation: Activation) -> bool:
+    """Whether an activation's second derivative is 0 between kinks."""
+    value = activation.value
+    return value is _relu or (isinstance(value, Partial) and value.function is _leaky_relu)
+
+
 def __dir__() -> list[str]:
     return [*ACTIVATIONS, "Activation", "leaky_relu_with"]

@@ -1,0 +1,263 @@
+"""The layer of derivatives: beside JAX and PyTorch, in stacks, in trainings and in files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.backends import array_namespace
+from tests.user_layers import sample_network, sample_theta
+
+# Some hundred roundings, relative to the largest entry.
+PARITY = 1e-12
+TERMS: list[tuple[int, ...]] = [(), (0,), (2,), (0, 0), (2, 0), (1, 1)]
+generator = np.random.default_rng(60)
+
+
+def with_derivatives(layers: Sequence[Any], terms: Any = TERMS, **options: Any) -> bx.Network:
+    return bx.Network([bx.Derivatives(layers, terms)], "mean_squared_error", **options)
+
+
+def smooth_layers(hidden: str = "tanh") -> list[Any]:
+    """Return layers of every kind, without the masks of Dropout."""
+    layers = sample_network(hidden).layers
+    return [layer for layer in layers if not isinstance(layer, bx.Dropout)]
+
+
+SMOOTH = [name for name in bx.activations.ACTIVATIONS if "relu" not in name]
+
+
+@pytest.mark.parametrize("hidden", SMOOTH)
+def test_the_columns_are_the_networks_derivatives(xp: Any, hidden: str) -> None:
+    inner = bx.Network(smooth_layers(hidden), "mean_squared_error")
+    theta, x = xp.put(sample_theta(inner), generator.normal(size=(5, 3)))
+    found = xp.host(with_derivatives(inner.layers).forward(theta, x))
+    jacobian = xp.host(inner.input_jacobian(theta, x))
+    hessians = [xp.host(inner.input_hessian(theta, x, output=k)) for k in (0, 1)]
+    columns = [xp.host(inner.forward(theta, x)), jacobian[..., 0], jacobian[..., 2]]
+    columns += [np.stack([h[..., i, j] for h in hessians], -1) for i, j in ((0, 0), (0, 2), (1, 1))]
+    expected = np.concatenate(columns, axis=-1)
+    size = np.max(np.abs(expected))
+    xp.assert_close(found / size, expected / size, PARITY)
+
+
+@pytest.mark.parametrize("hidden", SMOOTH)
+def test_backpropagation_through_derivatives_passes_the_check(xp: Any, hidden: str) -> None:
+    layer = bx.Derivatives(smooth_layers(hidden), TERMS)
+    report = bx.check_layer(layer, xp.asarray(generator.normal(size=(4, 3))))
+    assert report.passed, str(report)
+    assert report.method == "complex_step"
+
+
+class Gate:
+    """A layer of a user's own, written with functions of the array API alone."""
+
+    names = ("weights", "rate")
+
+    def __init__(self, n: int) -> None:
+        self.n_in, self.n_out, self.shapes = n, 2 * n, ((n, n), (1, n))
+
+    def initialize(self, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+        return tuple(generator.normal(size=shape) for shape in self.shapes)
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
+        xp, (weights, rate) = array_namespace(x), parameters
+        z = x @ weights
+        gate = 1.0 / (1.0 + xp.exp(-xp.exp(rate) * z))
+        norm = xp.sqrt(1.0 + xp.sum(x * x, axis=-1, keepdims=True))
+        return xp.concat([gate * x / norm, xp.atan(z)], axis=-1), (x, z, gate, norm)
+
+    def backward(
+        self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True
+    ) -> tuple[Any, tuple[Any, ...]]:
+        xp, (weights, rate), (x, z, gate, norm) = array_namespace(g), parameters, cache
+        first, second = g[..., : self.n_in], g[..., self.n_in :]
+        slope = first * x / norm * gate * (1.0 - gate)
+        to_rate = xp.sum(slope * z * xp.exp(rate), axis=-2, keepdims=True)
+        to_z = slope * xp.exp(rate) + second / (1.0 + z * z)
+        along = xp.sum(first * gate * x, axis=-1, keepdims=True)
+        back = first * gate / norm - x * along / norm**3 + to_z @ xp.matrix_transpose(weights)
+        return back, (xp.matrix_transpose(x) @ to_z, to_rate)
+
+
+def test_a_layer_of_ones_own_runs_unchanged(xp: Any) -> None:
+    layer = bx.Derivatives([bx.Dense(3, 4, "tanh"), Gate(4), bx.Dense(8, 2)], TERMS)
+    report = bx.check_layer(layer, xp.asarray(generator.normal(size=(4, 3))))
+    assert report.passed, str(report)
+
+
+def test_a_wrong_rule_of_ones_own_is_found(xp: Any) -> None:
+    class Wrong(Gate):
+        def backward(self, parameters: Any, cache: Any, g: Any, **options: Any) -> Any:
+            back, gradients = super().backward(parameters, cache, g, **options)
+            return back * g[..., :1], gradients
+
+    layer = bx.Derivatives([Wrong(3)], TERMS)
+    with pytest.raises(TypeError, match="A backward rule multiplies g by g") as caught:
+        bx.check_layer(layer, xp.asarray(generator.normal(size=(4, 3))))
+    assert any("Wrong" in note for note in caught.value.__notes__)
+
+
+LAYERS = [bx.Dense(3, 4, "softplus"), Gate(4), bx.Dense(8, 2)]
+
+
+def losses_of(network: bx.Network) -> tuple[Any, ...]:
+    """Return theta, x, y, with the loss and its gradients by theta and by x."""
+    theta, x, y = (generator.normal(size=s) for s in ((network.size,), (5, 3), (5, 6)))
+    loss, gradient = network.loss_and_gradient(theta, x, y)
+    g = 2.0 / y.size * (network.forward(theta, x) - y)
+    return theta, x, y, [loss, gradient, network.vjp(theta, x, g)[1]]
+
+
+def assert_relatively_close(found: list[Any], expected: list[Any]) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0.0, atol=PARITY * np.max(np.abs(theirs)))
+
+
+def test_the_loss_and_its_gradients_are_those_of_jax() -> None:
+    jax = pytest.importorskip("jax")
+    inner, network = bx.Network(LAYERS, "huber"), with_derivatives(LAYERS, [(), (0,), (0, 1)])
+    theta, x, y, found = losses_of(network)
+
+    def columns(theta: Any, row: Any) -> Any:
+        def outputs(at: Any) -> Any:
+            return inner.forward(theta, at[None])[0]
+
+        along = [np.eye(3)[i] for i in (0, 1)]
+        value, first = jax.jvp(outputs, (row,), (along[0],))
+        second = jax.jvp(lambda at: jax.jvp(outputs, (at,), (along[0],))[1], (row,), (along[1],))
+        return jax.numpy.concat([value, first, second[1]])
+
+    def loss(theta: Any, x: Any) -> Any:
+        return jax.numpy.mean((jax.vmap(columns, (None, 0))(theta, x) - y) ** 2)
+
+    with jax.enable_x64(True):
+        put = jax.numpy.asarray(theta), jax.numpy.asarray(x)
+        value, slopes = jax.jit(jax.value_and_grad(loss, (0, 1)))(*put)
+        assert_relatively_close(found, [np.asarray(one) for one in (value, *slopes)])
+
+
+def test_the_loss_and_its_gradients_are_those_of_pytorch_twice_backward() -> None:
+    torch = pytest.importorskip("torch")
+    inner, network = bx.Network(LAYERS, "huber"), with_derivatives(LAYERS, [(), (0,), (0, 1)])
+    theta, x, y, found = losses_of(network)
+    there, at = (torch.tensor(array, requires_grad=True) for array in (theta, x))
+    outputs = inner.forward(there, at)
+
+    def slope(column: Any) -> Any:
+        return torch.autograd.grad(column.sum(), at, create_graph=True)[0]
+
+    firsts = [slope(outputs[:, k]) for k in (0, 1)]
+    columns = [outputs, torch.stack([first[:, 0] for first in firsts], -1)]
+    columns.append(torch.stack([slope(first[:, 0])[:, 1] for first in firsts], -1))
+    value = torch.mean((torch.cat(columns, -1) - torch.tensor(y)) ** 2)
+    slopes = torch.autograd.grad(value, (there, at))
+    assert_relatively_close(found, [one.detach().numpy() for one in (value, *slopes)])
+
+
+@pytest.mark.parametrize("shares_x", [True, False])
+def test_a_stack_is_its_networks_one_by_one(xp: Any, shares_x: bool) -> None:
+    network = with_derivatives(smooth_layers(), l2=0.1)
+    theta, y = sample_theta(network, (2, 3)), generator.normal(size=(5, 12))
+    x = generator.normal(size=(5, 3) if shares_x else (2, 3, 5, 3))
+    found = [*network.loss_and_gradient(*xp.put(theta, x, y)), *network.vjp(*xp.put(theta, x, y))]
+    for at in np.ndindex(2, 3):
+        one = xp.put(theta[at], x if shares_x else x[at], y)
+        alone = [*network.loss_and_gradient(*one), *network.vjp(*one)]
+        for ours, theirs in zip(found, alone, strict=True):
+            size = float(np.max(np.abs(xp.host(theirs))))
+            xp.assert_close(xp.host(ours)[at] / size, theirs / size, PARITY)
+
+
+def test_dropout_drops_the_same_units_of_values_and_of_derivatives(xp: Any) -> None:
+    layers = [bx.Dense(2, 6, "tanh"), bx.Dropout(0.5), bx.Dense(6, 1)]
+    network = with_derivatives(layers, [(), (0,), (1,)])
+    theta, x = xp.put(sample_theta(network), generator.normal(size=(5, 2)))
+    found = network.forward(theta, x, rng=3)
+    step = 1e-3 if xp.dtype == "float32" else 1e-5
+    moved = xp.asarray([[step, 0.0]])
+    ahead, behind = (network.forward(theta, x + d, rng=3)[:, 0] for d in (moved, -moved))
+    slope = (xp.host(ahead) - xp.host(behind)) / (2 * step)
+    np.testing.assert_allclose(xp.host(found)[:, 1], slope, rtol=1e-2, atol=1e-3)
+    assert network.is_random
+    assert np.any(xp.host(found) != xp.host(network.forward(theta, x)))
+    report = bx.check_network(network, theta, x, xp.asarray(np.zeros((5, 3))), rng=3)
+    assert report.passed, str(report)
+
+
+def test_many_rows_are_computed_in_parts_with_the_same_result(xp: Any) -> None:
+    network = with_derivatives([bx.Dense(3, 40, "tanh"), bx.Dense(40, 2)])
+    x, y = generator.normal(size=(2000, 3)), generator.normal(size=(2000, 12))
+    theta = sample_theta(network)
+    gradient, back = network.vjp(*xp.put(theta, x, y))
+    halves = [network.vjp(*xp.put(theta, x[rows], y[rows])) for rows in (slice(7), slice(7, 2000))]
+    total = xp.host(halves[0][0]) + xp.host(halves[1][0])
+    size = np.max(np.abs(total))
+    xp.assert_close(gradient / size, total / size, PARITY)
+    xp.assert_close(back, np.concatenate([xp.host(half[1]) for half in halves]), 100 * PARITY)
+
+
+@pytest.mark.compiled
+def test_a_training_learns_from_values_and_slopes(xp: Any) -> None:
+    x = np.linspace(-1.0, 1.0, 12)[:, None]
+    y = np.concatenate([np.sin(3.0 * x), 3.0 * np.cos(3.0 * x)], axis=-1)
+    layers = bx.mlp([1, 16, 1], hidden="tanh").layers
+    network = with_derivatives(layers, [(), (0,)])
+    theta = xp.initialize(network, stack=(2,))
+    options: Any = {"optimizer": bx.Adam(1e-2), "epochs": 200, "batch_size": 6}
+    result = bx.fit(network, theta, *xp.put(x, y), validation=tuple(xp.put(x, y)), **options)
+    losses = np.asarray(result.history["loss"])
+    assert np.all(losses[-1] < 0.1 * losses[0])
+    # The layers alone have the same theta.
+    inner = bx.Network(layers, "mean_squared_error")
+    slopes = inner.input_jacobian(result.theta, xp.asarray(x))[..., 0]
+    outputs = network.predict(result.theta, xp.asarray(x))
+    xp.assert_close(slopes, outputs[..., 1:], PARITY)
+
+
+def test_a_file_has_the_layer_and_its_terms(xp: Any, tmp_path: Path) -> None:
+    network = with_derivatives([bx.Residual(bx.Dense(3, 3, "silu")), bx.Dense(3, 1)])
+    theta, x = xp.initialize(network), xp.asarray(generator.normal(size=(4, 3)))
+    bx.save(tmp_path / "network", network, theta)
+    read = bx.load(tmp_path / "network")
+    assert read.network == network
+    assert repr(read.network) == repr(network)
+    np.testing.assert_allclose(read.predict(xp.host(x)), xp.host(network.predict(theta, x)))
+
+
+@pytest.mark.parametrize(
+    ("layers", "terms", "message"),
+    [
+        ([bx.Dense(2, 1)], [], "terms is empty"),
+        ([bx.Dense(2, 1)], [(0, 1, 1)], r"terms\[0\] is \(0, 1, 1\), of order 3"),
+        ([bx.Dense(2, 1)], [(), (2,)], r"terms\[1\] has column 2, but the layers take 2"),
+        ([bx.Dense(2, 1)], [(-1,)], r"terms\[0\].*at least 0"),
+        ([bx.Dense(2, 1, "relu")], [(0, 1)], "'relu' has none to learn from.*\"tanh\""),
+        ([bx.Residual(bx.Activate(bx.activations.leaky_relu_with(0.2)))], [(0, 0)], "second"),
+        ([bx.Embedding(3, 2)], [(0,)], "Embedding takes codes of categories"),
+        ([bx.Derivatives([bx.Dense(2, 1)], [(0,)])], [(0,)], "third order"),
+        ([], [()], "Derivatives needs at least one layer"),
+    ],
+)
+def test_what_has_no_derivatives_is_an_error(layers: Any, terms: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bx.Derivatives(layers, terms)
+
+
+def test_a_term_that_is_no_sequence_is_an_error() -> None:
+    with pytest.raises(TypeError, match=r"terms\[0\].*\(0, 1\)"):
+        bx.Derivatives([bx.Dense(2, 1)], [0])  # type: ignore[list-item]
+
+
+def test_columns_that_only_x_can_show_to_be_missing_are_an_error(xp: Any) -> None:
+    layer = bx.Derivatives([bx.Activate("tanh")], [(3,)])
+    with pytest.raises(ValueError, match="by column 3 of x is asked for, but x has 2 columns"):
+        layer.forward((), xp.asarray([[1.0, 2.0]]), None)
+
+
+def test_first_derivatives_of_relu_are_learned(xp: Any) -> None:
+    layer = bx.Derivatives([bx.Dense(3, 4, "relu"), bx.Dense(4, 1)], [(0,), (1,)])
+    assert bx.check_layer(layer, xp.asarray(generator.normal(size=(4, 3)))).passed
