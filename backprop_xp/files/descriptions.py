@@ -22,7 +22,7 @@ from backprop_xp.backends import Array, owner, to_host
 from backprop_xp.checks import nearest
 from backprop_xp.display.reprs import NAMES, argument_text, call_of, maker_name, name_of
 from backprop_xp.networks.activations import leaky_relu_with
-from backprop_xp.networks.column_layers import Columns, Scale
+from backprop_xp.networks.column_layers import Columns, Scale, Standardize
 from backprop_xp.networks.derivative_layers import Derivatives
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.initializers import uniform
@@ -35,7 +35,7 @@ from backprop_xp.training.states import TrainingState
 
 LAYERS = (
     *(Dense, Activate, Dropout, LayerNorm, Residual),
-    *(Scale, Embedding, NumericEmbedding, Columns, Derivatives),
+    *(Scale, Embedding, NumericEmbedding, Columns, Standardize, Derivatives),
 )
 SCHEDULES = (
     *(schedules.constant, schedules.step_decay, schedules.exponential, schedules.inverse_scaling),

@@ -10,8 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backprop_xp.backends import Array, array_namespace, columns_of, sum_over_batch
-from backprop_xp.checks import integer
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    columns_of,
+    device_of,
+    owner,
+    plain_numbers,
+    sum_over_batch,
+    to_host,
+)
+from backprop_xp.checks import integer, real
 from backprop_xp.display.reprs import repr_of
 from backprop_xp.networks import propagation
 from backprop_xp.networks.initializers import Generator, HostArray, ones
@@ -59,6 +68,89 @@ class Scale:
         """Return ``g * scale``, and the sum of ``g * x`` over the batch."""
         gradient = sum_over_batch(g, None, cache)
         return (g * parameters[0] if wants_input else None), (gradient,)
+
+
+@dataclass(frozen=True, init=False)
+class Standardize:
+    """``(x - mean) / scale``, with numbers that are given and not learned.
+
+    ``mean`` and ``scale`` are numbers, or sequences with one for each feature. In front of other
+    layers it takes x in the user's units; its ``inverse`` behind them returns y in such units.
+    Derivatives and equations are then in the user's units too.
+
+    >>> import backprop_xp as bx
+    >>> of_x, of_y = bx.Standardize([300.0, 2.0], [25.0, 0.5]), bx.Standardize([1e5], [2e4])
+    >>> hidden = bx.mlp([2, 16, 1], hidden="tanh").layers
+    >>> network = bx.Network([of_x, *hidden, of_y.inverse], "mean_squared_error")
+    >>> network.input_jacobian(network.initialize(), [[310.0, 1.8]]).shape  # in units of y over x
+    (1, 1, 2)
+    """
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    n_in: int | None = field(compare=False)
+    n_out: int | None = field(compare=False)
+    keeps_width: bool = field(compare=False)
+
+    names = shapes = ()
+    is_random = False
+    __repr__ = repr_of
+
+    def __init__(
+        self, mean: float | Sequence[float] | Array, scale: float | Sequence[float] | Array
+    ) -> None:
+        means, scales = _numbers(mean, "mean"), _numbers(scale, "scale")
+        if 0.0 in scales:
+            raise ValueError(
+                f"scale[{scales.index(0.0)}] is 0: a constant feature has the scale 1, or is left "
+                "out."
+            )
+        n = max(len(means), len(scales))
+        if {len(means), len(scales)} - {1, n}:
+            raise ValueError(
+                f"mean has {len(means)} numbers and scale has {len(scales)}, but one for each "
+                "feature is expected in both."
+            )
+        # A single number is that of every feature.
+        width = None if n == 1 else n
+        vars(self).update(mean=means, scale=scales, n_in=width, n_out=width)
+        vars(self).update(keeps_width=n == 1)
+
+    @property
+    def inverse(self) -> "Standardize":
+        """The layer of ``y * scale + mean``."""
+        n = max(len(self.mean), len(self.scale))
+        means, scales = (one * n if len(one) == 1 else one for one in (self.mean, self.scale))
+        shifts = [-mean / scale for mean, scale in zip(means, scales, strict=True)]
+        return Standardize(shifts, [1.0 / scale for scale in scales])
+
+    def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
+        """Draw nothing."""
+        return ()
+
+    def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
+        """Return ``(x - mean) / scale``."""
+        return (x - _row(self.mean, x)) / _row(self.scale, x), None
+
+    def backward(
+        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
+    ) -> Gradients:
+        """Return ``g / scale``."""
+        return (g / _row(self.scale, g) if wants_input else None), ()
+
+
+def _numbers(values: Any, name: str) -> tuple[float, ...]:
+    """Return finite numbers of a number, a sequence, or an array ``(n,)`` or ``(1, n)``."""
+    host = to_host(values) if owner(values) is not None else plain_numbers(values, name)
+    if not host.size or host.size != (host.shape or (1,))[-1]:
+        raise ValueError(
+            f"{name} has shape {host.shape}, but a number or one for each feature is expected."
+        )
+    return tuple(real(value, f"{name}[{i}]") for i, value in enumerate(host.reshape(-1).tolist()))
+
+
+def _row(numbers: tuple[float, ...], x: Array) -> Array:
+    return array_namespace(x).asarray([numbers], dtype=x.dtype, device=device_of(x))
 
 
 @dataclass(frozen=True, init=False)

@@ -1,6 +1,7 @@
 """Layers on the columns of a table: a factor for each, and layers side by side."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,3 +151,72 @@ def test_what_makes_no_columns_is_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+MEAN, SCALE = [300.0, -2.0, 0.5], [25.0, 0.5, 1e-3]
+
+
+def test_standardize_shifts_and_scales_and_its_inverse_goes_back(xp: Any) -> None:
+    layer, x = bx.Standardize(MEAN, SCALE), generator.normal(MEAN, SCALE, (5, 3))
+    y, _ = layer.forward((), xp.asarray(x), None)
+    # Relative to the numbers in between, which are 500 times as large.
+    xp.assert_close(y, (x - MEAN) / SCALE, 1e-12)
+    back, _ = layer.inverse.forward((), y, None)
+    xp.assert_close(back, x, 1e-12)
+    assert y.dtype == back.dtype == xp.asarray(x).dtype
+    assert (layer.n_in, layer.n_out, layer.inverse.n_in) == (3, 3, 3)
+    assert bx.check_layer(layer, xp.asarray(x)).passed
+
+
+def test_standardize_takes_a_number_and_what_standardize_of_data_returns(xp: Any) -> None:
+    x = xp.asarray(generator.normal(size=(6, 3)))
+    data = bx.data.standardize(x)
+    y, _ = bx.Standardize(data.mean, data.scale).forward((), x, None)
+    xp.assert_close(y, data.x, 1e-13)
+    one = bx.Standardize(2.0, 0.5)
+    xp.assert_close(one.forward((), x, None)[0], (x - 2.0) / 0.5, 1e-13)
+    network = bx.Network([one, bx.Dense(3, 2), one.inverse], "mean_squared_error")
+    assert network.widths == (3, 2)
+    mixed, _ = bx.Standardize(1.0, [1.0, 2.0, 4.0]).inverse.forward((), x, None)
+    xp.assert_close(mixed, x * xp.asarray([1.0, 2.0, 4.0]) + 1.0, 1e-13)
+
+
+def test_derivatives_around_standardize_are_in_the_users_units(xp: Any) -> None:
+    inner = bx.Network([bx.Dense(3, 4, "tanh"), bx.Dense(4, 1)], "mean_squared_error")
+    of_y = bx.Standardize(1e5, 2e4)
+    layers = [bx.Standardize(MEAN, SCALE), *inner.layers, of_y.inverse]
+    network, theta = bx.Network(layers, "mean_squared_error"), xp.initialize(inner)
+    x = generator.normal(MEAN, SCALE, (5, 3))
+    scaled = xp.asarray((x - MEAN) / SCALE)
+    expected = xp.host(inner.input_jacobian(theta, scaled)) * 2e4 / SCALE
+    found = xp.host(network.input_jacobian(theta, xp.asarray(x)))
+    xp.assert_close(found / 2e7, expected / 2e7, 1e-12)
+    hessian = xp.host(inner.input_hessian(theta, scaled)) * 2e4 / np.outer(SCALE, SCALE)
+    found = xp.host(network.input_hessian(theta, xp.asarray(x)))
+    xp.assert_close(found / 2e10, hessian / 2e10, 1e-12)
+
+
+def test_a_file_has_what_standardize_was_given(xp: Any, tmp_path: Path) -> None:
+    layers = [bx.Standardize(MEAN, 2.0), bx.Dense(3, 1)]
+    network = bx.Network(layers, "mean_squared_error")
+    bx.save(tmp_path / "network", network, xp.initialize(network))
+    assert bx.load(tmp_path / "network").network == network
+    assert repr(layers[0]) == "Standardize((300.0, -2.0, 0.5), (2.0,))"
+
+
+@pytest.mark.parametrize(
+    ("mean", "scale", "error", "message"),
+    [
+        ([0.0, 1.0], [1.0, 0.0], ValueError, r"scale\[1\] is 0: a constant feature"),
+        ([0.0, 1.0, 2.0], [1.0, 2.0], ValueError, "mean has 3 numbers and scale has 2"),
+        ([[0.0], [1.0]], 1.0, ValueError, r"mean has shape \(2, 1\)"),
+        ([], 1.0, ValueError, r"mean has shape \(0,\)"),
+        ([float("nan")], 1.0, ValueError, r"mean\[0\] must be finite"),
+        ("wide", 1.0, TypeError, "mean"),
+    ],
+)
+def test_standardize_refuses_what_is_no_scale(
+    mean: Any, scale: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        bx.Standardize(mean, scale)
