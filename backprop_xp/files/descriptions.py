@@ -25,6 +25,7 @@ from backprop_xp.networks.activations import leaky_relu_with
 from backprop_xp.networks.column_layers import Columns, Scale, Standardize
 from backprop_xp.networks.derivative_layers import Derivatives
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
+from backprop_xp.networks.equations import Equation
 from backprop_xp.networks.initializers import uniform
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.losses import focal, huber_with, quantile, smoothed, tweedie
@@ -35,7 +36,7 @@ from backprop_xp.training.states import TrainingState
 
 LAYERS = (
     *(Dense, Activate, Dropout, LayerNorm, Residual),
-    *(Scale, Embedding, NumericEmbedding, Columns, Standardize, Derivatives),
+    *(Scale, Embedding, NumericEmbedding, Columns, Standardize, Derivatives, Equation),
 )
 SCHEDULES = (
     *(schedules.constant, schedules.step_decay, schedules.exponential, schedules.inverse_scaling),

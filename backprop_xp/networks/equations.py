@@ -1,0 +1,320 @@
+"""The layer whose output is the residual of a differential equation.
+
+As in ``layers``, ``x`` is ``(..., batch, n_in)``, ``y`` is ``(..., batch, n_out)``, ``g = dL/dy``.
+A residual is a function of quantities, ``(..., batch, 1)`` each: outputs of layers and their
+derivatives, columns of x, and unknown coefficients.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from backprop_xp.backends import (
+    Array,
+    Namespace,
+    array_namespace,
+    device_of,
+    get_backend,
+    sum_over_batch,
+)
+from backprop_xp.checks import nearest, real, sequence
+from backprop_xp.display.reprs import repr_of
+from backprop_xp.networks import propagation
+from backprop_xp.networks.derivative_layers import check_differentiable
+from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray
+from backprop_xp.networks.jet_functions import JetNamespace
+from backprop_xp.networks.jet_parts import lifted
+from backprop_xp.networks.jet_passes import Term, backward, forward, namespace_of, plan_of, whole
+from backprop_xp.networks.jets import Jet
+from backprop_xp.networks.network import Network
+from backprop_xp.networks.propagation import Cache, Gradients, Layer, Parameters
+from backprop_xp.networks.random_bits import Key
+
+_RESERVED = ("d", "xp", "weights")
+
+
+class Quantity(NamedTuple):
+    """An output with its derivatives' term, a column of x or an unknown, by its number."""
+
+    kind: str
+    number: int
+    term: Term = ()
+
+
+@dataclass(frozen=True)
+class Point:
+    """The argument of a residual, ``s``: ``s.u``, ``s.u_xx``, ``s.x``, ``s.kappa``, ``s.xp``.
+
+    ``xp`` is the array namespace of the quantities.
+    """
+
+    xp: JetNamespace
+    _names: Mapping[str, Quantity]
+    _variables: tuple[str, ...]
+    _value_of: Callable[[Quantity], Jet]
+
+    def __getattr__(self, name: str) -> Jet:
+        """Return a quantity, or a derivative by variables of one letter: ``s.u_tx``."""
+        output, _, letters = name.partition("_")
+        if name in self._names:
+            return self._value_of(self._names[name])
+        if not letters or self._kind(output) != "output" or {*letters} - {*self._variables}:
+            known = [*self._names, *(f"{u}_{v}" for u in self._outputs for v in self._variables)]
+            raise AttributeError(
+                f"The equation has no {name!r}. {nearest(name, known)} Derivatives by names of "
+                'several letters are s.d("u", "time", "time").'
+            )
+        return self.d(output, *letters)
+
+    def d(self, output: str, *variables: str) -> Jet:
+        """Return the derivative of an output by variables, of the first or the second order."""
+        if self._kind(output) != "output":
+            raise AttributeError(f"{output!r} is not an output. {nearest(output, self._outputs)}")
+        for variable in variables:
+            if variable not in self._variables:
+                raise AttributeError(
+                    f"{variable!r} is not a variable. {nearest(variable, [*self._variables])}"
+                )
+        if len(variables) > 2:
+            raise AttributeError(
+                f"A derivative of {output} by {', '.join(variables)} is of order "
+                f"{len(variables)}, but the first and the second are possible. A further output "
+                "that equals a derivative makes a system of lower order."
+            )
+        term = tuple(sorted(map(self._variables.index, variables)))
+        return self._value_of(self._names[output]._replace(term=term))
+
+    def _kind(self, name: str) -> str | None:
+        return self._names[name].kind if name in self._names else None
+
+    @property
+    def _outputs(self) -> list[str]:
+        return [name for name, quantity in self._names.items() if quantity.kind == "output"]
+
+
+@dataclass(frozen=True, init=False)
+class Equation:
+    """The residual of a differential equation that layers are to solve.
+
+    ``residual(s)`` returns what is to be 0, or a tuple for a system. ``s`` has the layers' outputs
+    ``s.u``, ``s.v``, ``s.w`` (or the names ``outputs``), their derivatives ``s.u_t``, ``s.u_xx``,
+    the ``variables``, which are the layers' inputs, the ``given`` columns of x behind them, which
+    the layers do not get, and the ``unknown`` coefficients, which are learned from their starts.
+    Functions are those of ``s.xp``. Names of several letters, ``["time", "x1"]``, have derivatives
+    ``s.d("u", "time", "x1")``.
+
+    One call of the residual at construction finds the derivatives that it needs. A training fits
+    the residual to targets of 0. Raises ValueError for second derivatives of relu or leaky_relu.
+
+    >>> import backprop_xp as bx
+    >>> layers = bx.mlp([2, 16, 1], hidden="tanh").layers
+    >>> heat = bx.Equation(layers, lambda s: s.u_t - s.k * s.u_xx, "tx", unknown={"k": 1.0})
+    >>> network = bx.Network([heat], "mean_squared_error")
+    >>> theta = network.initialize(seed=0, backend="numpy")
+    >>> network.forward(theta, [[0.0, 0.5], [0.1, 0.5]]).shape  # the residuals at (t, x)
+    (2, 1)
+    >>> theta_of_u, unknown = heat.split(theta)
+    >>> heat.network.predict(theta_of_u, [[0.0, 0.5]]).shape, unknown
+    ((1, 1), {'k': array(1.)})
+    """
+
+    layers: tuple[Layer, ...]
+    residual: Callable[[Any], Any]
+    variables: tuple[str, ...]
+    given: tuple[str, ...]
+    unknown: Mapping[str, float] = field(hash=False)
+    outputs: tuple[str, ...]
+    names: tuple[str, ...] = field(compare=False)
+    shapes: tuple[tuple[int, ...], ...] = field(compare=False)
+    n_in: int = field(compare=False)
+    n_out: int = field(compare=False)
+    is_random: bool = field(compare=False)
+    # The quantities that the residual uses, in the order of its derivatives by them.
+    used: tuple[Quantity, ...] = field(compare=False)
+
+    __repr__ = repr_of
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        residual: Callable[[Any], Any],
+        variables: str | Sequence[str],
+        *,
+        given: str | Sequence[str] = (),
+        unknown: Mapping[str, float] | None = None,
+        outputs: str | Sequence[str] | None = None,
+    ) -> None:
+        layers = tuple(sequence(layers, "layers", 'bx.mlp([2, 16, 1], hidden="tanh").layers'))
+        own = propagation.attributes_of(layers, "Equation")
+        starts = {
+            name: real(start, f"unknown[{name!r}]") for name, start in (unknown or {}).items()
+        }
+        found = {"variables": tuple(variables), "given": tuple(given)}
+        found["outputs"] = _outputs(layers, found["variables"], outputs)
+        _check_names([*found["outputs"], *found["variables"], *found["given"], *starts])
+        vars(self).update(own, **found, residual=residual, unknown=starts)
+        vars(self).update(names=(*own["names"], *starts), n_in=len(variables) + len(given))
+        vars(self).update(shapes=(*own["shapes"], *((1, 1) for _ in starts)))
+        used, n_out = self._tried()
+        vars(self).update(used=used, n_out=n_out)
+        check_differentiable(layers, max(len(one.term) for one in used), "Equation")
+
+    @functools.cached_property
+    def network(self) -> Network:
+        """The network of the layers alone, which returns the outputs."""
+        return Network(self.layers, "mean_squared_error")
+
+    def split(self, theta: Array) -> tuple[Array, dict[str, Array]]:
+        """Return theta of ``network``, and each unknown coefficient, ``(*stack,)``.
+
+        ``theta`` is that of a network whose only layer with parameters is this one.
+        """
+        size = self.network.size
+        if theta.shape[-1] != size + len(self.unknown):
+            raise ValueError(
+                f"theta has {theta.shape[-1]} numbers, but the equation has "
+                f"{size + len(self.unknown)}: split takes theta of a network of the equation alone."
+            )
+        unknown = {name: theta[..., size + i] for i, name in enumerate(self.unknown)}
+        return theta[..., :size], unknown
+
+    def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
+        """Draw the layers' parameters, and return the starts of the unknown coefficients."""
+        drawn = [value for layer in self.layers for value in layer.initialize(generator)]
+        ones = INITIALIZERS["ones"](generator, (1, 1))
+        return (*drawn, *(start * ones for start in self.unknown.values()))
+
+    def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
+        """Return the residual."""
+        count, terms = len(parameters) - len(self.unknown), self._terms
+        own = propagation.split(self.layers, parameters[:count])
+        found, passes = forward(
+            self.layers, own, x[..., : len(self.variables)], plan_of(terms), rng
+        )
+        values = {
+            one: found[terms.index(one.term)][..., one.number, None]
+            if one.kind == "output"
+            else parameters[count + one.number]
+            if one.kind == "unknown"
+            else x[..., one.number, None]
+            for one in self.used
+        }
+        residual = self._residual_of(array_namespace(x), values)
+        return residual.value, (whole(residual, residual.first, len(values)), passes)
+
+    def backward(
+        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
+    ) -> Gradients:
+        """Return dL/dx, and the gradients of the layers and of the unknown coefficients."""
+        (slopes, passes), xp = cache, array_namespace(g)
+        each = xp.sum(slopes * g, axis=-1, keepdims=True)
+        zeros = xp.zeros_like(each[0, ...])
+        found = {one: each[i, ...] for i, one in enumerate(self.used)}
+
+        def back(kind: str, count: int, term: Term = ()) -> Array:
+            """Return the gradients by the quantities of a kind, side by side."""
+            parts = [found.get(Quantity(kind, i, term), zeros) for i in range(count)]
+            return xp.concat(parts, axis=-1)
+
+        gs = [back("output", len(self.outputs), term) for term in self._terms]
+        own = propagation.split(self.layers, parameters[: len(parameters) - len(self.unknown)])
+        plan = plan_of(self._terms)
+        to_x, gradients = backward(self.layers, own, passes, gs, plan, wants_input=wants_input)
+        unknown = (
+            sum_over_batch(found.get(Quantity("unknown", i), zeros))
+            for i in range(len(self.unknown))
+        )
+        if wants_input:
+            direct, n = back("column", self.n_in), len(self.variables)
+            to_x = xp.concat([to_x + direct[..., :n], direct[..., n:]], axis=-1)
+        return to_x, (*gradients, *unknown)
+
+    @functools.cached_property
+    def _terms(self) -> tuple[Term, ...]:
+        """The terms of derivatives that the residual uses."""
+        return tuple(dict.fromkeys(one.term for one in self.used if one.kind == "output"))
+
+    @functools.cached_property
+    def _quantities(self) -> dict[str, Quantity]:
+        """The quantities by name, each output without derivatives."""
+        kinds = {"output": self.outputs, "column": (*self.variables, *self.given)}
+        kinds["unknown"] = tuple(self.unknown)
+        return {
+            name: Quantity(kind, i) for kind, names in kinds.items() for i, name in enumerate(names)
+        }
+
+    def _tried(self) -> tuple[tuple[Quantity, ...], int]:
+        """Return the quantities that the residual uses, and the number of its columns."""
+        xp, used = get_backend("numpy").namespace(), dict[Quantity, Jet]()
+        namespace = namespace_of(xp, ())
+
+        def value_of(quantity: Quantity) -> Jet:
+            # A number that no formula is likely to divide by.
+            return used.setdefault(quantity, Jet(namespace, xp.full((1, 1), 0.7310585)))
+
+        with xp.errstate(all="ignore"):
+            parts = self._parts(Point(namespace, self._quantities, self.variables, value_of))
+        if not any(one.kind == "output" for one in used):
+            raise ValueError(
+                f"The residual uses none of the outputs {', '.join(self.outputs)}, so that the "
+                "layers could learn nothing from it."
+            )
+        return tuple(used), sum(part.shape[-1] for part in parts)
+
+    def _parts(self, point: Point) -> list[Jet]:
+        """Return the residual's parts, one for each equation."""
+        result = self.residual(point)
+        parts = list(result) if isinstance(result, tuple | list) else [result]
+        for part in parts:
+            if not isinstance(part, Jet):
+                raise TypeError(
+                    f"The residual returned {type(part).__name__}, but what is made of s.u and "
+                    "the like is expected, or a tuple of several: lambda s: s.u_t - s.u_xx."
+                )
+        return parts
+
+    def _residual_of(self, xp: Namespace, values: Mapping[Quantity, Array]) -> Jet:
+        """Return the residual with its derivatives by the quantities."""
+        namespace, count = namespace_of(xp, ()), len(values)
+        some = next(value for one, value in values.items() if one.kind == "output")
+        unit = xp.eye(count, dtype=some.dtype, device=device_of(some))
+        jets = {
+            one: Jet(namespace, value, lifted(unit[:, i, None, None], len(value.shape)))
+            for i, (one, value) in enumerate(values.items())
+        }
+        parts = self._parts(Point(namespace, self._quantities, self.variables, jets.__getitem__))
+        # A part of unknown coefficients alone has a single row.
+        rows = [namespace.broadcast_to(part, (*some.shape[:-1], part.shape[-1])) for part in parts]
+        joined: Jet = namespace.concat(rows, axis=-1)
+        return joined
+
+
+def _outputs(
+    layers: Sequence[Layer], variables: tuple[str, ...], outputs: str | Sequence[str] | None
+) -> tuple[str, ...]:
+    """Return a name for each output of the layers."""
+    n_in, n_out = propagation.check_chain(layers)
+    if n_in not in (None, len(variables)):
+        raise ValueError(
+            f"The layers take {n_in} columns, but there are {len(variables)} variables: "
+            f"{', '.join(variables)}. Further columns of x are given=."
+        )
+    names = tuple(outputs or "uvw"[: n_out or 1])
+    if n_out is not None and len(names) != n_out:
+        raise ValueError(
+            f"The layers have {n_out} outputs, but {len(names)} names: {', '.join(names)}. Name "
+            'all by outputs=, such as outputs=["u", "v", "w", "p"].'
+        )
+    return names
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for i, name in enumerate(names):
+        if not isinstance(name, str) or not name.isidentifier() or name in _RESERVED:
+            raise ValueError(
+                f"{name!r} cannot be the name of a quantity: an identifier is expected, other than "
+                f"{', '.join(_RESERVED)}."
+            )
+        if name in names[:i]:
+            raise ValueError(f"{name!r} is the name of two quantities of the equation.")
