@@ -49,15 +49,19 @@ def namespace_of(xp: Namespace, operators: Operators) -> JetNamespace:
     return JetNamespace(xp, operators)
 
 
-def seeded(x: Array, directions: Array, operators: Operators) -> Jet:
+def seeded(x: Array, directions: Array | None, operators: Operators) -> Jet:
     """Return x as a jet whose first derivatives are ``directions`` (D, ..., n_in)."""
     xp = array_namespace(x)
+    if directions is None:
+        return Jet(namespace_of(xp, operators), x)
     missing = len(x.shape) + 1 - len(directions.shape)
     return Jet(namespace_of(xp, operators), x, directions[(slice(None), *(None,) * missing, ...)])
 
 
-def unit_directions(x: Array, columns: Sequence[int]) -> Array:
-    """Return the directions (D, n_in) that are columns of x."""
+def unit_directions(x: Array, columns: Sequence[int]) -> Array | None:
+    """Return the directions (D, n_in) that are columns of x; None for no columns."""
+    if not columns:
+        return None
     xp, n = array_namespace(x), x.shape[-1]
     unit = xp.eye(n, dtype=x.dtype, device=device_of(x))
     if tuple(columns) == tuple(range(n)):

@@ -242,10 +242,9 @@ def mapped(
     ``change_part`` is the function of derivatives, which have one axis more in front, if it is
     another. Unless it ``broadcasts``, it gets them with all axes.
     """
-    of_part, xp, shape = change_part or change, jet.namespace.base, jet.shape
-    value = change(jet.value)
+    of_part, xp, value = change_part or change, jet.namespace.base, change(jet.value)
     first, second = (
-        None if part is None else of_part(part if broadcasts else full(part, shape, xp))
+        None if part is None else of_part(part if broadcasts else full(part, jet.shape, xp))
         for part in (jet.first, jet.second)
     )
     return Jet(jet.namespace, value, first, second, jet.is_dual)

@@ -172,6 +172,15 @@ def test_a_stack_is_its_networks_one_by_one(xp: Any, shares_x: bool) -> None:
             xp.assert_close(xp.host(ours)[at] / size, theirs / size, PARITY)
 
 
+def test_the_term_of_the_values_alone_is_the_layers(xp: Any) -> None:
+    network = with_derivatives(smooth_layers(), [()])
+    inner = bx.Network(network.layers[0].layers, "mean_squared_error")
+    theta, x, y = xp.put(sample_theta(inner), *(generator.normal(size=(5, n)) for n in (3, 2)))
+    found, expected = (one.loss_and_gradient(theta, x, y) for one in (network, inner))
+    for ours, theirs in zip(found, expected, strict=True):
+        xp.assert_close(ours, theirs, PARITY)
+
+
 def test_dropout_drops_the_same_units_of_values_and_of_derivatives(xp: Any) -> None:
     layers = [bx.Dense(2, 6, "tanh"), bx.Dropout(0.5), bx.Dense(6, 1)]
     network = with_derivatives(layers, [(), (0,), (1,)])

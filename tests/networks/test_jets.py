@@ -199,6 +199,19 @@ def test_derivatives_far_from_0_are_finite_in_float32(xp: Any, name: str) -> Non
         assert np.all(np.isfinite(xp.host(part)))
 
 
+def test_a_jet_without_derivatives_is_a_constant(xp: Any) -> None:
+    x = xp.asarray([[0.5, -0.25]])
+    constant = seeded(x, None, LAPLACIAN)
+    for function in (
+        lambda a: 1.0 / (2.0 + a),
+        lambda a: (a - 1.0) ** 2 / a,
+        bx.losses.tweedie().link,
+    ):
+        found = function(constant)
+        assert found.first is found.second is None
+        xp.assert_equal(found.value, function(x))
+
+
 def test_an_array_of_the_library_times_a_jet_is_a_jet(xp: Any) -> None:
     if xp.name == "array-api-strict":
         pytest.skip("its arrays raise for anything but arrays and numbers")
