@@ -7,8 +7,8 @@ derivatives, columns of x, and unknown coefficients.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from backprop_xp.backends import (
     Array,
@@ -34,7 +34,8 @@ from backprop_xp.networks.random_bits import Key
 _RESERVED = ("d", "xp", "weights")
 
 
-class Quantity(NamedTuple):
+@dataclass(frozen=True)
+class Quantity:
     """An output with its derivatives' term, a column of x or an unknown, by its number."""
 
     kind: str
@@ -83,7 +84,7 @@ class Point:
                 "that equals a derivative makes a system of lower order."
             )
         term = tuple(sorted(map(self._variables.index, variables)))
-        return self._value_of(self._names[output]._replace(term=term))
+        return self._value_of(replace(self._names[output], term=term))
 
     def _kind(self, name: str) -> str | None:
         return self._names[name].kind if name in self._names else None
@@ -160,7 +161,7 @@ class Equation:
         vars(self).update(used=used, n_out=n_out)
         check_differentiable(layers, max(len(one.term) for one in used), "Equation")
 
-    @functools.cached_property
+    @property
     def network(self) -> Network:
         """The network of the layers alone, which returns the outputs."""
         return Network(self.layers, "mean_squared_error")
@@ -201,13 +202,14 @@ class Equation:
             for one in self.used
         }
         residual = self._residual_of(array_namespace(x), values)
-        return residual.value, (whole(residual, residual.first, len(values)), passes)
+        return residual.value, (residual, passes)
 
     def backward(
         self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
     ) -> Gradients:
         """Return dL/dx, and the gradients of the layers and of the unknown coefficients."""
-        (slopes, passes), xp = cache, array_namespace(g)
+        (residual, passes), xp = cache, array_namespace(g)
+        slopes = whole(residual, residual.first, len(self.used))
         each = xp.sum(slopes * g, axis=-1, keepdims=True)
         zeros = xp.zeros_like(each[0, ...])
         found = {one: each[i, ...] for i, one in enumerate(self.used)}
@@ -285,8 +287,8 @@ class Equation:
         }
         parts = self._parts(Point(namespace, self._quantities, self.variables, jets.__getitem__))
         # A part of unknown coefficients alone has a single row.
-        rows = [namespace.broadcast_to(part, (*some.shape[:-1], part.shape[-1])) for part in parts]
-        joined: Jet = namespace.concat(rows, axis=-1)
+        zeros = xp.zeros_like(some)
+        joined: Jet = namespace.concat([part + zeros for part in parts], axis=-1)
         return joined
 
 

@@ -299,7 +299,7 @@ def _joined(xp: Namespace, parts: Sequence[tuple[Array | None, Jet]], axis: int)
     wholes = (
         xp.zeros_like(xp.broadcast_to(jet.value, (count, *jet.shape)))
         if part is None
-        else full(part, jet.shape, xp)
+        else full(part, jet.value, xp)
         for part, jet in parts
     )
     return xp.concat([*wholes], axis=axis)

@@ -25,12 +25,15 @@ def rows_in_cache(array: Array, numbers: int) -> int | None:
     return None
 
 
-def full(part: Array, shape: tuple[int, ...], xp: Namespace) -> Array:
-    """Return derivatives with all axes of a value's shape."""
-    whole = (part.shape[0], *shape)
+def full(part: Array, value: Array, xp: Namespace) -> Array:
+    """Return derivatives with all axes of their value."""
+    whole = (part.shape[0], *value.shape)
     if tuple(part.shape) == whole:
         return part
-    return xp.broadcast_to(lifted(part, len(shape)), whole)
+    part = lifted(part, len(value.shape))
+    if None in whole:  # a recorded graph has no number of rows
+        return part + xp.zeros_like(value)
+    return xp.broadcast_to(part, whole)
 
 
 def lifted(part: Array, ndim: int) -> Array:

@@ -77,7 +77,7 @@ def constants(namespace: Any, parameters: Sequence[Parameters]) -> list[tuple[Je
 def whole(y: Jet, part: Array | None, count: int) -> Array:
     """Return derivatives of a jet, ``(count, ...)``, with all axes; zeros for None."""
     if part is not None:
-        return full(part, y.shape, y.namespace.base)
+        return full(part, y.value, y.namespace.base)
     return y.namespace.base.zeros((count, *y.shape), dtype=y.dtype, device=y.device)
 
 
@@ -100,7 +100,7 @@ def forward(
     _check_columns(x, plan)
     passes, found = [], []
     for rows in _slices(parameters, x, plan, rng):
-        part, caches = x if rows == slice(0, x.shape[-2]) else x[..., rows, :], list[Cache]()
+        part, caches = x if rows == slice(None) else x[..., rows, :], list[Cache]()
         jet = seeded(part, unit_directions(part, plan.columns), plan.operators)
         own = constants(jet.namespace, parameters)
         y = as_jet(jet.namespace, propagation.forward_through(layers, own, jet, rng, caches))
@@ -132,7 +132,9 @@ def _slices(parameters: Sequence[Parameters], x: Array, plan: Plan, rng: Key | N
     widest = max([x.shape[-1], *(value.shape[-1] for value in values)])
     members = math.prod(values[0].shape[:-2]) if values else 1
     size = rows_in_cache(x, count * widest * members) if rng is None else None
-    return row_slices(x.shape[-2], size or x.shape[-2])
+    if size is None or size >= x.shape[-2]:
+        return [slice(None)]
+    return row_slices(x.shape[-2], size)
 
 
 def backward(
@@ -165,12 +167,12 @@ def backward(
 
 def _terms_of(y: Jet, plan: Plan) -> list[Array]:
     """Return each term of a jet, as wide as its value."""
-    parts = (
-        y.value[None, ...],
-        whole(y, y.first, len(plan.columns)),
-        whole(y, y.second, len(plan.operators)),
-    )
-    return [parts[order][i, ...] for order, i in (_where(term, plan) for term in plan.terms)]
+    xp, parts = y.namespace.base, (y.value[None, ...], y.first, y.second)
+    found = []
+    for order, i in (_where(term, plan) for term in plan.terms):
+        part = parts[order]
+        found.append(xp.zeros_like(y.value) if part is None else full(part, y.value, xp)[i, ...])
+    return found
 
 
 def _where(term: Term, plan: Plan) -> tuple[int, int]:

@@ -244,7 +244,7 @@ def mapped(
     """
     of_part, xp, value = change_part or change, jet.namespace.base, change(jet.value)
     first, second = (
-        None if part is None else of_part(part if broadcasts else full(part, jet.shape, xp))
+        None if part is None else of_part(part if broadcasts else full(part, jet.value, xp))
         for part in (jet.first, jet.second)
     )
     return Jet(jet.namespace, value, first, second, jet.is_dual)

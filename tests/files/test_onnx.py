@@ -32,6 +32,18 @@ LAYERS = {
     "NumericEmbedding of pl": [bx.NumericEmbedding(3, 2, "pl"), bx.Dense(6, 2)],
     "Columns": [bx.Columns(bx.Embedding(3, 2), bx.NumericEmbedding(2)), bx.Dense(10, 2)],
     "Scale": [bx.Scale(3), bx.Dense(3, 2)],
+    "Standardize": [bx.Standardize([1.0, 2.0, 3.0], 2.0), bx.Dense(3, 2)],
+    "Derivatives": [
+        bx.Derivatives([bx.Dense(3, 5, "tanh"), bx.Dense(5, 2)], [(), (0,), (0, 1), (2, 2)])
+    ],
+    "Equation": [
+        bx.Equation(
+            [bx.Dense(3, 5, "sigmoid"), bx.Dense(5, 1)],
+            lambda s: (s.u_t - s.k * s.u_xx * s.u, s.xp.exp(s.y)),
+            "txy",
+            unknown={"k": 2.0},
+        )
+    ],
     "Residual": [bx.Residual(bx.Dense(3, 5, "tanh"), bx.Dense(5, 3)), bx.Dense(3, 2)],
     "leaky_relu_with": [bx.Dense(3, 5, bx.activations.leaky_relu_with(0.3)), bx.Dense(5, 2)],
     **{name: [bx.Dense(3, 5, name), bx.Dense(5, 2)] for name in ACTIVATIONS},
@@ -47,6 +59,7 @@ NETWORKS["hinge of one"] = bx.mlp([3, 4, 1], hidden="tanh", loss="hinge")
 LINKS = ("mean_squared_error", "poisson", "binary_cross_entropy", "categorical_cross_entropy")
 LINKS += ("gaussian_nll", "focal", "hinge of one")
 NOT_MANY = ("Dropout", "LayerNorm", "Scale", "Columns", "Residual", "each activation")
+NOT_MANY += ("Derivatives", "Equation", "Standardize")
 FEW = [(name, "float64") for name in ("Dropout", *NOT_MANY, *LINKS)]
 FEW += [("each activation", "float32")]
 CASES = [(name, dtype) for dtype in CLOSE for name in NETWORKS]

@@ -182,6 +182,16 @@ def test_slopes_at_0_are_those_from_the_left(xp: Any) -> None:
     xp.assert_equal(abs_of(point).first[0, ...], [[-1.0]])
 
 
+def test_powers_have_finite_derivatives_at_0(xp: Any) -> None:
+    x = xp.asarray([[0.0]])
+    point = seeded(x, unit_directions(x, (0,)), (((0, 0),),))
+    closed = {0: (1.0, 0.0, 0.0), 1: (0.0, 1.0, 0.0), 2: (0.0, 0.0, 2.0), 3: (0.0, 0.0, 0.0)}
+    for n, expected in closed.items():
+        found = point**n
+        for part, number in zip(parts(found), expected, strict=True):
+            xp.assert_equal(xp.host(part).reshape(1), [number])
+
+
 def abs_of(jet: Jet) -> Jet:
     return jet.__array_namespace__().abs(jet)
 
