@@ -202,7 +202,9 @@ def owner(array: Any) -> Backend | None:
 
 def _owner(array: Any) -> Backend | None:
     backend = next((backend for backend in loaded_backends() if _owns(backend, array)), None)
-    if backend is None and hasattr(type(array), "__array_namespace__"):
+    # A type with replacements of its own is this library's.
+    is_ours = hasattr(type(array), "replacements")
+    if backend is None and hasattr(type(array), "__array_namespace__") and not is_ours:
         _load_plug_ins()
         backend = next((backend for backend in loaded_backends() if _owns(backend, array)), None)
     return backend
