@@ -253,7 +253,9 @@ class Equation:
 
         def value_of(quantity: Quantity) -> Jet:
             # A number that no formula is likely to divide by.
-            return used.setdefault(quantity, Jet(namespace, xp.full((1, 1), 0.7310585)))
+            return used.setdefault(
+                quantity, Jet(namespace, xp.full((1, 1), 0.7310585, device="cpu"))
+            )
 
         with xp.errstate(all="ignore"):
             parts = self._parts(Point(namespace, self._quantities, self.variables, value_of))

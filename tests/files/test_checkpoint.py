@@ -57,6 +57,13 @@ def quartic(o: Any, t: Any) -> Any:
 
 QUARTIC = bx.Loss(value=quartic, gradient=lambda o, t: 4 * (o - t) ** 3)
 
+
+def residual(s: Any) -> Any:
+    return s.u_x - s.k * s.u_xx, s.u * s.given
+
+
+bx.register("residual of a test", residual)
+
 LAYERS = [
     *(bx.Dense(3, 3, name) for name in ACTIVATIONS),
     *(bx.Dense(3, 3, initializer=name) for name in INITIALIZERS),
@@ -64,6 +71,9 @@ LAYERS = [
     bx.Dense(3, 3, bias_initializer=bx.initializers.uniform(-1.0, 0.5)),
     *(bx.Activate("gelu"), bx.Dropout(0.25), bx.LayerNorm(3, 1e-3), bx.Scale(3)),
     *(bx.NumericEmbedding(3, 2), bx.NumericEmbedding(3, 1, "pl", 4, 0.5)),
+    *(bx.Standardize([1.0, -2.0, 0.0], [0.5, 2.0, 3.0]), bx.Standardize(2.0, 0.1)),
+    bx.Derivatives([bx.Dense(3, 2, "tanh")], [(), (1,), (2, 0)]),
+    bx.Equation([bx.Dense(2, 1, "silu")], residual, "xy", given=["given"], unknown={"k": 2.0}),
     bx.Columns(bx.Scale(1), bx.LayerNorm(2)),
     bx.Columns(bx.Scale(1), bx.Residual(bx.Dense(2, 2))),
     bx.Embedding([2, 4, 3], 1, bx.initializers.uniform(-1.0, 1.0)),
