@@ -53,6 +53,10 @@ class Functions(Protocol):
     def pow(self) -> Callable[..., Any]:
         """The function of ``a ** b``."""
 
+    @property
+    def abs(self) -> Callable[..., Any]:
+        """The function of ``abs(a)``."""
+
 
 # Not frozen: a frozen dataclass takes three times as long to make, and a step makes hundreds.
 @dataclass(eq=False, slots=True)
@@ -152,6 +156,9 @@ class Jet:
 
     def __rpow__(self, other: Any) -> Any:
         return self.namespace.pow(other, self)
+
+    def __abs__(self) -> Any:
+        return self.namespace.abs(self)
 
     def __lt__(self, other: Any) -> Array:
         return self.value < value_of(other)
