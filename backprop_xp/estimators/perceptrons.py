@@ -24,6 +24,7 @@ from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples, on_ho
 from backprop_xp.networks import ensemble
 from backprop_xp.networks.activations import softmax
 from backprop_xp.networks.losses import LOSSES, Loss
+from backprop_xp.networks.network import Network
 from backprop_xp.training.metrics import accuracy
 
 
@@ -221,6 +222,19 @@ class MLPRegressor(RegressorMixin, Perceptron):
             )
         mean, deviation = self._applied(X, "predict", ensemble.predict)
         return self._columns_of(mean), self._columns_of(deviation)
+
+    def input_gradient(self, X: MatrixLike) -> Array:
+        """Return the derivatives of ``predict`` by the features of each row.
+
+        They are ``(batch, n_features)``, or ``(batch, n_outputs, n_features)`` for several outputs.
+        """
+
+        def slopes(network: Network, theta: Array, x: Array) -> list[Array]:
+            found = network.input_jacobian(theta, x, predict=True)
+            is_mean = len(found.shape) > 3  # over the members
+            return [array_namespace(found).mean(found, axis=0) if is_mean else found]
+
+        return self._columns_of(self._applied(X, "input_gradient", slopes)[0])
 
     def _columns_of(self, values: Array) -> Array:
         return values[:, 0] if self.n_outputs_ == 1 else values

@@ -240,3 +240,23 @@ def test_what_has_no_members_is_refused() -> None:
         alone.predict(VALUES[0], return_std=True)
     with pytest.raises(ValueError, match=r"had .* when this was fitted: fit again"):
         alone.set_params(n_members=2).predict(VALUES[0])
+
+
+@pytest.mark.parametrize("n_members", [1, 3])
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_input_gradient_is_the_slope_of_predict(xp: Any, n_members: int, n_outputs: int) -> None:
+    generator = np.random.default_rng(4)
+    x = generator.normal(size=(30, 3))
+    y = np.stack([np.sin(x[:, 0]), x[:, 1] * x[:, 2]], axis=-1)[:, :n_outputs]
+    y = y[:, 0] if n_outputs == 1 else y
+    options: Any = {"activation": "tanh", "max_iter": 15, "random_state": 0}
+    model = bx.MLPRegressor(hidden_layer_sizes=(8,), n_members=n_members, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x, y)
+    found = model.input_gradient(x)
+    assert found.shape == ((30, 3) if n_outputs == 1 else (30, 2, 3))
+    for i, step in enumerate(1e-2 * np.eye(3)):
+        slope = (model.predict(x + step) - model.predict(x - step)) / 2e-2
+        # A step of 1e-2 truncates 1e-4 of the third derivative, and rounds in float32.
+        np.testing.assert_allclose(found[..., i], slope, rtol=0.0, atol=5e-3)
