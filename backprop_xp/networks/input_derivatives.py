@@ -13,7 +13,8 @@ from backprop_xp.backends import Array, array_namespace, device_of
 from backprop_xp.checks import integer
 from backprop_xp.networks import propagation
 from backprop_xp.networks.activations import identity
-from backprop_xp.networks.inputs import beside_x, row_slices
+from backprop_xp.networks.batch_rows import row_slices
+from backprop_xp.networks.inputs import beside_x
 from backprop_xp.networks.jet_parts import Operators, rows_in_cache
 from backprop_xp.networks.jet_passes import constants, plan_of, seeded, unit_directions, whole
 from backprop_xp.networks.jets import Jet, as_jet

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, Namespace, array_namespace, device_of
 from backprop_xp.networks import propagation
-from backprop_xp.networks.inputs import row_slices
+from backprop_xp.networks.batch_rows import row_slices
 from backprop_xp.networks.jet_functions import JetNamespace
 from backprop_xp.networks.jet_parts import Operators, full, rows_in_cache
 from backprop_xp.networks.jets import Functions, Jet, as_jet, value_of
