@@ -6,7 +6,7 @@ the residuals of its rows, at random, trained and saturated weights, in units fr
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -168,19 +168,23 @@ MISTAKES: dict[str, Callable[[Any], Any]] = {
     "zero": lambda d: 0.0 * d,
     "an entry": _off,
 }
-# The most telling combinations, and all others in the wide sweep.
-PLACES = [("trained", 1.0)]
-PLACES += [
-    pytest.param(point, unit, marks=pytest.mark.compiled)
-    for point, unit in (("random", 1.0), ("random", 1e20), ("trained", 1e-20), ("saturated", 1.0))
-]
-PLACES += [
-    pytest.param(point, unit, marks=[pytest.mark.compiled, pytest.mark.thorough])
-    for point, unit in (
-        ("random", 1e-20), ("trained", 1e20), ("saturated", 1e-20), ("saturated", 1e20),
-    )
-]  # fmt: skip
-every_place = pytest.mark.parametrize(("point", "unit"), PLACES)
+# Each entrance at the most telling point, and in turn at two of the next ones; all others are in
+# the wide sweep.
+TELLING = ("trained", 1.0)
+NEXT = [("random", 1.0), ("trained", 1e-20), ("random", 1e20), ("saturated", 1.0)]
+OTHERS = [("random", 1e-20), ("trained", 1e20), ("saturated", 1e-20), ("saturated", 1e20)]
+
+
+def _at_places(names: Iterable[str]) -> list[Any]:
+    cases = []
+    for i, name in enumerate(names):
+        cases.append(pytest.param(name, *TELLING))
+        for j, place in enumerate(NEXT + OTHERS):
+            marks = [pytest.mark.compiled]
+            if place in OTHERS or (i + j) % 2:
+                marks.append(pytest.mark.thorough)
+            cases.append(pytest.param(name, *place, marks=marks))
+    return cases
 
 
 def _checked(name: str, xp: Any, point: str, unit: float) -> Callable[[Any], Any]:
@@ -196,8 +200,7 @@ def _checked(name: str, xp: Any, point: str, unit: float) -> Callable[[Any], Any
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp")
-@every_place
-@pytest.mark.parametrize("name", ENTRANCES)
+@pytest.mark.parametrize(("name", "point", "unit"), _at_places(ENTRANCES))
 def test_no_right_derivative_fails_and_no_wrong_one_passes(
     xp: Any, name: str, unit: float, point: str
 ) -> None:
@@ -205,8 +208,7 @@ def test_no_right_derivative_fails_and_no_wrong_one_passes(
     _assert_promises(_checked(name, xp, point, unit), point, {"zero"} if is_blind else set())
 
 
-@every_place
-@pytest.mark.parametrize("name", ON_THE_HOST)
+@pytest.mark.parametrize(("name", "point", "unit"), _at_places(ON_THE_HOST))
 def test_the_problems_of_scipy_keep_the_same_promises(
     nothing_chosen: None, name: str, unit: float, point: str
 ) -> None:

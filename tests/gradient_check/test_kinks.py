@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.helpers import compiled
+from tests.helpers import compiled, thorough
 from tests.planted_mistakes import METHODS, check, difference_methods, every_dtype
 
 RIGHT = {"pass", "kink"}
@@ -57,10 +57,17 @@ def _case(xp: Any, network: bx.Network, hidden: Any, dtype: str, seed: int, laye
 swept = pytest.param(range(14), marks=pytest.mark.thorough)
 
 
+# A method and a dtype in turn for each network; the thorough session has all of them.
+SOME = [
+    pytest.param(name, method, dtype, marks=[pytest.mark.thorough] * ((i + j + k) % 2))
+    for i, name in enumerate(HIDDEN)
+    for j, method in enumerate(METHODS[:4])
+    for k, dtype in enumerate(("float64", "float32"))
+]
+
+
 @pytest.mark.once
-@every_dtype
-@pytest.mark.parametrize("method", METHODS[:4])
-@pytest.mark.parametrize("name", HIDDEN)
+@pytest.mark.parametrize(("name", "method", "dtype"), SOME)
 @pytest.mark.parametrize("seeds", [None, swept], ids=["some", "all"])
 def test_a_right_network_passes_and_a_wrong_one_fails_near_kinks(
     xp: Any, seeds: range | None, name: str, method: str, dtype: str
@@ -103,10 +110,15 @@ RELUS: dict[str, Any] = {
 COEFFICIENTS = [2.0, -1.5, 0.7, 1.2, -0.4, 0.9]
 
 
-@every_dtype
+@pytest.mark.parametrize(
+    ("relu", "dtype"),
+    [
+        *(("where", "float64"), ("magnitude", "float32")),
+        *(thorough("where", "float32"), thorough("magnitude", "float64")),
+    ],
+)
 @difference_methods
 @pytest.mark.parametrize("at", [[0.3, -1.1], compiled([0.0, 0.0])], ids=["one kink", "three"])
-@pytest.mark.parametrize("relu", RELUS)
 def test_slopes_within_a_kink_are_right(
     xp: Any, relu: str, at: Any, method: str, dtype: str
 ) -> None:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from tests.helpers import thorough
 from tests.planted_mistakes import WrongGradientNetwork
 
 HIDDEN, DTYPES = ["tanh", "silu", "relu", "gelu", "sigmoid"], ["float64", "float32"]
 SIZES, EPOCHS, EVERY = [3, 24, 24, 1], 500, 25
 
-every_dtype = pytest.mark.parametrize("dtype", DTYPES)
-every_method = pytest.mark.parametrize("method", ["auto", "directional"])
+METHODS = ["auto", "directional"]
+every_method = pytest.mark.parametrize("method", METHODS)
 
 
 def _rows(dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -38,11 +39,12 @@ def _checked(*case: Any, **options: Any) -> bx.GradientReport:
 
 
 @every_method
-def test_no_right_gradient_fails_and_nine_of_ten_pass(method: str) -> None:
+@pytest.mark.parametrize("every", [4, thorough(2)])
+def test_no_right_gradient_fails_and_nine_of_ten_pass(every: int, method: str) -> None:
     verdicts, losses = [], []
     for hidden, dtype in itertools.product(HIDDEN, DTYPES):
         network, thetas = _training(hidden, dtype)
-        thetas = thetas[::2]
+        thetas = thetas[::every]
         verdicts += [_checked(network, t, *_rows(dtype), method=method).verdict for t in thetas]
         losses += [float(network.loss(t, *_rows(dtype))) for t in thetas]
     assert min(losses) < 1e-20
@@ -58,11 +60,19 @@ ADDED = {
 }
 
 
-@every_method
-@every_dtype
-@pytest.mark.parametrize("hidden", HIDDEN)
-@pytest.mark.parametrize("mistake", ADDED)
-@pytest.mark.parametrize("every", [9, pytest.param(3, marks=pytest.mark.thorough)])
+# Each activation with each mistake, in two of the four ways; the thorough session has them all.
+PLANTED = [
+    pytest.param(*case, marks=[pytest.mark.thorough] * (sum(turns) % 2))
+    for turns, case in zip(
+        itertools.product(range(len(HIDDEN)), range(len(ADDED)), range(2), range(2)),
+        itertools.product(HIDDEN, ADDED, DTYPES, METHODS),
+        strict=True,
+    )
+]
+
+
+@pytest.mark.parametrize(("hidden", "mistake", "dtype", "method"), PLANTED)
+@pytest.mark.parametrize("every", [9, thorough(3)])
 def test_a_planted_mistake_never_passes(
     every: int, mistake: str, hidden: str, dtype: str, method: str
 ) -> None:
@@ -91,7 +101,12 @@ def _separable(*sizes: int) -> tuple[Any, ...]:
     return network, x, y, {"epochs": 500, "optimizer": bx.Adam(0.1)}
 
 
-QUICK = ("sigmoid", "digits", "separable classes, a hidden layer")
+# By default each in one dtype.
+QUICK = {
+    "sigmoid": "float64",
+    "digits": "float32",
+    "separable classes, a hidden layer": "float64",
+}
 TRAININGS = {
     **{
         h: lambda h=h: (bx.mlp(SIZES, hidden=h), *_rows("float64"), {"epochs": 400}) for h in HIDDEN
@@ -102,10 +117,12 @@ TRAININGS = {
 }
 
 
-@every_dtype
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.thorough]) for n in TRAININGS],
+    ("name", "dtype"),
+    [
+        (name, dtype) if QUICK.get(name) == dtype else thorough(name, dtype)
+        for name, dtype in itertools.product(TRAININGS, DTYPES)
+    ],
 )
 def test_a_training_whose_updates_are_all_checked_runs_to_its_end(name: str, dtype: str) -> None:
     network, *rows, options = TRAININGS[name]()
