@@ -275,9 +275,9 @@ def test_sparse_targets_train_as_dense_ones_in_every_argument() -> None:
 # ---- scikit-learn's contract
 
 
-CHECKED = [
-    kind(max_iter=50, n_members=n) for kind in (bx.MLPClassifier, bx.MLPRegressor) for n in (1, 2)
-]
+CHECKED = [bx.MLPClassifier(max_iter=50), bx.MLPRegressor(max_iter=50, n_members=2)]
+# The other numbers of members, which tests/estimators/test_members.py has for both kinds.
+SWEPT = [bx.MLPClassifier(max_iter=50, n_members=2), bx.MLPRegressor(max_iter=50)]
 
 
 @parametrize_with_checks(CHECKED)
@@ -285,6 +285,19 @@ CHECKED = [
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_checks_pass(estimator: Any, check: Any) -> None:
+    _pass(estimator, check)
+
+
+@parametrize_with_checks(SWEPT)
+@pytest.mark.once
+@pytest.mark.thorough
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.filterwarnings("ignore")
+def test_more_of_scikit_learns_checks_pass(estimator: Any, check: Any) -> None:
+    _pass(estimator, check)
+
+
+def _pass(estimator: Any, check: Any) -> None:
     # scikit-learn itself only asks whether PyTorch is built for CUDA.
     if "cuda" in repr(check) and not pytest.importorskip("torch").cuda.is_available():
         pytest.skip("PyTorch finds no GPU")

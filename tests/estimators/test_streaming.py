@@ -20,7 +20,7 @@ from backprop_xp.backends import Memory
 from backprop_xp.estimators import samples, streaming
 from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.training import steps
-from tests.helpers import python
+from tests.helpers import python, thorough
 
 # A compiler makes a loop for each length of a block, and each may round differently.
 SAME_TRAINING = 1e-10
@@ -79,8 +79,21 @@ TRAININGS: list[dict[str, Any]] = [
 ]
 
 
+# How a table is read does not depend on the training: each training reads one in turn by default.
+TABLES = ("mapped", "sparse", "mapped integers")
+
+
 @pytest.mark.compiled
-@pytest.mark.parametrize("options", TRAININGS, ids=str)
+@pytest.mark.parametrize(
+    ("large", "options"),
+    [
+        (table, options) if i % len(TABLES) == j else thorough(table, options)
+        for i, options in enumerate(TRAININGS)
+        for j, table in enumerate(TABLES)
+    ],
+    indirect=["large"],
+    ids=str,
+)
 def test_training_on_a_large_table_equals_training_in_memory(
     xp: Any, large: tuple[Any, np.ndarray], options: dict[str, Any]
 ) -> None:
@@ -123,6 +136,7 @@ def test_training_on_a_large_table_with_weights_equals_training_in_memory(
 
 
 @pytest.mark.compiled
+@pytest.mark.parametrize("large", ["mapped", *map(thorough, TABLES[1:])], indirect=True)
 def test_training_on_a_large_table_reaches_a_good_score(large: tuple[Any, np.ndarray]) -> None:
     table, held = large
     options = {"max_iter": 60, "learning_rate_init": 0.02, "early_stopping": True, "tol": 0.0}
