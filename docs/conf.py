@@ -1,8 +1,11 @@
 """The configuration of Sphinx for `nox -s site`. The build uses no network."""
 
 import os
+import shutil
 import sys
 import tempfile
+from hashlib import sha256
+from importlib.metadata import distributions
 from pathlib import Path
 
 import backprop_xp
@@ -23,9 +26,18 @@ _profile = Path(_ipython.name, "profile_default")
 _profile.mkdir()
 (_profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40\n", "utf-8")
 
-# The build runs every page. An exception in a block ends it.
+# The build runs the pages whose code has changed, and all if the package or a library has. An
+# exception in a block ends it.
 nb_custom_formats = {".md": "running_pages.read"}
-nb_execution_mode = "force"
+nb_execution_mode = "cache"
+_used = sorted(f"{one.name} {one.version}" for one in distributions())
+_used += [
+    path.read_text("utf-8") for path in sorted(Path(backprop_xp.__file__).parent.rglob("*.py"))
+]
+_ran = Path(__file__).parents[1] / "site" / "executed"
+nb_execution_cache_path = str(_ran / sha256("\n".join(_used).encode()).hexdigest()[:16])
+for _old in {*_ran.glob("*")} - {Path(nb_execution_cache_path)}:
+    shutil.rmtree(_old)
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 # `nox -s clusters mpi` runs these pages: their engines are not installed for the build.
