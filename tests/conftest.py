@@ -177,13 +177,15 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests with a float64 parameter, and tests without the suite's backend."""
+    """Mark tests with a float64 parameter, of CuPy alone, and without the suite's backend."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         is_float64 = any(isinstance(v, str) and v == "float64" for v in parameters.values())
         if is_float64 and "xp" in fixtures:
             item.add_marker("float64")
+        if fixtures & {"gpu", "compile_by_nvrtc"}:
+            item.add_marker("cupy")
         if not fixtures & BACKEND_FIXTURES and item.get_closest_marker("installed") is None:
             item.add_marker("once")
 
