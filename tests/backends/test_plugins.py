@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -99,15 +100,16 @@ def run(target: Path, program: str, **environment: str) -> subprocess.CompletedP
     return done
 
 
-def error_of(target: Path, ask: str) -> str:
-    """Return the error of an unavailable backend, and its cause."""
-    program = (
+def errors_of(target: Path, asks: Iterable[str]) -> list[str]:
+    """Return the errors of unavailable backends with their causes, asked in one process."""
+    program = "".join(
         f"try:\n    {ask}\n"
         "except (bx.backends.BackendUnavailableError, ValueError) as error:\n"
         "    cause = error.__cause__\n"
-        "    print('REFUSED', error, *(['<-', type(cause).__name__] if cause else []))\n"
+        "    print('REFUSED', error, *(['<-', type(cause).__name__] if cause else []), 'END')\n"
+        for ask in asks
     )
-    return run(target, program).stdout.rpartition("REFUSED ")[2].strip()
+    return re.findall(r"^REFUSED (.*?) END$", run(target, program).stdout, re.M | re.S)
 
 
 @pytest.fixture(scope="module")
@@ -170,19 +172,20 @@ def test_plug_ins_are_listed_after_the_others_and_none_is_imported(broken: Path)
 
 
 def test_a_broken_plug_in_is_an_error_when_it_is_chosen(broken: Path) -> None:
-    ask = "bx.get_backend({0!r})"
-    for name, raised in RAISED.items():
-        target, text = f"'plugin_{name}:backend'", error_of(broken, ask.format(name))
+    names = [*RAISED, "unfinished", "lookalik"]
+    *errors, unfinished, misspelt = errors_of(broken, [f"bx.get_backend({n!r})" for n in names])
+    for (name, raised), text in zip(RAISED.items(), errors, strict=True):
+        target = f"'plugin_{name}:backend'"
         assert text.startswith(f"backend {name!r}, from the argument of the call, cannot run here")
         assert f"{target}, of the distribution {name!r}, raised {raised}" in text
         assert f"pip uninstall {name}" in text
         assert text.endswith(f" <- {raised.partition(':')[0]}")
-    text = error_of(broken, ask.format("unfinished"))  # Python's own message
-    assert "'plugin_unfinished:backend', of the distribution 'unfinished'" in text
-    assert "abstract class Unfinished" in text
-    assert "from_host" in text
-    assert "device_name" not in text, "it has a default"
-    assert "Did you mean 'lookalike'?" in error_of(broken, ask.format("lookalik"))
+    # Python's own message.
+    assert "'plugin_unfinished:backend', of the distribution 'unfinished'" in unfinished
+    assert "abstract class Unfinished" in unfinished
+    assert "from_host" in unfinished
+    assert "device_name" not in unfinished, "it has a default"
+    assert "Did you mean 'lookalike'?" in misspelt
 
 
 def test_plug_ins_are_asked_about_an_unknown_array_and_each_broken_one_warns_once(
@@ -237,13 +240,14 @@ def test_arrays_belong_to_a_plug_in_once_it_is_loaded_and_errors_name_it(
 def test_a_name_that_two_plug_ins_offer_is_an_error_and_neither_is_imported(rivals: Path) -> None:
     twice = "the distributions 'one' and 'other' offer that name"
     built_in = "the distributions 'backprop_xp' and {!r} offer that name"
-    for ask, source, reason, way_out in (
-        ("bx.get_backend('twice')", "argument", twice, "uninstall one, or pip uninstall other"),
-        ("bx.get_backend('numpy')", "argument", built_in.format("hijack"), "uninstall hijack"),
-        ("bx.set_default_backend('auto')", "set_def", built_in.format("robot"), "uninstall robot"),
-        ("bx.use_backend('auto').__enter__()", "use_backend('auto')", "", "uninstall robot"),
-    ):
-        text = error_of(rivals, ask)
+    refused = {
+        "bx.get_backend('twice')": ("argument", twice, "uninstall one, or pip uninstall other"),
+        "bx.get_backend('numpy')": ("argument", built_in.format("hijack"), "uninstall hijack"),
+        "bx.set_default_backend('auto')": ("set_def", built_in.format("robot"), "uninstall robot"),
+        "bx.use_backend('auto').__enter__()": ("use_backend('auto')", "", "uninstall robot"),
+    }
+    for text, words in zip(errors_of(rivals, refused), refused.values(), strict=True):
+        source, reason, way_out = words
         assert "cannot run here: " in text
         assert all(part in text for part in (source, reason, f"pip {way_out}."))
     program = (
