@@ -16,6 +16,7 @@ from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.training.metrics import METRICS
 from tests.commands import NOWHERE, NUMPY, ONE_LINE, on_a_terminal, run, start, start_without
+from tests.helpers import thorough
 
 PACKAGE_FOLDER = Path(bx.__file__).parent.parent
 TOO_MANY = "asks for 3,999,999,997 numbers at once"
@@ -115,7 +116,7 @@ XOR = "$COMMAND xor --backend numpy --epochs 20"
 
 @pytest.mark.skipif(os.name == "nt", reason="it is about a Unix shell")
 @pytest.mark.parametrize(
-    "command", [f"{XOR} | head -1", f"{XOR} | true", "$COMMAND --version | true"]
+    "command", [f"{XOR} | head -1", thorough(f"{XOR} | true"), "$COMMAND --version | true"]
 )
 def test_a_closed_pipe_ends_the_command_silently(command: str) -> None:
     done = in_a_shell(command)
@@ -124,8 +125,15 @@ def test_a_closed_pipe_ends_the_command_silently(command: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("command", [XOR, "$COMMAND --version"])
-@pytest.mark.parametrize(("where", "reason"), [(">/dev/full", "space"), (">&-", "closed")])
+@pytest.mark.parametrize(
+    ("command", "where", "reason"),
+    [
+        (XOR, ">/dev/full", "space"),
+        ("$COMMAND --version", ">&-", "closed"),
+        thorough(XOR, ">&-", "closed"),
+        thorough("$COMMAND --version", ">/dev/full", "space"),
+    ],
+)
 def test_output_that_cannot_be_written_is_a_one_line_error(
     command: str, where: str, reason: str
 ) -> None:
@@ -144,7 +152,7 @@ def test_characters_that_stdout_cannot_encode_are_a_one_line_error(
     assert ONE_LINE.fullmatch(capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("words", [("xor", "--help"), ("info",)])
+@pytest.mark.parametrize("words", [("xor", "--help"), thorough(("info",))])
 def test_help_and_output_fit_the_columns_of_the_environment(words: tuple[str, ...]) -> None:
     narrow, wide = (run(*words, COLUMNS=c).stdout.splitlines() for c in ("40", "200"))
     # A word that is longer than its column is not broken.
@@ -168,7 +176,9 @@ def test_help_lists_the_names_that_an_option_takes_and_whole_summaries() -> None
         assert f"{command.__name__} {' '.join(summary.split())}" in listed
 
 
-@pytest.mark.parametrize("library", ["typer", "backprop_xp.cli.train", "pydantic", "pandas"])
+@pytest.mark.parametrize(
+    "library", ["typer", *map(thorough, ["backprop_xp.cli.train", "pydantic"]), "pandas"]
+)
 def test_ctrl_c_during_the_imports_ends_the_command_without_a_traceback(library: str) -> None:
     program = f"""
 import sys

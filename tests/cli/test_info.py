@@ -15,7 +15,7 @@ import backprop_xp as bx
 from backprop_xp.backends import list_backends, registry
 from backprop_xp.cli.info import as_text, collect, mpi
 from tests.commands import NOWHERE, run, start
-from tests.helpers import HANGING
+from tests.helpers import HANGING, thorough
 
 WIDTH = 80
 
@@ -137,7 +137,7 @@ CRASHES = "import os, sys; print('out of luck'); print('last words', file=sys.st
 LAST_WORDS = "the trial ended by exit status 3: last words"
 
 
-@pytest.mark.parametrize("backend", ["", "cupy"])
+@pytest.mark.parametrize("backend", [thorough(""), "cupy"])
 def test_stdout_has_only_the_json_whatever_a_library_prints(tmp_path: Path, backend: str) -> None:
     (tmp_path / "cupy.py").write_text(CRASHES)
     words = ("-m", "backprop_xp", "info", "--json")
@@ -155,7 +155,7 @@ def test_stdout_has_only_the_json_whatever_a_library_prints(tmp_path: Path, back
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"BACKPROP_XP_BACKEND": "numpi"}, {"BACKPROP_XP_DEVICE": "gpu7"}]
+    "wrong", [{"BACKPROP_XP_BACKEND": "numpi"}, thorough({"BACKPROP_XP_DEVICE": "gpu7"})]
 )
 def test_an_unavailable_choice_is_reported_with_the_rest(wrong: dict[str, str]) -> None:
     result = run("info", **NOWHERE | wrong)

@@ -31,7 +31,7 @@ from backprop_xp.tables.readers import table_files
 from backprop_xp.tables.readers.values import CellError
 from backprop_xp.tables.study import table_training
 from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_without
-from tests.helpers import FullDisk
+from tests.helpers import FullDisk, thorough
 
 QUICK = ("--hidden-layer-sizes", "8", "--max-iter", "6")
 SCORED = ["validation", "test", "linear", "boosting", "baseline"]
@@ -973,7 +973,9 @@ def test_ctrl_c_while_the_disk_is_full_reports_that_nothing_is_saved(
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("command", ["predict model.safetensors long.csv", "train table.csv"])
+@pytest.mark.parametrize(
+    "command", ["predict model.safetensors long.csv", thorough("train table.csv")]
+)
 def test_output_to_a_full_disk_is_a_one_line_error(model: str, folder: Path, command: str) -> None:
     # More than the buffer of stdout holds: the writing fails. A report fails at the last flush.
     pd.concat([table()] * 20).to_csv("long.csv", index=False)

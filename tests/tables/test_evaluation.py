@@ -15,6 +15,7 @@ from sklearn.metrics import log_loss, mean_squared_error
 from backprop_xp.tables.study.evaluation import _of_best_stage
 from backprop_xp.tables.study.problem import Columns, make_problem
 from backprop_xp.tables.study.table_training import train_table
+from tests.helpers import thorough
 
 QUICK: dict[str, Any] = {"preset": "fast", "hidden_layer_sizes": (8,), "max_iter": 1}
 QUICK |= {"random_state": 0}
@@ -40,8 +41,15 @@ def test_boosting_that_a_class_of_one_row_makes_diverge_is_better_than_the_trivi
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("kind", [HistGradientBoostingClassifier, HistGradientBoostingRegressor])
-@pytest.mark.parametrize("is_weighted", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "is_weighted"),
+    [
+        (HistGradientBoostingClassifier, True),
+        (HistGradientBoostingRegressor, False),
+        thorough(HistGradientBoostingClassifier, False),
+        thorough(HistGradientBoostingRegressor, True),
+    ],
+)
 def test_the_stage_of_the_lowest_loss_on_the_validation_rows_is_chosen(
     kind: Any, is_weighted: bool
 ) -> None:
