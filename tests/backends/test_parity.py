@@ -327,9 +327,12 @@ def _entries() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _marks(hidden: str, loss: str) -> list[pytest.MarkDecorator]:
-    """Return the marks of a pair: each has one of the others by default, all in the sweep."""
+    """Return the marks of a pair: each has one of the others by default, all in the sweep.
+
+    JAX's default session has one loss: entries of their own compare the losses.
+    """
     if hidden == "gelu":
-        return []
+        return [] if loss == "categorical_cross_entropy" else [pytest.mark.compiled]
     return [pytest.mark.compiled if loss == "huber" else pytest.mark.thorough]
 
 
@@ -340,10 +343,15 @@ AUTOGRAD = [
         )
         for pair in itertools.product(ACTIVATIONS, LOSSES)
     ),
+    # Dropout does not depend on the activation: each has one of the modes by default.
     *(
-        pytest.param(vjp_entry(hidden, rng), id=f"vjp, {hidden}, {mode}")
-        for hidden in ACTIVATIONS
-        for mode, rng in {"inference": None, "training": RNG}.items()
+        pytest.param(
+            vjp_entry(hidden, rng),
+            id=f"vjp, {hidden}, {mode}",
+            marks=[pytest.mark.thorough] * ((i + j) % 2),
+        )
+        for i, hidden in enumerate(ACTIVATIONS)
+        for j, (mode, rng) in enumerate({"training": RNG, "inference": None}.items())
     ),
     *(pytest.param(activation_entry(name), id=f"activation {name}") for name in ACTIVATIONS),
     *(
