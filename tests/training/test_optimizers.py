@@ -599,7 +599,10 @@ def test_a_backends_replacement_of_an_update_does_the_same(
         wide = (*shape[:-1], 1) if form == FORMS[1] else shape[-1:]
         options = {**options, "learning_rate": xp.asarray(generator.uniform(0.1, 0.3, wide))}
     optimizer, ends = make(**options), []
-    for rule in (type(optimizer).rule, dispatch(type(optimizer).rule, xp.asarray([1.0]))):
+    rules = type(optimizer).rule, dispatch(type(optimizer).rule, xp.asarray([1.0]))
+    if rules[0] is rules[1]:
+        pytest.skip(f"{xp.name} replaces no update")
+    for rule in rules:
         current = xp.asarray(theta.copy())
         state = optimizer.initialize(current)
         for gradient in gradients:
