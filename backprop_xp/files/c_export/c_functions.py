@@ -1,0 +1,177 @@
+"""The functions of a network in C: recorded, planned and written.
+
+``x``, ``y`` and ``theta`` are the names of their arguments, as in the library.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backprop_xp.files.c_export.c_loops import kernel_lines
+from backprop_xp.files.c_export.c_source import TYPES, Source, storage
+from backprop_xp.files.c_export.elementwise import as_array
+from backprop_xp.files.c_export.lazy_arrays import LazyArray
+from backprop_xp.files.c_export.lazy_functions import argument
+from backprop_xp.files.c_export.plan import Kernel, Plan, in_order, plan
+from backprop_xp.files.recording import recording
+from backprop_xp.networks.inputs import Rows
+from backprop_xp.networks.layout import unpack
+from backprop_xp.networks.network import Network
+from backprop_xp.networks.objective import loss_and_gradient_of
+from backprop_xp.networks.propagation import Cache, backward_through, forward_through
+
+_ON = "without values, of one row, x.shape == (1, n_in)"
+
+
+class Function(NamedTuple):
+    """A function in C: its declaration, a comment, its lines, and the bytes of its arrays."""
+
+    declaration: str
+    comment: str
+    lines: list[str]
+    stack: int
+
+    @property
+    def is_public(self) -> bool:
+        """Whether another file can call it."""
+        return not self.declaration.startswith("static ")
+
+
+class Recorded(NamedTuple):
+    """A recorded forward pass; ``theta`` is the file's constant, or an argument of each function.
+
+    ``prefix`` begins the declarations: of a stack's members they are static.
+    """
+
+    network: Network
+    source: Source
+    theta: LazyArray
+    outputs: LazyArray
+    caches: list[Cache]
+    prefix: str
+
+    @property
+    def n_out(self) -> int:
+        """The number of outputs."""
+        return self.outputs.shape[-1]
+
+    @property
+    def kind(self) -> str:
+        """The type of numbers in C."""
+        return TYPES[str(self.theta.dtype)]
+
+    def declaration(self, name: str, *arguments: str, result: str = "void") -> str:
+        """Return the declaration of a function; arguments are such as ``"const x[N_IN]"``."""
+        upper = self.source.name.upper()
+        given = [f"const theta[{upper}_N_PARAMETERS]"] if self.theta.detail == "theta" else []
+        given += [text.replace("[N_", f"[{upper}_N_") for text in arguments]
+        typed = [
+            f"const {self.kind} {text[6:]}" if text[:6] == "const " else f"{self.kind} {text}"
+            for text in given
+        ]
+        return f"{self.prefix.format(result)}_{name}({', '.join(typed)})"
+
+    def call(self, name: str, *arguments: str) -> str:
+        """Return the call of a function of this pass."""
+        theta = ["theta"] if self.theta.detail == "theta" else []
+        return f"{self.prefix.split()[-1]}_{name}({', '.join([*theta, *arguments])});"
+
+
+def recorded(
+    network: Network, dtype: np.dtype[Any], source: Source, theta: str, prefix: str
+) -> Recorded:
+    """Return the forward pass of one row, recorded; ``theta`` is the parameters' name in C."""
+    vector, caches = argument(theta, (network.size,), dtype), list[Cache]()
+    x = argument("x", (1, int(network.widths[0] or 0)), dtype)
+    with recording("C", _ON):
+        outputs = forward_through(network.layers, unpack(network.layout, vector), x, None, caches)
+        if outputs.shape[:-1] != (1,):
+            raise ValueError(f"one row has outputs of the shape {outputs.shape}")
+        outputs = as_array(outputs, dtype)
+    if max(x.size * outputs.shape[-1], *(one.size for one in in_order([outputs]))) >= 2**15:
+        source.index = "long"
+    return Recorded(network, source, vector, outputs, caches, prefix)
+
+
+def outputs(one: Recorded) -> Function:
+    """Return ``NAME_outputs``."""
+    made = plan({"y": one.outputs})
+    declaration = one.declaration("outputs", "const x[N_IN]", "y[N_OUT]")
+    comment = "y becomes the outputs before the loss's link, as network.forward returns them."
+    lines = [*_start(made, "x"), *_kernels(made.kernels, made, one.source)]
+    return Function(declaration, comment, lines, made.bytes)
+
+
+def predict(one: Recorded, before: Function) -> Function:
+    """Return ``NAME_predict``, which calls ``NAME_outputs``."""
+    given = argument("outputs", one.outputs.shape, one.outputs.dtype)
+    with recording("C", _ON):
+        found = one.network.loss_function.link(given)
+        if found.shape != given.shape:
+            raise ValueError(f"outputs {given.shape} have predictions of the shape {found.shape}")
+    declaration = one.declaration("predict", "const x[N_IN]", "y[N_OUT]")
+    comment = "y becomes the predictions, as network.predict returns them."
+    if found is given:
+        return Function(declaration, comment, [one.call("outputs", "x", "y")], before.stack)
+    made = plan({"y": as_array(found, given.dtype)})
+    lines = [
+        f"{one.kind} outputs[{one.n_out}];",
+        *_start(made),
+        one.call("outputs", "x", "outputs"),
+    ]
+    lines += _kernels(made.kernels, made, one.source)
+    stack = before.stack + made.bytes + one.n_out * given.dtype.itemsize
+    return Function(declaration, comment, lines, stack)
+
+
+def jacobian(one: Recorded) -> Function:
+    """Return ``NAME_jacobian``: the layers' backward pass, once for each output."""
+    network, dtype = one.network, one.outputs.dtype
+    g, index = argument("g", one.outputs.shape, dtype), one.source.index
+    with recording("C", _ON):
+        parameters = unpack(network.layout, one.theta)
+        found, _ = backward_through(network.layers, parameters, one.caches, g)
+        made = plan({"row": as_array(found, dtype)}, loop="g")
+    lines = [f"{one.kind} g[{one.n_out}];", *_start(made, "x")]
+    lines += _kernels(made.kernels, made, one.source)
+    lines += [f"for ({index} o = 0; o < {one.n_out}; ++o) {{"]
+    lines += [f"    {one.kind} *row = jacobian + {network.widths[0]} * o;"]
+    lines += [f"    for ({index} i = 0; i < {one.n_out}; ++i) g[i] = i == o;"]
+    lines += [] if made.reads("g") else ["    (void)g;"]
+    lines += [f"    {line}" for line in _kernels(made.loop, made, one.source)] + ["}"]
+    size = f"[N_OUT * {one.source.name.upper()}_N_IN]"
+    declaration = one.declaration("jacobian", "const x[N_IN]", f"jacobian{size}")
+    comment = "jacobian becomes the derivatives of each output by all features, output by output."
+    return Function(declaration, comment, lines, made.bytes + one.n_out * dtype.itemsize)
+
+
+def gradient(one: Recorded) -> Function:
+    """Return ``NAME_gradient``: the loss of one row, and its gradient by theta."""
+    network, dtype = one.network, one.outputs.dtype
+    x = argument("x", (1, int(network.widths[0] or 0)), dtype)
+    y = argument("targets", (1, one.n_out // network.loss_function.outputs_per_target), dtype)
+    with recording("C", _ON):
+        loss, found = loss_and_gradient_of(network, one.theta, Rows(x, y), network.l2 or None)
+        results = {"loss": as_array(loss, dtype), "gradient": as_array(found, dtype)}
+    made = plan(results)
+    lines = [f"{one.kind} loss[1];", *_start(made, "x", "targets")]
+    lines += [*_kernels(made.kernels, made, one.source), "return loss[0];"]
+    declaration = one.declaration(
+        *("gradient", "const x[N_IN]", "const targets[N_TARGETS]", "gradient[N_PARAMETERS]"),
+        result=one.kind,
+    )
+    comment = (
+        "Returns the loss of one row with the penalty; gradient becomes its gradient by theta."
+    )
+    return Function(declaration, comment, lines, made.bytes + dtype.itemsize)
+
+
+def _start(made: Plan, *arguments: str) -> list[str]:
+    """Return the lines of a plan's buffers, and those that mark arguments as unused."""
+    buffers = [f"{storage(dtype)} {name}[{size}];" for name, dtype, size in made.buffers]
+    return [*buffers, *(f"(void){name};" for name in arguments if not made.reads(name))]
+
+
+def _kernels(kernels: Sequence[Kernel], made: Plan, source: Source) -> list[str]:
+    return [line for one in kernels for line in kernel_lines(one, made.places, source)]
