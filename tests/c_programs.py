@@ -34,13 +34,18 @@ class Library:
     def __init__(self, path: Path, dtypes: Mapping[str, str]) -> None:
         self.library, self.dtypes = ctypes.CDLL(str(path)), dtypes
 
+    def pointers(self, *arrays: np.ndarray) -> list[Any]:
+        """Return contiguous arrays as arguments."""
+        assert all(array.flags.c_contiguous for array in arrays)
+        return [array.ctypes.data_as(ctypes.c_void_p) for array in arrays]
+
     def call(self, name: str, function: str, x: np.ndarray, width: int) -> np.ndarray:
         """Return the results ``(rows, width)`` of ``NAME_function`` for rows of x."""
         rows = np.ascontiguousarray(x, dtype=self.dtypes[name])
         results = np.empty((len(rows), width), rows.dtype)
         called = getattr(self.library, f"{name}_{function}")
         for row, result in zip(rows, results, strict=True):
-            called(row.ctypes.data_as(ctypes.c_void_p), result.ctypes.data_as(ctypes.c_void_p))
+            called(*self.pointers(row, result))
         return results
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from backprop_xp.atomic_files import write
 from backprop_xp.backends import Array
-from backprop_xp.files.recording import one_network, recording
+from backprop_xp.files.recording import exported, recording
 from backprop_xp.networks.layout import unpack
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import forward_through
@@ -29,7 +29,7 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
     >>> bx.export_onnx(path, network, network.initialize())
     """
     ndx, _ = libraries()
-    host, n_in = one_network(network, theta), network.widths[0]
+    host, n_in = exported(network, theta), network.widths[0]
     x = ndx.argument(shape=("batch", n_in), dtype=getattr(ndx, host.dtype.name))
     write_graph(path, {"x": x}, {"predictions": recorded_predictions(network, host, x)})
 

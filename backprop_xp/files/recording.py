@@ -11,13 +11,14 @@ from backprop_xp.networks.network import Network
 _RULE = 'docs/extending.md has the rule, under "A layer".'
 
 
-def one_network(network: Network, theta: Array) -> np.ndarray:
-    """Return theta ``(P,)`` on the host.
+def exported(network: Network, theta: Array, *, stack: bool = False) -> np.ndarray:
+    """Return theta ``(P,)`` on the host, or with ``stack`` ``(..., P)``.
 
-    Raises ValueError for a stack, and for a network that does not define its number of features.
+    Raises ValueError for another stack, and for a network that does not define its number of
+    features.
     """
-    network.unpack(theta)
-    if len(theta.shape) != 1:
+    network.check_theta(theta)
+    if len(theta.shape) != 1 and not stack:
         raise ValueError(
             f"theta has shape {tuple(theta.shape)}, but one network ({network.size},) is exported: "
             "choose one of the stack, such as theta[0, :]."

@@ -5,6 +5,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -13,8 +14,9 @@ from backprop_xp.backends import Array
 from backprop_xp.checks import boolean, known
 from backprop_xp.files.c_export import c_functions
 from backprop_xp.files.c_export.c_functions import Function, Recorded
-from backprop_xp.files.c_export.c_source import Source, literal, storage
-from backprop_xp.files.recording import one_network
+from backprop_xp.files.c_export.c_self_test import test_program
+from backprop_xp.files.c_export.c_source import Source, constant_lines
+from backprop_xp.files.recording import exported
 from backprop_xp.networks.network import Network
 
 _HEAD = """/* {name}: a neural network, written by backprop_xp {version}.
@@ -41,17 +43,27 @@ def export_c(
     name: str = "network",
     dtype: str = "float32",
     derivatives: bool = False,
+    gradient: bool = False,
+    test: Array | None = None,
 ) -> None:
-    """Write a network with one theta ``(P,)`` as a file of C99, which is C++ too.
+    """Write a network with its theta ``(P,)`` as a file of C99, which is C++ too.
 
     ``NAME_predict(x, y)`` is ``network.predict`` of one row, and ``NAME_outputs(x, y)`` the outputs
-    before the loss's link. With ``derivatives``, ``NAME_jacobian(x, jacobian)`` is the derivative
-    of each output by each feature. The file needs ``<math.h>`` alone, allocates no memory and has
-    no state; its comments are the interface. ``dtype`` is the precision of its numbers.
+    before the loss's link. For a stack ``(..., P)``, ``NAME_predict(x, mean, deviation)`` is
+    ``bx.ensemble.predict``. The file needs ``<math.h>`` alone, allocates no memory and has no
+    state; its comments are the interface. ``dtype`` is the precision of its numbers.
+
+    - With ``derivatives``, ``NAME_jacobian(x, jacobian)`` is the derivative of each output by each
+      feature.
+    - With ``gradient``, a device can go on training: ``NAME_gradient(theta, x, targets, gradient)``
+      returns the loss of one row and computes its gradient. ``theta`` is then the first argument of
+      all functions, and ``NAME_start(theta)`` fills it.
+    - With ``test``, rows of x, a second file is written: ``network_test.c`` for ``network.c``. Its
+      program returns 0 if the results of the first 32 rows are right where it runs.
 
     The layers' own functions run once on arrays that record them, so your own layers are exported
-    too. Raises ValueError for a stack of thetas, for a network that does not define its number of
-    features and for a name that cannot begin names in C; TypeError for a layer of your own that
+    too. Raises ValueError for derivatives of a stack, for a network that does not define its number
+    of features and for a name that cannot begin names in C; TypeError for a layer of your own that
     cannot be recorded.
 
     >>> import os, tempfile
@@ -62,15 +74,34 @@ def export_c(
     """
     _check_name(name)
     precision = known(dtype, ("float32", "float64"), "dtype")
-    derivatives = boolean(derivatives, "derivatives")
-    host = one_network(network, theta).astype(precision)
-    source = Source(name, "int" if network.size < 2**15 else "long")
-    one = c_functions.recorded(network, host.dtype, source, f"{name}_theta", f"{{}} {name}")
-    made = [c_functions.outputs(one)]
-    made.append(c_functions.predict(one, made[0]))
+    wanted = boolean(derivatives, "derivatives"), boolean(gradient, "gradient")
+    host = exported(network, theta, stack=not any(wanted)).astype(precision)
+    one, made = _functions(network, host, name, *wanted)
+    files = {Path(path): "\n".join(_lines(one, host, made))}
+    if test is not None:
+        beside = Path(path).with_name(f"{Path(path).stem}_test.c")
+        files[beside] = test_program(one, host, test, Path(path).name)
+    for file, text in files.items():
+        write(file, text.encode("ascii"))
+
+
+def _functions(
+    network: Network, theta: np.ndarray, name: str, derivatives: bool, gradient: bool
+) -> tuple[Recorded, list[Function]]:
+    """Return the recorded network, and the functions of its file."""
+    source, is_stack = Source(name, "int" if theta.size < 2**15 else "long"), theta.ndim > 1
+    vector = "theta" if is_stack or gradient else f"{name}_theta"
+    prefix = f"static {{}} {name}_member" if is_stack else f"{{}} {name}"
+    one = c_functions.recorded(network, theta.dtype, source, vector, prefix)
+    outputs = c_functions.outputs(one)
+    made = [outputs, c_functions.predict(one, outputs)]
+    if is_stack:
+        made.append(c_functions.ensemble(one, made[1]))
     if derivatives:
         made.append(c_functions.jacobian(one))
-    write(path, "\n".join(_lines(one, host, made)).encode("ascii"))
+    if gradient:
+        made += [c_functions.start(one), c_functions.gradient(one)]
+    return one, made
 
 
 def _check_name(name: str) -> None:
@@ -91,6 +122,9 @@ def _lines(one: Recorded, theta: np.ndarray, made: Sequence[Function]) -> Iterat
     yield from [f"#ifndef {upper}_DECLARED", f"#define {upper}_DECLARED", ""]
     yield f"#define {upper}_N_IN {one.network.widths[0]}"
     yield f"#define {upper}_N_OUT {one.n_out}"
+    yield f"#define {upper}_N_PARAMETERS {one.network.size}"
+    yield f"#define {upper}_N_TARGETS {one.n_targets}"
+    yield f"#define {upper}_N_MEMBERS {theta.size // one.network.size}"
     yield f"#define {upper}_STACK_BYTES {max(each.stack for each in made)}"
     yield f"#define {upper}_CHECKSUM 0x{_checksum(theta):08x}UL"
     yield from ["", "#ifdef __cplusplus", 'extern "C" {', "#endif", ""]
@@ -99,9 +133,9 @@ def _lines(one: Recorded, theta: np.ndarray, made: Sequence[Function]) -> Iterat
             yield from [f"/* {each.comment} */", f"{each.declaration};", ""]
     yield from ["#ifdef __cplusplus", "}", "#endif", "#endif", ""]
     yield from [f"#ifndef {upper}_DECLARATIONS_ONLY", "#include <math.h>", ""]
-    yield from _constant(f"{name}_theta", theta)
+    yield from constant_lines(f"{name}_theta", theta)
     for (dtype, content), constant in one.source.constants.items():
-        yield from _constant(constant, np.frombuffer(content, dtype))
+        yield from constant_lines(constant, np.frombuffer(content, dtype))
     yield from one.source.functions.values()
     for each in made:
         yield from [each.declaration, "{", *(f"    {line}" for line in each.lines), "}", ""]
@@ -120,12 +154,3 @@ def _head(one: Recorded) -> str:
 
 def _checksum(theta: np.ndarray) -> int:
     return zlib.crc32(theta.astype(theta.dtype.newbyteorder("<")).tobytes())
-
-
-def _constant(name: str, values: np.ndarray) -> Iterator[str]:
-    """Yield the lines of an array of constants."""
-    yield f"static const {storage(values.dtype)} {name}[{values.size}] = {{"
-    texts = [literal(value, values.dtype) for value in values.reshape(-1).tolist()]
-    for start in range(0, len(texts), 8):
-        yield f"    {', '.join(texts[start : start + 8])},"
-    yield from ["};", ""]

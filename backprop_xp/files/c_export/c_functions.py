@@ -61,6 +61,11 @@ class Recorded(NamedTuple):
         """The type of numbers in C."""
         return TYPES[str(self.theta.dtype)]
 
+    @property
+    def n_targets(self) -> int:
+        """The number of targets."""
+        return self.n_out // self.network.loss_function.outputs_per_target
+
     def declaration(self, name: str, *arguments: str, result: str = "void") -> str:
         """Return the declaration of a function; arguments are such as ``"const x[N_IN]"``."""
         upper = self.source.name.upper()
@@ -150,7 +155,7 @@ def gradient(one: Recorded) -> Function:
     """Return ``NAME_gradient``: the loss of one row, and its gradient by theta."""
     network, dtype = one.network, one.outputs.dtype
     x = argument("x", (1, int(network.widths[0] or 0)), dtype)
-    y = argument("targets", (1, one.n_out // network.loss_function.outputs_per_target), dtype)
+    y = argument("targets", (1, one.n_targets), dtype)
     with recording("C", _ON):
         loss, found = loss_and_gradient_of(network, one.theta, Rows(x, y), network.l2 or None)
         results = {"loss": as_array(loss, dtype), "gradient": as_array(found, dtype)}
@@ -165,6 +170,46 @@ def gradient(one: Recorded) -> Function:
         "Returns the loss of one row with the penalty; gradient becomes its gradient by theta."
     )
     return Function(declaration, comment, lines, made.bytes + dtype.itemsize)
+
+
+def start(one: Recorded) -> Function:
+    """Return ``NAME_start``, which copies the file's parameters."""
+    name, size, index = one.source.name, one.network.size, one.source.index
+    upper = name.upper()
+    declaration = f"void {name}_start({one.kind} theta[{upper}_N_PARAMETERS])"
+    line = f"for ({index} i = 0; i < {size}; ++i) theta[i] = {name}_theta[i];"
+    comment = "theta becomes the parameters of the file, to be given to the other functions."
+    return Function(declaration, comment, [line], 0)
+
+
+def ensemble(one: Recorded, member: Function) -> Function:
+    """Return ``NAME_predict`` of a stack: mean and deviation of the members, one by one.
+
+    Welford 1962: the sum of squares is that of deviations, so that no digits cancel.
+    """
+    source, n = one.source, one.n_out
+    index, kind, upper = source.index, one.kind, source.name.upper()
+    root = f"sqrt{'f' if kind == 'float' else ''}"
+    theta = f"{source.name}_theta + {one.network.size} * m"
+    each = f"for ({index} i = 0; i < {n}; ++i) "
+    lines = [
+        f"{kind} y[{n}];",
+        f"{each}mean[i] = deviation[i] = 0;",
+        f"for ({index} m = 0; m < {upper}_N_MEMBERS; ++m) {{",
+        f"    {source.name}_member_predict({theta}, x, y);",
+        f"    {each}{{",
+        f"        const {kind} shift = y[i] - mean[i];",
+        f"        mean[i] += shift / ({kind})(m + 1);",
+        "        deviation[i] += shift * (y[i] - mean[i]);",
+        "    }",
+        "}",
+        f"{each}deviation[i] = {root}(deviation[i] / {upper}_N_MEMBERS);",
+    ]
+    arguments = f"const {kind} x[{upper}_N_IN], {kind} mean[{upper}_N_OUT]"
+    declaration = f"void {source.name}_predict({arguments}, {kind} deviation[{upper}_N_OUT])"
+    comment = "The mean and the standard deviation of the members' predictions."
+    stack = member.stack + n * one.outputs.dtype.itemsize
+    return Function(declaration, comment, lines, stack)
 
 
 def _start(made: Plan, *arguments: str) -> list[str]:

@@ -1,6 +1,7 @@
 """A file of C in the making: its types, literals, constants, and the functions that it calls."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -130,3 +131,12 @@ def literal(value: Any, dtype: np.dtype[Any]) -> Text:
 def storage(dtype: np.dtype[Any]) -> str:
     """Return the type of entries in memory."""
     return "unsigned char" if dtype.kind == "b" else TYPES[str(dtype)]
+
+
+def constant_lines(name: str, values: np.ndarray) -> Iterator[str]:
+    """Yield the lines of an array of constants."""
+    yield f"static const {storage(values.dtype)} {name}[{values.size}] = {{"
+    texts = [literal(value, values.dtype) for value in values.reshape(-1).tolist()]
+    for start in range(0, len(texts), 8):
+        yield f"    {', '.join(texts[start : start + 8])},"
+    yield from ["};", ""]
