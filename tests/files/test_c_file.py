@@ -390,8 +390,10 @@ def random_network(generator: np.random.Generator) -> bx.Network:
     for _ in range(generator.integers(1, 5)):
         activation, width = generator.choice([*ACTIVATIONS]), int(generator.integers(1, 9))
         choice = generator.integers(6)
-        if choice == 0 and n > 1:
-            layers += [bx.LayerNorm(n), bx.Activate(activation)]
+        if choice == 0:
+            # Behind a saturated activation it would magnify the rounding of its input.
+            layers += [bx.Dense(n, width + 3), bx.LayerNorm(width + 3), bx.Activate(activation)]
+            n = width + 3
         elif choice == 1:
             layers += [bx.Residual(bx.Dense(n, width, activation), bx.Dense(width, n))]
         elif choice == 2:
