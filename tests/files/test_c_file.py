@@ -526,6 +526,24 @@ def test_the_gradient_is_the_library_s_and_a_device_learns_with_it(
     assert losses[-1] < 0.9 * losses[0]
 
 
+def test_a_preparation_makes_every_function_take_the_raw_row(tmp_path: Path) -> None:
+    network = bx.mlp([3, 4, 2], hidden="tanh")
+    raw = np.random.default_rng(8).normal([5.0, -3.0, 100.0], [1.0, 0.1, 30.0], (50, 3))
+    ready, theta = bx.data.standardize(raw), network.initialize(backend="numpy")
+    cases = {dtype: Case(network, theta, dtype) for dtype in CLOSE}
+    library = library_of(tmp_path, cases, preparation=ready, derivatives=True, test=raw)
+    for dtype, close in (("float32", 2e-5), ("float64", 1e-12)):  # 100 - 99.9 loses digits
+        found = library.call(dtype, "predict", raw, 2)
+        np.testing.assert_allclose(found, network.predict(theta, ready.x), rtol=0, atol=close)
+        slopes = expected(cases[dtype], "jacobian", ready.x, "float64") / ready.scale
+        found = library.call(dtype, "jacobian", raw, 6).reshape(-1, 2, 3)
+        np.testing.assert_allclose(found, slopes, rtol=10.0 * close, atol=10.0 * close)
+    compile_c(tmp_path, "float64_test.c", [*STRICT, "-o", "right"])
+    assert subprocess.run([tmp_path / "right"], timeout=HANGING).returncode == 0
+    with pytest.raises(ValueError, match=r"preparation has the arrays .* mean and scale \(1, 3\)"):
+        bx.export_c(tmp_path / "a.c", network, theta, preparation={"mean": raw[:1]})
+
+
 @pytest.mark.parametrize("options", [{}, {"gradient": True}, {"stack": 3}])
 def test_the_second_file_tests_the_first_where_it_runs(
     options: dict[str, Any], tmp_path: Path

@@ -4,20 +4,23 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from backprop_xp.atomic_files import write
-from backprop_xp.backends import Array
+from backprop_xp.backends import Array, to_host
 from backprop_xp.checks import boolean, known
 from backprop_xp.files.c_export import c_functions
-from backprop_xp.files.c_export.c_functions import Function, Recorded
+from backprop_xp.files.c_export.c_functions import Function, Recorded, Scaling
 from backprop_xp.files.c_export.c_self_test import test_program
 from backprop_xp.files.c_export.c_source import Source, constant_lines
+from backprop_xp.files.c_export.lazy_functions import argument
 from backprop_xp.files.recording import exported
 from backprop_xp.networks.network import Network
+from backprop_xp.training.data import Standardized
 
 _HEAD = """/* {name}: a neural network, written by backprop_xp {version}.
  *
@@ -44,6 +47,7 @@ def export_c(
     dtype: str = "float32",
     derivatives: bool = False,
     gradient: bool = False,
+    preparation: Standardized | Mapping[str, Array] | None = None,
     test: Array | None = None,
 ) -> None:
     """Write a network with its theta ``(P,)`` as a file of C99, which is C++ too.
@@ -58,6 +62,7 @@ def export_c(
     - With ``gradient``, a device can go on training: ``NAME_gradient(theta, x, targets, gradient)``
       returns the loss of one row and computes its gradient. ``theta`` is then the first argument of
       all functions, and ``NAME_start(theta)`` fills it.
+    - With ``preparation``, as of ``bx.save``, x is a raw row: mean and scale standardize it first.
     - With ``test``, rows of x, a second file is written: ``network_test.c`` for ``network.c``. Its
       program returns 0 if the results of the first 32 rows are right where it runs.
 
@@ -76,7 +81,8 @@ def export_c(
     precision = known(dtype, ("float32", "float64"), "dtype")
     wanted = boolean(derivatives, "derivatives"), boolean(gradient, "gradient")
     host = exported(network, theta, stack=not any(wanted)).astype(precision)
-    one, made = _functions(network, host, name, *wanted)
+    scaling = None if preparation is None else _scaling(network, preparation, host.dtype)
+    one, made = _functions(network, host, name, scaling, wanted)
     files = {Path(path): "\n".join(_lines(one, host, made))}
     if test is not None:
         beside = Path(path).with_name(f"{Path(path).stem}_test.c")
@@ -85,14 +91,37 @@ def export_c(
         write(file, text.encode("ascii"))
 
 
+def _scaling(
+    network: Network, given: Standardized | Mapping[str, Array], dtype: np.dtype[Any]
+) -> Scaling:
+    """Return a preparation's mean and scale on the host; ValueError unless they fit a row."""
+    parts = given._asdict() if isinstance(given, Standardized) else given
+    n_in, names = network.widths[0], ("mean", "scale")
+    shapes = {name: tuple(parts[name].shape) for name in names if name in parts}
+    if any(shapes.get(name) not in ((n_in,), (1, n_in)) for name in names):
+        raise ValueError(
+            f"preparation has the arrays {shapes}, but mean and scale (1, {n_in}) are expected, as "
+            "of bx.data.standardize."
+        )
+    mean, scale = (to_host(parts[name]).reshape(1, -1).astype(dtype) for name in names)
+    return Scaling(mean, scale)
+
+
 def _functions(
-    network: Network, theta: np.ndarray, name: str, derivatives: bool, gradient: bool
+    network: Network,
+    theta: np.ndarray,
+    name: str,
+    scaling: Scaling | None,
+    wanted: tuple[bool, bool],
 ) -> tuple[Recorded, list[Function]]:
-    """Return the recorded network, and the functions of its file."""
+    """Return the recorded network, and the functions of its file; ``wanted`` are derivatives."""
     source, is_stack = Source(name, "int" if theta.size < 2**15 else "long"), theta.ndim > 1
-    vector = "theta" if is_stack or gradient else f"{name}_theta"
+    derivatives, gradient = wanted
+    vector = argument(
+        "theta" if is_stack or gradient else f"{name}_theta", (network.size,), theta.dtype
+    )
     prefix = f"static {{}} {name}_member" if is_stack else f"{{}} {name}"
-    one = c_functions.recorded(network, theta.dtype, source, vector, prefix)
+    one = c_functions.recorded(network, vector, source, prefix, scaling)
     outputs = c_functions.outputs(one)
     made = [outputs, c_functions.predict(one, outputs)]
     if is_stack:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,15 +38,25 @@ class Function(NamedTuple):
         return not self.declaration.startswith("static ")
 
 
+class Scaling(NamedTuple):
+    """What brings a row to the network's features, ``(x - mean) / scale``: each ``(1, n_in)``."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+
 class Recorded(NamedTuple):
     """A recorded forward pass; ``theta`` is the file's constant, or an argument of each function.
 
-    ``prefix`` begins the declarations: of a stack's members they are static.
+    ``prefix`` begins the declarations: of a stack's members they are static. ``rows`` is the row
+    that the network takes, scaled if there is a scaling.
     """
 
     network: Network
     source: Source
     theta: LazyArray
+    scaling: Scaling | None
+    rows: LazyArray
     outputs: LazyArray
     caches: list[Cache]
     prefix: str
@@ -84,19 +94,21 @@ class Recorded(NamedTuple):
 
 
 def recorded(
-    network: Network, dtype: np.dtype[Any], source: Source, theta: str, prefix: str
+    network: Network, theta: LazyArray, source: Source, prefix: str, scaling: Scaling | None
 ) -> Recorded:
-    """Return the forward pass of one row, recorded; ``theta`` is the parameters' name in C."""
-    vector, caches = argument(theta, (network.size,), dtype), list[Cache]()
+    """Return the forward pass of one row, recorded."""
+    caches, dtype = list[Cache](), theta.dtype
     x = argument("x", (1, int(network.widths[0] or 0)), dtype)
+    rows = x if scaling is None else (x - scaling.mean) / scaling.scale
     with recording("C", _ON):
-        outputs = forward_through(network.layers, unpack(network.layout, vector), x, None, caches)
+        parameters = unpack(network.layout, theta)
+        outputs = forward_through(network.layers, parameters, rows, None, caches)
         if outputs.shape[:-1] != (1,):
             raise ValueError(f"one row has outputs of the shape {outputs.shape}")
         outputs = as_array(outputs, dtype)
     if max(x.size * outputs.shape[-1], *(one.size for one in in_order([outputs]))) >= 2**15:
         source.index = "long"
-    return Recorded(network, source, vector, outputs, caches, prefix)
+    return Recorded(network, source, theta, scaling, rows, outputs, caches, prefix)
 
 
 def outputs(one: Recorded) -> Function:
@@ -137,7 +149,9 @@ def jacobian(one: Recorded) -> Function:
     with recording("C", _ON):
         parameters = unpack(network.layout, one.theta)
         found, _ = backward_through(network.layers, parameters, one.caches, g)
-        made = plan({"row": as_array(found, dtype)}, loop="g")
+        slopes = as_array(found, dtype)
+        slopes = slopes if one.scaling is None else slopes / one.scaling.scale
+        made = plan({"row": slopes}, loop="g")
     lines = [f"{one.kind} g[{one.n_out}];", *_start(made, "x")]
     lines += _kernels(made.kernels, made, one.source)
     lines += [f"for ({index} o = 0; o < {one.n_out}; ++o) {{"]
@@ -154,10 +168,11 @@ def jacobian(one: Recorded) -> Function:
 def gradient(one: Recorded) -> Function:
     """Return ``NAME_gradient``: the loss of one row, and its gradient by theta."""
     network, dtype = one.network, one.outputs.dtype
-    x = argument("x", (1, int(network.widths[0] or 0)), dtype)
     y = argument("targets", (1, one.n_targets), dtype)
     with recording("C", _ON):
-        loss, found = loss_and_gradient_of(network, one.theta, Rows(x, y), network.l2 or None)
+        loss, found = loss_and_gradient_of(
+            network, one.theta, Rows(one.rows, y), network.l2 or None
+        )
         results = {"loss": as_array(loss, dtype), "gradient": as_array(found, dtype)}
     made = plan(results)
     lines = [f"{one.kind} loss[1];", *_start(made, "x", "targets")]

@@ -39,12 +39,13 @@ def test_program(one: Recorded, theta: np.ndarray, x: Array, file: str) -> str:
     host = plain_numbers(x, "test") if owner(x) is None else to_host(x)
     rows = network.check_inputs(theta, host.astype(theta.dtype)[:_ROWS])[0]
     call = f"{name}_predict(x + row * {upper}_N_IN, found);"
+    given = rows if one.scaling is None else (rows - one.scaling.mean) / one.scaling.scale
     with np.errstate(all="ignore"):
         if theta.ndim > 1:
-            results = np.concatenate([*predict(network, theta, rows)], axis=-1)
+            results = np.concatenate([*predict(network, theta, given)], axis=-1)
             call = call.replace("found", f"found, found + {upper}_N_OUT")
         else:
-            results = network.predict(theta, rows)
+            results = network.predict(theta, given)
     if not np.all(np.isfinite(results)):
         row = int(np.argmin(np.all(np.isfinite(results), axis=-1)))
         raise ValueError(f"test[{row}] has a result that is not finite: leave this row out.")
