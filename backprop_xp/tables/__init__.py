@@ -11,6 +11,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from backprop_xp.tables.c_table import export_c as export_c
     from backprop_xp.tables.features import described_columns as described_columns
     from backprop_xp.tables.formats import TableFile as TableFile
     from backprop_xp.tables.graph import export_onnx as export_onnx
@@ -29,6 +30,7 @@ _MODULES = {
     "TabularClassifier": "tabular",
     "TabularRegressor": "tabular",
     "described_columns": "features",
+    "export_c": "c_table",
     "export_onnx": "graph",
     "load": "tabular",
     "read": "readers",

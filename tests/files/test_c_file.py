@@ -44,6 +44,22 @@ class Polynomial(PassThrough):
         return g[..., :3] * (3.0 * cache**2 - 1.0) + h - xp.roll(h, -1, axis=-1), ()
 
 
+class Cut(PassThrough):
+    """A custom layer without the last feature, whose derivative is a sum of zeros."""
+
+    n_in, n_out = 3, 2
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
+        return x[..., :2], x
+
+    def backward(
+        self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True
+    ) -> tuple[Any, Any]:
+        xp = array_namespace(g)
+        nothing = xp.sum(xp.where(cache == cache, 0.0, 0.0), axis=-1, keepdims=True)
+        return xp.concat([g, nothing], axis=-1), ()
+
+
 class Own(PassThrough):
     """A custom layer that applies a function to x."""
 
@@ -76,6 +92,7 @@ LAYERS = {
         bx.Dense(3, 2),
     ],
     "a layer of one's own": [bx.Dense(3, 3), Polynomial(), bx.Dense(6, 2, _cube())],
+    "a layer that ignores a feature": [Cut(), bx.Dense(2, 2)],
     "no hidden layer": [bx.Dense(3, 2)],
     # In one network, each with an input of its own.
     "activations": [
@@ -275,6 +292,21 @@ def _each_function(x: Any) -> Any:
     ]
     everything = [*numbers, *parts, *(xp.astype(one, x.dtype) for one in (*conditions, *integers))]
     return xp.concat([xp.reshape(xp.astype(one, x.dtype), (1, -1)) for one in everything], axis=-1)
+
+
+def test_an_index_out_of_range_reads_no_other_memory(tmp_path: Path) -> None:
+    """It is the nearest one; negative ones count from the end, as in NumPy."""
+
+    def looked_up(x: Any) -> Any:
+        xp = array_namespace(x)
+        table = xp.asarray([10.0, 20.0, 30.0], dtype=x.dtype)
+        return xp.reshape(xp.take(table, xp.astype(x[0, :], xp.int64)), (1, 3))
+
+    network = bx.Network([bx.Scale(3), Own(looked_up)], "mean_squared_error")
+    library = library_of(tmp_path, {"network": Case(network, np.ones(3), "float64")})
+    x = np.asarray([[0.0, 2.0, -1.0], [3.0, 1e300, -1e300], [-3.0, -4.0, math.nan]])
+    found = library.call("network", "outputs", x, 3)
+    np.testing.assert_array_equal(found, [[10.0, 30.0, 30.0], [30.0, 30.0, 10.0], [10.0] * 3])
 
 
 @pytest.mark.parametrize(

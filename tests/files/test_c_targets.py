@@ -49,7 +49,9 @@ def test_every_network_has_the_librarys_results_on_another_processor(
     cache = {f"ZIG_{kind}_CACHE_DIR": str(tmp_path / "cache") for kind in ("GLOBAL", "LOCAL")}
     done = subprocess.run(
         [*zig, "main.c", "-o", "program", "-lm"],
-        **{"cwd": tmp_path, "env": {**os.environ, **cache}, "timeout": HANGING},
+        cwd=tmp_path,
+        env={**os.environ, **cache},
+        timeout=HANGING,
         capture_output=True,
         text=True,
     )

@@ -77,13 +77,13 @@ def export_c(
     >>> path = os.path.join(tempfile.mkdtemp(), "network.c")
     >>> bx.export_c(path, network, network.initialize())
     """
-    _check_name(name)
+    check_name(name)
     precision = known(dtype, ("float32", "float64"), "dtype")
     wanted = boolean(derivatives, "derivatives"), boolean(gradient, "gradient")
     host = exported(network, theta, stack=not any(wanted)).astype(precision)
     scaling = None if preparation is None else _scaling(network, preparation, host.dtype)
     one, made = _functions(network, host, name, scaling, wanted)
-    files = {Path(path): "\n".join(_lines(one, host, made))}
+    files = {Path(path): file_text(one, host, made)}
     if test is not None:
         beside = Path(path).with_name(f"{Path(path).stem}_test.c")
         files[beside] = test_program(one, host, test, Path(path).name)
@@ -125,7 +125,7 @@ def _functions(
     outputs = c_functions.outputs(one)
     made = [outputs, c_functions.predict(one, outputs)]
     if is_stack:
-        made.append(c_functions.ensemble(one, made[1]))
+        made.append(c_functions.ensemble(one, made[1], f"void {name}_predict"))
     if derivatives:
         made.append(c_functions.jacobian(one))
     if gradient:
@@ -133,7 +133,7 @@ def _functions(
     return one, made
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     """Raise unless names in C and C++ can begin with a name."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, such as 'network', not {name!r}.")
@@ -144,8 +144,19 @@ def _check_name(name: str) -> None:
         )
 
 
-def _lines(one: Recorded, theta: np.ndarray, made: Sequence[Function]) -> Iterator[str]:
-    """Yield the lines of a file: the interface, and what ``DECLARATIONS_ONLY`` leaves out."""
+def file_text(
+    one: Recorded, theta: np.ndarray, made: Sequence[Function], types: Sequence[str] = ()
+) -> str:
+    """Return a file: the interface, and what ``DECLARATIONS_ONLY`` leaves out.
+
+    ``types`` are lines that declare the types of arguments.
+    """
+    return "\n".join(_lines(one, theta, made, types))
+
+
+def _lines(
+    one: Recorded, theta: np.ndarray, made: Sequence[Function], types: Sequence[str]
+) -> Iterator[str]:
     name, upper = one.source.name, one.source.name.upper()
     yield _head(one)
     yield from [f"#ifndef {upper}_DECLARED", f"#define {upper}_DECLARED", ""]
@@ -156,7 +167,7 @@ def _lines(one: Recorded, theta: np.ndarray, made: Sequence[Function]) -> Iterat
     yield f"#define {upper}_N_MEMBERS {theta.size // one.network.size}"
     yield f"#define {upper}_STACK_BYTES {max(each.stack for each in made)}"
     yield f"#define {upper}_CHECKSUM 0x{_checksum(theta):08x}UL"
-    yield from ["", "#ifdef __cplusplus", 'extern "C" {', "#endif", ""]
+    yield from ["", "#ifdef __cplusplus", 'extern "C" {', "#endif", "", *types]
     for each in made:
         if each.is_public:
             yield from [f"/* {each.comment} */", f"{each.declaration};", ""]

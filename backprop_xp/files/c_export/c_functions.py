@@ -116,7 +116,7 @@ def outputs(one: Recorded) -> Function:
     made = plan({"y": one.outputs})
     declaration = one.declaration("outputs", "const x[N_IN]", "y[N_OUT]")
     comment = "y becomes the outputs before the loss's link, as network.forward returns them."
-    lines = [*_start(made, "x"), *_kernels(made.kernels, made, one.source)]
+    lines = [*start_of(made, "x"), *kernels_of(made.kernels, made, one.source)]
     return Function(declaration, comment, lines, made.bytes)
 
 
@@ -134,10 +134,10 @@ def predict(one: Recorded, before: Function) -> Function:
     made = plan({"y": as_array(found, given.dtype)})
     lines = [
         f"{one.kind} outputs[{one.n_out}];",
-        *_start(made),
+        *start_of(made),
         one.call("outputs", "x", "outputs"),
     ]
-    lines += _kernels(made.kernels, made, one.source)
+    lines += kernels_of(made.kernels, made, one.source)
     stack = before.stack + made.bytes + one.n_out * given.dtype.itemsize
     return Function(declaration, comment, lines, stack)
 
@@ -152,13 +152,13 @@ def jacobian(one: Recorded) -> Function:
         slopes = as_array(found, dtype)
         slopes = slopes if one.scaling is None else slopes / one.scaling.scale
         made = plan({"row": slopes}, loop="g")
-    lines = [f"{one.kind} g[{one.n_out}];", *_start(made, "x")]
-    lines += _kernels(made.kernels, made, one.source)
+    lines = [f"{one.kind} g[{one.n_out}];", *start_of(made, "x")]
+    lines += kernels_of(made.kernels, made, one.source)
     lines += [f"for ({index} o = 0; o < {one.n_out}; ++o) {{"]
     lines += [f"    {one.kind} *row = jacobian + {network.widths[0]} * o;"]
     lines += [f"    for ({index} i = 0; i < {one.n_out}; ++i) g[i] = i == o;"]
     lines += [] if made.reads("g") else ["    (void)g;"]
-    lines += [f"    {line}" for line in _kernels(made.loop, made, one.source)] + ["}"]
+    lines += [f"    {line}" for line in kernels_of(made.loop, made, one.source)] + ["}"]
     size = f"[N_OUT * {one.source.name.upper()}_N_IN]"
     declaration = one.declaration("jacobian", "const x[N_IN]", f"jacobian{size}")
     comment = "jacobian becomes the derivatives of each output by all features, output by output."
@@ -175,8 +175,8 @@ def gradient(one: Recorded) -> Function:
         )
         results = {"loss": as_array(loss, dtype), "gradient": as_array(found, dtype)}
     made = plan(results)
-    lines = [f"{one.kind} loss[1];", *_start(made, "x", "targets")]
-    lines += [*_kernels(made.kernels, made, one.source), "return loss[0];"]
+    lines = [f"{one.kind} loss[1];", *start_of(made, "x", "targets")]
+    lines += [*kernels_of(made.kernels, made, one.source), "return loss[0];"]
     declaration = one.declaration(
         *("gradient", "const x[N_IN]", "const targets[N_TARGETS]", "gradient[N_PARAMETERS]"),
         result=one.kind,
@@ -197,8 +197,10 @@ def start(one: Recorded) -> Function:
     return Function(declaration, comment, [line], 0)
 
 
-def ensemble(one: Recorded, member: Function) -> Function:
-    """Return ``NAME_predict`` of a stack: mean and deviation of the members, one by one.
+def ensemble(one: Recorded, member: Function, head: str) -> Function:
+    """Return the prediction of a stack: mean and deviation of the members, one by one.
+
+    ``head`` is the declaration up to the arguments, such as ``"void NAME_predict"``.
 
     Welford 1962: the sum of squares is that of deviations, so that no digits cancel.
     """
@@ -221,17 +223,18 @@ def ensemble(one: Recorded, member: Function) -> Function:
         f"{each}deviation[i] = {root}(deviation[i] / {upper}_N_MEMBERS);",
     ]
     arguments = f"const {kind} x[{upper}_N_IN], {kind} mean[{upper}_N_OUT]"
-    declaration = f"void {source.name}_predict({arguments}, {kind} deviation[{upper}_N_OUT])"
+    declaration = f"{head}({arguments}, {kind} deviation[{upper}_N_OUT])"
     comment = "The mean and the standard deviation of the members' predictions."
     stack = member.stack + n * one.outputs.dtype.itemsize
     return Function(declaration, comment, lines, stack)
 
 
-def _start(made: Plan, *arguments: str) -> list[str]:
+def start_of(made: Plan, *arguments: str) -> list[str]:
     """Return the lines of a plan's buffers, and those that mark arguments as unused."""
     buffers = [f"{storage(dtype)} {name}[{size}];" for name, dtype, size in made.buffers]
     return [*buffers, *(f"(void){name};" for name in arguments if not made.reads(name))]
 
 
-def _kernels(kernels: Sequence[Kernel], made: Plan, source: Source) -> list[str]:
+def kernels_of(kernels: Sequence[Kernel], made: Plan, source: Source) -> list[str]:
+    """Return the lines of kernels of a plan."""
     return [line for one in kernels for line in kernel_lines(one, made.places, source)]
