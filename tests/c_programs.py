@@ -67,7 +67,7 @@ def compile_c(folder: Path, source: str, options: Sequence[str]) -> None:
 
 
 def library_of(
-    folder: Path, cases: Mapping[str, Case], options: Sequence[str] = ("-O1",), **more: Any
+    folder: Path, cases: Mapping[str, Case], options: Sequence[str] = ("-O0",), **more: Any
 ) -> Library:
     """Export networks, compile their files as one, and return the library."""
     for name, case in cases.items():

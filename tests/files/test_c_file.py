@@ -141,14 +141,14 @@ def _cases(names: Iterable[str]) -> dict[str, Case]:
     return cases
 
 
-def _compiled(folder: Path, cases: dict[str, Case], options: Sequence[str] = ("-O1",)) -> Compiled:
+def _compiled(folder: Path, cases: dict[str, Case], options: Sequence[str] = ("-O0",)) -> Compiled:
     return Compiled(cases, library_of(folder, cases, options, derivatives=True))
 
 
 @pytest.fixture(scope="module")
 def some(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     """A network for each kind of layer and link."""
-    return _compiled(tmp_path_factory.mktemp("some"), _cases(ALWAYS))
+    return _compiled(tmp_path_factory.mktemp("some"), _cases(ALWAYS), ["-O1"])
 
 
 def rows(network: bx.Network, n: int, dtype: str) -> np.ndarray:

@@ -33,7 +33,7 @@ def check(model: Any, frame: pd.DataFrame, folder: Path) -> None:
     """Assert that the C file of a model predicts as the model does, without a warning."""
     bx.tables.export_c(folder / "model.c", model)
     (folder / "main.c").write_text(_program(model, frame))
-    compile_c(folder, "main.c", [*STRICT, "-O1", "-o", "main"])
+    compile_c(folder, "main.c", [*STRICT, "-o", "main"])
     done = subprocess.run(
         [folder / "main"], capture_output=True, text=True, check=True, timeout=HANGING
     )

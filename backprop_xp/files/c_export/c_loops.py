@@ -198,14 +198,10 @@ def _reduction(name: str, dtype: np.dtype[Any], source: Source, value: Text) -> 
     if dtype.kind == "b":
         sign = "||" if name == "max" else "&&"
         return str(int(name == "min")), f"s {sign} {value.within(3)}"
-    lowest, highest = (-np.inf, np.inf) if dtype.kind == "f" else _bounds(dtype)
-    start = literal(lowest if name == "max" else highest, dtype)
+    limits = (-np.inf, np.inf) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    start = literal(limits[name == "min"], dtype)
     function = source.call({"max": "maximum", "min": "minimum"}[name], dtype)
     return start, f"{function}(s, {value})"
-
-
-def _bounds(dtype: np.dtype[Any]) -> tuple[int, int]:
-    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
 
 
 def _product_lines(kernel: Kernel, places: Mapping[LazyArray, Place], source: Source) -> list[str]:

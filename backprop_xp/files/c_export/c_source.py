@@ -124,7 +124,7 @@ def literal(value: Any, dtype: np.dtype[Any]) -> Text:
     elif dtype.kind == "b" or abs(int(value)) < 2**15:
         text = str(int(value))
     else:
-        text = f"{int(value)}LL" if value != -(2**63) else "-9223372036854775807LL - 1"
+        text = f"{int(value)}LL" if value != -(2**63) else "(-9223372036854775807LL - 1)"
     return Text(text, 2 if text.startswith("-") else 3)
 
 

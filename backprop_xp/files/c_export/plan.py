@@ -17,7 +17,6 @@ from backprop_xp.files.c_export.lazy_arrays import LazyArray, c_strides, copied
 LEAVES = ("input", "constant")
 REDUCTIONS = ("sum", "prod", "max", "min")
 
-
 # The kernel that stores an array: its id and 0, or 1, 2, ... for the parts of a concat.
 KernelName: TypeAlias = tuple[int, int]
 # The array, or the name of the output, within which an array is computed, and where.
@@ -305,8 +304,5 @@ def _lives(kernels: Sequence[Kernel], before: int, homes: Homes) -> dict[Any, tu
 def _free_buffer(buffers: Sequence[Sequence[Any]], array: LazyArray, at: int) -> int | None:
     """Return the free buffer of an array's dtype that needs to grow least."""
     free = [i for i, (dtype, _, last) in enumerate(buffers) if dtype == array.dtype and last < at]
-    return min(
-        free,
-        key=lambda i: (max(0, array.size - buffers[i][1]), buffers[i][1]),
-        default=None,
-    )
+    grown = {i: (max(0, array.size - buffers[i][1]), buffers[i][1]) for i in free}
+    return min(grown, key=grown.__getitem__, default=None)
