@@ -470,6 +470,15 @@ def test_random_networks_are_the_same_in_c(count: int, tmp_path: Path) -> None:
             )
 
 
+def test_a_network_whose_indices_are_long_compiles_without_a_warning(tmp_path: Path) -> None:
+    network = bx.mlp([1, 512, 64, 1])
+    theta = network.initialize(backend="numpy")
+    bx.export_c(tmp_path / "network.c", network, theta, derivatives=True)
+    assert "for (long i = 0" in (tmp_path / "network.c").read_text()
+    for option in ("-O0", "-O3"):
+        compile_c(tmp_path, "network.c", [*STRICT, option, "-c", "-o", "network.o"])
+
+
 def test_the_stack_does_not_grow_with_the_depth(tmp_path: Path) -> None:
     sizes = {}
     for depth in (2, 300):

@@ -14,7 +14,8 @@ TYPES = {"bool": "int", "int32": "long", "int64": "long long"}
 TYPES |= {"float32": "float", "float64": "double"}
 _SUFFIXES = {"bool": "b", "int32": "l", "int64": "ll", "float32": "f", "float64": ""}
 _BOOLEAN = ("isnan", "isinf", "isfinite")
-# Bodies of functions that are called for other operations, and their arguments.
+# Bodies of functions that are called for other operations. They count down to 0: gcc 12 warns of a
+# rest that it takes for endless where an index counts up.
 _PRODUCTS = {
     # Four rows of b at a time: c is read and written a quarter as often, and sums are shorter.
     "product": """{I} j;
@@ -28,15 +29,16 @@ _PRODUCTS = {
     for (; k > 0; --k, ++a, b += step)
         for (j = 0; j < n; ++j) c[j] += *a * b[j];""",
     "product_by_columns": """for (; n > 0; --n, ++c, b += step) {{
+        const {T} *p = a, *q = b;
         {T} s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-        {I} i = 0;
-        for (; i < k - 3; i += 4) {{
-            s0 += a[i] * b[i];
-            s1 += a[i + 1] * b[i + 1];
-            s2 += a[i + 2] * b[i + 2];
-            s3 += a[i + 3] * b[i + 3];
+        {I} left = k;
+        for (; left >= 4; left -= 4, p += 4, q += 4) {{
+            s0 += p[0] * q[0];
+            s1 += p[1] * q[1];
+            s2 += p[2] * q[2];
+            s3 += p[3] * q[3];
         }}
-        for (; i < k; ++i) s0 += a[i] * b[i];
+        for (; left > 0; --left, ++p, ++q) s0 += *p * *q;
         *c = (s0 + s1) + (s2 + s3);
     }}""",
 }
