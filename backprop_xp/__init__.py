@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         MLPClassifier as MLPClassifier,
         MLPRegressor as MLPRegressor,
     )
+    from backprop_xp.files.c_export.c_file import export_c
     from backprop_xp.files.checkpoint import Checkpoint, load, save
     from backprop_xp.files.container import CheckpointError
     from backprop_xp.files.descriptions import register
@@ -91,8 +92,8 @@ __all__ = [
     "TrainingState", "TransferError", "activations", "asarray", "assert_gradient",
     "check_gradient", "check_hessian", "check_hvp", "check_jacobian", "check_jvp",
     "check_layer", "check_least_squares", "check_loss", "check_minimize", "check_network",
-    "check_root", "check_vjp", "data", "ensemble", "export_onnx", "find_learning_rate", "fit",
-    "get_backend", "initializers", "list_backends", "load", "losses", "metrics", "mlp",
+    "check_root", "check_vjp", "data", "ensemble", "export_c", "export_onnx", "find_learning_rate",
+    "fit", "get_backend", "initializers", "list_backends", "load", "losses", "metrics", "mlp",
     "numeric_gradient", "numeric_hessian", "numeric_jacobian", "optimizers", "plots",
     "register", "resolve", "save", "schedules", "set_default_backend", "to_host", "train",
     "transfer_guard", "use_backend",
@@ -109,7 +110,7 @@ _MODULES |= dict.fromkeys(("Checkpoint", "load", "save"), "files.checkpoint")
 _MODULES |= dict.fromkeys(_ESTIMATORS[:2], "estimators")
 _MODULES |= dict.fromkeys(_ESTIMATORS[2:], "tables")
 _MODULES |= {"register": "files.descriptions", "CheckpointError": "files.container"}
-_MODULES["export_onnx"] = "files.onnx"
+_MODULES |= {"export_c": "files.c_export.c_file", "export_onnx": "files.onnx"}
 
 # What the estimators need, which the extras ``sklearn`` and ``tables`` install.
 _LIBRARIES = ("sklearn", "scipy")

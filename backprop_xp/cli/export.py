@@ -1,4 +1,4 @@
-"""The command ``export``: a model of a table as one ONNX graph."""
+"""The command ``export``: a model of a table as one ONNX graph, or as one file of C."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,20 +15,21 @@ def export(
     out: Annotated[
         Path | None,
         typer.Argument(
-            callback=arguments.path_with(".onnx"),
-            help="The file to write: .onnx. Default: the model's name with .onnx.",
+            callback=arguments.path_with(".onnx", ".c"),
+            help="The file to write: .onnx or .c. Default: the model's name with .onnx.",
         ),
     ] = None,
 ) -> None:
-    """Write a model as one ONNX graph, from the columns of a table to predictions.
+    """Write a model as one ONNX graph or one file of C, from columns to predictions.
 
-    The graph needs ONNX Runtime alone. Each column is an input: a number, a string, or a date in
-    microseconds since 1970. Columns of free text cannot be exported. The exit status is 2 for input
-    that cannot be used.
+    The graph needs ONNX Runtime alone, the file a C compiler. Each column is an input: a number, a
+    string, or a date in microseconds since 1970. Columns of free text cannot be exported. The exit
+    status is 2 for input that cannot be used.
     """
     out = Path(model).with_suffix(".onnx") if out is None else out
     with errors_in_one_line(2, [out]):
         arguments.refuse_overwriting([model], {"out": out})
         trained = tables.load(model)
-        tables.export_onnx(out, trained)
+        write = tables.export_c if out.suffix.lower() == ".c" else tables.export_onnx
+        write(out, trained)
         note(f"{len(trained.preparation_.columns_)} columns to predictions, written to {out}")

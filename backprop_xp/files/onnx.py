@@ -7,12 +7,11 @@ from types import ModuleType
 import numpy as np
 
 from backprop_xp.atomic_files import write
-from backprop_xp.backends import Array, text_of, to_host
+from backprop_xp.backends import Array
+from backprop_xp.files.recording import exported, recording
 from backprop_xp.networks.layout import unpack
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import forward_through
-
-_RULE = 'docs/extending.md has the rule, under "A layer".'
 
 
 def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) -> None:
@@ -30,19 +29,7 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
     >>> bx.export_onnx(path, network, network.initialize())
     """
     ndx, _ = libraries()
-    network.unpack(theta)
-    if len(theta.shape) != 1:
-        raise ValueError(
-            f"theta has shape {tuple(theta.shape)}, but one network ({network.size},) is exported: "
-            "choose one of the stack, such as theta[0, :]."
-        )
-    n_in = network.widths[0]
-    if n_in is None:
-        raise ValueError(
-            "The network does not define its number of features, which the input of an ONNX file "
-            f"needs: give its first layer of another width the attribute n_in. {_RULE}"
-        )
-    host = to_host(theta)
+    host, n_in = exported(network, theta), network.widths[0]
     x = ndx.argument(shape=("batch", n_in), dtype=getattr(ndx, host.dtype.name))
     write_graph(path, {"x": x}, {"predictions": recorded_predictions(network, host, x)})
 
@@ -52,18 +39,11 @@ def recorded_predictions(network: Network, theta: np.ndarray, x: Array) -> Array
     ndx, _ = libraries()
     n_out = network.outputs_shape(theta, np.zeros((1, network.widths[0]), theta.dtype))[-1]
     parameters = [[ndx.asarray(one) for one in layer] for layer in unpack(network.layout, theta)]
-    try:
+    with recording("ONNX", "without values and without a number of rows, x.shape[0]"):
         outputs = forward_through(network.layers, parameters, x, None)
         if outputs.shape[-1] is None:  # a link may depend on it
             outputs = ndx.reshape(outputs, (*theta.shape[:-1], -1, n_out))
         return network.loss_function.link(outputs)
-    except Exception as error:
-        where = " ".join(getattr(error, "__notes__", ["In the loss's link."]))
-        raise TypeError(
-            f"The forward pass cannot be recorded for ONNX: {text_of(error)}. {where} It runs "
-            "on arrays without values and without a number of rows, x.shape[0]: use functions of "
-            f"the array API standard only. {_RULE}"
-        ) from error
 
 
 def write_graph(

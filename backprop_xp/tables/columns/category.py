@@ -74,9 +74,9 @@ class Category(Column):
         unknown = len(self.values)
         missing = indices.get(None, unknown)
         codes = [indices.get(one, missing if is_missing(one) else unknown) for one in strings]
-        return self._features(np.asarray(codes)[rows])
+        return self.features(np.asarray(codes)[rows])
 
-    def _features(self, codes: Array) -> Array:
+    def features(self, codes: Array) -> Array:
         """Return the features of codes, the indices of values."""
         xp = array_namespace(codes)
         columns = codes[:, None]
@@ -106,7 +106,7 @@ class Category(Column):
             pattern = rf"{_SPACE}(?:{words}){_SPACE}"
             matches = ndx.asarray(operators.regex_full_match(values.unwrap_spox(), pattern=pattern))
             codes = ndx.where(matches & (codes == len(self.values)), missing, codes)
-        return values, self._features(codes)
+        return values, self.features(codes)
 
 
 def _sorted(values: Iterable[String]) -> tuple[String, ...]:

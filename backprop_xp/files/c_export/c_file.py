@@ -1,0 +1,196 @@
+"""A network as one file of C99, with its interface as comments."""
+
+import os
+import re
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backprop_xp.atomic_files import write
+from backprop_xp.backends import Array, to_host
+from backprop_xp.checks import boolean, known
+from backprop_xp.files.c_export import c_functions
+from backprop_xp.files.c_export.c_functions import Function, Recorded, Scaling
+from backprop_xp.files.c_export.c_self_test import test_program
+from backprop_xp.files.c_export.c_source import Source, constant_lines
+from backprop_xp.files.c_export.lazy_functions import argument
+from backprop_xp.files.recording import exported
+from backprop_xp.networks.network import Network
+from backprop_xp.training.data import Standardized
+
+_HEAD = """/* {name}: a neural network, written by backprop_xp {version}.
+ *
+{table}
+ *
+ * Include this file, or compile it by itself and include it with {upper}_DECLARATIONS_ONLY
+ * defined. It is C99 and C++, and needs <math.h> alone. No function allocates memory or keeps
+ * state: threads can share them. Their arrays take {upper}_STACK_BYTES bytes of the stack.
+ * Results must not overlap arguments. NaN and infinity pass as in the library.
+ * {upper}_CHECKSUM is the CRC-32 of the parameters, little-endian.
+ */
+#ifdef __FAST_MATH__
+#error "-ffast-math drops NaN and infinity: compile this file without it"
+#endif
+"""
+
+
+def export_c(
+    path: str | os.PathLike[str],
+    network: Network,
+    theta: Array,
+    *,
+    name: str = "network",
+    dtype: str = "float32",
+    derivatives: bool = False,
+    gradient: bool = False,
+    preparation: Standardized | Mapping[str, Array] | None = None,
+    test: Array | None = None,
+) -> None:
+    """Write a network with its theta ``(P,)`` as a file of C99, which is C++ too.
+
+    ``NAME_predict(x, y)`` is ``network.predict`` of one row, and ``NAME_outputs(x, y)`` the outputs
+    before the loss's link. For a stack ``(..., P)``, ``NAME_predict(x, mean, deviation)`` is
+    ``bx.ensemble.predict``. The file needs ``<math.h>`` alone, allocates no memory and has no
+    state; its comments are the interface. ``dtype`` is the precision of its numbers.
+
+    - With ``derivatives``, ``NAME_jacobian(x, jacobian)`` is the derivative of each output by each
+      feature.
+    - With ``gradient``, a device can go on training: ``NAME_gradient(theta, x, targets, gradient)``
+      returns the loss of one row and computes its gradient. ``theta`` is then the first argument of
+      all functions, and ``NAME_start(theta)`` fills it.
+    - With ``preparation``, as of ``bx.save``, x is a raw row: mean and scale standardize it first.
+    - With ``test``, rows of x, a second file is written: ``network_test.c`` for ``network.c``. Its
+      program returns 0 if the results of the first 32 rows are right where it runs.
+
+    The layers' own functions run once on arrays that record them, so your own layers are exported
+    too. Raises ValueError for derivatives of a stack, for a network that does not define its number
+    of features and for a name that cannot begin names in C; TypeError for a layer of your own that
+    cannot be recorded.
+
+    >>> import os, tempfile
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([2, 3, 1])
+    >>> path = os.path.join(tempfile.mkdtemp(), "network.c")
+    >>> bx.export_c(path, network, network.initialize())
+    """
+    check_name(name)
+    precision = known(dtype, ("float32", "float64"), "dtype")
+    wanted = boolean(derivatives, "derivatives"), boolean(gradient, "gradient")
+    host = exported(network, theta, stack=not any(wanted)).astype(precision)
+    scaling = None if preparation is None else _scaling(network, preparation, host.dtype)
+    one, made = _functions(network, host, name, scaling, wanted)
+    files = {Path(path): file_text(one, host, made)}
+    if test is not None:
+        beside = Path(path).with_name(f"{Path(path).stem}_test.c")
+        files[beside] = test_program(one, host, test, Path(path).name)
+    for file, text in files.items():
+        write(file, text.encode("ascii"))
+
+
+def _scaling(
+    network: Network, given: Standardized | Mapping[str, Array], dtype: np.dtype[Any]
+) -> Scaling:
+    """Return a preparation's mean and scale on the host; ValueError unless they fit a row."""
+    parts = given._asdict() if isinstance(given, Standardized) else given
+    n_in, names = network.widths[0], ("mean", "scale")
+    shapes = {name: tuple(parts[name].shape) for name in names if name in parts}
+    if any(shapes.get(name) not in ((n_in,), (1, n_in)) for name in names):
+        raise ValueError(
+            f"preparation has the arrays {shapes}, but mean and scale (1, {n_in}) are expected, as "
+            "of bx.data.standardize."
+        )
+    mean, scale = (to_host(parts[name]).reshape(1, -1).astype(dtype) for name in names)
+    return Scaling(mean, scale)
+
+
+def _functions(
+    network: Network,
+    theta: np.ndarray,
+    name: str,
+    scaling: Scaling | None,
+    wanted: tuple[bool, bool],
+) -> tuple[Recorded, list[Function]]:
+    """Return the recorded network, and the functions of its file; ``wanted`` are derivatives."""
+    source, is_stack = Source(name, "int" if theta.size < 2**15 else "long"), theta.ndim > 1
+    derivatives, gradient = wanted
+    vector = argument(
+        "theta" if is_stack or gradient else f"{name}_theta", (network.size,), theta.dtype
+    )
+    prefix = f"static {{}} {name}_member" if is_stack else f"{{}} {name}"
+    one = c_functions.recorded(network, vector, source, prefix, scaling)
+    outputs = c_functions.outputs(one)
+    made = [outputs, c_functions.predict(one, outputs)]
+    if is_stack:
+        made.append(c_functions.ensemble(one, made[1], f"void {name}_predict"))
+    if derivatives:
+        made.append(c_functions.jacobian(one))
+    if gradient:
+        made += [c_functions.start(one), c_functions.gradient(one)]
+    return one, made
+
+
+def check_name(name: str) -> None:
+    """Raise unless names in C and C++ can begin with a name."""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, such as 'network', not {name!r}.")
+    if not re.fullmatch(r"[A-Za-z](_?[A-Za-z0-9])*", name):
+        raise ValueError(
+            f"name is {name!r}, but the names of C functions begin with it: use letters, digits "
+            "and single underscores, a letter first, such as 'network'."
+        )
+
+
+def file_text(
+    one: Recorded, theta: np.ndarray, made: Sequence[Function], types: Sequence[str] = ()
+) -> str:
+    """Return a file: the interface, and what ``DECLARATIONS_ONLY`` leaves out.
+
+    ``types`` are lines that declare the types of arguments.
+    """
+    return "\n".join(_lines(one, theta, made, types))
+
+
+def _lines(
+    one: Recorded, theta: np.ndarray, made: Sequence[Function], types: Sequence[str]
+) -> Iterator[str]:
+    name, upper = one.source.name, one.source.name.upper()
+    yield _head(one)
+    yield from [f"#ifndef {upper}_DECLARED", f"#define {upper}_DECLARED", ""]
+    yield f"#define {upper}_N_IN {one.network.widths[0]}"
+    yield f"#define {upper}_N_OUT {one.n_out}"
+    yield f"#define {upper}_N_PARAMETERS {one.network.size}"
+    yield f"#define {upper}_N_TARGETS {one.n_targets}"
+    yield f"#define {upper}_N_MEMBERS {theta.size // one.network.size}"
+    yield f"#define {upper}_STACK_BYTES {max(each.stack for each in made)}"
+    yield f"#define {upper}_CHECKSUM 0x{_checksum(theta):08x}UL"
+    yield from ["", "#ifdef __cplusplus", 'extern "C" {', "#endif", "", *types]
+    for each in made:
+        if each.is_public:
+            yield from [f"/* {each.comment} */", f"{each.declaration};", ""]
+    yield from ["#ifdef __cplusplus", "}", "#endif", "#endif", ""]
+    yield from [f"#ifndef {upper}_DECLARATIONS_ONLY", "#include <math.h>", ""]
+    yield from constant_lines(f"{name}_theta", theta)
+    for (dtype, content), constant in one.source.constants.items():
+        yield from constant_lines(constant, np.frombuffer(content, dtype))
+    yield from one.source.functions.values()
+    for each in made:
+        yield from [each.declaration, "{", *(f"    {line}" for line in each.lines), "}", ""]
+    yield from ["#endif", ""]
+
+
+def _head(one: Recorded) -> str:
+    """Return the comment at the top, with the table of layers."""
+    # The name of a class of yours can have any letters.
+    table = one.network.describe().encode("ascii", "replace").decode().replace("*/", "* /")
+    lines = [f" * {line}".rstrip() for line in table.splitlines()]
+    version = sys.modules[__name__.partition(".")[0]].__version__
+    name = one.source.name
+    return _HEAD.format(name=name, upper=name.upper(), version=version, table="\n".join(lines))
+
+
+def _checksum(theta: np.ndarray) -> int:
+    return zlib.crc32(theta.astype(theta.dtype.newbyteorder("<")).tobytes())

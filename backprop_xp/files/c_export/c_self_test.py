@@ -1,0 +1,65 @@
+"""A program in C that compares an exported file with the library, where it runs."""
+
+import numpy as np
+
+from backprop_xp.backends import Array, owner, plain_numbers, to_host
+from backprop_xp.files.c_export.c_functions import Recorded
+from backprop_xp.files.c_export.c_source import constant_lines
+from backprop_xp.networks.ensemble import predict
+
+_ROWS = 32
+# Relative to the largest result: processors round exponentials and sums differently.
+_CLOSE = {"float32": 1e-5, "float64": 1e-12}
+
+_PROGRAM = """/* Returns 0 if {file} has the library's results here, else the number of a row. */
+#include "{file}"
+
+{constants}
+int main(void)
+{{
+    for (int row = 0; row < {rows}; ++row) {{
+        {kind} found[{columns}];
+{call}
+        for (int i = 0; i < {columns}; ++i) {{
+            const double error = (double)found[i] - (double)results[row * {columns} + i];
+            if (!(fabs(error) <= {close})) return row + 1;
+        }}
+    }}
+    return 0;
+}}
+"""
+
+
+def test_program(one: Recorded, theta: np.ndarray, x: Array, file: str) -> str:
+    """Return the text of the program for at most 32 rows of x.
+
+    Raises ValueError for x of another width, and for a row whose result is not finite.
+    """
+    network, name, upper = one.network, one.source.name, one.source.name.upper()
+    host = plain_numbers(x, "test") if owner(x) is None else to_host(x)
+    rows = network.check_inputs(theta, host.astype(theta.dtype)[:_ROWS])[0]
+    call = f"{name}_predict(x + row * {upper}_N_IN, found);"
+    given = rows if one.scaling is None else (rows - one.scaling.mean) / one.scaling.scale
+    with np.errstate(all="ignore"):
+        if theta.ndim > 1:
+            results = np.concatenate([*predict(network, theta, given)], axis=-1)
+            call = call.replace("found", f"found, found + {upper}_N_OUT")
+        else:
+            results = network.predict(theta, given)
+    if not np.all(np.isfinite(results)):
+        row = int(np.argmin(np.all(np.isfinite(results), axis=-1)))
+        raise ValueError(f"test[{row}] has a result that is not finite: leave this row out.")
+    before = []
+    if one.theta.detail == "theta" and theta.ndim == 1:
+        before = [f"static {one.kind} theta[{upper}_N_PARAMETERS];", f"{name}_start(theta);"]
+        call = call.replace("predict(", "predict(theta, ")
+    constants = [*constant_lines("x", rows), *constant_lines("results", results)]
+    return _PROGRAM.format(
+        file=file,
+        constants="\n".join(constants),
+        rows=len(rows),
+        columns=results.shape[-1],
+        kind=one.kind,
+        call="\n".join(f"        {line}" for line in [*before, call]),
+        close=_CLOSE[theta.dtype.name] * max(1.0, float(np.max(np.abs(results)))),
+    )

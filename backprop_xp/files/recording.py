@@ -1,0 +1,44 @@
+"""What the exports share: the checks of a network, and the errors of a recorded pass."""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from backprop_xp.backends import Array, text_of, to_host
+from backprop_xp.networks.network import Network
+
+_RULE = 'docs/extending.md has the rule, under "A layer".'
+
+
+def exported(network: Network, theta: Array, *, stack: bool = False) -> np.ndarray:
+    """Return theta ``(P,)`` on the host, or with ``stack`` ``(..., P)``.
+
+    Raises ValueError for another stack, and for a network that does not define its number of
+    features.
+    """
+    network.check_theta(theta)
+    if len(theta.shape) != 1 and not stack:
+        raise ValueError(
+            f"theta has shape {tuple(theta.shape)}, but one network ({network.size},) is exported: "
+            "choose one of the stack, such as theta[0, :]."
+        )
+    if network.widths[0] is None:
+        raise ValueError(
+            "The network does not define its number of features, which the input of an exported "
+            f"file needs: give its first layer of another width the attribute n_in. {_RULE}"
+        )
+    return to_host(theta)
+
+
+@contextlib.contextmanager
+def recording(language: str, arrays: str, elsewhere: str = "In the loss's link.") -> Iterator[None]:
+    """Make any error of the block a TypeError with the layer, and what it runs on: ``arrays``."""
+    try:
+        yield
+    except Exception as error:
+        where = " ".join(getattr(error, "__notes__", [elsewhere]))
+        raise TypeError(
+            f"The forward pass cannot be recorded for {language}: {text_of(error)}. {where} It "
+            f"runs on arrays {arrays}: use functions of the array API standard only. {_RULE}"
+        ) from error

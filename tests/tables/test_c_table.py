@@ -1,0 +1,149 @@
+"""The C file of a tabular estimator, compiled, predicts as the estimator does from raw rows."""
+
+import math
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("pyarrow")
+pytest.importorskip("onnxruntime")
+
+import pandas as pd
+
+import backprop_xp as bx
+from backprop_xp.tables.columns.category import Category
+from backprop_xp.tables.model.c_table import _fields, _string
+from tests import messy_tables
+from tests.c_programs import STRICT, compile_c
+from tests.commands import run
+from tests.helpers import HANGING
+from tests.tables.test_graph import QUICK, edges, feed, strange
+
+pytestmark = pytest.mark.once
+
+# Relative to the largest output: C sums in another order, and has other exponentials.
+CLOSE = {"float32": 1e-6, "float64": 1e-13}
+
+
+def check(model: Any, frame: pd.DataFrame, folder: Path) -> None:
+    """Assert that the C file of a model predicts as the model does, without a warning."""
+    bx.tables.export_c(folder / "model.c", model)
+    (folder / "main.c").write_text(_program(model, frame))
+    compile_c(folder, "main.c", [*STRICT, "-o", "main"])
+    done = subprocess.run(
+        [folder / "main"], capture_output=True, text=True, check=True, timeout=HANGING
+    )
+    found = np.asarray([[float(x) for x in line.split()] for line in done.stdout.splitlines()])
+    atol = CLOSE[str(model.theta_.dtype)]
+    if isinstance(model, bx.TabularRegressor):
+        expected = model.predict(frame)
+        atol *= np.max(np.abs(expected))
+        np.testing.assert_allclose(found[:, 0], expected, rtol=0, atol=atol)
+        return
+    np.testing.assert_allclose(found[:, 1:], model.predict_proba(frame), rtol=0, atol=atol)
+    classes = model.classes_[found[:, 0].astype(int)]
+    assert classes.tolist() == model.predict(frame).tolist()
+
+
+def _program(model: Any, frame: pd.DataFrame) -> str:
+    """Return a program that prints the predictions of rows."""
+    inputs, columns = feed(model, frame), model.preparation_.columns_
+    fields = _fields(columns)
+    rows = []
+    for i in range(len(frame)):
+        cells = []
+        for name, column in columns.items():
+            value = inputs[name][i]
+            if isinstance(column, Category):
+                cells.append(_string(value))
+            elif fields[name][0] == "double":
+                text = "NAN" if math.isnan(value) else repr(float(value))
+                cells.append(text.replace("inf", "INFINITY"))
+            else:
+                cells.append("LLONG_MIN" if value == -(2**63) else f"{value}LL")
+        rows.append(f"        {{{', '.join(cells)}}},")
+    is_number = isinstance(model, bx.TabularRegressor)
+    count = 0 if is_number else len(model.classes_)
+    call = 'printf("%.17g", model_predict(rows + i));'
+    if not is_number:
+        call = f'double y[{count}];\n        printf("%d", model_predict(rows + i, y));'
+        call += f'\n        for (int j = 0; j < {count}; ++j) printf(" %.17g", y[j]);'
+    lines = [
+        '#include "model.c"',
+        "#include <limits.h>",
+        "#include <stdio.h>",
+        "int main(void)",
+        "{",
+    ]
+    lines += ["    static const model_row rows[] = {", *rows, "    };"]
+    lines += [f"    for (int i = 0; i < {len(frame)}; ++i) {{", f"        {call}"]
+    lines += ['        printf("\\n");', "    }", "    return 0;", "}"]
+    return "\n".join([*lines, ""])
+
+
+@pytest.mark.parametrize(
+    ("given", "target"),
+    [
+        ({"n_members": 3}, lambda frame: frame["city"]),
+        ({"n_members": 1, "dtype": "float64"}, lambda frame: frame["is open"]),
+    ],
+    ids=["three classes of three members", "booleans in float64"],
+)
+def test_the_file_predicts_as_the_estimator_from_columns_of_all_kinds(
+    given: Any, target: Any, tmp_path: Path
+) -> None:
+    frame = edges()
+    columns = [name for name in frame if name not in ("local",)]
+    model = bx.TabularClassifier("fast", **QUICK, **given).fit(frame[columns], target(frame))
+    check(model, frame[columns].iloc[:40], tmp_path)
+    check(model, strange(frame)[columns], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "columns"),
+    [
+        ("penguins", bx.TabularClassifier, ["island", "sex"]),
+        ("wines", bx.TabularRegressor, ["alcohol", "hue"]),
+    ],
+)
+def test_the_file_of_a_messy_table_predicts_as_the_estimator(
+    name: str, kind: Any, columns: list[str], tmp_path: Path
+) -> None:
+    frame, target = messy_tables.TABLES[name]()
+    frame = frame.iloc[:300]
+    model = kind("fast", **QUICK).fit(frame[columns], frame[target])
+    check(model, frame[columns].iloc[:60], tmp_path)
+
+
+def test_free_text_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    texts = [f"{i} green bottles" for i in range(60)]
+    frame = pd.DataFrame({"c": texts, "a": np.arange(60.0)})
+    model = bx.TabularClassifier("fast", **QUICK).fit(frame, frame["a"] > 30.0)
+    with pytest.raises(ValueError, match=r"C has no operations for free text, such as .*--drop c"):
+        bx.tables.export_c(tmp_path / "model.c", model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fields_have_names_of_their_own_in_c(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).normal(size=(60, 4))
+    frame = pd.DataFrame(numbers, columns=["class", "Price (€)", "price", "2nd */"])
+    model = bx.TabularRegressor("fast", **QUICK).fit(frame, frame["price"])
+    fields = [field for _, field in _fields(model.preparation_.columns_).values()]
+    assert fields == ["class_2", "price", "price_2", "column_2nd"]
+    check(model, frame.iloc[:5], tmp_path)
+
+
+def test_the_command_writes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"a": np.arange(60.0)})
+    model = bx.TabularClassifier("fast", **QUICK).fit(frame, frame["a"] > 30.0)
+    model.save("model.safetensors")
+    done = run("export", "model.safetensors", "written.c")
+    assert (done.exit_code, done.stdout) == (0, ""), done.output
+    assert done.stderr == "1 columns to predictions, written to written.c\n"
+    bx.tables.export_c("model.c", model)
+    assert Path("written.c").read_text() == Path("model.c").read_text()
