@@ -23,8 +23,6 @@ from backprop_xp.gradient_check.rounding import with_measured_rounding, without_
 
 # The number of lines that are examined together, at most: twice as many each time.
 _FIRST, _AT_ONCE = 4, 64
-# A bar of so many tolerances is small enough.
-_ENOUGH = 10.0
 # A derivative of this part of another vanishes beside it.
 _VANISHING = 1e-3
 
@@ -100,10 +98,10 @@ def _examine(lines: Lines, numeric: NumericDerivative) -> NumericDerivative:
     quick = quick_difference(lines) if is_exact else numeric
     exact = complex_step(lines) if is_analytic(lines, quick) else None
     if exact is None:
-        return sharp_difference(lines, _ENOUGH * tolerance_of(lines.function, lines.kind))
+        return sharp_difference(lines, tolerance_of(lines.function, lines.kind))
     real = quick
     if not np.all(confirms(lines, quick, exact)):
-        real = sharp_difference(lines, _ENOUGH * tolerance_of(lines.function, lines.kind))
+        real = sharp_difference(lines, tolerance_of(lines.function, lines.kind))
     if np.any(contradicts(lines, real, exact)):
         lines.function.is_analytic = False
         return real

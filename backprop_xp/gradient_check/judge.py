@@ -164,21 +164,22 @@ def reason_of(findings: Findings) -> str:
 def _reason_of_doubt(comparison: Comparison, given: float | None) -> str:
     function, at = comparison.lines.function, comparison.decisive
     numeric, analytic = float(comparison.numeric.bar[at]), float(comparison.analytic.bar[at])
-    room = float(comparison.room[at])
+    room, value = float(comparison.room[at]), function.word("value")
     if comparison.numeric.is_steep[at]:
-        return "value has no derivative here: its slope grows without limit as the step shrinks"
+        return f"{value} has no derivative here: its slope grows without limit as the step shrinks"
     if not np.isfinite(numeric):
         failure = f": {function.failure!r}" if function.failure else ""
-        return f"value is not finite on either side of the point, at any step{failure}"
+        return f"{value} is not finite on either side of the point, at any step{failure}"
     if comparison.numeric.is_kinked[at] and comparison.lines.kind == "directions":
         return "kinks meet on a direction and hide single entries: check fewer, or another point"
     noise = numeric / 2.0 * float(comparison.numeric.step[at] * comparison.lines.scale[at[0]])
     is_rounding = noise <= _ROUNDED * function.epsilon * abs(float(function.fx[at[1]]))
     is_zero = abs(float(comparison.analytic.value[at])) <= analytic + numeric
+    noun = function.problem.noun
     if is_zero and (is_rounding or analytic >= numeric):
-        return "the gradient is zero to rounding here, so mistakes hide: check another point"
+        return f"the {noun} is zero to rounding here, so mistakes hide: check another point"
     if analytic >= numeric:
-        return "the gradient is the rounding error of terms that cancel: check another point"
+        return f"the {noun} is the rounding error of terms that cancel: check another point"
     if given is not None and room <= tolerance_of(function, "room"):
         return f"the error bars, {room:.0e}, are wider than the given tolerance"
     part = f"{noise / (abs(float(function.fx[at[1]])) or 1.0):.0e}, or varies faster than any step"

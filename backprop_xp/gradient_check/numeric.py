@@ -203,7 +203,7 @@ def _second_derivatives(gradient: AnalyticGradient) -> NumericDerivative:
     """Return the Hessian: second derivatives along entries, and along pairs of entries."""
     function, count = gradient.function, gradient.scale.size
     lines = Lines(gradient, np.arange(count))
-    own, *_ = differences(lines, order=2)
+    own, _ = differences(lines, order=2)
     value, bar = np.diag(own.value[:, 0]), np.diag(own.bar[:, 0])
     # The steps that suit two entries also suit the pair.
     scale = lines.scale * own.step[:, 0] / first_step(function.epsilon, 2)
@@ -212,7 +212,7 @@ def _second_derivatives(gradient: AnalyticGradient) -> NumericDerivative:
     for pair in map(list, itertools.combinations(range(count), 2)):
         direction = np.zeros(count)
         direction[pair] = scale[pair]
-        both, *_ = differences(Lines(gradient, direction=direction), order=2)
+        both, _ = differences(Lines(gradient, direction=direction), order=2)
         area = 2.0 * np.prod(scale[pair])
         rest = both.value[0, 0] - scale[pair] ** 2 @ own.value[pair, 0]
         most = both.bar[0, 0] + scale[pair] ** 2 @ own.bar[pair, 0]

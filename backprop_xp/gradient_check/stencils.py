@@ -71,10 +71,8 @@ class _Round(NamedTuple):
     side: np.ndarray
 
 
-def differences(lines: Lines, order: int = 1) -> tuple[NumericDerivative, np.ndarray, np.ndarray]:
+def differences(lines: Lines, order: int = 1) -> tuple[NumericDerivative, np.ndarray]:
     """Return derivatives of order 1 or 2 along lines, and whether they need another method.
-
-    The third are the steepest slopes from the point to a value.
 
     The first line shows the rounding of the values, which decides the first step of the others.
     """
@@ -91,7 +89,7 @@ def differences(lines: Lines, order: int = 1) -> tuple[NumericDerivative, np.nda
     is_fine = np.any(found.bar < _FINE * found.steepest, axis=0)
     is_poor = (found.bar >= found.steepest) & ~((found.steepest == 0.0) & is_fine)
     numeric = NumericDerivative(*found[:2], found.value, found.value, found.used)
-    return numeric, is_poor, found.steepest
+    return numeric, is_poor
 
 
 def first_step(rounding: float, order: int) -> float:

@@ -201,3 +201,17 @@ def test_a_record_with_constants_and_complex_numbers_is_written_as_json() -> Non
     )
     found = json.loads(json.dumps(report.to_dict()))["analytic"]
     assert found == {"z": ["(2+1j)"], "name": "ring", "solver": repr(np.tanh), "n": None}
+
+
+def test_a_reason_names_what_is_checked() -> None:
+    tanh, slope, at = lambda p: np.tanh(p.real), lambda p: 1.0 - np.tanh(p) ** 2, np.full(2, 18.0)
+    zero = {
+        "gradient": check.gradient(lambda p: np.sum(tanh(p)), slope, at),
+        "Jacobian": check.jacobian(tanh, lambda p: np.diag(slope(p)), at),
+        "Hessian": bx.check_hessian(tanh, lambda p: np.diag(slope(p)), at),
+        "product": bx.check_vjp(tanh, lambda p, u: u * slope(p), at),
+    }
+    for noun, report in zero.items():
+        assert report.reason.startswith(f"the {noun} is zero to rounding here")
+    root = check.jacobian(lambda p: np.sqrt(np.abs(p)), lambda p: np.diag(0.0 * p), np.zeros(2))
+    assert root.reason.startswith("function has no derivative here")

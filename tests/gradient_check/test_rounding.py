@@ -466,3 +466,56 @@ def test_networks_that_compute_in_float32_inside_get_honest_verdicts(hidden: str
             )
             if np.any(gradient(theta)[parameter.part]):
                 assert check.gradient(_real(value), without, point).verdict == "fail", parameter
+
+
+def _mean_field(s: Any) -> Any:
+    """Return an energy with a term that is constant over steps below the rounding of 1 + s."""
+    entropy = (1.0 + s) * np.log1p(s) + (1.0 - s) * np.log1p(-s)
+    return np.sum(-0.6 * s**2 + 0.5 * entropy)
+
+
+@pytest.mark.parametrize("method", ["auto", "directional"])
+@pytest.mark.parametrize("value", [_mean_field, _real(_mean_field)])
+def test_a_term_that_is_constant_over_short_steps_is_not_taken_to_be_without_effect(
+    value: Any, method: str
+) -> None:
+    right, forgotten = lambda s: -1.2 * s + np.arctanh(s), lambda s: -1.2 * s
+    for size in (1e-13, 1e-12, 1e-11):
+        case = size * np.array([1.0, -2.0, 3.0])
+        found = check.gradient(value, right, case, method=method).verdict
+        assert found in ("pass", "inconclusive"), size
+        assert check.gradient(value, forgotten, case, method=method).verdict == "fail", size
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+@pytest.mark.parametrize("how", [lambda v: float(np.float32(v)), lambda v: round(v, 4)])
+def test_a_coarse_value_is_detected_at_a_border(how: Any, side: float) -> None:
+    value = _real(lambda p: how(float(np.sum(p + np.sin(p)))))
+    for x in ([1.0, 0.7], [1.0], [3.0, 0.2, 0.5]):
+        point = side * np.array(x)
+        bounds = (-10.0, point) if side > 0.0 else (point, 10.0)
+        found = [
+            check.gradient(
+                value, lambda p, k=k: k * (1.0 + np.cos(p)), point, bounds=bounds
+            ).verdict
+            for k in (1.0, 0.0, 2.0)
+        ]
+        assert found[0] in ("pass", "inconclusive"), x
+        assert found[1:] == ["fail", "fail"], x
+
+
+def test_a_coarse_result_is_detected_beside_one_with_a_kink() -> None:
+    def function(p: Any) -> Any:
+        coarse = np.asarray(p + np.sin(p), np.float32).astype(np.float64)
+        return np.concatenate([np.maximum(p, 0.3), coarse, 0.1 * coarse])
+
+    def jacobian(p: Any, factor: float = 1.0) -> Any:
+        slopes = np.diag(factor * (1.0 + np.cos(p)))
+        return np.concatenate([np.diag(1.0 * (p > 0.3)), slopes, 0.1 * slopes])
+
+    for x in ([0.3001, 0.7], [0.29, 0.31], [0.30000001, 2.0]):
+        case = _real(function), jacobian, np.array(x)
+        assert check.jacobian(*case).verdict != "fail", x
+        for factor in (0.0, 1.1):
+            wrong = function, lambda p, k=factor: jacobian(p, k), np.array(x)
+            assert check.jacobian(_real(wrong[0]), *wrong[1:]).verdict == "fail", x

@@ -1,0 +1,151 @@
+"""Derivatives from a ladder of steps along each line: for kinks, and for narrow features.
+
+Over steps shorter than its unit, a coarse value is constant, and so is a coarse term inside a
+value. The slope there is not the derivative, however smooth the value looks. A coarse value jumps
+where the next unit begins; a kink or a narrow feature changes it without a jump. So the first
+change that shorter steps do not predict is bisected. A jump is noise of the values at all steps.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from backprop_xp.gradient_check import extrapolation
+from backprop_xp.gradient_check.extrapolation import longer, over_shorter
+from backprop_xp.gradient_check.lines import Lines, NumericDerivative
+from backprop_xp.gradient_check.stencils import unit_of
+
+# A parabola predicts the value at a step four times as long with 17 times the noise of its values.
+# A change is a surprise above eight times that, and above eight times what shorter steps miss.
+_CARRIED, _SURPRISE = 17.0, 8.0
+# Bisections leave a thousandth of an interval. A continuous change with a larger part of its size
+# there would be 32 times as steep as on average.
+_BISECTIONS, _JUMP = 10, 2.0**-5
+# A value that is constant around the point differs at one of these distances, most likely.
+_FAR = 1.37 * 2.0 ** np.asarray([0.0, 8.0, 16.0, 24.0])
+
+
+class _Rungs(NamedTuple):
+    """Changes ``(S, K, M)`` of the value at steps ``(S, K, 1)`` to the right and to the left."""
+
+    right: np.ndarray
+    left: np.ndarray
+    up: np.ndarray
+    down: np.ndarray
+
+    def derivative(self, noise: np.ndarray) -> NumericDerivative:
+        """Return the derivatives, given the noise ``(S, K, M)`` of the values."""
+        right, left, up, down = self
+        h, uneven = (up - down) / 2.0, -up - down
+        found = extrapolation.extrapolate(h, right - left, right + left, noise, uneven)
+        for h, one in ((up, right), (-down, -left)):  # one side may be outside of the domain
+            sided = extrapolation.extrapolate(h, one, None, noise)
+            found = found.where(~np.isfinite(found.bar), sided)
+        return extrapolation.with_kinks(found, right / up, left / down, noise, up)
+
+    def parabolas(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return slope and bend of the parabolas through the values of each rung, and the point.
+
+        A rung with a value on one side has a straight line.
+        """
+        one, other = self.right / self.up, self.left / self.down
+        bend = np.nan_to_num((one - other) / (self.up - self.down))
+        slope = np.where(np.isfinite(one), one - bend * self.up, other)
+        return slope, bend
+
+    def surprises(self, noise: np.ndarray) -> np.ndarray:
+        """Return the last rungs ``(K, M)`` that do not predict the next longer one, 0 if all do."""
+        slope, bend = self.parabolas()
+        sides = ((longer(self.right), longer(self.up)), (longer(self.left), longer(self.down)))
+        missed = np.fmax(*(np.abs(v - h * (slope + bend * h)) for v, h in sides))
+        missed = np.where(np.isfinite(missed), missed, 0.0)
+        at_shorter = np.concatenate([over_shorter(np.fmax, missed)[1:], 0.0 * missed[:1]])
+        shown = missed > _SURPRISE * np.fmax(_CARRIED * noise, at_shorter)
+        return np.asarray(np.max(shown * np.arange(len(shown))[:, None, None], axis=0))
+
+
+@np.errstate(all="ignore")
+def ladder(lines: Lines) -> NumericDerivative:
+    """Return derivatives from a ladder of steps, from half the scale down to the rounding error."""
+    function, fx, count = lines.function, lines.function.fx, lines.rungs
+    h = lines.scale * 0.5 * 4.0 ** -np.arange(count)[:, None]
+    values, steps, correction = lines.probe(np.concatenate([h, -h]))
+    change = (values - fx - correction) * np.any(values != fx, axis=0)
+    rungs = _Rungs(change[:count], change[count:], steps[:count], steps[count:])
+    # Terms may cancel at the point: they are as large as the values are further away.
+    sizes = np.where(np.isfinite(values), np.abs(values), 0.0)
+    noise = function.epsilon * np.fmax(sizes.max(axis=0), np.abs(fx))
+    # The rounding error of terms that cancel is that of the entry, times the slope.
+    x = function.x[lines.columns] if lines.columns.size else np.zeros(1)
+    slope = np.abs((rungs.right - rungs.left) / (rungs.up - rungs.down))
+    noise = np.fmax(noise, function.epsilon * np.abs(x)[:, None] * slope)
+    # A correction is as uncertain as the gradient that it comes from.
+    noise = np.fmax(noise, np.abs(correction).max(axis=0))
+    surprises = rungs.surprises(noise)
+    while np.any(surprises > 0):
+        jump = _jumps(lines, rungs, surprises)
+        is_jump = np.any(jump > noise, axis=0)
+        noise = np.fmax(noise, jump)
+        # The terms of a value may have several units: larger ones show at longer steps.
+        further = rungs.surprises(noise)
+        surprises = np.where(is_jump & (further < surprises), further, 0)
+    is_constant = np.all((values == fx) | ~np.isfinite(values), axis=0)
+    found = _with_far_unit(lines, rungs.derivative(noise), is_constant)
+    return found._replace(step=found.step / lines.scale[:, None])
+
+
+def _jumps(lines: Lines, rungs: _Rungs, surprises: np.ndarray) -> np.ndarray:
+    """Return the jumps ``(K, M)`` of the value beyond some rungs, 0 where it is continuous.
+
+    The rungs ``(K, M)`` are 0 where no jump is sought.
+    """
+    line, result = np.nonzero(surprises)
+    # A line whose results have surprises at several rungs appears once for each of these.
+    which, at = np.unique(np.stack([line, surprises[line, result]]), axis=1)
+    is_here = surprises[which] == at[:, None]
+    slope, bend = (part[at, which] for part in rungs.parabolas())
+
+    def rest(change: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """Return what the parabola leaves of a change; results of other rungs do not count."""
+        found = change - step * (slope + bend * step)
+        return np.where(is_here & np.isfinite(found), found, 0.0)
+
+    right, left, up, down = (part[at - 1, which] for part in rungs)
+    rests = rest(right, up), rest(left, down)
+    size = np.fmax(*np.abs(rests))
+
+    def part(rest: np.ndarray) -> np.ndarray:
+        return np.max(np.nan_to_num(np.abs(rest) / size), axis=1, keepdims=True)
+
+    is_right = part(rests[0]) >= part(rests[1])
+    near = np.where(is_right, rungs.up[at, which], rungs.down[at, which])
+    far, before, behind = np.where(is_right, up, down), 0.0 * size, np.where(is_right, *rests)
+    some, fx = lines.select(which), lines.function.fx
+    for _ in range(_BISECTIONS):
+        values, steps, correction = some.probe((near + far).T / 2.0)
+        middle, here = steps[0], rest((values - fx - correction)[0], steps[0])
+        is_near = part(here - before) >= part(behind - here)
+        near, far = np.where(is_near, (near, middle), (middle, far))
+        before, behind = np.where(is_near, (before, here), (here, behind))
+    kept, jump = part(behind - before), np.zeros(surprises.shape)
+    # The results of a function are rounded alike.
+    np.maximum.at(jump, which, np.where(is_here & (kept > _JUMP), kept * size, 0.0))
+    return jump
+
+
+def _with_far_unit(
+    lines: Lines, found: NumericDerivative, is_constant: np.ndarray
+) -> NumericDerivative:
+    """Return derivatives with bars for the unit of a constant value, which only shows far away."""
+    is_constant = is_constant & np.isfinite(found.bar)
+    constant = np.flatnonzero(np.any(is_constant, axis=1))
+    if not constant.size:
+        return found
+    some, fx = lines.select(constant), lines.function.fx
+    far = some.probe(_FAR[:, None] * some.scale)[0]
+    units = [np.where(one != fx, unit_of(one[None]), np.inf) for one in far]
+    unit = np.min(units, axis=0)
+    bar = np.where(is_constant[constant] & np.isfinite(unit), unit, 0.0) / some.scale[:, None]
+    wider = found.bar.copy()
+    wider[constant] = np.fmax(wider[constant], bar)
+    return found._replace(bar=wider)
