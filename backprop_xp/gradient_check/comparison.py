@@ -17,12 +17,22 @@ from backprop_xp.gradient_check.derivatives import (
     quick_difference,
     sharp_difference,
 )
-from backprop_xp.gradient_check.judge import FAIL, PASS, Comparison, Findings, judge, tolerance_of
+from backprop_xp.gradient_check.judge import (
+    FAIL,
+    INCONCLUSIVE,
+    PASS,
+    Comparison,
+    Findings,
+    judge,
+    tolerance_of,
+)
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.rounding import with_measured_rounding, without_curvature
 
 # The number of lines that are examined together, at most: twice as many each time.
 _FIRST, _AT_ONCE = 4, 64
+# An inconclusive verdict needs this many examined lines, or all that are in doubt.
+_TRIED = 64
 # A derivative of this part of another vanishes beside it.
 _VANISHING = 1e-3
 
@@ -56,9 +66,12 @@ def compare(lines: Lines, numeric: NumericDerivative, *, least: int = PASS) -> C
     measured, at_once = examined.copy(), _FIRST
     while True:
         comparison = judge(lines, numeric)
-        # If an examined line decides the verdict, lines that are not worse are skipped.
+        # If an examined line decides the verdict, lines that are not worse are skipped. One that
+        # stays inconclusive does not decide at once: a mistake may show along another.
         outcome = comparison.outcome.max(axis=1)
-        reached = max(least - 1, int(outcome[examined].max(initial=-1)))
+        is_tried = np.count_nonzero(examined) >= _TRIED
+        deciding = examined & (is_tried | (outcome != INCONCLUSIVE))
+        reached = max(least - 1, int(outcome[deciding].max(initial=-1)))
         suspects = _worst(comparison, ~settled & ~examined & (outcome > reached), at_once)
         if suspects.size:
             examined[suspects] = True

@@ -18,9 +18,9 @@ from backprop_xp.gradient_check.stencils import unit_of
 # A parabola predicts the value at a step four times as long with 17 times the noise of its values.
 # A change is a surprise above eight times that, and above eight times what shorter steps miss.
 _CARRIED, _SURPRISE = 17.0, 8.0
-# Bisections leave a thousandth of an interval. A continuous change with a larger part of its size
-# there would be 32 times as steep as on average.
-_BISECTIONS, _JUMP = 10, 2.0**-5
+# A jump keeps its size at each bisection of its interval. A continuous change is below this part
+# of it before the last one, unless it is a million times as steep as on average.
+_BISECTIONS, _JUMP = 24, 2.0**-5
 # A value that is constant around the point differs at one of these distances, most likely.
 _FAR = 1.37 * 2.0 ** np.asarray([0.0, 8.0, 16.0, 24.0])
 
@@ -125,6 +125,8 @@ def _jumps(lines: Lines, rungs: _Rungs, surprises: np.ndarray) -> np.ndarray:
     far, before, behind = np.where(is_right, up, down), 0.0 * size, np.where(is_right, *rests)
     some, fx = lines.select(which), lines.function.fx
     for _ in range(_BISECTIONS):
+        if not np.any(part(behind - before) > _JUMP):
+            break
         values, steps, correction = some.probe((near + far).T / 2.0)
         middle, here = steps[0], rest(_changes(values, fx, correction)[0], steps[0])
         is_near = part(here - before) >= part(behind - here)
