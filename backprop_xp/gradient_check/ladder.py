@@ -15,9 +15,10 @@ from backprop_xp.gradient_check.extrapolation import longer, over_shorter
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.stencils import unit_of
 
-# A parabola predicts the value at a step four times as long with 17 times the noise of its values.
-# A change is a surprise above eight times that, and above eight times what shorter steps miss.
-_CARRIED, _SURPRISE = 17.0, 8.0
+# A parabola predicts the value at a step four times as long with 17 times the noise of its values,
+# and misses at most 64 times as much of a smooth function as at the step before. A change is a
+# surprise above eight times what shorter steps lead to expect.
+_CARRIED, _GROWTH, _SURPRISE = 17.0, 64.0, 8.0
 # A jump keeps its size at each bisection of its interval. A continuous change is below this part
 # of it before the last one, unless it is a million times as steep as on average.
 _BISECTIONS, _JUMP = 24, 2.0**-5
@@ -53,15 +54,23 @@ class _Rungs(NamedTuple):
         slope = np.where(np.isfinite(one), one - bend * self.up, other)
         return slope, bend
 
-    def surprises(self, noise: np.ndarray) -> np.ndarray:
-        """Return the last rungs ``(K, M)`` that do not predict the next longer one, 0 if all do."""
+    def surprises(self, noise: np.ndarray, limit: np.ndarray) -> np.ndarray:
+        """Return the last rungs ``(K, M)`` below a limit that do not predict the next longer one.
+
+        They are 0 where all predict it.
+        """
         slope, bend = self.parabolas()
         sides = ((longer(self.right), longer(self.up)), (longer(self.left), longer(self.down)))
         missed = np.fmax(*(np.abs(v - h * (slope + bend * h)) for v, h in sides))
         missed = np.where(np.isfinite(missed), missed, 0.0)
-        at_shorter = np.concatenate([over_shorter(np.fmax, missed)[1:], 0.0 * missed[:1]])
-        shown = missed > _SURPRISE * np.fmax(_CARRIED * noise, at_shorter)
-        return np.asarray(np.max(shown * np.arange(len(shown))[:, None, None], axis=0))
+        none = 0.0 * missed[:1]
+        last = np.concatenate([missed[1:], none])
+        growth = np.nan_to_num(last / np.concatenate([last[1:], none]), nan=1.0)
+        before = np.concatenate([over_shorter(np.fmax, missed)[1:], none])
+        before = np.fmax(before, np.clip(growth, 1.0, _GROWTH) * last)
+        each = np.arange(len(missed))[:, None, None]
+        shown = missed > _SURPRISE * np.fmax(_CARRIED * noise, before)
+        return np.asarray(np.max(each * (shown & (each < limit)), axis=0))
 
 
 @np.errstate(all="ignore")
@@ -79,14 +88,10 @@ def ladder(lines: Lines) -> NumericDerivative:
     x = function.x[lines.columns] if lines.columns.size else np.zeros(1)
     slope = np.abs((rungs.right - rungs.left) / (rungs.up - rungs.down))
     noise = np.fmax(noise, function.epsilon * np.abs(x)[:, None] * slope)
-    surprises = rungs.surprises(noise)
-    while np.any(surprises > 0):
-        jump = _jumps(lines, rungs, surprises)
-        is_jump = np.any(jump > noise, axis=0)
-        noise = np.fmax(noise, jump)
-        # The terms of a value may have several units: larger ones show at longer steps.
-        further = rungs.surprises(noise)
-        surprises = np.where(is_jump & (further < surprises), further, 0)
+    limit = np.full(change.shape[1:], count)
+    # The terms of a value may have several units: larger ones show at longer steps.
+    while np.any(limit := rungs.surprises(noise, limit)):
+        noise = np.fmax(noise, _jumps(lines, rungs, limit))
     is_constant = np.all((values == fx) | ~np.isfinite(values), axis=0)
     found = _with_far_unit(lines, rungs.derivative(noise), is_constant)
     return found._replace(step=found.step / lines.scale[:, None])
