@@ -17,7 +17,7 @@ _SAME_REAL_PART = 1e-2
 # The longer step of a quick difference for smooth functions, and the step that best refutes a
 # derivative of 0.
 QUICK, LONG = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3, HALF: 2.0**-1, BFLOAT: 2.0**-1}, 0.5
-# A bar of this part of the derivative needs no ladder.
+# A bar of this part of the derivative hides no mistake that matters, so it needs no ladder.
 SHARP = 1e-2
 
 
@@ -54,21 +54,25 @@ def sharp_difference(lines: Lines, tolerance: float = np.inf) -> NumericDerivati
     """Return differences of eight values along each line, or the ladder's where those are wide.
 
     Both engines claim that an interval holds the derivative. The ladder is asked where the first
-    one claims nothing, or an interval wider than a ``tolerance``, relative to the derivative. Then
-    the narrower interval counts, or the slopes of a kink. If the two intervals contradict each
-    other, one of them is wrong: the bar covers both.
+    one claims nothing, or a wide interval. One that refutes the gradient alone must be as narrow as
+    a ``tolerance``, relative to the derivative. Of both, the narrower interval counts, or the
+    slopes of a kink. If they contradict each other, the ladder is right by shorter steps: it knows
+    coarse values, and longer steps skip what is near. By longer steps it is not, and the bar covers
+    both.
     """
     found, is_poor = differences(lines)
-    is_wide = is_poor | (found.bar > tolerance * np.maximum(np.abs(found.value), lines.norm))
+    is_refuted = np.abs(found.value - lines.analytic.value) > found.bar
+    enough = np.where(is_refuted, tolerance, np.fmax(tolerance, SHARP))
+    is_wide = is_poor | (found.bar > enough * np.maximum(np.abs(found.value), lines.norm))
     some = np.flatnonzero(is_wide.any(axis=1))
     if some.size:
         one, other = found.select(some), ladder(lines.select(some))
-        narrower, gap = one.where(other.bar < one.bar, other), np.abs(one.value - other.value)
-        both = gap + np.fmin(one.bar, other.bar)
-        narrower = narrower._replace(
-            bar=np.where(gap > one.bar + other.bar, both, narrower.bar)
-        ).where(is_poor[some] | other.is_kinked, other)
-        found = found.with_lines(some, one.where(is_wide[some], narrower))
+        gap, least = np.abs(one.value - other.value), np.fmin(one.bar, other.bar)
+        is_contradiction = gap > one.bar + other.bar
+        narrower = one.where(other.bar < one.bar, other)
+        narrower = narrower._replace(bar=np.where(is_contradiction, gap + least, least))
+        is_other = is_poor[some] | other.is_kinked | is_contradiction & (other.step < one.step)
+        found = found.with_lines(some, one.where(is_wide[some], narrower.where(is_other, other)))
     return found
 
 

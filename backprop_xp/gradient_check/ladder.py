@@ -50,9 +50,9 @@ class _Rungs(NamedTuple):
         A rung with a value on one side has a straight line.
         """
         one, other = self.right / self.up, self.left / self.down
-        bend = np.nan_to_num((one - other) / (self.up - self.down))
-        slope = np.where(np.isfinite(one), one - bend * self.up, other)
-        return slope, bend
+        bend = (one - other) / (self.up - self.down)
+        bend = np.where(np.isfinite(bend), bend, 0.0)
+        return np.where(np.isfinite(one), one - bend * self.up, other), bend
 
     def surprises(self, noise: np.ndarray, limit: np.ndarray) -> np.ndarray:
         """Return the last rungs ``(K, M)`` below a limit that do not predict the next longer one.
@@ -60,9 +60,9 @@ class _Rungs(NamedTuple):
         They are 0 where all predict it.
         """
         slope, bend = self.parabolas()
-        sides = ((longer(self.right), longer(self.up)), (longer(self.left), longer(self.down)))
-        missed = np.fmax(*(np.abs(v - h * (slope + bend * h)) for v, h in sides))
-        missed = np.where(np.isfinite(missed), missed, 0.0)
+        sides = (self.right, self.up), (self.left, self.down)
+        rests = np.abs([longer(v) - longer(h) * (slope + bend * longer(h)) for v, h in sides])
+        missed = np.max(rests, axis=0, initial=0.0, where=np.isfinite(rests))
         none = 0.0 * missed[:1]
         last = np.concatenate([missed[1:], none])
         growth = np.nan_to_num(last / np.concatenate([last[1:], none]), nan=1.0)
@@ -123,7 +123,7 @@ def _jumps(lines: Lines, rungs: _Rungs, surprises: np.ndarray) -> np.ndarray:
     size = np.fmax(*np.abs(rests))
 
     def part(rest: np.ndarray) -> np.ndarray:
-        return np.max(np.nan_to_num(np.abs(rest) / size), axis=1, keepdims=True)
+        return np.asarray(np.max(np.nan_to_num(np.abs(rest) / size), axis=1, keepdims=True))
 
     is_right = part(rests[0]) >= part(rests[1])
     near = np.where(is_right, rungs.up[at, which], rungs.down[at, which])

@@ -192,3 +192,13 @@ def test_a_jacobian_that_is_flat_beyond_a_kink_gets_a_verdict(method: str) -> No
         np.array([-9.0, 3.3, 60.0]),
     )
     assert check.jacobian(*case, method=method).verdict != "fail"
+
+
+@pytest.mark.parametrize("distance", [0.5, 0.125, 2.0**-7])
+def test_a_kink_just_within_a_step_is_not_taken_for_a_coarse_value(distance: float) -> None:
+    """Seen from the longest step that crosses it, the value changes as abruptly as at a jump."""
+    at = 1.0 + distance * (1.0 - 1e-5)
+    value = lambda p: float(1.0 + np.maximum(p[0].real - at, 0.0) + p[1].real ** 2)  # noqa: E731
+    for slope, verdict in ((0.0, "pass"), (1e-6, "fail")):
+        gradient = lambda p, s=slope: np.array([s, 2.0 * p[1]])  # noqa: E731
+        assert check.gradient(value, gradient, np.array([1.0, 0.5])).verdict == verdict

@@ -519,3 +519,34 @@ def test_a_coarse_result_is_detected_beside_one_with_a_kink() -> None:
         for factor in (0.0, 1.1):
             wrong = function, lambda p, k=factor: jacobian(p, k), np.array(x)
             assert check.jacobian(_real(wrong[0]), *wrong[1:]).verdict == "fail", x
+
+
+@pytest.mark.parametrize("method", ["auto", "directional"])
+def test_a_coarse_term_is_detected_beside_finer_ones_that_are_curved(method: str) -> None:
+    """Above 18 the loss is z + exp(-z) - z: the sum is coarse, the exponential is not."""
+
+    def value(p: Any) -> Any:
+        z = np.abs(p)
+        return float(np.sum(np.where(z > 18.0, z + np.exp(-z), np.log1p(np.exp(z))) - z))
+
+    def slope(p: Any) -> Any:
+        return -np.sign(p) * np.exp(-np.abs(p)) / (1.0 + np.exp(-np.abs(p)))
+
+    for point in ([30.0, -32.0, 28.0, -25.0], [20.0, -27.0], [-22.0, 29.0, 35.0]):
+        case = _real(value), slope, np.array(point)
+        assert check.gradient(*case, method=method).verdict in ("pass", "inconclusive"), point
+
+
+def test_a_mistake_fails_though_other_entries_are_lost_in_rounding() -> None:
+    size = np.array([1.0, 1e-5, 1e-5, 1e-5, 1e-5, 1e-5, 1e-5, 1e-5, 1e-5, 2e-3])
+    factor = np.where(size == 2e-3, 1.02, 1.0)
+    value = _real(lambda p: float(np.float32(np.sum(size * np.exp(np.sin(p))))))
+    for seed in range(3):
+        point = np.random.default_rng(seed).uniform(0.4, 1.2, size=10)
+        found = [
+            check.gradient(
+                value, lambda p, k=k: k * size * np.cos(p) * np.exp(np.sin(p)), point
+            ).verdict
+            for k in (1.0, factor)
+        ]
+        assert found == ["inconclusive", "fail"]

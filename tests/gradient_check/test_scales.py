@@ -163,6 +163,20 @@ def test_noise_is_distinguished_from_a_fast_wave(digits: int, method: str) -> No
         assert _check(pair, method, lambda g: 2.0 * g).verdict == "fail", seed
 
 
+@every_method
+def test_equal_steps_that_fit_the_periods_of_a_wave_refute_no_right_gradient(method: str) -> None:
+    root = np.sqrt([1.0, 2.0])
+
+    def gradient(p: Any) -> Any:  # of the Griewank function
+        cosines = np.cos(p / root)
+        return p / 2000.0 + np.sin(p / root) / root * cosines[::-1]
+
+    pair = Pair(lambda p: np.sum(p * p) / 4000.0 - np.prod(np.cos(p / root)), gradient, [])
+    for point in ([5000.0, -7000.0], [1234.5, 9876.5], [-6001.0, 8003.0]):
+        assert _check(pair._replace(point=point), method).verdict != "fail"
+        assert _check(pair._replace(point=point), method, lambda g: 2.0 * g).verdict == "fail"
+
+
 # Functions of one number in NumPy and mpmath, and the points of their derivatives.
 CURVES = {
     "smooth": (lambda m, p: p * m.exp(m.sin(p)), [0.3, 10.0, -3.0]),
