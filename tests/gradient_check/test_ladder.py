@@ -1,0 +1,67 @@
+"""The ladder of steps tells coarse values from kinks and narrow features."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backprop_xp.gradient_check.analytic import analytic_gradient
+from backprop_xp.gradient_check.first_calls import first_calls
+from backprop_xp.gradient_check.functions import Function
+from backprop_xp.gradient_check.ladder import ladder
+from backprop_xp.gradient_check.lines import Lines, NumericDerivative
+from backprop_xp.gradient_check.points import flatten
+from backprop_xp.gradient_check.problems import Problem
+
+
+def _ladder(value: Callable[[float], float], x: float) -> NumericDerivative:
+    def of_point(p: Any) -> float:
+        return value(p.item())
+
+    first_calls(function := Function(Problem(flatten(np.array([x])), of_point, np.ones_like)))
+    return ladder(Lines(analytic_gradient(function), np.arange(1)))
+
+
+@pytest.mark.parametrize("seed", [7, 43, 124, 134, 179, 275])
+def test_terms_of_several_units_are_within_the_error_bar(seed: int) -> None:
+    """Each term is a float32: one after the other is no longer constant as the step grows."""
+    draw = np.random.default_rng(seed)
+    a, weights, phases, x = draw.normal(size=3), draw.normal(size=3), np.arange(3.0), draw.normal()
+
+    def value(x: float) -> float:
+        return float(weights @ np.sin(a * x + phases).astype(np.float32).astype(np.float64))
+
+    found, true = _ladder(value, x), float(weights @ (a * np.cos(a * x + phases)))
+    assert abs(found.value.item() - true) <= found.bar.item() <= 0.02 * np.abs(weights @ a)
+
+
+def test_a_term_that_is_constant_over_short_steps_has_its_slope_in_the_bar() -> None:
+    """The unit of 1 + x is large beside x, but the other term has none."""
+    for x in (1e-13, -3e-13, 2e-12):
+        found = _ladder(lambda x: 3.0 * x + ((1.0 + x) - 1.0), x)
+        assert abs(found.value.item() - 4.0) <= found.bar.item() <= 1.0, x
+
+
+@pytest.mark.parametrize("width", [1e-2, 1e-4, 1e-6])
+def test_a_narrow_feature_is_no_coarse_value(width: float) -> None:
+    found = _ladder(lambda x: x + width * np.tanh((x - 1.0) / width), 1.0)
+    assert abs(found.value.item() - 2.0) <= found.bar.item() <= 1e-4
+
+
+def test_a_kink_far_from_the_point_is_no_coarse_value() -> None:
+    for at in 1.0 + np.geomspace(1e-6, 0.49, 40):
+        found = _ladder(lambda x, at=at: 2.0 * x + max(x - at, 0.0), 1.0)
+        assert abs(found.value.item() - 2.0) <= found.bar.item() <= 1e-6, at
+
+
+def test_a_smooth_value_is_hardly_bisected() -> None:
+    for f in (lambda x: np.exp(np.sin(x)), lambda x: x**-4.0 + 0.3 * x, np.log, np.cosh):
+        points: list[float] = []
+
+        def value(x: float, f: Any = f, points: Any = points) -> float:
+            points.append(x)
+            return float(f(x))
+
+        _ladder(value, 0.3)
+        assert len(points) <= 2 * 26 + 12  # the steps to both sides, and a few more
