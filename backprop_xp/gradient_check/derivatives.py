@@ -54,16 +54,17 @@ def sharp_difference(lines: Lines, tolerance: float = np.inf) -> NumericDerivati
     """Return differences of eight values along each line, or the ladder's where those are wide.
 
     Both engines claim that an interval holds the derivative. The ladder is asked where the first
-    one claims nothing, or a wide interval. One that refutes the gradient alone must be as narrow as
-    a ``tolerance``, relative to the derivative. Of both, the narrower interval counts, or the
-    slopes of a kink. If they contradict each other, the ladder is right by shorter steps: it knows
-    coarse values, and longer steps skip what is near. By longer steps it is not, and the bar covers
-    both.
+    one claims nothing, or a wide interval: wider than a ``tolerance``, relative to the derivative,
+    unless the gradient agrees to within it. Of both, the narrower interval counts, or the slopes
+    of a kink. If they contradict each other, the ladder is right by shorter steps: it knows coarse
+    values, and longer steps skip what is near. By longer steps it is not, and the bar covers both.
     """
     found, is_poor = differences(lines)
-    is_refuted = np.abs(found.value - lines.analytic.value) > found.bar
-    enough = np.where(is_refuted, tolerance, np.fmax(tolerance, SHARP))
-    is_wide = is_poor | (found.bar > enough * np.maximum(np.abs(found.value), lines.norm))
+    size = np.maximum(np.abs(found.value), lines.norm)
+    # One wrong term of a direction must show beside their norm.
+    enough = np.fmax(tolerance * size, SHARP * np.where(lines.norm > 0.0, lines.norm, size))
+    agrees = np.abs(found.value - lines.analytic.value) <= tolerance * size
+    is_wide = is_poor | (found.bar > np.where(agrees, enough, tolerance * size))
     some = np.flatnonzero(is_wide.any(axis=1))
     if some.size:
         one, other = found.select(some), ladder(lines.select(some))
