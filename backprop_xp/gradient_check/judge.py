@@ -20,12 +20,11 @@ VERDICTS = ("pass", "kink", "inconclusive", "fail")
 # Noise of at most this many rounding errors of the value is its rounding.
 _ROUNDED = 1e3
 _HUGE = float(np.finfo(np.float64).max)
-# The tolerances in float64, float32, float16 and bfloat16, and the reason.
+# The tolerances in float64, float32, float16 and bfloat16, and the reason. Constants of seven
+# digits pass per entry. One wrong entry is a small part of a direction.
 TOLERANCES = {
-    "entries": (1e-7, 1e-4, 2e-2, 0.15, "the default per entry: constants of seven digits pass"),
-    "directions": (
-        1e-7, 1e-6, 1e-2, 0.1, "the default per direction: one wrong entry is a small part of it",
-    ),
+    "entries": (1e-7, 1e-4, 2e-2, 0.15, "the default per entry"),
+    "directions": (1e-7, 1e-6, 1e-2, 0.1, "the default per direction"),
     "room": (1e-2, 1e-2, 0.25, 0.25, "a mistake of this part of a derivative matters"),
     "matters": (
         1e-6, 8e-4, 0.1, 0.25, "smaller entries may be rounding errors of their tensor's largest",
