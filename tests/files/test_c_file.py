@@ -272,7 +272,9 @@ def _each_function(x: Any) -> Any:
         *(a < b, a <= b, a > b, a >= b, a == b, a != b, xp.isnan(a), xp.isinf(a), xp.isfinite(a)),
         *((a > 0) & (b > 0), (a > 0) | (b > 0), (a > 0) ^ (b > 0), ~(a > 0)),
         *(xp.logical_and(a > 0, c > 0), xp.logical_not(a > 0), xp.any(x > 0, keepdims=True)),
-        xp.all(x > -1.0, axis=-1, keepdims=True),
+        *(xp.all(x > -1.0, axis=-1, keepdims=True), (a > 0) + (b > 0), (a > 0) * (b > 0)),
+        *(xp.logical_and(a, b), xp.logical_or(a, b), xp.logical_xor(a, b), xp.logical_not(a)),
+        *(xp.isnan(n), xp.isinf(n), xp.isfinite(n), xp.isfinite(a > 0)),
     ]
     integers = [
         *(n + 2, n * n, -n, abs(n), n % 2, n // 2, xp.sign(n), xp.maximum(n, 1), n & 1, n | 1),

@@ -56,7 +56,6 @@ INTEGER_BODIES = {
     "minimum": "return a < b ? a : b;",
     "sign": "return (a > 0) - (a < 0);",
     "abs": "return a < 0 ? -a : a;",
-    "isnan": "return a < a;",
     "remainder": "return b == 0 ? 0 : (a % b + b) % b;",
     "floor_divide": "return b == 0 ? 0 : a / b - (a % b != 0 && (a < 0) != (b < 0));",
 }
@@ -72,6 +71,9 @@ EXPRESSIONS |= {"copy": "{0}", "cast": "({T})({0})"}
 NAMES = (EXPRESSIONS.keys() | BODIES.keys()) - {"where", "copy", "cast", "pow"}
 OPERATIONS = EXPRESSIONS.keys() | BODIES.keys() | {"take"}
 _TO_INTEGERS = ("ceil", "floor", "round", "trunc")
+# Functions of booleans that are others in C, where booleans are integers.
+_LOGICAL = {f"bitwise_{name}": f"logical_{name}" for name in ("and", "or", "xor")}
+_LOGICAL |= {"bitwise_invert": "logical_not", "add": "logical_or", "multiply": "logical_and"}
 
 
 def as_array(value: Any, dtype: Any = None) -> LazyArray:
@@ -98,10 +100,19 @@ def elementwise(name: str, *operands: Any) -> LazyArray:
     ufunc = np.rint if name == "round" else getattr(np, name)
     kinds = tuple(x.dtype if isinstance(x, LazyArray) else type(x) for x in given)
     *dtypes, result = ufunc.resolve_dtypes((*kinds, *[None] * ufunc.nout))
+    if result.kind == "b":
+        name, dtypes = _with_boolean_result(name, dtypes)
     arrays = [as_array(x, dtype) for x, dtype in zip(given, dtypes, strict=True)]
-    if name.startswith("bitwise") and result.kind == "b":
-        name = {"bitwise_invert": "logical_not"}.get(name, name.replace("bitwise", "logical"))
     return _node(name, arrays, result)
+
+
+def _with_boolean_result(name: str, dtypes: list[Any]) -> tuple[str, list[Any]]:
+    """Return the function in C for one whose result is boolean, and its arguments' dtypes."""
+    if name.startswith("logical"):
+        return name, [np.dtype("bool")] * len(dtypes)
+    if name in ("isfinite", "isinf", "isnan") and dtypes[0].kind != "f":
+        return name, [np.dtype("float64")]
+    return _LOGICAL.get(name, name), dtypes
 
 
 def where(condition: Any, first: Any, second: Any) -> LazyArray:
