@@ -527,6 +527,16 @@ def test_the_file_holds_the_parameters_exactly(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.ctypeslib.as_array(function(), (8,)), theta)
 
 
+def test_the_options_of_printing_do_not_change_the_file(tmp_path: Path) -> None:
+    network = bx.mlp([3, 4, 2], hidden="gelu")
+    theta, texts = network.initialize(backend="numpy"), []
+    for options in ({}, {"legacy": "1.13"}, {"precision": 2}):
+        with np.printoptions(**options):
+            bx.export_c(tmp_path / "network.c", network, theta, test=[[0.1, 0.2, 0.3]])
+        texts.append([(tmp_path / f"network{end}.c").read_text() for end in ("", "_test")])
+    assert texts[0] == texts[1] == texts[2]
+
+
 def test_a_stack_gives_the_mean_and_the_deviation_of_its_members(tmp_path: Path) -> None:
     network = bx.mlp([3, 4, 2], hidden="tanh", loss="categorical_cross_entropy")
     theta = network.initialize(backend="numpy", stack=(2, 3))

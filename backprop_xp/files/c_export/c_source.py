@@ -122,7 +122,11 @@ def literal(value: Any, dtype: np.dtype[Any]) -> Text:
         if not np.isfinite(value):
             text = "NAN" if np.isnan(value) else "INFINITY" if value > 0 else "-INFINITY"
         else:
-            text = str(dtype.type(value)) + ("f" if dtype.itemsize == 4 else "")
+            # Not str, which numpy.set_printoptions(legacy="1.13") shortens.
+            number, is_plain = dtype.type(value), value == 0 or 1e-4 <= abs(value) < 1e16
+            form = np.format_float_positional if is_plain else np.format_float_scientific
+            text = form(number, trim="0" if is_plain else "-")
+            text += "f" if dtype.itemsize == 4 else ""
     elif dtype.kind == "b" or abs(int(value)) < 2**15:
         text = str(int(value))
     else:
