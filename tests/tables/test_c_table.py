@@ -137,6 +137,24 @@ def test_fields_have_names_of_their_own_in_c(tmp_path: Path) -> None:
     check(model, frame.iloc[:5], tmp_path)
 
 
+def test_a_column_can_be_named_by_any_word_of_c_and_cxx(tmp_path: Path) -> None:
+    words = "typeid wchar_t and_eq const_cast nullptr requires char8_t typeof linux unix errno int"
+    numbers = np.random.default_rng(0).normal(size=(60, len(words.split())))
+    frame = pd.DataFrame(numbers, columns=words.split())
+    model = bx.TabularRegressor("fast", **QUICK).fit(frame, frame["int"])
+    bx.tables.export_c(tmp_path / "model.c", model)
+    (tmp_path / "main.c").write_text('#include <errno.h>\n#include "model.c"\n')
+    for options in (["-std=gnu11"], ["-x", "c++", "-std=c++20"]):
+        compile_c(tmp_path, "main.c", [*options, "-Wall", "-Wextra", "-Werror", "-c"])
+
+
+def test_a_value_with_a_nul_is_not_taken_for_the_string_before_it(tmp_path: Path) -> None:
+    values = ["a", *(f"a\0{letter}" for letter in "bcdef")]
+    frame = pd.DataFrame({"c": values * 20})
+    model = bx.TabularRegressor("fast", **QUICK).fit(frame, np.arange(120.0) % 6)
+    check(model, frame.iloc[:1], tmp_path)
+
+
 def test_the_command_writes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     frame = pd.DataFrame({"a": np.arange(60.0)})

@@ -29,12 +29,18 @@ from backprop_xp.tables.model.graph import refuse_texts
 from backprop_xp.tables.model.tabular import TabularClassifier, TabularRegressor
 from backprop_xp.tables.readers.values import MISSING
 
-_WORDS = "alignas alignof and asm auto bool break case catch char class const continue default "
-_WORDS += "delete do double else enum explicit export extern false float for friend goto if inline "
-_WORDS += "int long mutable namespace new not operator or private protected public register "
-_WORDS += "restrict return short signed sizeof static struct switch template this throw true try "
-_WORDS += "typedef typename union unsigned using virtual void volatile while xor"
-# Words of C and C++ that cannot be the name of a field.
+# Words of C and C++ that cannot be the name of a field, and macros of headers and of GNU C.
+_WORDS = """
+alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t
+char8_t class co_await co_return co_yield compl complex concept const const_cast consteval
+constexpr constinit continue decltype default delete do double dynamic_cast else enum errno
+explicit export extern false far float for friend goto i386 if imaginary inline int linux long
+mutable namespace near new noexcept noreturn not not_eq nullptr operator or or_eq private
+protected public register reinterpret_cast requires restrict return short signed sizeof static
+static_assert static_cast struct switch template this thread_local throw true try typedef typeid
+typename typeof typeof_unqual union unix unsigned using virtual void volatile wchar_t while xor
+xor_eq
+"""
 _RESERVED = frozenset(_WORDS.split())
 # The type of a column in C, and the array of a row's values of that type.
 _FIELDS = {"double": "numbers", "long long": "integers", "const char *": "codes"}
@@ -242,22 +248,24 @@ def _code(source: Source, i: int, column: Category, value: str) -> str:
     codes = {text: code for code, text in enumerate(column.values)}
     unknown = len(codes)
     missing = codes.pop(None, unknown)
-    ranked = sorted(codes, key=lambda text: str(text).encode())
-    texts = ", ".join(map(_string, ranked)) or '""'
+    # A string in C ends before a NUL, so a value with one is never given.
+    texts = [str(text) for text in codes if "\0" not in str(text)]
+    ranked = sorted(texts, key=str.encode)
+    strings = ", ".join(map(_string, ranked)) or '""'
     numbers = ", ".join(str(codes[text]) for text in ranked) or "0"
     size = max(1, len(ranked))
     source.functions[table] = (
-        f"static const char *const {table}[{size}] = {{{texts}}};\n"
+        f"static const char *const {table}[{size}] = {{{strings}}};\n"
         f"static const int {table}_codes[{size}] = {{{numbers}}};\n"
     )
     arguments = f"{value}, {table}, {table}_codes, {len(ranked)}, {missing}, {unknown}"
     return f"{source.name}_code({arguments})"
 
 
-def _string(text: str | None) -> str:
+def _string(text: str) -> str:
     """Return a string in C: UTF-8, in escapes where a compiler could read other characters."""
     plain = re.compile(rb"[ !#->@-\[\]-~]")
-    letters = (bytes([byte]) for byte in str(text).encode())
+    letters = (bytes([byte]) for byte in text.encode())
     return '"' + "".join(b.decode() if plain.match(b) else f"\\{b[0]:03o}" for b in letters) + '"'
 
 
