@@ -616,6 +616,28 @@ def test_the_second_file_tests_the_first_where_it_runs(
     assert subprocess.run([tmp_path / "wrong"], timeout=HANGING).returncode == 1
 
 
+def test_the_name_of_a_tested_file_is_one_that_an_include_can_have(tmp_path: Path) -> None:
+    network = bx.mlp([3, 2])
+    theta = network.initialize(backend="numpy")
+    for name in ('a"b.c', "a\\b.c", "a\nb.c", "what??-.c"):
+        with pytest.raises(ValueError, match=r"path ends in .* includes a file of this name"):
+            bx.export_c(tmp_path / name, network, theta, test=[[1.0, 2.0, 3.0]])
+    assert not list(tmp_path.iterdir())
+    bx.export_c(tmp_path / "größe 1.c", network, theta, test=[[1.0, 2.0, 3.0]])
+    compile_c(tmp_path, "größe 1_test.c", [*STRICT, "-o", "right"])
+    assert subprocess.run([tmp_path / "right"], timeout=HANGING).returncode == 0
+
+
+def test_options_that_drop_nan_are_refused_where_the_functions_are_compiled(tmp_path: Path) -> None:
+    network = bx.mlp([3, 2])
+    bx.export_c(tmp_path / "network.c", network, network.initialize(backend="numpy"))
+    for option in ("-ffast-math", "-ffinite-math-only"):
+        with pytest.raises(AssertionError, match=r"#error .*drop NaN and infinity"):
+            compile_c(tmp_path, "network.c", [*STRICT, option, "-c"])
+        declared = [option, "-DNETWORK_DECLARATIONS_ONLY", "-c"]
+        compile_c(tmp_path, "network.c", ["-std=c99", *declared])
+
+
 def test_rows_that_cannot_test_a_file_are_refused(tmp_path: Path) -> None:
     network = bx.mlp([3, 2])
     theta = network.initialize(backend="numpy")

@@ -32,10 +32,11 @@ _HEAD = """/* {name}: a neural network, written by backprop_xp {version}.
  * Results must not overlap arguments. NaN and infinity pass as in the library.
  * {upper}_CHECKSUM is the CRC-32 of the parameters, little-endian.
  */
-#ifdef __FAST_MATH__
-#error "-ffast-math drops NaN and infinity: compile this file without it"
-#endif
 """
+_NO_FAST_MATH = """\
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "-ffast-math and -ffinite-math-only drop NaN and infinity: compile this file without them"
+#endif"""
 
 
 def export_c(
@@ -88,7 +89,7 @@ def export_c(
         beside = Path(path).with_name(f"{Path(path).stem}_test.c")
         files[beside] = test_program(one, host, test, Path(path).name)
     for file, text in files.items():
-        write(file, text.encode("ascii"))
+        write(file, text.encode())
 
 
 def _scaling(
@@ -172,7 +173,7 @@ def _lines(
         if each.is_public:
             yield from [f"/* {each.comment} */", f"{each.declaration};", ""]
     yield from ["#ifdef __cplusplus", "}", "#endif", "#endif", ""]
-    yield from [f"#ifndef {upper}_DECLARATIONS_ONLY", "#include <math.h>", ""]
+    yield from [f"#ifndef {upper}_DECLARATIONS_ONLY", _NO_FAST_MATH, "#include <math.h>", ""]
     yield from constant_lines(f"{name}_theta", theta)
     for (dtype, content), constant in one.source.constants.items():
         yield from constant_lines(constant, np.frombuffer(content, dtype))

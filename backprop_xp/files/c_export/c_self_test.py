@@ -33,8 +33,14 @@ int main(void)
 def test_program(one: Recorded, theta: np.ndarray, x: Array, file: str) -> str:
     """Return the text of the program for at most 32 rows of x.
 
-    Raises ValueError for x of another width, and for a row whose result is not finite.
+    Raises ValueError for x of another width, for a row whose result is not finite, and for a name
+    of the file that ``#include`` cannot have.
     """
+    if not file.isprintable() or any(part in file for part in ('"', "\\", "??")):
+        raise ValueError(
+            f"path ends in {file!r}, but the test includes a file of this name: use letters, "
+            "digits, - and _."
+        )
     network, name, upper = one.network, one.source.name, one.source.name.upper()
     host = plain_numbers(x, "test") if owner(x) is None else to_host(x)
     rows = network.check_inputs(theta, host.astype(theta.dtype)[:_ROWS])[0]
