@@ -597,6 +597,25 @@ def test_a_preparation_makes_every_function_take_the_raw_row(tmp_path: Path) -> 
         bx.export_c(tmp_path / "a.c", network, theta, preparation={"mean": raw[:1]})
 
 
+def test_numbers_that_the_precision_of_the_file_cannot_hold_are_refused(tmp_path: Path) -> None:
+    network, path = bx.mlp([3, 2]), tmp_path / "network.c"
+    theta, ones = network.initialize(backend="numpy"), np.ones((1, 3))
+    with pytest.raises(ValueError, match=r"theta has numbers beyond .* use dtype='float64'"):
+        bx.export_c(path, network, 1e300 * theta)
+    for given, message in (
+        ({"mean": 1e39 * ones, "scale": ones}, "mean has numbers beyond the range of float32"),
+        ({"mean": ones, "scale": [1.0, 1e-60, 1.0] * ones}, r"scale\[1\] is 0 in float32"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bx.export_c(path, network, theta, preparation=given)
+    for wrong in (3, {"mean": [[0.0] * 3], "scale": [[1.0] * 3]}):
+        with pytest.raises(TypeError, match="preparation must be a result of bx"):
+            bx.export_c(path, network, theta, preparation=wrong)
+    assert not path.exists()
+    bx.export_c(path, network, np.full_like(theta, math.inf))
+    bx.export_c(path, network, 1e300 * theta, dtype="float64")
+
+
 @pytest.mark.parametrize("options", [{}, {"gradient": True}, {"stack": 3}])
 def test_the_second_file_tests_the_first_where_it_runs(
     options: dict[str, Any], tmp_path: Path

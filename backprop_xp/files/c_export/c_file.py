@@ -6,12 +6,11 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from backprop_xp.atomic_files import write
-from backprop_xp.backends import Array, to_host
+from backprop_xp.backends import Array, owner, to_host
 from backprop_xp.checks import boolean, known
 from backprop_xp.files.c_export import c_functions
 from backprop_xp.files.c_export.c_functions import Function, Recorded, Scaling
@@ -69,8 +68,8 @@ def export_c(
 
     The layers' own functions run once on arrays that record them, so your own layers are exported
     too. Raises ValueError for derivatives of a stack, for a network that does not define its number
-    of features and for a name that cannot begin names in C; TypeError for a layer of your own that
-    cannot be recorded.
+    of features, for numbers that ``dtype`` cannot hold and for a name that cannot begin names in C;
+    TypeError for a layer of your own that cannot be recorded.
 
     >>> import os, tempfile
     >>> import backprop_xp as bx
@@ -81,8 +80,8 @@ def export_c(
     check_name(name)
     precision = known(dtype, ("float32", "float64"), "dtype")
     wanted = boolean(derivatives, "derivatives"), boolean(gradient, "gradient")
-    host = exported(network, theta, stack=not any(wanted)).astype(precision)
-    scaling = None if preparation is None else _scaling(network, preparation, host.dtype)
+    host = _cast(exported(network, theta, stack=not any(wanted)), "theta", precision)
+    scaling = None if preparation is None else _scaling(network, preparation, precision)
     one, made = _functions(network, host, name, scaling, wanted)
     files = {Path(path): file_text(one, host, made)}
     if test is not None:
@@ -92,11 +91,26 @@ def export_c(
         write(file, text.encode())
 
 
-def _scaling(
-    network: Network, given: Standardized | Mapping[str, Array], dtype: np.dtype[Any]
-) -> Scaling:
-    """Return a preparation's mean and scale on the host; ValueError unless they fit a row."""
+def _cast(values: np.ndarray, name: str, dtype: str) -> np.ndarray:
+    """Return values in the dtype of the file; ValueError if one is beyond its range."""
+    with np.errstate(over="ignore"):
+        found = values.astype(dtype)
+    if np.any(np.isfinite(values) & ~np.isfinite(found)):
+        raise ValueError(f"{name} has numbers beyond the range of {dtype}: use dtype='float64'.")
+    return found
+
+
+def _scaling(network: Network, given: Standardized | Mapping[str, Array], dtype: str) -> Scaling:
+    """Return a preparation's mean and scale on the host.
+
+    Raises TypeError unless they are arrays, and ValueError unless they fit a row.
+    """
     parts = given._asdict() if isinstance(given, Standardized) else given
+    if not isinstance(parts, Mapping) or any(owner(one) is None for one in parts.values()):
+        raise TypeError(
+            "preparation must be a result of bx.data.standardize, or a mapping with its arrays "
+            f"mean and scale, not {given!r}."
+        )
     n_in, names = network.widths[0], ("mean", "scale")
     shapes = {name: tuple(parts[name].shape) for name in names if name in parts}
     if any(shapes.get(name) not in ((n_in,), (1, n_in)) for name in names):
@@ -104,7 +118,10 @@ def _scaling(
             f"preparation has the arrays {shapes}, but mean and scale (1, {n_in}) are expected, as "
             "of bx.data.standardize."
         )
-    mean, scale = (to_host(parts[name]).reshape(1, -1).astype(dtype) for name in names)
+    mean, scale = (_cast(to_host(parts[name]).reshape(1, -1), name, dtype) for name in names)
+    if not np.all(scale):
+        at = int(np.argmin(scale != 0))
+        raise ValueError(f"scale[{at}] is 0 in {dtype}: a constant feature has the scale 1.")
     return Scaling(mean, scale)
 
 
