@@ -91,6 +91,21 @@ LAYERS = {
         bx.Residual(bx.Dense(3, 5, "tanh"), bx.Residual(bx.LayerNorm(5)), bx.Dense(5, 3)),
         bx.Dense(3, 2),
     ],
+    "Standardize": [
+        bx.Standardize([0.5, -1.0, 3.0], [2.0, 0.5, 4.0]),
+        bx.Dense(3, 2, "tanh"),
+        bx.Standardize([10.0, 0.0], [3.0, 1.0]).inverse,
+    ],
+    "Derivatives": [bx.Derivatives(bx.mlp([3, 4, 1], hidden="tanh").layers, [(), (0,), (1, 2)])],
+    "Equation": [
+        bx.Equation(
+            bx.mlp([2, 4, 1], hidden="tanh").layers,
+            lambda s: s.u_t - s.k * s.u_xx + s.xp.sin(s.u) * s.q,
+            "tx",
+            given=["q"],
+            unknown={"k": 1.0},
+        )
+    ],
     "a layer of one's own": [bx.Dense(3, 3), Polynomial(), bx.Dense(6, 2, _cube())],
     "a layer that ignores a feature": [Cut(), bx.Dense(2, 2)],
     "no hidden layer": [bx.Dense(3, 2)],
