@@ -4,6 +4,7 @@ import ctypes
 import math
 import re
 import subprocess
+import tracemalloc
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
+from backprop_xp.files.c_export.c_source import constant_lines
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
 from tests.c_programs import SANITIZED, STRICT, Case, Library, compile_c, library_of
@@ -540,6 +542,16 @@ def test_the_file_holds_the_parameters_exactly(tmp_path: Path) -> None:
         function = ctypes.CDLL(str(tmp_path / f"{dtype}.so")).theta
         function.restype = ctypes.POINTER(ctypes.c_float if kind == "float" else ctypes.c_double)
         np.testing.assert_array_equal(np.ctypeslib.as_array(function(), (8,)), theta)
+
+
+def test_the_lines_of_many_parameters_are_made_one_by_one() -> None:
+    values = np.full(80_000, 0.1, "float32")
+    tracemalloc.start()
+    count = sum(1 for _ in constant_lines("theta", values))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 10_003
+    assert peak < values.nbytes
 
 
 def test_the_options_of_printing_do_not_change_the_file(tmp_path: Path) -> None:

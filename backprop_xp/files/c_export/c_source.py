@@ -142,7 +142,7 @@ def storage(dtype: np.dtype[Any]) -> str:
 def constant_lines(name: str, values: np.ndarray) -> Iterator[str]:
     """Yield the lines of an array of constants."""
     yield f"static const {storage(values.dtype)} {name}[{values.size}] = {{"
-    texts = [literal(value, values.dtype) for value in values.reshape(-1).tolist()]
-    for start in range(0, len(texts), 8):
-        yield f"    {', '.join(texts[start : start + 8])},"
+    for start in range(0, values.size, 8):
+        row = values.reshape(-1)[start : start + 8].tolist()
+        yield f"    {', '.join(literal(value, values.dtype) for value in row)},"
     yield from ["};", ""]
