@@ -684,6 +684,17 @@ def test_options_that_drop_nan_are_refused_where_the_functions_are_compiled(tmp_
         compile_c(tmp_path, "network.c", ["-std=c99", *declared])
 
 
+def test_a_file_and_its_test_are_both_written_or_none(tmp_path: Path) -> None:
+    network = bx.mlp([3, 2])
+    theta, path = network.initialize(backend="numpy"), tmp_path / "network.c"
+    path.write_text("old")
+    (tmp_path / "network_test.c").mkdir()
+    with pytest.raises(IsADirectoryError):
+        bx.export_c(path, network, theta, test=[[1.0, 2.0, 3.0]])
+    assert path.read_text() == "old"
+    assert len([*tmp_path.iterdir()]) == 2
+
+
 def test_rows_that_cannot_test_a_file_are_refused(tmp_path: Path) -> None:
     network = bx.mlp([3, 2])
     theta = network.initialize(backend="numpy")

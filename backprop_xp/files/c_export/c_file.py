@@ -1,5 +1,6 @@
 """A network as one file of C99, with its interface as comments."""
 
+import contextlib
 import os
 import re
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backprop_xp.atomic_files import write
+from backprop_xp.atomic_files import replacing
 from backprop_xp.backends import Array, owner, to_host
 from backprop_xp.checks import boolean, known
 from backprop_xp.files.c_export import c_functions
@@ -87,8 +88,9 @@ def export_c(
     if test is not None:
         beside = Path(path).with_name(f"{Path(path).stem}_test.c")
         files[beside] = test_program(one, host, test, Path(path).name)
-    for file, text in files.items():
-        write(file, text.encode())
+    with contextlib.ExitStack() as both:  # both files are replaced, or none
+        for file, text in files.items():
+            both.enter_context(replacing(file)).write(text.encode())
 
 
 def _cast(values: np.ndarray, name: str, dtype: str) -> np.ndarray:
