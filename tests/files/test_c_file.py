@@ -339,6 +339,7 @@ def test_an_index_out_of_range_reads_no_other_memory(tmp_path: Path) -> None:
         (lambda x: x[x > 0], r"for indices in an array use xp\.take"),
         (_assigned, r"x\[\.\.\.\] = \.\.\. cannot be recorded: use xp\.where"),
         (np.sin, r"does not support ufuncs"),
+        (lambda x: (x > 0) @ (x > 0).mT, r"matmul of booleans cannot be recorded: make numbers"),
         (lambda x: x * 1j, r"an array is expected, not complex"),
         (lambda x: x[0, :], r"one row has outputs of the shape \(3,\)"),
     ],

@@ -201,6 +201,8 @@ def matmul(first: Any, second: Any) -> LazyArray:
         return matmul(a, b[:, None])[..., 0]
     if a.shape[-1] != b.shape[-2]:
         raise ValueError(f"matmul: the shapes {a.shape} and {b.shape} do not fit.")
+    if a.dtype == b.dtype == bool:
+        raise TypeError("matmul of booleans cannot be recorded: make numbers of them by xp.astype.")
     if a.shape[-1] == 1:
         return a * b
     dtype, stack = result_type(a, b), np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
