@@ -6,7 +6,7 @@ from backprop_xp.backends import Array, array_namespace, to_device_of
 from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.hyperparameters import hyperparameter
 from backprop_xp.training.optimizers import Optimizer
-from backprop_xp.training.schedules import LearningRate, plateau, rate_at, with_batches
+from backprop_xp.training.schedules import LearningRate, lowest, plateau, rate_at, with_batches
 
 
 def rate_of(optimizer: Optimizer, batches: int | None) -> LearningRate | None:
@@ -41,9 +41,5 @@ def learning_rates(
 
 def _slowed(rate: Any, factor: Any, final: float) -> Any:
     """Return a rate times a factor, but at least the smaller of ``final`` and the rate."""
-    slow = rate * factor
-    if type(slow) is float:
-        return max(slow, min(rate, final))
-    xp = array_namespace(slow)
-    low = min(rate, final) if type(rate) is float else xp.minimum(rate, final)
-    return xp.maximum(slow, low)
+    slow, low = rate * factor, lowest(rate, final)
+    return max(slow, low) if type(slow) is float else array_namespace(slow).maximum(slow, low)

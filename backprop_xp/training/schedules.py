@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, TypeAlias
 
-from backprop_xp.backends import owner
+from backprop_xp.backends import array_namespace, owner
 from backprop_xp.checks import check_watch, integer, real, refuse_list
 from backprop_xp.display.reprs import call_hash, is_same_call, repr_of
 from backprop_xp.networks.inputs import check_entries
@@ -105,7 +105,8 @@ class inverse_scaling(_Schedule):
 class cosine(_Schedule):
     """Half a cosine from ``learning_rate`` to ``final`` over ``steps``, then ``final``.
 
-    Loshchilov and Hutter 2017, equation 5, without restarts.
+    A rate below ``final``, such as 0, stays. Loshchilov and Hutter 2017, equation 5, without
+    restarts.
     """
 
     learning_rate: Hyperparameter
@@ -119,14 +120,15 @@ class cosine(_Schedule):
 
     def __call__(self, step: int) -> Hyperparameter:
         angle = math.pi * min(step, self.steps) / self.steps
-        return _between(self.learning_rate, self.final, angle)
+        return _between(self.learning_rate, lowest(self.learning_rate, self.final), angle)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class cosine_restarts(_Schedule):
     """Cosines from ``learning_rate`` to ``final``, the first over ``steps``.
 
-    Each later one takes ``factor`` times as many. Loshchilov and Hutter 2017, equation 5.
+    Each later one takes ``factor`` times as many. A rate below ``final``, such as 0, stays.
+    Loshchilov and Hutter 2017, equation 5.
 
     >>> import backprop_xp as bx
     >>> rate = bx.schedules.cosine_restarts(0.4, steps=2, factor=2)
@@ -149,7 +151,8 @@ class cosine_restarts(_Schedule):
         length, step = self.steps, step % self.steps if self.factor == 1 else step
         while step >= length:
             step, length = step - length, length * self.factor
-        return _between(self.learning_rate, self.final, math.pi * step / length)
+        end = lowest(self.learning_rate, self.final)
+        return _between(self.learning_rate, end, math.pi * step / length)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -338,6 +341,11 @@ def rate_at(schedule: Schedule, step: Any) -> Hyperparameter:
     return value
 
 
+def lowest(rate: Any, final: float) -> Any:
+    """Return the rate to which a rate falls: ``final``, or itself if it is below."""
+    return min(rate, final) if type(rate) is float else array_namespace(rate).minimum(rate, final)
+
+
 def _as_schedule(schedule: LearningRate) -> Schedule:
     if isinstance(schedule, plateau):
         raise TypeError(
@@ -347,7 +355,7 @@ def _as_schedule(schedule: LearningRate) -> Schedule:
     return schedule if callable(schedule) else constant(schedule)
 
 
-def _between(start: Any, end: float, angle: float) -> Any:
+def _between(start: Any, end: Any, angle: float) -> Any:
     """Return the rate on half a cosine that falls or rises from ``start`` to ``end``."""
     return end + (start - end) * (0.5 * (1.0 + math.cos(angle)))
 

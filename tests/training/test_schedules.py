@@ -19,8 +19,8 @@ STEPS = [0, 1, 2, 3, 4, 5, 9, 10, 11, 100, 10**6]
 
 
 def _half_cosine(rate: Any, step: int) -> Any:
-    if step >= 10:
-        return 0.05 + 0.0 * rate
+    if step >= 10 or rate < 0.05:
+        return min(rate, 0.05)
     return 0.05 + (rate - 0.05) * (1 + math.cos(math.pi * step / 10)) / 2
 
 
@@ -101,12 +101,7 @@ every_schedule = pytest.mark.parametrize("name", CASES)
 
 def test_every_schedule_is_tested() -> None:
     tested = {re.split(" by | to | of ", name)[0].replace(" ", "_") for name in CASES}
-    public = {
-        name
-        for name, value in vars(bx.schedules).items()
-        if getattr(value, "__module__", "") == bx.schedules.__name__ and name[0] != "_"
-    }
-    assert tested == public - {"rate", "rate_at", "with_batches", "Schedule", "Plateau"}
+    assert tested == set(dir(bx.schedules))
 
 
 @every_schedule
@@ -131,6 +126,17 @@ def test_a_schedule_of_an_array_equals_the_schedules_of_its_entries(xp: Any, nam
         actual = np.broadcast_to(np.asarray(xp.host(schedule(step))), (3, 1))
         expected = [[make(rate)(step)] for rate in rates]
         xp.assert_close(actual, expected, ROUNDING)
+
+
+@pytest.mark.parametrize("make", [bx.schedules.cosine, bx.schedules.cosine_restarts])
+def test_a_cosine_never_raises_a_rate_below_its_final_one(xp: Any, make: Any) -> None:
+    rates = [0.0, 0.01, 0.05, 0.4]
+    falling = make(xp.asarray(np.array(rates)), steps=10, final=0.05)
+    for step in STEPS:
+        actual = xp.host(falling(step))
+        assert actual[:3].tolist() == rates[:3]
+        assert actual[3] == make(0.4, steps=10, final=0.05)(step)
+        assert [make(rate, steps=10, final=0.05)(step) for rate in rates[:3]] == rates[:3]
 
 
 @every_schedule
