@@ -58,16 +58,12 @@ def without_ignored(weight: Array, *arrays: Array) -> list[Array]:
     """Return arrays ``(..., batch, n)`` with the heaviest row in place of each row of weight 0.
 
     A row of weight 0 is left out. Its own values could overflow, and 0 times infinity is NaN; those
-    of a row that counts do not. Zeros are in their place if all weights are 0.
+    of a row that counts do not. The first row is in the place of all if all weights are 0.
     """
     xp = array_namespace(weight)
     ignored = (weight == 0.0)[..., None]
     heaviest = xp.argmax(real_part(xp, weight), axis=-1, keepdims=True)
-    none_counts, result = xp.all(ignored, axis=-2, keepdims=True), []
-    for array in arrays:
-        row = rows_at(array, heaviest)
-        result.append(xp.where(ignored, xp.where(none_counts, xp.zeros_like(row), row), array))
-    return result
+    return [xp.where(ignored, rows_at(array, heaviest), array) for array in arrays]
 
 
 def rows_at(array: Array, indices: Array) -> Array:
@@ -101,11 +97,16 @@ def selected(rows: Rows, indices: Array, weight: Array | None, rng: Key | None) 
 
 
 def counted(rows: Rows) -> Rows:
-    """Return rows with another row in place of each row of weight 0."""
-    if rows.sample_weight is None or not rows.sample_weight.shape[-1]:
+    """Return rows with another row in place of each row of weight 0.
+
+    If all weights are 0, x is 0, which cannot overflow; y stays in the range of the loss.
+    """
+    weight = rows.sample_weight
+    if weight is None or not weight.shape[-1]:
         return rows
-    x, y = without_ignored(rows.sample_weight, rows.x, rows.y)
-    return rows._replace(x=x, y=y)
+    xp, (x, y) = array_namespace(weight), without_ignored(weight, rows.x, rows.y)
+    none_counts = xp.all(weight == 0.0, axis=-1)[..., None, None]
+    return rows._replace(x=xp.where(none_counts, xp.zeros_like(x), x), y=y)
 
 
 def row_slices(rows: int, size: int) -> list[slice]:

@@ -136,10 +136,11 @@ def _of_rows(
     share = 1.0 / total if weight is None else (weight / total[..., None])[..., None]
     y = in_columns(outputs, rows.y)
     each, g = value_and_gradient(network.loss_function, outputs, y, share)
+    g = g if weight is None else where_counted(weight[..., None], g)
     if rows.part is None:
         loss = mean_loss(each, weight)
     else:
-        each = each if weight is None else weight * each
+        each = each if weight is None else where_counted(weight, weight * each)
         loss = array_namespace(each).sum(each, axis=-1) / total
     _, gradients = propagation.backward_through(
         network.layers, parameters, caches, g, wants_input=False, out=buffers
@@ -163,7 +164,14 @@ def mean_loss(each: Array, weight: Array | None) -> Array:
     if weight is None:
         return mean_of_rows(each)
     total = _not_zero(array_namespace(each).sum(weight, axis=-1))
-    return array_namespace(each).sum(weight / total[..., None] * each, axis=-1)
+    shares = weight / total[..., None]
+    return array_namespace(each).sum(where_counted(weight, shares * each), axis=-1)
+
+
+def where_counted(weight: Array, values: Array) -> Array:
+    """Return values, but 0 where the weight is: the loss of such a row may overflow."""
+    xp = array_namespace(values)
+    return xp.where(weight == 0.0, xp.zeros_like(values), values)
 
 
 def total_of(rows: Rows) -> float | Array:

@@ -133,9 +133,6 @@ def evaluate(
     for start, (rows, l2) in sets.items():
         each, predicted = in_pieces(forward, theta, Rows(rows.x, rows.y, divide=rows.divide))
         weight = rows.sample_weight
-        if weight is not None:  # the loss of a row of weight 0 may overflow
-            xp = array_namespace(each)
-            each = xp.where(weight == 0.0, xp.zeros_like(each), each)
         found[f"{start}loss"] = loss_of_values(network, theta, each, weight, l2)
         targets = in_columns(predicted, rows.y) if metrics else rows.y
         for name, metric in metrics.items():

@@ -261,6 +261,37 @@ def test_a_batch_whose_weights_are_all_zero_changes_nothing(xp: Any) -> None:
     xp.assert_close(all_three.history["loss"], first.history["loss"])
 
 
+@pytest.mark.parametrize("all_huge", ["x", "y", ""])
+def test_a_batch_without_weight_adds_nothing_whatever_its_rows_and_the_loss(
+    xp: Any, all_huge: str
+) -> None:
+    """A user's loss may have no value at a target of 0, and rows that do not count may overflow."""
+    relative = bx.Loss(
+        value=lambda o, t: array_namespace(o).sum(((o - t) / t) ** 2, axis=-1),
+        gradient=lambda o, t: 2.0 * (o - t) / t**2,
+    )
+    network = bx.mlp([2, 3, 1], hidden="relu", loss="mean_squared_error" if all_huge else relative)
+    x, y = (np.random.default_rng(n).uniform(0.5, 2.0, (4, n)) for n in (2, 1))
+    huge = float(np.finfo(xp.dtype).max)
+    given = {"x": np.concatenate([x, x]), "y": np.concatenate([y, y])}
+    if all_huge:
+        given[all_huge][4:] = huge
+    theta, weight = xp.initialize(network), xp.asarray([1.0] * 4 + [0.0] * 4)
+    options: dict[str, Any] = {"epochs": 2, "shuffle": False, "optimizer": bx.SGD(0.01)}
+    with np.errstate(over="ignore", invalid="ignore"):  # in the rows that do not count
+        both = bx.fit(
+            network,
+            theta,
+            *map(xp.asarray, given.values()),
+            sample_weight=weight,
+            batch_size=4,
+            **options,
+        )
+    one = bx.fit(network, theta, xp.asarray(x), xp.asarray(y), **options)
+    xp.assert_close(both.theta, one.theta)
+    xp.assert_close(both.history["loss"], one.history["loss"])
+
+
 # ---- clipping
 
 
