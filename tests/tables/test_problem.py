@@ -11,6 +11,7 @@ pytest.importorskip("pyarrow")
 
 import pandas as pd
 
+from backprop_xp.tables.columns.features import described_columns
 from backprop_xp.tables.study import target as target_column
 from backprop_xp.tables.study.split import units_of
 from backprop_xp.training.data import split_rows
@@ -24,6 +25,17 @@ def test_a_target_has_the_decimal_of_its_file(tmp_path: Path) -> None:
     path.write_text(f"x;y\n{rows}")
     model = train(path, "y", parameters=QUICK, validation=path, test=path).model_
     assert model.scale.mean == pytest.approx(1.1295)
+
+
+@pytest.mark.once
+def test_a_row_without_a_target_does_not_hide_the_decimal_of_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = "".join(f"{i},125;{i}\n{i};{i}\n" for i in range(1, 31))
+    path.write_text(f"x;y\n{rows}sum;\n")
+    model = train(path, "y", task="regression", parameters=QUICK).model_
+    (x,) = described_columns(model.features)
+    assert 1.0 < x["center"] < 31.0
+    assert x["scale"] < 31.0
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,19 @@ def find_style(strings: Sequence[String], decimal: str = ".") -> str | None:
     return None
 
 
+def with_decimals(column: pd.Series, decimal: str) -> pd.Series:
+    """Return the numbers that all strings of a column of a file hold with its decimal comma.
+
+    Other columns, and those of a file with decimal points, are returned as they are.
+    """
+    if decimal != "," or not is_string(column):
+        return column
+    strings, _ = distinct(column)
+    if not any(strings) or find_style(strings, decimal) != EUROPEAN:
+        return column
+    return pd.Series(numbers(column, EUROPEAN)[0], column.index, name=column.name)
+
+
 def style_with(decimal: str) -> str:
     """Return the style of single numbers in a file with this decimal sign."""
     return EUROPEAN if decimal == "," else PLAIN

@@ -11,7 +11,13 @@ from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular_parameters import Task
 from backprop_xp.tables.readers.frames import header_hint, named_columns
 from backprop_xp.tables.readers.table_files import Table, TableData, as_table, naming_lines
-from backprop_xp.tables.readers.values import CellError, is_categorical, is_string, numbers
+from backprop_xp.tables.readers.values import (
+    CellError,
+    is_categorical,
+    is_string,
+    numbers,
+    with_decimals,
+)
 from backprop_xp.tables.study.split import SplitRule, units_of
 from backprop_xp.tables.study.target import Target, find_target, target_values
 
@@ -90,6 +96,7 @@ def make_problem(
     table = as_table(data, texts=[target], numbers=[columns.weights or ""])
     features = chosen_features(table.frame, target, columns)
     found, rows = rows_of(table, target, features, columns.weights, task)
+    rows = rows._replace(features=_with_decimals(rows.features, table.decimal))
     parts = {} if cv else {"test": 0.15 if test is None else test}
     parts["validation"] = validation
     shares = {
@@ -123,6 +130,17 @@ def lines_about(target: Target, without: int) -> Iterator[str]:
     yield f"{target.task}, for {target.name!r}: {target.reason}{classes}"
     if without:
         yield f"{without:,} rows without {target.name!r} are left out"
+
+
+def _with_decimals(frame: pd.DataFrame, decimal: str) -> pd.DataFrame:
+    """Return features with the numbers of a decimal comma that strings hold.
+
+    Only a row without a target had another value beside them, such as the last line of a report.
+    """
+    frame = frame.copy(deep=False)
+    for name, column in frame.items():
+        frame[name] = with_decimals(column, decimal)
+    return frame
 
 
 def _rule(
