@@ -1,6 +1,6 @@
 """The steps of a training where the library compiles: one, or many in one call.
 
-This module, ``traced_steps`` and the ``Backend`` protocol have all code for such libraries.
+``traced_steps`` has the functions that are compiled.
 """
 
 import functools
