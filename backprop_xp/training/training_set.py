@@ -46,8 +46,6 @@ def data_of(
     network: Network, theta: Array, x: Any, y: Any, options: Options, processes: Alone
 ) -> TrainingData:
     """Return the data of a training, checked."""
-    if callable(x) and y is not None:
-        raise TypeError("x is a function, which gives batches (x, y): omit y.")
     processes.check_options(theta, y, options)
     given = None if y is None else (x, y, options.sample_weight)
     rows, validation = check_data(network, theta, given, options, processes)
@@ -84,6 +82,8 @@ def check_data(
     """
     if not network.check_theta(theta).isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
+    if training is not None and callable(training[0]):
+        raise TypeError("x is a function, which gives batches (x, y): omit y.")
     share: Any = options.validation
     sets = {} if training is None else {"": training}
     if share is not None and not isinstance(share, Real):

@@ -569,6 +569,19 @@ def test_options_that_ranks_do_not_take_are_refused(xp: Any, name: str) -> None:
         raise error
 
 
+@pytest.mark.parametrize("split", ["rows", "stack"])
+def test_targets_beside_a_function_of_batches_are_refused(xp: Any, split: str) -> None:
+    theta, options = _case(xp, Case(stack=(2,), split=split), split)
+
+    def call(communicator: Any, rank: int) -> bx.FitResult:
+        y = _labels(xp, LABELS)
+        return bx.fit(NETWORK, theta, lambda epoch: [], y, communicator=communicator, **options)
+
+    for error in on_ranks(xp, 2, call):
+        with pytest.raises(TypeError, match=r"x is a function, .*: omit y"):
+            raise error
+
+
 def test_what_is_no_communicator_is_refused(xp: Any) -> None:
     theta, options = _case(xp, Case(), "stack")
     with pytest.raises(TypeError, match=r"one of mpi4py, such as mpi4py\.MPI\.COMM_WORLD, not 3"):
