@@ -329,13 +329,14 @@ def _quotient(a: Jet, b: Jet) -> Jet:
     """Return a / b."""
     if b.is_dual:
         raise not_linear("divides by g")
-    if b.first is None:
-        return mapped(a, lambda part: part / b.value, broadcasts=True)
-    if a.is_dual:
+    if a.is_dual and b.first is not None:
         return a * (1.0 / b)
-    # y b = a, differentiated: the derivatives of 1 / b would underflow where those of y do not.
     value, namespace = a.value / b.value, a.namespace
     (a_1, a_2), (b_1, b_2) = parts_of(a, len(value.shape)), parts_of(b, len(value.shape))
+    if b_1 is None:
+        first, second = (None if part is None else part / b.value for part in (a_1, a_2))
+        return Jet(namespace, value, first, second, a.is_dual)
+    # y b = a, differentiated: the derivatives of 1 / b would underflow where those of y do not.
     first = total(a_1, -value * b_1) / b.value
     if not namespace.operators:
         return Jet(namespace, value, first)

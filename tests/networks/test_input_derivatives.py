@@ -104,6 +104,30 @@ def test_derivatives_of_a_stack_are_those_of_its_networks(xp: Any, shares_x: boo
             assert_relatively_close(xp, xp.host(ours)[at], xp.host(theirs))
 
 
+class Divided(Factors):
+    """A layer that divides each unit of x by its own divisor."""
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
+        return x / parameters[0], x
+
+    def backward(self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True) -> Any:
+        slope = -g * cache / (parameters[0] * parameters[0])
+        total = array_namespace(g).sum(slope, axis=-2, keepdims=True)
+        return g / parameters[0], (total,)
+
+
+def test_a_stack_that_shares_x_may_divide_it_by_parameters(xp: Any) -> None:
+    # Three networks and three inputs: their axes must not be taken for each other.
+    network = bx.Network([Divided(3), bx.Dense(3, 4, "tanh"), bx.Dense(4, 2)], "huber")
+    theta = sample_theta(network, (3,))
+    x, v = generator.normal(size=(5, 3)), generator.normal(size=(5, 3))
+    found = of_jets(network, *xp.put(theta, x, v))
+    for i in range(3):
+        one = of_jets(network, *xp.put(theta[i], x, v))
+        for ours, theirs in zip(found, one, strict=True):
+            assert_relatively_close(xp, xp.host(ours)[i], xp.host(theirs))
+
+
 WIDE = bx.Network([bx.Dense(2, 6, "silu"), bx.Dense(6, 3)], "mean_squared_error")
 
 
