@@ -10,6 +10,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from backprop_xp.backends import Array, DType, Namespace
@@ -311,22 +312,27 @@ def _stack(namespace: JetNamespace, arrays: Sequence[Any], *, axis: int = 0) -> 
 
 
 def _power(namespace: JetNamespace, a: Any, b: Any) -> Any:
-    """Return a**b; without numbers, ``exp(b log(a))``."""
-    if isinstance(a, int | float):
+    """Return a**b; ``exp(b log(a))`` if b depends on the inputs."""
+    if isinstance(a, Real):
         return namespace.exp(math.log(a) * b)
-    if not isinstance(b, int | float):
+    if isinstance(b, Jet) and (b.first is not None or b.is_dual):
         return namespace.exp(b * namespace.log(a))
-    n = float(b)
+    xp, a, b = namespace.base, as_jet(namespace, a), value_of(b)
+    n = float(b) if isinstance(b, Real) else xp.astype(b, a.dtype)
+    if not isinstance(n, float):
+        a = a * xp.ones_like(n)  # with the axes of both
 
     # A factor of 0 is left out: 0 times an infinite power is NaN.
-    def slope(xp: Namespace, x: Array, y: Array) -> Array:
-        return n * x ** (n - 1.0) if n else xp.zeros_like(x)
+    def times_power(factor: Any, x: Array, exponent: Any) -> Array:
+        if isinstance(factor, float):
+            return factor * x**exponent if factor else xp.zeros_like(x)
+        return xp.where(factor == 0.0, xp.zeros_like(x), factor * x**exponent)
 
-    def curvature(xp: Namespace, x: Array, y: Array, s: Array) -> Array:
-        factor = n * (n - 1.0)
-        return factor * x ** (n - 2.0) if factor else xp.zeros_like(x)
-
-    return composed(a, lambda x: x**b, Rule(slope, curvature))
+    rule = Rule(
+        lambda xp, x, y: times_power(n, x, n - 1.0),
+        lambda xp, x, y, s: times_power(n * (n - 1.0), x, n - 2.0),
+    )
+    return composed(a, lambda x: x**b, rule)
 
 
 def _logaddexp(namespace: JetNamespace, a: Any, b: Any) -> Any:

@@ -192,6 +192,37 @@ def test_powers_have_finite_derivatives_at_0(xp: Any) -> None:
             xp.assert_equal(xp.host(part).reshape(1), [number])
 
 
+def test_exponents_of_each_column_take_negative_numbers(xp: Any) -> None:
+    x, n = xp.asarray([[-1.5, 0.0, 2.0]]), xp.asarray([[3.0, 2.0, 0.5]])
+    point = seeded(x, unit_directions(x, (0, 1, 2)), (((0, 0), (1, 1), (2, 2)),))
+    columns = [point[..., i : i + 1] ** power for i, power in enumerate((3, 2, 0.5))]
+    expected = point.namespace.concat(columns, axis=-1)
+    for exponent in (n, Jet(point.namespace, n)):
+        for part, other in zip(parts(point**exponent), parts(expected), strict=True):
+            xp.assert_close(part, other, ROUNDING)
+    assert (point ** xp.asarray([[[2.0]], [[3.0]]])).first.shape == (3, 2, 1, 3)
+
+
+def test_an_exponent_may_be_a_number_of_numpy(xp: Any) -> None:
+    if xp.name == "array-api-strict":
+        pytest.skip("its arrays raise for numbers of NumPy")
+    jet = -random_jet(xp, (2, 4), 9)
+    for exponent in (np.int64(3), np.float32(3.0)):
+        for part, other in zip(parts(jet**exponent), parts(jet**3.0), strict=True):
+            xp.assert_close(part, other, ROUNDING)
+
+
+def test_a_quotient_by_a_constant_has_the_axes_of_both(xp: Any) -> None:
+    # As many networks as directions, so that the axes would broadcast the wrong way.
+    jet, stacked = random_jet(xp, (2, 4), 10), xp.asarray(np.arange(1.0, 4.0).reshape(3, 1, 1))
+    one = seeded(jet.value, unit_directions(jet.value, (0, 1, 2)), OPERATORS)
+    for x in (jet, one):
+        found, expected = x / Jet(jet.namespace, stacked), x * Jet(jet.namespace, 1.0 / stacked)
+        assert found.first.shape == expected.first.shape
+        xp.assert_close(found.first, expected.first, ROUNDING)
+        xp.assert_close(found.value, expected.value, ROUNDING)
+
+
 def abs_of(jet: Jet) -> Jet:
     return jet.__array_namespace__().abs(jet)
 
