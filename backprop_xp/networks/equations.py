@@ -154,6 +154,7 @@ class Equation:
         found = {"variables": tuple(variables), "given": tuple(given)}
         found["outputs"] = _outputs(layers, found["variables"], outputs)
         _check_names([*found["outputs"], *found["variables"], *found["given"], *starts])
+        _check_no_derivatives(found["outputs"], found["variables"], (*found["given"], *starts))
         vars(self).update(own, **found, residual=residual, unknown=starts)
         vars(self).update(names=(*own["names"], *starts), n_in=len(variables) + len(given))
         vars(self).update(shapes=(*own["shapes"], *((1, 1) for _ in starts)))
@@ -252,13 +253,21 @@ class Equation:
         namespace = namespace_of(xp, ())
 
         def value_of(quantity: Quantity) -> Jet:
-            # A number that no formula is likely to divide by.
-            return used.setdefault(
-                quantity, Jet(namespace, xp.full((1, 1), 0.7310585, device="cpu"))
-            )
+            # Two rows of a number that no formula is likely to divide by, and the derivatives by
+            # the second row, on which the residual of the first one must not depend.
+            is_row = quantity.kind != "unknown"
+            value = xp.full((1 + is_row, 1), 0.7310585, device="cpu")
+            by_second = xp.asarray([[[0.0], [1.0]]], device="cpu") if is_row else None
+            return used.setdefault(quantity, Jet(namespace, value, by_second))
 
         with xp.errstate(all="ignore"):
             parts = self._parts(Point(namespace, self._quantities, self.variables, value_of))
+        if any(map(_mixes_rows, parts)):
+            raise ValueError(
+                "The residual of each row must be made of that row alone and have its axis: sums "
+                "and means over the rows of x are not possible, since a training takes some rows "
+                "at a time."
+            )
         if not any(one.kind == "output" for one in used):
             raise ValueError(
                 f"The residual uses none of the outputs {', '.join(self.outputs)}, so that the "
@@ -322,3 +331,22 @@ def _check_names(names: Sequence[str]) -> None:
             )
         if name in names[:i]:
             raise ValueError(f"{name!r} is the name of two quantities of the equation.")
+
+
+def _mixes_rows(part: Jet) -> bool:
+    """Whether the residual of the first row depends on the second one, or has no rows."""
+    if part.ndim < 2:
+        return True
+    return part.first is not None and bool((abs(part.first[..., :1, :]) > 0.0).any())
+
+
+def _check_no_derivatives(
+    outputs: Sequence[str], variables: Sequence[str], names: Sequence[str]
+) -> None:
+    """Raise ValueError for names that the residual would use for derivatives."""
+    for name in names:
+        output, _, letters = name.partition("_")
+        if output in outputs and letters and not {*letters} - {*variables}:
+            raise ValueError(
+                f"{name!r} cannot be the name of a quantity: it is a derivative of {output}."
+            )

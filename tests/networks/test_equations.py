@@ -134,6 +134,9 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "name": (lambda s: s.d("u", "time"), AttributeError, "'time' is not a variable"),
     "order": (lambda s: s.u_xxt, AttributeError, "of order 3.*makes a system"),
     "number": (lambda s: 0.0, TypeError, "residual returned float"),
+    "mean of rows": (lambda s: s.u - s.xp.mean(s.u, axis=-2), ValueError, "that row alone"),
+    "sum of all": (lambda s: s.xp.sum(s.u_t), ValueError, "that row alone"),
+    "row before": (lambda s: s.u[1:] - s.u[:-1], ValueError, "that row alone"),
     "no output": (lambda s: s.kappa * s.x, ValueError, "uses none of the outputs u"),
 }
 
@@ -153,6 +156,8 @@ def test_a_wrong_residual_is_an_error_at_construction(name: str) -> None:
         (TWO, {"variables": "ut"}, "'u' is the name of two quantities"),
         (TWO, {"variables": ["time", "x 1"]}, "'x 1' cannot be the name"),
         (TWO, {"variables": "tx", "unknown": {"xp": 1.0}}, "'xp' cannot be the name"),
+        (TWO, {"variables": "tx", "given": ["u_x"]}, "'u_x' cannot .* a derivative of u"),
+        (TWO, {"variables": "tx", "unknown": {"u_tx": 1.0}}, "'u_tx' cannot .* a derivative of u"),
         (TWO, {"variables": "tx", "outputs": "uv"}, "1 outputs, but 2 names: u, v"),
         (bx.mlp([2, 5]).layers, {"variables": "tx"}, "5 outputs, but 3 names.*outputs="),
         (bx.mlp([2, 4, 1]).layers, {"variables": "tx"}, "second derivatives, but 'relu' has none"),
