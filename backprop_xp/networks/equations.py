@@ -148,15 +148,16 @@ class Equation:
     ) -> None:
         layers = tuple(sequence(layers, "layers", 'bx.mlp([2, 16, 1], hidden="tanh").layers'))
         own = propagation.attributes_of(layers, "Equation")
-        starts = {
-            name: real(start, f"unknown[{name!r}]") for name, start in (unknown or {}).items()
-        }
-        found = {"variables": tuple(variables), "given": tuple(given)}
+        if not callable(residual):
+            raise TypeError(f"residual must be a function of a point s, not {residual!r}.")
+        starts = _starts(unknown or {})
+        found = {"variables": _names(variables, "variables"), "given": _names(given, "given")}
         found["outputs"] = _outputs(layers, found["variables"], outputs)
         _check_names([*found["outputs"], *found["variables"], *found["given"], *starts])
         _check_no_derivatives(found["outputs"], found["variables"], (*found["given"], *starts))
         vars(self).update(own, **found, residual=residual, unknown=starts)
-        vars(self).update(names=(*own["names"], *starts), n_in=len(variables) + len(given))
+        n_in = len(found["variables"]) + len(found["given"])
+        vars(self).update(names=(*own["names"], *starts), n_in=n_in)
         vars(self).update(shapes=(*own["shapes"], *((1, 1) for _ in starts)))
         used, n_out = self._tried()
         vars(self).update(used=used, n_out=n_out)
@@ -303,6 +304,17 @@ class Equation:
         return joined
 
 
+def _names(names: str | Sequence[str], argument: str) -> tuple[str, ...]:
+    """Return names; those of a string are its letters."""
+    return tuple(names if isinstance(names, str) else sequence(names, argument, '["time", "x1"]'))
+
+
+def _starts(unknown: Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(unknown, Mapping):
+        raise TypeError(f'unknown must be a dictionary such as {{"k": 1.0}}, not {unknown!r}.')
+    return {name: real(start, f"unknown[{name!r}]") for name, start in unknown.items()}
+
+
 def _outputs(
     layers: Sequence[Layer], variables: tuple[str, ...], outputs: str | Sequence[str] | None
 ) -> tuple[str, ...]:
@@ -313,7 +325,7 @@ def _outputs(
             f"The layers take {n_in} columns, but there are {len(variables)} variables: "
             f"{', '.join(variables)}. Further columns of x are given=."
         )
-    names = tuple(outputs or "uvw"[: n_out or 1])
+    names = _names(outputs or "uvw"[: n_out or 1], "outputs")
     if n_out is not None and len(names) != n_out:
         raise ValueError(
             f"The layers have {n_out} outputs, but {len(names)} names: {', '.join(names)}. Name "

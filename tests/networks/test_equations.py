@@ -168,6 +168,22 @@ def test_wrong_names_and_layers_are_errors(layers: Any, options: Any, message: s
         bx.Equation(layers, lambda s: s.u_tt, **options)
 
 
+@pytest.mark.parametrize(
+    ("residual", "variables", "options", "message"),
+    [
+        ("u_t", "tx", {}, "residual must be a function of a point s, not 'u_t'"),
+        (heat, 2, {}, "variables must be a sequence such as .*, not 2"),
+        (heat, "tx", {"given": 1}, "given must be a sequence"),
+        (heat, "tx", {"unknown": ["kappa"]}, r"unknown must be a dictionary .*, not \['kappa'\]"),
+    ],
+)
+def test_a_wrong_kind_of_argument_is_named(
+    residual: Any, variables: Any, options: Any, message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        bx.Equation(TWO, residual, variables, **options)
+
+
 def test_split_takes_theta_of_the_equation_alone(xp: Any) -> None:
     equation = EQUATIONS["heat"]()
     with pytest.raises(ValueError, match=r"theta has 25 numbers, but the equation has 26"):
