@@ -106,7 +106,8 @@ class Equation:
     ``s.d("u", "time", "x1")``.
 
     One call of the residual at construction finds the derivatives that it needs. A training fits
-    the residual to targets of 0. Raises ValueError for second derivatives of relu or leaky_relu.
+    the residual to targets of 0. Raises ValueError for a residual that mixes rows of x, and for
+    second derivatives of relu or leaky_relu.
 
     >>> import backprop_xp as bx
     >>> layers = bx.mlp([2, 16, 1], hidden="tanh").layers
