@@ -79,7 +79,7 @@ def ladder(lines: Lines) -> NumericDerivative:
     function, fx, count = lines.function, lines.function.fx, lines.rungs
     h = lines.scale * 0.5 * 4.0 ** -np.arange(count)[:, None]
     values, steps, correction = lines.probe(np.concatenate([h, -h]))
-    change = (values - fx - correction) * np.any(values != fx, axis=0)
+    change = _changes(values, fx, correction)
     rungs = _Rungs(change[:count], change[count:], steps[:count], steps[count:])
     # Terms may cancel at the point: they are as large as the values are further away.
     sizes = np.where(np.isfinite(values), np.abs(values), 0.0)
@@ -95,6 +95,11 @@ def ladder(lines: Lines) -> NumericDerivative:
     is_constant = np.all((values == fx) | ~np.isfinite(values), axis=0)
     found = _with_far_unit(lines, rungs.derivative(noise), is_constant)
     return found._replace(step=found.step / lines.scale[:, None])
+
+
+def _changes(values: np.ndarray, fx: np.ndarray, correction: np.ndarray) -> np.ndarray:
+    """Return the changes from fx. A coarse value ignores the rounding of the point, too."""
+    return np.where(values == fx, 0.0, values - fx - correction)
 
 
 def _jumps(lines: Lines, rungs: _Rungs, surprises: np.ndarray) -> np.ndarray:
@@ -128,7 +133,7 @@ def _jumps(lines: Lines, rungs: _Rungs, surprises: np.ndarray) -> np.ndarray:
         if not np.any(part(behind - before) > _JUMP):
             break
         values, steps, correction = some.probe((near + far).T / 2.0)
-        middle, here = steps[0], rest((values - fx - correction)[0], steps[0])
+        middle, here = steps[0], rest(_changes(values, fx, correction)[0], steps[0])
         is_near = part(here - before) >= part(behind - here)
         near, far = np.where(is_near, (near, middle), (middle, far))
         before, behind = np.where(is_near, (before, here), (here, behind))
