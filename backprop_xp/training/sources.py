@@ -42,7 +42,8 @@ T = TypeVar("T")
 # The rows of an epoch's batches, by the epoch's number from 0.
 Source: TypeAlias = Callable[[int, Interrupt], Generator[Rows]]
 
-# Seconds that a training which ends early waits for the batch that its thread is making.
+# Seconds that a training which ends early waits for the batch that its thread is making, and after
+# which one that waits for a batch looks for Ctrl-C.
 _PATIENCE = 1.0
 
 
@@ -243,9 +244,20 @@ def read_ahead(items: Generator[T], backend: Backend, device: Any) -> Generator[
     thread.start()
     try:
         following = ask()
-        while (item := following.result()) is not end:
+        while (item := _result_of(following)) is not end:
             following = ask()
             yield item
     finally:
         asked.put(None)
         thread.join(_PATIENCE)
+
+
+def _result_of(promised: "Future[T]") -> T:
+    """Wait for a result, and return it.
+
+    Python does not see a Ctrl-C that comes just before a wait begins until the wait ends.
+    """
+    while not promised.done():
+        with contextlib.suppress(TimeoutError):
+            promised.result(timeout=_PATIENCE)
+    return promised.result()
