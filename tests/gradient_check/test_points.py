@@ -207,6 +207,7 @@ def test_constants_are_passed_as_they_are_and_need_no_derivative(nothing_chosen:
         check.gradient(value, lambda p: {"name": 0.0}, point)
 
 
+@pytest.mark.installed
 def test_a_pytree_of_jax_keeps_its_type_and_a_meta_field_is_constant() -> None:
     jax = pytest.importorskip("jax")
 

@@ -117,6 +117,7 @@ def assert_relatively_close(found: list[Any], expected: list[Any]) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=0.0, atol=PARITY * np.max(np.abs(theirs)))
 
 
+@pytest.mark.installed
 def test_the_loss_and_its_gradients_are_those_of_jax() -> None:
     jax = pytest.importorskip("jax")
     inner, network = bx.Network(LAYERS, "huber"), with_derivatives(LAYERS, [(), (0,), (0, 1)])
@@ -140,6 +141,7 @@ def test_the_loss_and_its_gradients_are_those_of_jax() -> None:
         assert_relatively_close(found, [np.asarray(one) for one in (value, *slopes)])
 
 
+@pytest.mark.installed
 def test_the_loss_and_its_gradients_are_those_of_pytorch_twice_backward() -> None:
     torch = pytest.importorskip("torch")
     inner, network = bx.Network(LAYERS, "huber"), with_derivatives(LAYERS, [(), (0,), (0, 1)])

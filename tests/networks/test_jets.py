@@ -116,6 +116,7 @@ def curve_parts() -> np.ndarray:
     return np.random.default_rng(8).uniform(0.2, 0.8, (3, 4, 3))
 
 
+@pytest.mark.installed
 @pytest.mark.parametrize("name", OF_NUMBERS)
 def test_functions_of_jets_have_the_derivatives_that_jax_finds(name: str) -> None:
     x, d, q = curve_parts()

@@ -243,6 +243,7 @@ def test_an_array_of_rates_has_the_bounds_of_a_number(xp: Any, name: str, wrong:
         ),
     ],
 )
+@pytest.mark.installed
 def test_a_schedule_is_pytorchs(kind: str, options: dict[str, Any], schedule: Any) -> None:
     torch = pytest.importorskip("torch")
     peer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
