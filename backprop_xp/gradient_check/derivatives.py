@@ -51,7 +51,7 @@ def complex_rounding(lines: Lines, step: float) -> np.ndarray:
 
 @np.errstate(all="ignore")
 def sharp_difference(lines: Lines, tolerance: float = np.inf) -> NumericDerivative:
-    """Return differences of eight values along each line, or the ladder's where those are wide.
+    """Return differences of nine values along each line, or the ladder's where those are wide.
 
     Both engines claim that an interval holds the derivative. The ladder is asked where the first
     one claims nothing, or a wide interval: wider than a ``tolerance``, relative to the derivative,

@@ -58,7 +58,7 @@ def numeric_gradient(
       the point. The error bar is an absolute error that about 1 % of the values exceed.
 
     The complex step is used if value supports it and real differences confirm it, otherwise
-    differences of eight values for each entry, with more if a bar improves. At a kink the value
+    differences of nine values for each entry, with more if a bar improves. At a kink the value
     is the mean of both slopes, and the bar contains them. The bar is inf without a derivative.
 
     Raises what ``bx.check_gradient`` raises for the value, the point and the options.

@@ -1,8 +1,9 @@
-"""Numeric derivatives of smooth functions from eight values along each line.
+"""Numeric derivatives of smooth functions from nine values along each line.
 
-The values lie at four equal steps on either side, or eight on one side at an edge of the domain.
-Their differences of order five to eight show the noise of the values and the neglected terms (after
-More and Wild, "Estimating computational noise", 2011), and hence whether another step suits better.
+Eight lie at four equal steps on either side, or all on one side at an edge of the domain. Their
+differences of order five to eight show the noise of the values and the neglected terms (after More
+and Wild, "Estimating computational noise", 2011), and hence whether another step suits better. The
+ninth value lies between them, and shows a wave whose periods the steps fit.
 """
 
 import math
@@ -106,7 +107,7 @@ def _rounds(lines: Lines, order: int, rounding: float) -> _Round:
         if not some.size:
             break
         step, side, before = best.step[some], best.side[some], best.bar[some]
-        fresh = _round(lines.select(some), step, side, order, is_first=False)
+        fresh = _round(lines.select(some), step, side, order)
         # Long steps may skip what is near: a wave whose periods they fit, or a step.
         gap = np.abs(fresh.value - best.value[some]) - fresh.bar - before
         is_longer, is_doubtful = fresh.used > best.used[some], (gap > 0.0) | fresh.is_rough
@@ -120,9 +121,7 @@ def _rounds(lines: Lines, order: int, rounding: float) -> _Round:
 
 
 @np.errstate(all="ignore")
-def _round(
-    lines: Lines, step: np.ndarray, side: np.ndarray, order: int, *, is_first: bool = True
-) -> _Round:
+def _round(lines: Lines, step: np.ndarray, side: np.ndarray, order: int) -> _Round:
     """Return derivatives from the steps ``step (K,)`` to a side or both."""
     function, is_central = lines.function, (side == 0.0)[:, None]
     h, values, around, tables = _tables(lines, step, side)
@@ -142,13 +141,11 @@ def _round(
     noise = np.fmax(errors[6] * shrinks, errors[7] * shrinks**0.5)
     noise = np.fmax(np.fmax(noise, errors[8]), floor)
     is_noise = (errors[6] > 0.0) & (shrinks == 1.0)
-    if not is_first:
-        between = lines.probe(_BETWEEN * h[None, :, 0])[0][0] - fx
-        missed = np.where(
-            is_central, np.abs(between - np.tensordot(_INTERPOLATE, tables[0], 1)), 0.0
-        )
-        is_noise |= missed > _MISSED * noise
-        noise = np.fmax(noise, missed / _MISSED)
+    between = lines.probe(_BETWEEN * h[None, :, 0])[0][0] - fx
+    missed = np.abs(between - np.tensordot(_INTERPOLATE, tables[0], 1))
+    missed = np.where(is_central, missed, 0.0)
+    is_noise |= missed > _MISSED * noise
+    noise = np.fmax(noise, missed / _MISSED)
     is_rough = is_noise & (noise > np.fmax(_ROUGH * largest, _UNITS * unit))
     amplified = np.where(is_central, *_AMPLIFIED[order]) / h**order
     bar = np.where(is_noise, _SAFETY_OF_NOISE, _SAFETY) * amplified * noise

@@ -93,8 +93,19 @@ def _smooth(p: Any) -> Any:
 def test_a_smooth_function_takes_a_third_of_the_evaluations_of_numdifftools(n: int) -> None:
     x = np.linspace(0.5, 1.0, n)
     assert bx.numeric_gradient(_smooth, x).evaluations == n + 9 + (n > 1)
-    assert bx.numeric_gradient(lambda p: float(_smooth(p)), x).evaluations == 8 * n + 2
-    assert bx.numeric_hessian(_smooth, x).evaluations == 4 * n * (n + 1) + 1
+    assert bx.numeric_gradient(lambda p: float(_smooth(p)), x).evaluations == 9 * n + 2
+    assert bx.numeric_hessian(_smooth, x).evaluations == 9 * n * (n + 1) // 2 + 1
+
+
+@pytest.mark.parametrize("frequency", [1575.0, 1580.0, 1585.0])
+def test_the_first_steps_may_fit_the_periods_of_a_wave(frequency: float) -> None:
+    def wave(p: Any) -> float:
+        return float(np.sin(frequency * (p[0] - 0.7) + 0.4))
+
+    found = bx.numeric_gradient(wave, [0.7])
+    assert abs(found.value[0] - frequency * np.cos(0.4)) <= found.error_bar[0]
+    slope = [frequency * np.cos(0.4)]
+    assert bx.check_gradient(wave, lambda p: np.asarray(slope), np.asarray([0.7])).passed
 
 
 @pytest.mark.parametrize("exponent", [-20, 20])
