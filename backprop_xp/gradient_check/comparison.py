@@ -4,6 +4,8 @@ Lines that agree at once are settled. The others get sharper numeric derivatives
 suspicious lines come first, until one of them decides.
 """
 
+import contextlib
+
 import numpy as np
 
 from backprop_xp.gradient_check.analytic import AnalyticGradient
@@ -17,6 +19,7 @@ from backprop_xp.gradient_check.derivatives import (
     quick_difference,
     sharp_difference,
 )
+from backprop_xp.gradient_check.functions import Fault
 from backprop_xp.gradient_check.judge import (
     FAIL,
     INCONCLUSIVE,
@@ -26,6 +29,7 @@ from backprop_xp.gradient_check.judge import (
     judge,
     tolerance_of,
 )
+from backprop_xp.gradient_check.ladder import coarseness
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.rounding import with_measured_rounding, without_curvature
 
@@ -33,6 +37,8 @@ from backprop_xp.gradient_check.rounding import with_measured_rounding, without_
 _FIRST, _AT_ONCE = 4, 64
 # An inconclusive verdict needs this many examined lines, or all that are in doubt.
 _TRIED = 64
+# Differences of coarse values have errors of up to 1.2 jumps over the step. A bar is twice that.
+_SAFETY_OF_JUMPS = 2.4
 # A derivative of this part of another vanishes beside it.
 _VANISHING = 1e-3
 
@@ -60,12 +66,13 @@ def check_entries(gradient: AnalyticGradient) -> Findings:
 def compare(lines: Lines, numeric: NumericDerivative, *, least: int = PASS) -> Comparison:
     """Judge the gradient along lines, and examine those with outcome ``least`` or worse.
 
-    The rounding of the gradient is measured only if an examined line would fail otherwise.
+    The rounding of the gradient, and then how coarse the values are, are measured only if an
+    examined line would fail otherwise.
     """
     settled, examined = _suffices(lines, numeric), np.zeros(lines.scale.shape, dtype=bool)
     measured, at_once = examined.copy(), _FIRST
     while True:
-        comparison = judge(lines, numeric)
+        comparison = judge(lines, _with_coarseness(lines, numeric, examined))
         # If an examined line decides the verdict, lines that are not worse are skipped. One that
         # stays inconclusive does not decide at once: a mistake may show along another.
         outcome = comparison.outcome.max(axis=1)
@@ -80,9 +87,37 @@ def compare(lines: Lines, numeric: NumericDerivative, *, least: int = PASS) -> C
             at_once = min(2 * at_once, _AT_ONCE)
             continue
         failing = examined & (outcome == FAIL)
-        if not failing.any() or np.any(failing & measured):
+        if not failing.any():
             return comparison
-        lines, measured = lines.through(_measured(comparison, examined)), examined.copy()
+        if not np.any(failing & measured):
+            lines, measured = lines.through(_measured(comparison, examined)), examined.copy()
+        elif lines.function.coarseness is None:
+            lines.function.coarseness = _coarseness(lines)
+        else:
+            return comparison
+
+
+def _coarseness(lines: Lines) -> np.ndarray:
+    """Return the jumps ``(M,)`` of coarse values, along a direction that moves every term."""
+    jumps = np.zeros(lines.function.fx.shape)
+    if not lines.function.is_analytic:
+        with contextlib.suppress(Fault):  # a limit costs no verdict
+            jumps = coarseness(along(lines.gradient))[0]
+    return jumps
+
+
+def _with_coarseness(
+    lines: Lines, numeric: NumericDerivative, examined: np.ndarray
+) -> NumericDerivative:
+    """Return numeric derivatives whose bars contain the jumps of coarse values, where examined.
+
+    All lines have the same values at the point. One along which a coarse term changes slowly does
+    not show its jumps, although they hide its slope.
+    """
+    if lines.function.coarseness is None:
+        return numeric
+    bar = _SAFETY_OF_JUMPS * lines.function.coarseness / (numeric.step * lines.scale[:, None])
+    return numeric._replace(bar=np.where(examined[:, None], np.fmax(numeric.bar, bar), numeric.bar))
 
 
 def _measured(comparison: Comparison, examined: np.ndarray) -> AnalyticGradient:

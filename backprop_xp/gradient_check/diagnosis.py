@@ -104,17 +104,22 @@ def _evidence(entries: Comparison) -> Iterator[_Evidence]:
     analytic, value = function.gx, entries.numeric.value
     parameter = np.broadcast_to(function.x[:, None], analytic.shape)
     numeric, compared = np.zeros_like(analytic), np.zeros(analytic.shape, dtype=bool)
-    compared[columns] = np.isfinite(value)
-    numeric[columns] = np.where(compared[columns], value, 0.0)
+    numeric[columns] = np.where(np.isfinite(value), value, 0.0)
     slack = entries.numeric.bar + entries.analytic.bar
     slack = slack + tolerance_of(function, "entries") * np.abs(value)
+    difference = np.abs(entries.analytic.value - value)
+    is_clear = slack <= 0.5 * _MOST_LEFT_OVER * difference
     wrong, is_jacobian = entries.error > entries.tolerance, function.problem.is_jacobian
     for name, tensor_shape, part in function.point.tensors:
         inside = (part.start <= columns) & (columns < part.stop)
-        if np.any(inside) and (np.any(analytic[part]) or np.any(numeric[part])):
+        # An entry that is less certain than the largest clear difference tells nothing beside it.
+        clear = np.max(difference[inside], initial=0.0, where=is_clear[inside]) or np.inf
+        known = inside[:, None] & np.isfinite(value) & (slack <= 0.5 * _MOST_LEFT_OVER * clear)
+        compared[columns] |= known
+        if np.any(known) and (np.any(analytic[part]) or np.any(numeric[part])):
             shape = analytic.shape[1:] + tensor_shape if is_jacobian else tensor_shape
             arrays = (a[part].T.reshape(shape) for a in (analytic, parameter, numeric, compared))
-            most, is_wrong = float(np.max(slack[inside])), bool(np.any(wrong[inside]))
+            most, is_wrong = float(np.max(slack[known])), bool(np.any(wrong[inside]))
             entries_of = np.arange(part.start, part.stop).reshape(tensor_shape)
             label = functools.partial(_label, function.problem, entries_of)
             yield _Evidence._make((name, *arrays, most, is_wrong, label))

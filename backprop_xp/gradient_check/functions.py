@@ -63,17 +63,17 @@ class Calls:
     counter: Counter = field(default_factory=lambda: Counter("gradient check", "evaluations"))
 
     def add(self, count: int) -> None:
-        """Count calls of value, and raise ``Fault`` above the limit of calls or seconds.
+        """Count calls of value, or raise ``Fault`` above the limit of calls or seconds.
 
         A check calls gradient twice; what it calls more counts as evaluations.
         """
-        self.number += count
-        self.counter.show(self.number)
-        total = self.number + max(self.gradients - 2, 0)
+        total = self.number + count + max(self.gradients - 2, 0)
         for name, used in (("evaluations", total), ("seconds", self.seconds)):
             limit = self.options[f"max_{name}"]  # type: ignore[literal-required]
             if limit is not None and used > limit:
                 raise Fault("inconclusive", f"not decided within max_{name}={limit:g}")
+        self.number += count
+        self.counter.show(self.number)
 
     @property
     def seconds(self) -> float:
@@ -90,7 +90,8 @@ class Function:
     of their ``argument``, the array of the latest call. ``failure`` is the last exception at a
     perturbed point. ``stacks``: whether value takes stacked copies, None until it is tried.
     ``is_analytic``: whether the complex step can be trusted, None until that is decided;
-    ``is_kinked``: whether the decision met a kink.
+    ``is_kinked``: whether the decision met a kink. ``coarseness (M,)``: the jumps of coarse values,
+    None until they are measured.
     """
 
     problem: Problem
@@ -107,6 +108,7 @@ class Function:
     failure: Exception | None = None
     stacks: bool | None = None
     is_analytic: bool | None = None
+    coarseness: np.ndarray | None = None
     is_kinked: bool = False
     argument: Array = None
 

@@ -76,6 +76,22 @@ class _Rungs(NamedTuple):
 @np.errstate(all="ignore")
 def ladder(lines: Lines) -> NumericDerivative:
     """Return derivatives from a ladder of steps, from half the scale down to the rounding error."""
+    rungs, rounding, values = _climb(lines)
+    noise = np.fmax(rounding, _jumps(lines, rungs, rounding))
+    is_constant = np.all((values == lines.function.fx) | ~np.isfinite(values), axis=0)
+    found = _with_far_unit(lines, rungs.derivative(noise), is_constant)
+    return found._replace(step=found.step / lines.scale[:, None])
+
+
+@np.errstate(all="ignore")
+def coarseness(lines: Lines) -> np.ndarray:
+    """Return the largest jumps ``(K, M)`` of the values along lines, 0 where there are none."""
+    rungs, rounding, _ = _climb(lines)
+    return _jumps(lines, rungs, rounding)
+
+
+def _climb(lines: Lines) -> tuple[_Rungs, np.ndarray, np.ndarray]:
+    """Return the changes at all steps, their rounding ``(S, K, M)``, and the values."""
     function, fx, count = lines.function, lines.function.fx, lines.rungs
     h = lines.scale * 0.5 * 4.0 ** -np.arange(count)[:, None]
     values, steps, correction = lines.probe(np.concatenate([h, -h]))
@@ -87,14 +103,18 @@ def ladder(lines: Lines) -> NumericDerivative:
     # The rounding error of terms that cancel is that of the entry, times the slope.
     x = function.x[lines.columns] if lines.columns.size else np.zeros(1)
     slope = np.abs((rungs.right - rungs.left) / (rungs.up - rungs.down))
-    noise = np.fmax(noise, function.epsilon * np.abs(x)[:, None] * slope)
-    limit = np.full(change.shape[1:], count)
+    return rungs, np.fmax(noise, function.epsilon * np.abs(x)[:, None] * slope), values
+
+
+def _jumps(lines: Lines, rungs: _Rungs, rounding: np.ndarray) -> np.ndarray:
+    """Return the largest jumps ``(K, M)`` of the values, given their rounding ``(S, K, M)``."""
+    noise, jumps = rounding, np.zeros(rounding.shape[1:])
+    limit = np.full(jumps.shape, len(rounding))
     # The terms of a value may have several units: larger ones show at longer steps.
     while np.any(limit := rungs.surprises(noise, limit)):
-        noise = np.fmax(noise, _jumps(lines, rungs, limit))
-    is_constant = np.all((values == fx) | ~np.isfinite(values), axis=0)
-    found = _with_far_unit(lines, rungs.derivative(noise), is_constant)
-    return found._replace(step=found.step / lines.scale[:, None])
+        jumps = np.fmax(jumps, _jumps_beyond(lines, rungs, limit))
+        noise = np.fmax(rounding, jumps)
+    return jumps
 
 
 def _changes(values: np.ndarray, fx: np.ndarray, correction: np.ndarray) -> np.ndarray:
@@ -102,7 +122,7 @@ def _changes(values: np.ndarray, fx: np.ndarray, correction: np.ndarray) -> np.n
     return np.where(values == fx, 0.0, values - fx - correction)
 
 
-def _jumps(lines: Lines, rungs: _Rungs, surprises: np.ndarray) -> np.ndarray:
+def _jumps_beyond(lines: Lines, rungs: _Rungs, surprises: np.ndarray) -> np.ndarray:
     """Return the jumps ``(K, M)`` of the value beyond some rungs, 0 where it is continuous.
 
     The rungs ``(K, M)`` are 0 where no jump is sought.

@@ -184,3 +184,18 @@ def test_the_wrong_piece_is_named_and_no_other(xp: Any, pieces: str, method: str
     named = pieces.split("; ") if pieces else []
     assert all(f"{piece} {FAILS}" in diagnosis for piece in named), diagnosis
     assert diagnosis.count(FAILS) == len(named)
+
+
+@pytest.mark.parametrize("tiny", [1e-11, 1e-13, 1e-14])
+def test_an_entry_that_rounding_hides_does_not_hide_the_explanation_of_the_others(
+    tiny: float,
+) -> None:
+    x = np.array([0.5, 0.7, 0.9, 1.1, 0.3, tiny])  # the steps of the last entry are that short
+
+    def value(p: Any) -> float:
+        return float(np.sum(np.sin(p) + p * p / 2.0))  # float() refuses complex numbers
+
+    doubled = bx.check_gradient(value, lambda p: 2.0 * (np.cos(p) + p), x)
+    assert doubled.diagnosis == "the gradient is the numeric gradient times a constant factor of 2"
+    lacking = bx.check_gradient(value, np.cos, x)
+    assert "a penalty (L2) is missing" in str(lacking.diagnosis)

@@ -68,6 +68,10 @@ def _changes_nothing(name: str, case: Case) -> bool:
     return True
 
 
+# Above this part of a derivative, error bars leave room for several explanations.
+_UNCERTAIN = 1e-2
+
+
 def _grid(activations: Any, losses: Any, steps: int, extras: tuple[str, ...]) -> list[Case]:
     kinds = itertools.product(activations, losses, BATCHES, ROUNDING)
     return [Case(*kind[:3], seed, kind[3], steps, extras) for seed, kind in enumerate(kinds)]
@@ -116,7 +120,12 @@ def _find(name: str, case: Case, way: str) -> None:
     found = {"fail", "nondeterministic"} | ({"inconclusive"} if case.steps else set())
     assert report.verdict in found, f"{case}\n{report}"
     if says and report.verdict != "inconclusive":
-        assert says in str(report.diagnosis).lower(), f"{case}\n{report}"
+        named = {says}
+        if case.steps and says == "penalty":  # it may be all that a saturated gradient consists of
+            named |= {"a constant factor of"} | (
+                {"none"} if report.tolerance > _UNCERTAIN else set()
+            )
+        assert any(name in str(report.diagnosis).lower() for name in named), f"{case}\n{report}"
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -1,6 +1,7 @@
 """Rounding is not a mistake in a saturated gradient or one of low precision."""
 
 import itertools
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -519,6 +520,57 @@ def test_a_coarse_result_is_detected_beside_one_with_a_kink() -> None:
         for factor in (0.0, 1.1):
             wrong = function, lambda p, k=factor: jacobian(p, k), np.array(x)
             assert check.jacobian(_real(wrong[0]), *wrong[1:]).verdict == "fail", x
+
+
+SMOOTH = [
+    (np.sin, np.cos),
+    (np.tanh, lambda v: 1.0 / np.cosh(v) ** 2),
+    (lambda v: v**3, lambda v: 3.0 * v**2),
+    (lambda v: v**5, lambda v: 5.0 * v**4),
+    (lambda v: np.sqrt(1.0 + v * v), lambda v: v / np.sqrt(1.0 + v * v)),
+]
+
+
+@pytest.mark.parametrize("method", ["centered", "directional"])
+@pytest.mark.parametrize("count", [3, pytest.param(100, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("fine", range(len(SMOOTH)))
+def test_a_coarse_term_beside_a_smooth_one_makes_nothing_right_fail(
+    fine: int, count: int, method: str
+) -> None:
+    """Along some entries the coarse term changes by less than its unit, and hides its slope."""
+    draw = np.random.default_rng([fine, count])
+    for rounded in (np.float32, lambda v: round(float(v), 4), lambda v: round(float(v), 6)):
+        for (f, slope_f), (g, slope_g) in itertools.product(SMOOTH, [SMOOTH[fine]]):
+            x, (a, b) = draw.normal(size=count), draw.uniform(0.3, 3.0, size=(2, count))
+            value = _real(lambda p: float(rounded(np.sum(f(a * p)))) + float(np.sum(g(b * p))))  # noqa: B023
+            right = a * slope_f(a * x) + b * slope_g(b * x)
+            report = check.gradient(value, lambda p, k=right: k, x, method=method)
+            assert report.verdict in ("pass", "inconclusive"), report
+            wrong = 1.3 * right
+            report = check.gradient(value, lambda p, k=wrong: k, x, method=method)
+            assert report.verdict != "pass", report
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("noise", [1e-10, 1e-7, 1e-4])
+def test_noise_that_looks_small_along_one_entry_of_many_makes_nothing_right_fail(
+    noise: float, count: int
+) -> None:
+    for seed in range(8):
+        draw = np.random.default_rng([seed, count])
+        x, a = draw.normal(size=count), draw.uniform(0.3, 3.0, size=count)
+
+        def value(p: Any, a: Any = a) -> float:
+            random = zlib.crc32(np.asarray(p, dtype=float).tobytes()) / 2.0**32 - 0.5
+            return float(np.sum(np.tanh(a * p))) * (1.0 + noise * random)
+
+        right = a / np.cosh(a * x) ** 2
+        found = [
+            check.gradient(_real(value), lambda p, k=k: k * right, x).verdict  # noqa: B023
+            for k in (1.0, 1.5)
+        ]
+        assert found[0] in ("pass", "inconclusive"), seed
+        assert found[1] != "pass", seed
 
 
 @pytest.mark.parametrize("method", ["auto", "directional"])
