@@ -67,11 +67,14 @@ def stack() -> Mapping[str, Any]:
 
 
 def interrupted(folder: Path) -> Mapping[str, Any]:
-    """Send Ctrl-C to the last rank at any time, then resume from the state of the first."""
-    if WORLD.rank == WORLD.size - 1:
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    """Send Ctrl-C to the last rank at some step, then resume from the state of the first."""
+
+    def callback(state: bx.TrainingState) -> None:
+        if state.epoch == 3 and WORLD.rank == WORLD.size - 1:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
     try:
-        shared(epochs=100_000)
+        shared(epochs=100_000, callbacks=[callback])
     except KeyboardInterrupt as error:
         state = error.state  # type: ignore[attr-defined]
         epochs = state.epoch + 2

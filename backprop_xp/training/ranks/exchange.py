@@ -9,7 +9,7 @@ import pickle
 import traceback
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -195,8 +195,12 @@ def described(value: Any) -> str:
     if hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     kind = type(value)
-    known = kind.__module__.startswith("backprop_xp.") and hasattr(value, "__dict__")
-    return f"{kind.__name__}({described(vars(value)) if known else ''})"
+    if not kind.__module__.startswith("backprop_xp."):
+        return f"{kind.__name__}()"
+    # Not what a frozen record has cached: a rank without rows has done less with it.
+    has_fields = is_dataclass(value)
+    names = [one.name for one in fields(value)] if has_fields else getattr(value, "__dict__", ())
+    return f"{kind.__name__}({described({name: getattr(value, name) for name in names})})"
 
 
 def _shortened(text: str) -> str:
