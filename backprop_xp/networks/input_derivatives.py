@@ -150,7 +150,7 @@ def _jacobian_backward(chain: _Chain, x: Array) -> Array:
         back, _ = propagation.backward_through(chain.layers, chain.parameters, caches, g)
         rows.append(back)
     slopes = xp.stack(rows, axis=-2)
-    return slopes if chain.link is None else _slopes_of(chain.link, o) @ slopes
+    return slopes if chain.link is None else slopes_of(chain.link, o) @ slopes
 
 
 def _units(o: Array) -> list[Array]:
@@ -160,7 +160,7 @@ def _units(o: Array) -> list[Array]:
     return [unit[i, :] for i in range(n)]
 
 
-def _slopes_of(link: Link, o: Array) -> Array:
+def slopes_of(link: Link, o: Array) -> Array:
     """Return the derivatives of the predictions by the outputs, ``(..., n_out, n_out)``."""
     n = o.shape[-1]
     jet = seeded(o, unit_directions(o, range(n)), ())

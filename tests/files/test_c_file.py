@@ -394,6 +394,63 @@ def test_the_file_is_also_cxx_and_can_be_compiled_by_itself(tmp_path: Path) -> N
     subprocess.run([tmp_path / "main"], check=True, timeout=HANGING)
 
 
+def two_models(folder: Path, names: Sequence[str]) -> None:
+    """Write a.c and b.c, which hold models of these names, and main.c, which uses both."""
+    calls = []
+    for i, (file, name) in enumerate(zip("ab", names, strict=True)):
+        network = bx.mlp([3 + i, 2], loss="binary_cross_entropy")
+        options = {"derivatives": True, "gradient": True, "dtype": ("float32", "float64")[i]}
+        theta = network.initialize(i, backend="numpy", stack=1 + i)
+        bx.export_c(folder / f"{file}.c", network, theta, name=name, **options)
+        kind, upper = ("float", "double")[i], name.upper()
+        calls += ["    {", f"        static {kind} t[{upper}_N_MEMBERS * {upper}_N_PARAMETERS];"]
+        calls += [f"        {kind} x[{upper}_N_IN] = {{0}}, y[{upper}_N_OUT], s[{upper}_N_OUT];"]
+        calls += [f"        {name}_start(t);", f"        {name}_predict(t, x, y, s);"]
+        calls += ["        wrong += y[0] != 0.5;", "    }"]
+    head = [f"#define {name.upper()}_DECLARATIONS_ONLY" for name in {*names}]
+    head += ['#include "a.c"', '#include "b.c"', "int main(void)", "{", "    int wrong = 0;"]
+    (folder / "main.c").write_text("\n".join([*head, *calls, "    return wrong;", "}", ""]))
+
+
+def test_two_models_of_different_names_are_one_program(tmp_path: Path) -> None:
+    two_models(tmp_path, ["left", "left_2"])
+    for file in ("a", "b"):
+        compile_c(tmp_path, f"{file}.c", [*STRICT, "-c", "-o", f"{file}.o"])
+    compile_c(tmp_path, "main.c", [*STRICT, "a.o", "b.o", "-o", "linked"])
+    assert subprocess.run([tmp_path / "linked"], timeout=HANGING).returncode == 0
+
+
+def test_two_models_of_one_name_are_an_error_with_the_way_out(tmp_path: Path) -> None:
+    two_models(tmp_path, ["network", "network"])
+    for source in ("main.c", "both.c"):
+        (tmp_path / "both.c").write_text('#include "a.c"\n#include "b.c"\n')
+        with pytest.raises(AssertionError, match=r"#error .*the name network: export one .* name="):
+            compile_c(tmp_path, source, ["-std=c99", "-c"])
+
+
+def test_comments_say_which_layer_the_lines_compute(tmp_path: Path) -> None:
+    layers = [bx.Standardize([0.0] * 3, [1.0] * 3), bx.Dense(3, 4), bx.LayerNorm(4)]
+    layers += [bx.Activate("tanh"), bx.Residual(bx.Dense(4, 4)), bx.Scale(4), bx.Dense(4, 2)]
+    network = bx.Network(layers, "huber")
+    theta = network.initialize(backend="numpy", stack=2)
+    options = {"derivatives": True, "gradient": True}
+    bx.export_c(tmp_path / "network.c", network, theta, **options)
+    text = (tmp_path / "network.c").read_text()
+    assert "/* member 1, layer 4, Residual: layers[0].bias (1, 4) */\n" in text
+
+    def layers_of(function: str) -> list[str]:
+        body = text[text.rindex(f"_{function}(const ") :]
+        return re.findall(r"/\* (layer .*) \*/", body[: body.index("\n}\n")])
+
+    titles = [f"layer {i}: {type(layer).__name__}" for i, layer in enumerate(layers)]
+    forward = layers_of("member_outputs")
+    assert list(dict.fromkeys("; ".join(forward).split("; "))) == titles
+    assert forward[-1] == titles[-1]
+    with_parameters = [titles[i] for i in (6, 5, 4, 2, 1)]
+    assert layers_of("member_jacobian")[-5:] == with_parameters
+    assert {*"; ".join(layers_of("gradient")).split("; ")} == {*titles}
+
+
 def sanitized(folder: Path, cases: dict[str, Case]) -> None:
     """Run all functions on ordinary and extreme rows under the sanitizers of memory and C."""
     calls = []
@@ -580,6 +637,66 @@ def test_a_stack_gives_the_mean_and_the_deviation_of_its_members(tmp_path: Path)
             np.testing.assert_allclose(deviation, found.standard_deviation[i], rtol=0, atol=close)
 
 
+@pytest.mark.parametrize("loss", ["mean_squared_error", "categorical_cross_entropy"])
+def test_the_jacobian_of_a_stack_is_that_of_mean_and_deviation(loss: str, tmp_path: Path) -> None:
+    network, raw = bx.mlp([3, 4, 2], hidden="tanh", loss=loss), rows(NETWORKS["tanh"], 6, "float64")
+    ready = bx.data.standardize(raw)
+    theta = network.initialize(backend="numpy", stack=4)
+    cases = {dtype: Case(network, theta, dtype) for dtype in CLOSE}
+    library = library_of(tmp_path, cases, preparation=ready, derivatives=True)
+
+    def predicted(x: np.ndarray) -> bx.ensemble.Prediction:
+        return bx.ensemble.predict(network, theta, (x - ready.mean) / ready.scale)
+
+    step, numeric = 1e-5, np.empty((2, len(raw), 2, 3))
+    for i, shift in enumerate(step * np.eye(3)):
+        ends = zip(predicted(raw + shift), predicted(raw - shift), strict=True)
+        numeric[..., i] = [(more - less) / (2.0 * step) for more, less in ends]
+    for dtype, close in (("float32", 3e-6), ("float64", 1e-9)):  # the error of differences
+        for row, expected_row in zip(raw.astype(dtype), np.moveaxis(numeric, 1, 0), strict=True):
+            found = np.empty((2, 2, 3), dtype)
+            getattr(library.library, f"{dtype}_jacobian")(*library.pointers(row, *found))
+            np.testing.assert_allclose(found, expected_row, rtol=0, atol=close)
+
+
+def test_the_deviation_of_equal_members_has_a_derivative_of_0(tmp_path: Path) -> None:
+    network = bx.mlp([3, 2], loss="poisson")
+    theta = np.stack([network.initialize(backend="numpy")] * 3)
+    cases = {"network": Case(network, theta, "float64")}
+    library = library_of(tmp_path, cases, derivatives=True)
+    mean, deviation = np.ones((2, 2, 3))
+    library.library.network_jacobian(*library.pointers(np.ones(3), mean, deviation))
+    slopes = network.input_jacobian(theta[0], np.ones((1, 3)), predict=True)[0]
+    np.testing.assert_allclose(mean, slopes, rtol=CLOSE["float64"])
+    np.testing.assert_array_equal(deviation, 0.0)
+
+
+def test_each_member_of_a_stack_learns_on_the_device(tmp_path: Path) -> None:
+    network = bx.mlp([3, 4, 2], hidden="tanh", l2=0.1)
+    theta, x = network.initialize(backend="numpy", stack=3), np.asarray([[1.0, -0.5, 0.25]])
+    options: dict[str, Any] = {"gradient": True, "derivatives": True, "test": x}
+    cases = {"network": Case(network, theta, "float64")}
+    library = library_of(tmp_path, cases, **options)
+    functions, ours = library.library, np.empty_like(theta)
+    functions.network_gradient.restype = ctypes.c_double
+    functions.network_start(*library.pointers(ours))
+    np.testing.assert_array_equal(ours, theta)
+    y, gradient = np.ones((1, 2)), np.empty(network.size)
+    losses, exact = network.loss_and_gradient(theta, x, y)
+    for i in range(3):
+        loss = functions.network_gradient(*library.pointers(ours[i], x, y, gradient))
+        np.testing.assert_allclose(loss, losses[i], rtol=CLOSE["float64"])
+        np.testing.assert_allclose(gradient, exact[i], rtol=0, atol=CLOSE["float64"])
+        ours[i] -= 0.1 * gradient
+    mean, deviation = np.empty((2, 1, 2))
+    functions.network_predict(*library.pointers(ours, x, mean, deviation))
+    found = bx.ensemble.predict(network, ours, x)
+    np.testing.assert_allclose(mean, found.mean, rtol=CLOSE["float64"])
+    np.testing.assert_allclose(deviation, found.standard_deviation, rtol=CLOSE["float64"])
+    compile_c(tmp_path, "network_test.c", [*STRICT, "-o", "right"])
+    assert subprocess.run([tmp_path / "right"], timeout=HANGING).returncode == 0
+
+
 @pytest.mark.parametrize("dtype", CLOSE)
 def test_the_gradient_is_the_library_s_and_a_device_learns_with_it(
     dtype: str, tmp_path: Path
@@ -656,7 +773,7 @@ def test_the_second_file_tests_the_first_where_it_runs(
     assert subprocess.run([tmp_path / "right"], timeout=HANGING).returncode == 0
     # Another first weight, as a wrong compiler or processor could read it.
     text = (tmp_path / "model.c").read_text()
-    first = re.search(r"_theta\[\d+\] = \{\s+(\S+)f,", text)
+    first = re.search(r"_theta\[\d+\] = \{\s+/\*.*\*/\s+(\S+)f,", text)
     assert first is not None
     (tmp_path / "model.c").write_text(text.replace(first[1], f"{float(first[1]) + 0.01}", 1))
     compile_c(tmp_path, "model_test.c", [*STRICT, "-o", "wrong"])
@@ -706,14 +823,7 @@ def test_rows_that_cannot_test_a_file_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_derivatives_of_a_stack_and_an_unknown_number_of_features_are_refused(
-    tmp_path: Path,
-) -> None:
-    network = bx.mlp([3, 2])
-    stack = network.initialize(backend="numpy", stack=4)
-    for options in ({"derivatives": True}, {"gradient": True}):
-        with pytest.raises(ValueError, match=r"choose one of the stack, such as theta\[0, :\]"):
-            bx.export_c(tmp_path / "a.c", network, stack, **options)
+def test_an_unknown_number_of_features_or_precision_is_refused(tmp_path: Path) -> None:
     network = bx.Network([Factors(3)], "huber")
     with pytest.raises(ValueError, match=r"does not define its number.* n_in"):
         bx.export_c(tmp_path / "a.c", network, network.initialize(backend="numpy"))

@@ -3,19 +3,22 @@
 ``x``, ``y`` and ``theta`` are the names of their arguments, as in the library.
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from backprop_xp.files.c_export.c_loops import kernel_lines
-from backprop_xp.files.c_export.c_source import TYPES, Source, storage
+from backprop_xp.files.c_export.c_source import TYPES, Source, in_comment, storage
 from backprop_xp.files.c_export.elementwise import as_array
 from backprop_xp.files.c_export.lazy_arrays import LazyArray
 from backprop_xp.files.c_export.lazy_functions import argument
 from backprop_xp.files.c_export.plan import Kernel, Plan, in_order, plan
 from backprop_xp.files.recording import recording
+from backprop_xp.networks.activations import identity
 from backprop_xp.networks.batch_rows import Rows
+from backprop_xp.networks.input_derivatives import slopes_of
 from backprop_xp.networks.layout import unpack
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import loss_and_gradient_of
@@ -48,8 +51,9 @@ class Scaling(NamedTuple):
 class Recorded(NamedTuple):
     """A recorded forward pass; ``theta`` is the file's constant, or an argument of each function.
 
-    ``prefix`` begins the declarations: of a stack's members they are static. ``rows`` is the row
-    that the network takes, scaled if there is a scaling.
+    ``prefix`` begins the declarations: of a stack's members they are static. The theta of a whole
+    stack is longer than its network's. ``rows`` is the row that the network takes, scaled if there
+    is a scaling, and ``ends`` are the layers' outputs.
     """
 
     network: Network
@@ -59,6 +63,7 @@ class Recorded(NamedTuple):
     rows: LazyArray
     outputs: LazyArray
     caches: list[Cache]
+    ends: list[LazyArray]
     prefix: str
 
     @property
@@ -78,19 +83,21 @@ class Recorded(NamedTuple):
 
     def declaration(self, name: str, *arguments: str, result: str = "void") -> str:
         """Return the declaration of a function; arguments are such as ``"const x[N_IN]"``."""
+        is_whole = self.theta.size == self.network.size
+        size = f"{'' if is_whole else 'N_MEMBERS * '}N_PARAMETERS"
+        given = [f"const theta[{size}]"] if self.theta.detail == "theta" else []
         upper = self.source.name.upper()
-        given = [f"const theta[{upper}_N_PARAMETERS]"] if self.theta.detail == "theta" else []
-        given += [text.replace("[N_", f"[{upper}_N_") for text in arguments]
+        given = [re.sub(r"\bN_", f"{upper}_N_", text) for text in (*given, *arguments)]
         typed = [
             f"const {self.kind} {text[6:]}" if text[:6] == "const " else f"{self.kind} {text}"
             for text in given
         ]
         return f"{self.prefix.format(result)}_{name}({', '.join(typed)})"
 
-    def call(self, name: str, *arguments: str) -> str:
-        """Return the call of a function of this pass."""
-        theta = ["theta"] if self.theta.detail == "theta" else []
-        return f"{self.prefix.split()[-1]}_{name}({', '.join([*theta, *arguments])});"
+    def call(self, name: str, *arguments: str, theta: str = "theta") -> str:
+        """Return the call of a function of this pass; ``theta`` is the expression of its theta."""
+        first = [theta] if self.theta.detail == "theta" else []
+        return f"{self.prefix.split()[-1]}_{name}({', '.join([*first, *arguments])});"
 
 
 def recorded(
@@ -101,19 +108,22 @@ def recorded(
     x = argument("x", (1, int(network.widths[0] or 0)), dtype)
     rows = x if scaling is None else (x - scaling.mean) / scaling.scale
     with recording("C", _ON):
-        parameters = unpack(network.layout, theta)
-        outputs = forward_through(network.layers, parameters, rows, None, caches)
+        outputs, ends = rows, list[LazyArray]()
+        for i, own in enumerate(unpack(network.layout, theta)):
+            layers = network.layers[i : i + 1]
+            outputs = forward_through(layers, [own], outputs, None, caches, start=i)
+            ends.append(as_array(outputs))
         if outputs.shape[:-1] != (1,):
             raise ValueError(f"one row has outputs of the shape {outputs.shape}")
-        outputs = as_array(outputs, dtype)
+        outputs = ends[-1] = as_array(outputs, dtype)
     if max(x.size * outputs.shape[-1], *(one.size for one in in_order([outputs]))) >= 2**15:
         source.index = "long"
-    return Recorded(network, source, theta, scaling, rows, outputs, caches, prefix)
+    return Recorded(network, source, theta, scaling, rows, outputs, caches, ends, prefix)
 
 
 def outputs(one: Recorded) -> Function:
     """Return ``NAME_outputs``."""
-    made = plan({"y": one.outputs})
+    made = plan({"y": one.outputs}, ends=one.ends)
     declaration = one.declaration("outputs", "const x[N_IN]", "y[N_OUT]")
     comment = "y becomes the outputs before the loss's link, as network.forward returns them."
     lines = [*start_of(made, "x"), *kernels_of(made.kernels, made, one.source)]
@@ -142,27 +152,35 @@ def predict(one: Recorded, before: Function) -> Function:
     return Function(declaration, comment, lines, stack)
 
 
-def jacobian(one: Recorded) -> Function:
-    """Return ``NAME_jacobian``: the layers' backward pass, once for each output."""
-    network, dtype = one.network, one.outputs.dtype
-    g, index = argument("g", one.outputs.shape, dtype), one.source.index
+def jacobian(one: Recorded, *, predict: bool = False) -> Function:
+    """Return ``NAME_jacobian``: the layers' backward pass, once for each output.
+
+    With ``predict`` it is that of the predictions: the passes begin with the link's derivatives.
+    """
+    network, dtype, n_out = one.network, one.outputs.dtype, one.n_out
+    g, index, link = argument("g", one.outputs.shape, dtype), one.source.index, None
+    if predict and network.loss_function.link is not identity.value:
+        link = network.loss_function.link
     with recording("C", _ON):
         parameters = unpack(network.layout, one.theta)
         found, _ = backward_through(network.layers, parameters, one.caches, g)
-        slopes = as_array(found, dtype)
-        slopes = slopes if one.scaling is None else slopes / one.scaling.scale
-        made = plan({"row": slopes}, loop="g")
-    lines = [f"{one.kind} g[{one.n_out}];", *start_of(made, "x")]
-    lines += kernels_of(made.kernels, made, one.source)
-    lines += [f"for ({index} o = 0; o < {one.n_out}; ++o) {{"]
+        row = as_array(found, dtype)
+        row = row if one.scaling is None else row / one.scaling.scale
+        before = {} if link is None else {"slopes": as_array(slopes_of(link, one.outputs), dtype)}
+        made = plan({"row": row}, loop="g", before=before, ends=one.ends)
+    lines = [f"{one.kind} g[{n_out}];", *(f"{one.kind} slopes[{n_out * n_out}];" for _ in before)]
+    lines += [*start_of(made, "x"), *kernels_of(made.kernels, made, one.source)]
+    lines += [f"for ({index} o = 0; o < {n_out}; ++o) {{"]
     lines += [f"    {one.kind} *row = jacobian + {network.widths[0]} * o;"]
-    lines += [f"    for ({index} i = 0; i < {one.n_out}; ++i) g[i] = i == o;"]
+    first = f"slopes[{n_out} * o + i]" if before else "i == o"
+    lines += [f"    for ({index} i = 0; i < {n_out}; ++i) g[i] = {first};"]
     lines += [] if made.reads("g") else ["    (void)g;"]
     lines += [f"    {line}" for line in kernels_of(made.loop, made, one.source)] + ["}"]
-    size = f"[N_OUT * {one.source.name.upper()}_N_IN]"
-    declaration = one.declaration("jacobian", "const x[N_IN]", f"jacobian{size}")
-    comment = "jacobian becomes the derivatives of each output by all features, output by output."
-    return Function(declaration, comment, lines, made.bytes + one.n_out * dtype.itemsize)
+    declaration = one.declaration("jacobian", "const x[N_IN]", "jacobian[N_OUT * N_IN]")
+    what = "prediction" if predict else "output"
+    comment = f"jacobian becomes the derivatives of each {what} by all features, {what} by {what}."
+    size = n_out * (1 + n_out * len(before)) * dtype.itemsize
+    return Function(declaration, comment, lines, made.bytes + size)
 
 
 def gradient(one: Recorded) -> Function:
@@ -174,7 +192,7 @@ def gradient(one: Recorded) -> Function:
             network, one.theta, Rows(one.rows, y), network.l2 or None
         )
         results = {"loss": as_array(loss, dtype), "gradient": as_array(found, dtype)}
-    made = plan(results)
+    made = plan(results, ends=one.ends)
     lines = [f"{one.kind} loss[1];", *start_of(made, "x", "targets")]
     lines += [*kernels_of(made.kernels, made, one.source), "return loss[0];"]
     declaration = one.declaration(
@@ -189,44 +207,11 @@ def gradient(one: Recorded) -> Function:
 
 def start(one: Recorded) -> Function:
     """Return ``NAME_start``, which copies the file's parameters."""
-    name, size, index = one.source.name, one.network.size, one.source.index
-    upper = name.upper()
-    declaration = f"void {name}_start({one.kind} theta[{upper}_N_PARAMETERS])"
-    line = f"for ({index} i = 0; i < {size}; ++i) theta[i] = {name}_theta[i];"
+    name, index = one.source.name, one.source.index
+    declaration = one.declaration("start").replace("const ", "", 1)
+    line = f"for ({index} i = 0; i < {one.theta.size}; ++i) theta[i] = {name}_theta[i];"
     comment = "theta becomes the parameters of the file, to be given to the other functions."
     return Function(declaration, comment, [line], 0)
-
-
-def ensemble(one: Recorded, member: Function, head: str) -> Function:
-    """Return the prediction of a stack: mean and deviation of the members, one by one.
-
-    ``head`` is the declaration up to the arguments, such as ``"void NAME_predict"``.
-
-    Welford 1962: the sum of squares is that of deviations, so that no digits cancel.
-    """
-    source, n = one.source, one.n_out
-    index, kind, upper = source.index, one.kind, source.name.upper()
-    root = f"sqrt{'f' if kind == 'float' else ''}"
-    theta = f"{source.name}_theta + {one.network.size} * m"
-    each = f"for ({index} i = 0; i < {n}; ++i) "
-    lines = [
-        f"{kind} y[{n}];",
-        f"{each}mean[i] = deviation[i] = 0;",
-        f"for ({index} m = 0; m < {upper}_N_MEMBERS; ++m) {{",
-        f"    {source.name}_member_predict({theta}, x, y);",
-        f"    {each}{{",
-        f"        const {kind} shift = y[i] - mean[i];",
-        f"        mean[i] += shift / ({kind})(m + 1);",
-        "        deviation[i] += shift * (y[i] - mean[i]);",
-        "    }",
-        "}",
-        f"{each}deviation[i] = {root}(deviation[i] / {upper}_N_MEMBERS);",
-    ]
-    arguments = f"const {kind} x[{upper}_N_IN], {kind} mean[{upper}_N_OUT]"
-    declaration = f"{head}({arguments}, {kind} deviation[{upper}_N_OUT])"
-    comment = "The mean and the standard deviation of the members' predictions."
-    stack = member.stack + n * one.outputs.dtype.itemsize
-    return Function(declaration, comment, lines, stack)
 
 
 def start_of(made: Plan, *arguments: str) -> list[str]:
@@ -236,5 +221,11 @@ def start_of(made: Plan, *arguments: str) -> list[str]:
 
 
 def kernels_of(kernels: Sequence[Kernel], made: Plan, source: Source) -> list[str]:
-    """Return the lines of kernels of a plan."""
-    return [line for one in kernels for line in kernel_lines(one, made.places, source)]
+    """Return the lines of kernels of a plan, with comments where other layers begin."""
+    lines, before = list[str](), ""
+    for one in kernels:
+        title = source.layers.title(one, made) or before
+        lines += [f"/* {in_comment(title)} */"] if title != before else []
+        lines += kernel_lines(one, made.places, source)
+        before = title
+    return lines

@@ -1,7 +1,7 @@
 """The loops of kernels in C, and the expressions in them."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from backprop_xp.files.c_export.c_source import TYPES, Source, Text, literal
 from backprop_xp.files.c_export.elementwise import BODIES, EXPRESSIONS, INTEGER_BODIES
 from backprop_xp.files.c_export.lazy_arrays import LazyArray, Shape, c_strides
-from backprop_xp.files.c_export.plan import REDUCTIONS, Kernel, Place
+from backprop_xp.files.c_export.plan import REDUCTIONS, Kernel, Place, operands
 
 
 def kernel_lines(kernel: Kernel, places: Mapping[LazyArray, Place], source: Source) -> list[str]:
@@ -20,7 +20,7 @@ def kernel_lines(kernel: Kernel, places: Mapping[LazyArray, Place], source: Sour
     kept = range(len(kernel.source.shape))
     is_reduction = kernel.node.operation in REDUCTIONS
     reduced = kernel.node.detail if is_reduction else ()
-    arrays = {kernel.target: None} | dict.fromkeys(_operands(kernel))
+    arrays = {kernel.target: None} | dict.fromkeys(operands(kernel))
     outer = Nest.of(kernel.source.shape, [i for i in kept if i not in reduced], arrays)
     inner = Nest.of(kernel.source.shape, reduced, arrays, first=len(outer.lengths))
     memory = Memory(places, source, {a: (*outer.terms(a), *inner.terms(a)) for a in arrays})
@@ -40,15 +40,6 @@ def kernel_lines(kernel: Kernel, places: Mapping[LazyArray, Place], source: Sour
 def _block(head: str, lines: Sequence[str]) -> list[str]:
     """Return lines in braces."""
     return [f"{head}{{", *(f"    {line}" for line in lines), "}"]
-
-
-def _operands(kernel: Kernel) -> Iterator[LazyArray]:
-    """Yield the arrays in memory that a kernel reads, as their views."""
-    fused = {*kernel.fused}
-    if kernel.source not in fused:
-        yield kernel.source
-    for array in kernel.fused:
-        yield from (one for one in array.inputs if one not in fused)
 
 
 @dataclass(frozen=True)

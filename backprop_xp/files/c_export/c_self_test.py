@@ -56,8 +56,9 @@ def test_program(one: Recorded, theta: np.ndarray, x: Array, file: str) -> str:
         row = int(np.argmin(np.all(np.isfinite(results), axis=-1)))
         raise ValueError(f"test[{row}] has a result that is not finite: leave this row out.")
     before = []
-    if one.theta.detail == "theta" and theta.ndim == 1:
-        before = [f"static {one.kind} theta[{upper}_N_PARAMETERS];", f"{name}_start(theta);"]
+    if one.theta.detail == "theta":
+        size = f"{upper}_N_MEMBERS * {upper}_N_PARAMETERS"
+        before = [f"static {one.kind} theta[{size}];", f"{name}_start(theta);"]
         call = call.replace("predict(", "predict(theta, ")
     constants = [*constant_lines("x", rows), *constant_lines("results", results)]
     return _PROGRAM.format(

@@ -1,13 +1,17 @@
 """A file of C in the making: its types, literals, constants, and the functions that it calls."""
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 
 from backprop_xp.files.c_export.elementwise import BODIES, INTEGER_BODIES
+from backprop_xp.files.c_export.layer_comments import LayerComments
+from backprop_xp.networks.network import Network
 
 # The types of values. In memory a boolean is an unsigned char.
 TYPES = {"bool": "int", "int32": "long", "int64": "long long"}
@@ -57,13 +61,21 @@ _INDEX = "if (i < 0) i += n;\n    return ({I})(i < 0 ? 0 : i >= n ? n - 1 : i);"
 class Source:
     """A file in the making: its prefix and type of indices, and the functions and constants used.
 
-    ``functions`` are texts by name; ``constants`` are names by dtype and content.
+    ``layers`` are comments. ``functions`` are texts by name; ``constants`` are names by dtype and
+    content.
     """
 
     name: str
     index: str
+    layers: LayerComments
     functions: dict[str, str] = field(default_factory=dict)
     constants: dict[tuple[Any, bytes], str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, network: Network, theta: np.ndarray, name: str) -> Self:
+        """Return an empty file for a network, with a type of indices for its parameters."""
+        index = "int" if theta.size < 2**15 else "long"
+        return cls(name, index, LayerComments.of(network))
 
     def call(self, function: str, dtype: np.dtype[Any]) -> str:
         """Return the name of a function for arguments of a dtype, and keep its text."""
@@ -139,10 +151,22 @@ def storage(dtype: np.dtype[Any]) -> str:
     return "unsigned char" if dtype.kind == "b" else TYPES[str(dtype)]
 
 
-def constant_lines(name: str, values: np.ndarray) -> Iterator[str]:
-    """Yield the lines of an array of constants."""
+def in_comment(text: str) -> str:
+    """Return a text as it can stand in a comment."""
+    plain = text.encode("ascii", "replace").decode()
+    return plain.replace("*/", "* /").replace("/*", "/ *")
+
+
+def constant_lines(
+    name: str, values: np.ndarray, notes: Mapping[int, str] = MappingProxyType({})
+) -> Iterator[str]:
+    """Yield the lines of an array of constants, with notes on those from some indices on."""
     yield f"static const {storage(values.dtype)} {name}[{values.size}] = {{"
-    for start in range(0, values.size, 8):
-        row = values.reshape(-1)[start : start + 8].tolist()
-        yield f"    {', '.join(literal(value, values.dtype) for value in row)},"
+    flat = values.reshape(-1)
+    for first, end in itertools.pairwise([*sorted({0, *notes}), flat.size]):
+        if first in notes:
+            yield f"    /* {in_comment(notes[first])} */"
+        for start in range(first, end, 8):
+            row = flat[start : min(start + 8, end)].tolist()
+            yield f"    {', '.join(literal(value, values.dtype) for value in row)},"
     yield from ["};", ""]

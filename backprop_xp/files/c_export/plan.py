@@ -7,6 +7,7 @@ results in the caller's arrays, and the others in buffers that are used again.
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -36,6 +37,17 @@ class Kernel(NamedTuple):
     reads: tuple[LazyArray, ...]
 
 
+def operands(kernel: Kernel) -> Iterator[LazyArray]:
+    """Yield the arrays in memory that a kernel reads, as their views."""
+    fused = {*kernel.fused}
+    if kernel.node.operation == "product":
+        yield from kernel.node.inputs
+    elif kernel.source not in fused:
+        yield kernel.source
+    for array in kernel.fused:
+        yield from (one for one in array.inputs if one not in fused)
+
+
 class Place(NamedTuple):
     """The name of an array in C, and the index of the first entry in it."""
 
@@ -47,13 +59,15 @@ class Place(NamedTuple):
 class Plan:
     """The kernels in order, those of the ``loop`` last, and the places of stored arrays.
 
-    ``buffers`` are the name, dtype and size of each array on the stack.
+    ``buffers`` are the name, dtype and size of each array on the stack. ``layers`` has the index of
+    the layer that computes an array of the forward pass.
     """
 
     kernels: Sequence[Kernel]
     loop: Sequence[Kernel]
     places: Mapping[LazyArray, Place]
     buffers: Sequence[tuple[str, np.dtype[Any], int]]
+    layers: Mapping[LazyArray, int]
 
     def reads(self, name: str) -> bool:
         """Whether a kernel reads the input of that name."""
@@ -66,17 +80,25 @@ class Plan:
         return sum(dtype.itemsize * size for _, dtype, size in self.buffers)
 
 
-def plan(outputs: Mapping[str, LazyArray], loop: str | None = None) -> Plan:
+def plan(
+    outputs: Mapping[str, LazyArray],
+    loop: str | None = None,
+    before: Mapping[str, LazyArray] = MappingProxyType({}),
+    ends: Sequence[LazyArray] = (),
+) -> Plan:
     """Return the plan that computes outputs, by name, into arrays of the caller.
 
-    What depends on the input named ``loop`` is to be computed again and again, the rest once.
+    What depends on the input named ``loop`` is to be computed again and again, the rest once, and
+    so are the outputs ``before`` the loop. ``ends`` are the outputs of the layers.
     """
-    arrays = _without_repeats([*outputs.values()])
+    arrays = _without_repeats([*before.values(), *outputs.values(), *ends])
+    arrays, ends = arrays[: len(arrays) - len(ends)], arrays[len(arrays) - len(ends) :]
     varying = _depending(in_order(arrays), loop)
-    own = _own(arrays, varying if loop else None)
-    results = dict(zip(own, outputs, strict=True))
-    order = in_order(own)
-    varying |= {*own} if loop else set()
+    once = _own(arrays[: len(before)], None)
+    again = _own(arrays[len(before) :], varying if loop else None)
+    results = dict(zip([*once, *again], [*before, *outputs], strict=True))
+    order = in_order([*results])
+    varying |= {*again} if loop else set()
     stored = _stored(order, results)
     homes = _homes(order, stored, results, varying)
     kernels = [
@@ -86,9 +108,9 @@ def plan(outputs: Mapping[str, LazyArray], loop: str | None = None) -> Plan:
         for kernel in _kernels(array, stored, homes)
     ]
     first = [one for one in kernels if one.node not in varying]
-    again = [one for one in kernels if one.node in varying]
-    places, buffers = _allocated([*first, *again], len(first), homes)
-    return Plan(first, again, places, buffers)
+    rest = [one for one in kernels if one.node in varying]
+    places, buffers = _allocated([*first, *rest], len(first), homes)
+    return Plan(first, rest, places, buffers, _layers(ends))
 
 
 def in_order(
@@ -120,6 +142,16 @@ def _without_repeats(outputs: Sequence[LazyArray]) -> list[LazyArray]:
         key = (array.operation, *map(id, inputs), array.shape, array.dtype, detail)
         new[array] = same.setdefault(key, replace(array, inputs=inputs))
     return [new[one] for one in outputs]
+
+
+def _layers(ends: Sequence[LazyArray]) -> dict[LazyArray, int]:
+    """Return the index of the first layer whose output depends on each array."""
+    layers, i = dict[LazyArray, int](), 0
+    for array in in_order(ends):  # the first layer's first
+        layers[array] = i
+        while i < len(ends) and ends[i] in layers:
+            i += 1
+    return layers
 
 
 def _own(outputs: Sequence[LazyArray], varying: Collection[LazyArray] | None) -> list[LazyArray]:

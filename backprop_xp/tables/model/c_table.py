@@ -12,10 +12,10 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from backprop_xp.atomic_files import write
-from backprop_xp.files.c_export import c_functions
+from backprop_xp.files.c_export import c_ensemble, c_functions
 from backprop_xp.files.c_export.c_file import check_name, file_text
 from backprop_xp.files.c_export.c_functions import Function, Recorded, kernels_of, start_of
-from backprop_xp.files.c_export.c_source import Source
+from backprop_xp.files.c_export.c_source import Source, in_comment
 from backprop_xp.files.c_export.elementwise import cast
 from backprop_xp.files.c_export.lazy_arrays import LazyArray
 from backprop_xp.files.c_export.lazy_functions import argument, concat
@@ -123,12 +123,13 @@ def export_c(
     model: TabularModel = estimator.model_
     refuse_texts(model.features.columns, "C")
     theta = np.atleast_2d(model.theta)
-    source = Source(name, "int" if theta.size < 2**15 else "long")
+    source = Source.of(model.network, theta, name)
     vector = argument("theta", theta.shape[1:], theta.dtype)
     one = c_functions.recorded(model.network, vector, source, f"static {{}} {name}_member", None)
     outputs = c_functions.outputs(one)
     members = c_functions.predict(one, outputs)
-    mean = c_functions.ensemble(one, members, f"static void {name}_mean")
+    every = c_ensemble.stack_of(one, len(theta), f"static {{}} {name}", f"{name}_theta")
+    mean = c_ensemble.predict(every, one, members, "mean")
     fields = _fields(model.features.columns)
     made = [outputs, members, mean, _predict(one, model, fields, mean)]
     write(path, file_text(one, theta, made, [*_row_lines(name, model, fields)]).encode("ascii"))
@@ -166,7 +167,7 @@ def _row_lines(
 
 def _comment(value: Any) -> str:
     """Return a value as the text of a comment."""
-    return ascii(value).replace("*/", "* /").replace("/*", "/ *")
+    return in_comment(ascii(value))
 
 
 def _predict(
