@@ -637,8 +637,16 @@ def test_a_stack_gives_the_mean_and_the_deviation_of_its_members(tmp_path: Path)
             np.testing.assert_allclose(deviation, found.standard_deviation[i], rtol=0, atol=close)
 
 
-@pytest.mark.parametrize("loss", ["mean_squared_error", "categorical_cross_entropy"])
-def test_the_jacobian_of_a_stack_is_that_of_mean_and_deviation(loss: str, tmp_path: Path) -> None:
+def _product(o: Any) -> Any:
+    """A link whose derivatives are not symmetric."""
+    return array_namespace(o).concat([o[..., :1], o[..., :1] * o[..., 1:]], axis=-1)
+
+
+OWN_LINK = bx.losses.over_outputs(lambda o, t: (o - t, 1.0), link=_product)
+
+
+@pytest.mark.parametrize("loss", ["mean_squared_error", "categorical_cross_entropy", OWN_LINK])
+def test_the_jacobian_of_a_stack_is_that_of_mean_and_deviation(loss: Any, tmp_path: Path) -> None:
     network, raw = bx.mlp([3, 4, 2], hidden="tanh", loss=loss), rows(NETWORKS["tanh"], 6, "float64")
     ready = bx.data.standardize(raw)
     theta = network.initialize(backend="numpy", stack=4)
