@@ -32,4 +32,5 @@ def export(
         trained = tables.load(model)
         write = tables.export_c if out.suffix.lower() == ".c" else tables.export_onnx
         write(out, trained)
-        note(f"{len(trained.preparation_.columns_)} columns to predictions, written to {out}")
+        count = len(trained.preparation_.columns_)
+        note(f"{count} column{'s' * (count != 1)} to predictions, written to {out}")

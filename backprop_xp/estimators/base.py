@@ -225,8 +225,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
         check_same_namespace(X, self, attribute="_first_coef", method=method)
         x = samples.validate(self, X, reset=False)
         choice = samples.choice_for(self, self.coefs_[0])
-        network = self._network(self.coefs_[0].shape[-2])
-        theta = samples.put(choice, network.pack(architecture.parameters_of(self, network)))
+        network, theta = self._fitted_network()
+        theta = samples.put(choice, theta)
         if not (isinstance(x, np.ndarray) or samples.is_large(x)):
             return [*predict(network, theta, samples.put(choice, x))]
         # The same blocks in any memory: products of other rows may round differently.
@@ -234,6 +234,23 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
         parts = (samples.put(choice, samples.rows_at(x, block)) for block in blocks)
         found = ([*map(to_host, predict(network, theta, part))] for part in parts)
         return [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
+
+    def _fitted_network(self) -> tuple[Network, Array]:
+        network = self._network(self.coefs_[0].shape[-2])
+        return network, network.pack(architecture.parameters_of(self, network))
+
+    def _export_c(self, path: str | os.PathLike[str], options: Any) -> None:
+        """Write the fitted network as a file of C, for ``bx.export_c``."""
+        from backprop_xp.files.c_export.c_file import export_network
+
+        check_is_fitted(self)
+        names = ", ".join(map(ascii, getattr(self, "feature_names_in_", ())))
+        notes = [*([f"x has the features {names}."] if names else []), *self._notes_on_outputs()]
+        export_network(path, *self._fitted_network(), options, notes)
+
+    def _notes_on_outputs(self) -> list[str]:
+        """Return sentences on the outputs of the network, for the comments of a file of C."""
+        return []
 
     @property
     def _first_coef(self) -> Array:

@@ -125,6 +125,15 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     def _score(self) -> Callable[[Array, Array, Array | None], Array]:
         return targets.score_of_labels if self._is_multilabel else accuracy
 
+    def _notes_on_outputs(self) -> list[str]:
+        y, classes = "y" if self.n_members == 1 else "mean", self.classes_.tolist()
+        each = ", ".join(f"{i}: {one!a}" for i, one in enumerate(classes))
+        if self._is_multilabel:
+            return [f"A row has the label i if {y}[i] is above 0.5. The labels are {each}."]
+        if self.n_outputs_ == 1:
+            return [f"The class is {classes[-1]!a} if {y}[0] is above 0.5, else {classes[0]!a}."]
+        return [f"The class is that of the largest {y}[i]. The classes are {each}."]
+
     def predict(self, X: MatrixLike) -> Array:
         """Return the class, or the labels, of each row; labels are sparse if those of fit were."""
         predicted = self._predict_rows(X, "predict")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from backprop_xp.tables.columns.features import described_columns as described_columns
     from backprop_xp.tables.columns.preparation import Preparation as Preparation
-    from backprop_xp.tables.model.c_table import export_c as export_c
+    from backprop_xp.tables.model.c_table_file import export_c as export_c
     from backprop_xp.tables.model.graph import export_onnx as export_onnx
     from backprop_xp.tables.model.tabular import (
         TabularClassifier as TabularClassifier,
@@ -37,7 +37,7 @@ _MODULES = {
     "TabularClassifier": "model.tabular",
     "TabularRegressor": "model.tabular",
     "described_columns": "columns.features",
-    "export_c": "model.c_table",
+    "export_c": "model.c_table_file",
     "export_onnx": "model.graph",
     "load": "model.tabular",
     "read": "readers.table_files",

@@ -769,11 +769,14 @@ def test_numbers_that_the_precision_of_the_file_cannot_hold_are_refused(tmp_path
     bx.export_c(path, network, 1e300 * theta, dtype="float64")
 
 
-@pytest.mark.parametrize("options", [{}, {"gradient": True}, {"stack": 3}])
+@pytest.mark.parametrize("options", [{}, {"gradient": True}, {"stack": 3}, {"unit": 1e-27}])
 def test_the_second_file_tests_the_first_where_it_runs(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
     network = bx.mlp([3, 4, 2], hidden="tanh", loss="binary_cross_entropy")
+    if "unit" in options:
+        layers = bx.Dense(3, 2), bx.Standardize([0.0] * 2, [options.pop("unit")] * 2).inverse
+        network = bx.Network(layers, "huber")
     theta = network.initialize(backend="numpy", stack=options.pop("stack", ()))
     x = rows(network, 40, "float64")
     bx.export_c(tmp_path / "model.c", network, theta, test=x, **options)

@@ -1,6 +1,7 @@
 """The C file of a tabular estimator, compiled, predicts as the estimator does from raw rows."""
 
 import math
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pandas as pd
 
 import backprop_xp as bx
 from backprop_xp.tables.columns.category import Category
-from backprop_xp.tables.model.c_table import _fields, _string
+from backprop_xp.tables.model.c_row import fields_of, string_in_c
 from tests import messy_tables
 from tests.c_programs import STRICT, compile_c
 from tests.commands import run
@@ -31,7 +32,9 @@ CLOSE = {"float32": 1e-6, "float64": 1e-13}
 
 def check(model: Any, frame: pd.DataFrame, folder: Path) -> None:
     """Assert that the C file of a model predicts as the model does, without a warning."""
-    bx.tables.export_c(folder / "model.c", model)
+    bx.tables.export_c(folder / "model.c", model, test=frame)
+    compile_c(folder, "model_test.c", [*STRICT, "-o", "right"])
+    assert subprocess.run([folder / "right"], timeout=HANGING).returncode == 0
     (folder / "main.c").write_text(_program(model, frame))
     compile_c(folder, "main.c", [*STRICT, "-o", "main"])
     done = subprocess.run(
@@ -52,14 +55,14 @@ def check(model: Any, frame: pd.DataFrame, folder: Path) -> None:
 def _program(model: Any, frame: pd.DataFrame) -> str:
     """Return a program that prints the predictions of rows."""
     inputs, columns = feed(model, frame), model.preparation_.columns_
-    fields = _fields(columns)
+    fields = fields_of(columns)
     rows = []
     for i in range(len(frame)):
         cells = []
         for name, column in columns.items():
             value = inputs[name][i]
             if isinstance(column, Category):
-                cells.append(_string(value))
+                cells.append(string_in_c(value))
             elif fields[name][0] == "double":
                 text = "NAN" if math.isnan(value) else repr(float(value))
                 cells.append(text.replace("inf", "INFINITY"))
@@ -132,7 +135,7 @@ def test_fields_have_names_of_their_own_in_c(tmp_path: Path) -> None:
     numbers = np.random.default_rng(0).normal(size=(60, 4))
     frame = pd.DataFrame(numbers, columns=["class", "Price (€)", "price", "2nd */"])
     model = bx.TabularRegressor("fast", **QUICK).fit(frame, frame["price"])
-    fields = [field for _, field in _fields(model.preparation_.columns_).values()]
+    fields = [field for _, field in fields_of(model.preparation_.columns_).values()]
     assert fields == ["class_2", "price", "price_2", "column_2nd"]
     check(model, frame.iloc[:5], tmp_path)
 
@@ -162,6 +165,57 @@ def test_the_command_writes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     model.save("model.safetensors")
     done = run("export", "model.safetensors", "written.c")
     assert (done.exit_code, done.stdout) == (0, ""), done.output
-    assert done.stderr == "1 columns to predictions, written to written.c\n"
+    assert done.stderr == "1 column to predictions, written to written.c\n"
     bx.tables.export_c("model.c", model)
     assert Path("written.c").read_text() == Path("model.c").read_text()
+
+
+def model_of_numbers(**given: Any) -> tuple[Any, pd.DataFrame]:
+    frame = pd.DataFrame({"a": np.arange(60.0), "b": np.arange(60.0) % 7.0})
+    return bx.TabularRegressor("fast", **QUICK, **given).fit(frame, 1e-9 * frame["a"]), frame
+
+
+def test_the_test_of_a_file_notices_another_parameter(tmp_path: Path) -> None:
+    model, frame = model_of_numbers()
+    bx.tables.export_c(tmp_path / "model.c", model, test=frame)
+    text = (tmp_path / "model.c").read_text()
+    first = re.search(r"_theta\[\d+\] = \{\s+/\*.*\*/\s+(\S+)f,", text)
+    assert first is not None
+    (tmp_path / "model.c").write_text(text.replace(first[1], f"{float(first[1]) + 0.01}", 1))
+    compile_c(tmp_path, "model_test.c", [*STRICT, "-o", "wrong"])
+    assert subprocess.run([tmp_path / "wrong"], timeout=HANGING).returncode > 0
+
+
+def test_rows_that_c_cannot_hold_are_refused(tmp_path: Path) -> None:
+    numbers = pd.Series([2**62 + i for i in range(60)], dtype="uint64")
+    frame = pd.DataFrame({"id": numbers, "word": ["a", "b", "c"] * 20})
+    model = bx.TabularRegressor("fast", **QUICK).fit(frame, np.arange(60.0))
+    for name, value, message in (
+        ("id", 2**63, r"test: the column 'id' has in row 1 no integer below 2\*\*63"),
+        ("word", "a\0", r"test: the column 'word' has in row 1 a NUL, which ends a string in C"),
+    ):
+        wrong = frame.iloc[:3].copy()
+        wrong.loc[1, name] = value
+        with pytest.raises(ValueError, match=message):
+            bx.tables.export_c(tmp_path / "model.c", model, test=wrong)
+    with pytest.raises(ValueError, match="0 rows"):
+        bx.tables.export_c(tmp_path / "model.c", model, test=frame.iloc[:0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_c_takes_the_estimator_of_a_table(tmp_path: Path) -> None:
+    model, frame = model_of_numbers(dtype="float64")
+    bx.export_c(tmp_path / "a.c", model, name="model", test=frame)
+    bx.tables.export_c(tmp_path / "b.c", model)
+    assert (tmp_path / "a.c").read_text() == (tmp_path / "b.c").read_text()
+    compile_c(tmp_path, "a_test.c", [*STRICT, "-o", "right"])
+    assert subprocess.run([tmp_path / "right"], timeout=HANGING).returncode == 0
+    for options in ({"dtype": "float64"}, {"derivatives": True}, {"gradient": True}):
+        with pytest.raises(ValueError, match=r"is an option of a network's file"):
+            bx.export_c(tmp_path / "c.c", model, **options)
+    for wrong in ((model, tmp_path / "c.c"), (tmp_path / "c.c", model.network_)):
+        with pytest.raises(
+            TypeError, match=r"arguments are bx\.tables\.export_c\(path, estimator\)"
+        ):
+            bx.tables.export_c(*wrong)
+    assert not (tmp_path / "c.c").exists()

@@ -188,7 +188,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_command_writes_the_graph(model: Any) -> None:
     done = run("export", "model.safetensors")
     assert (done.exit_code, done.stdout) == (0, ""), done.output
-    assert done.stderr == "1 columns to predictions, written to model.onnx\n"
+    assert done.stderr == "1 column to predictions, written to model.onnx\n"
     session = onnxruntime.InferenceSession("model.onnx")
     check(session, model, pd.DataFrame({"a": [7.0, np.nan, 50.0]}))
 

@@ -1,53 +1,48 @@
-"""A network as one file of C99, with its interface as comments."""
+"""A network, or a fitted estimator, as one file of C99 with its interface as comments."""
 
-import contextlib
 import os
-import re
-import sys
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from backprop_xp.atomic_files import replacing
 from backprop_xp.backends import Array, owner, to_host
 from backprop_xp.checks import boolean, known
 from backprop_xp.files.c_export import c_ensemble, c_functions
 from backprop_xp.files.c_export.c_functions import Function, Recorded, Scaling
 from backprop_xp.files.c_export.c_self_test import test_program
-from backprop_xp.files.c_export.c_source import Source, constant_lines, in_comment
+from backprop_xp.files.c_export.c_source import Source, in_comment
+from backprop_xp.files.c_export.c_text import check_name, check_tested, file_text, write_files
 from backprop_xp.files.c_export.lazy_functions import argument
 from backprop_xp.files.recording import exported
 from backprop_xp.networks.network import Network
 from backprop_xp.training.data import Standardized
 
-_HEAD = """/* {name}: a neural network, written by backprop_xp {version}.
- *
-{table}
- *
- * Include this file, or compile it by itself and include it with {upper}_DECLARATIONS_ONLY
- * defined. It is C99 and C++, and needs <math.h> alone. No function allocates memory or keeps
- * state: threads can share them. Their arrays take {upper}_STACK_BYTES bytes of the stack.
- * Results must not overlap arguments. NaN and infinity pass as in the library.
- * {upper}_CHECKSUM is the CRC-32 of the parameters, little-endian. All names begin with {name}:
- * a second model in the same program needs another name, which the export takes as name=.
- */
 
-#if defined({upper}_CHECKSUM) && {upper}_CHECKSUM != {checksum}
-#error "two models have the name {name}: export one of them by another name, such as name='other'"
-#endif
-"""
-_NO_FAST_MATH = """\
-#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-#error "-ffast-math and -ffinite-math-only drop NaN and infinity: compile this file without them"
-#endif"""
+class Options(NamedTuple):
+    """The options of ``export_c``, with its defaults."""
+
+    name: str = "network"
+    dtype: str = "float32"
+    derivatives: bool = False
+    gradient: bool = False
+    preparation: Standardized | Mapping[str, Array] | None = None
+    test: Any = None
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """The interface of an estimator that can be exported."""
+
+    def _export_c(self, path: str | os.PathLike[str], options: Options) -> None:
+        """Write the fitted estimator as a file of C."""
 
 
 def export_c(
     path: str | os.PathLike[str],
-    network: Network,
-    theta: Array,
+    network: Network | Estimator,
+    theta: Array | None = None,
     *,
     name: str = "network",
     dtype: str = "float32",
@@ -57,6 +52,9 @@ def export_c(
     test: Array | None = None,
 ) -> None:
     """Write a network with its theta ``(P,)`` as a file of C99, which is C++ too.
+
+    ``bx.export_c(path, estimator)`` writes the network of a fitted MLPClassifier or MLPRegressor,
+    or as ``bx.tables.export_c`` the estimator of a table; a comment explains the classes.
 
     ``NAME_predict(x, y)`` is ``network.predict`` of one row, and ``NAME_outputs(x, y)`` the outputs
     before the loss's link. For a stack ``(..., P)``, ``NAME_predict(x, mean, deviation)`` is
@@ -86,19 +84,56 @@ def export_c(
     >>> path = os.path.join(tempfile.mkdtemp(), "network.c")
     >>> bx.export_c(path, network, network.initialize())
     """
-    check_name(name)
-    precision = known(dtype, ("float32", "float64"), "dtype")
-    wanted = boolean(derivatives, "derivatives"), boolean(gradient, "gradient")
+    options = Options(name, dtype, derivatives, gradient, preparation, test)
+    if isinstance(network, Network) and theta is not None and _is_path(path):
+        export_network(path, network, theta, options)
+    else:
+        _estimator(path, network, theta)._export_c(path, options)
+
+
+def export_network(
+    path: str | os.PathLike[str],
+    network: Network,
+    theta: Array,
+    options: Options,
+    notes: Sequence[str] = (),
+) -> None:
+    """Write a network; ``notes`` are sentences on x and y, for the interface."""
+    check_name(options.name)
+    precision = known(options.dtype, ("float32", "float64"), "dtype")
+    wanted = boolean(options.derivatives, "derivatives"), boolean(options.gradient, "gradient")
     host = _cast(exported(network, theta, stack=True), "theta", precision)
-    scaling = None if preparation is None else _scaling(network, preparation, precision)
-    one, made = _functions(network, host, name, scaling, wanted)
-    files = {Path(path): file_text(one, host, made)}
-    if test is not None:
-        beside = Path(path).with_name(f"{Path(path).stem}_test.c")
-        files[beside] = test_program(one, host, test, Path(path).name)
-    with contextlib.ExitStack() as both:  # both files are replaced, or none
-        for file, text in files.items():
-            both.enter_context(replacing(file)).write(text.encode())
+    given = options.preparation
+    scaling = None if given is None else _scaling(network, given, precision)
+    one, made = _functions(network, host, options.name, scaling, wanted)
+    text, test = file_text(one, host, made, [f"/* {in_comment(each)} */" for each in notes]), None
+    if options.test is not None:
+        check_tested(Path(path))
+        test = test_program(one, host, options.test, Path(path).name)
+    write_files(Path(path), text, test)
+
+
+def _is_path(path: object) -> bool:
+    return isinstance(path, str | os.PathLike)
+
+
+def _estimator(path: object, given: object, theta: object) -> Estimator:
+    """Return the given estimator; raise TypeError, with the order of the arguments, for others."""
+    order = "The arguments are bx.export_c(path, network, theta) or bx.export_c(path, estimator)."
+    if not _is_path(path):
+        raise TypeError(f"path must be the name of a file, not of {type(path).__name__}. {order}")
+    if isinstance(given, Network):
+        raise TypeError(f"theta is missing: a network holds no parameters. {order}")
+    if not isinstance(given, Estimator):
+        raise TypeError(
+            "network must be a bx.Network, or a fitted estimator of this library, not of "
+            f"{type(given).__name__}. {order} Of a model file or a training give network and "
+            "theta. Of a Pipeline give the last step, with preparation={'mean': scaler.mean_, "
+            "'scale': scaler.scale_} of its scaler."
+        )
+    if theta is not None:
+        raise TypeError(f"an estimator has its own theta: leave it out. {order}")
+    return given
 
 
 def _cast(values: np.ndarray, name: str, dtype: str) -> np.ndarray:
@@ -164,74 +199,3 @@ def _functions(
         found = c_functions.gradient(one._replace(prefix=public))
         made += [c_functions.start(every), c_ensemble.of_member(found) if is_stack else found]
     return every, made
-
-
-def check_name(name: str) -> None:
-    """Raise unless names in C and C++ can begin with a name."""
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a string, such as 'network', not {name!r}.")
-    if not re.fullmatch(r"[A-Za-z](_?[A-Za-z0-9])*", name):
-        raise ValueError(
-            f"name is {name!r}, but the names of C functions begin with it: use letters, digits "
-            "and single underscores, a letter first, such as 'network'."
-        )
-
-
-def file_text(
-    one: Recorded, theta: np.ndarray, made: Sequence[Function], types: Sequence[str] = ()
-) -> str:
-    """Return a file: the interface, and what ``DECLARATIONS_ONLY`` leaves out.
-
-    ``types`` are lines that declare the types of arguments.
-    """
-    return "\n".join(_lines(one, theta, made, types))
-
-
-def _lines(
-    one: Recorded, theta: np.ndarray, made: Sequence[Function], types: Sequence[str]
-) -> Iterator[str]:
-    name, upper = one.source.name, one.source.name.upper()
-    checksum = f"0x{zlib.crc32(theta.astype(theta.dtype.newbyteorder('<')).tobytes()):08x}UL"
-    yield _head(one, checksum)
-    yield from [f"#ifndef {upper}_DECLARED", f"#define {upper}_DECLARED", ""]
-    yield f"#define {upper}_N_IN {one.network.widths[0]}"
-    yield f"#define {upper}_N_OUT {one.n_out}"
-    yield f"#define {upper}_N_PARAMETERS {one.network.size}"
-    yield f"#define {upper}_N_TARGETS {one.n_targets}"
-    yield f"#define {upper}_N_MEMBERS {theta.size // one.network.size}"
-    yield f"#define {upper}_STACK_BYTES {max(each.stack for each in made)}"
-    yield f"#define {upper}_CHECKSUM {checksum}"
-    yield from ["", "#ifdef __cplusplus", 'extern "C" {', "#endif", "", *types]
-    for each in made:
-        if each.is_public:
-            yield from [f"/* {each.comment} */", f"{each.declaration};", ""]
-    yield from ["#ifdef __cplusplus", "}", "#endif", "#endif", ""]
-    yield from [f"#ifndef {upper}_DECLARATIONS_ONLY", _NO_FAST_MATH, "#include <math.h>", ""]
-    yield from constant_lines(f"{name}_theta", theta, _notes(one, theta))
-    for (dtype, content), constant in one.source.constants.items():
-        yield from constant_lines(constant, np.frombuffer(content, dtype))
-    yield from one.source.functions.values()
-    for each in made:
-        yield from [each.declaration, "{", *(f"    {line}" for line in each.lines), "}", ""]
-    yield from ["#endif", ""]
-
-
-def _head(one: Recorded, checksum: str) -> str:
-    """Return what is at the top: the comment with the table of layers, and a check of the name."""
-    # The name of a class of yours can have any letters.
-    table = in_comment(one.network.describe())
-    lines = [f" * {line}".rstrip() for line in table.splitlines()]
-    version = sys.modules[__name__.partition(".")[0]].__version__
-    name = one.source.name
-    fill = {"name": name, "upper": name.upper(), "version": version, "checksum": checksum}
-    return _HEAD.format(table="\n".join(lines), **fill)
-
-
-def _notes(one: Recorded, theta: np.ndarray) -> dict[int, str]:
-    """Return the notes on the parameters of each member, by their first index."""
-    size, parameters = one.network.size, one.source.layers.parameters
-    return {
-        start + first: f"member {start // size}, {text}" if theta.size > size else text
-        for start in range(0, theta.size, size)
-        for first, text in parameters.items()
-    }

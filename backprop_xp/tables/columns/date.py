@@ -98,8 +98,12 @@ class Date(Column):
         return [f"{name} {part}" for part in self.parts]
 
     def encode(self, column: pd.Series) -> Array:
+        return split_dates(self.times(column), self.parts)
+
+    def times(self, column: pd.Series) -> np.ndarray:
+        """Return the dates of a column in microseconds since 1970 on the clock, int64."""
         _, shown = self._read(column)
-        return split_dates(shown.astype("datetime64[us]").view("int64"), self.parts)
+        return shown.astype("datetime64[us]").view("int64")
 
     def sort_key(self, column: pd.Series) -> np.ndarray:
         return self._read(column)[0]

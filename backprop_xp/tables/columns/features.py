@@ -1,5 +1,6 @@
 """The features of a network, from the columns of a table."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +103,16 @@ class Features:
             rows = out[start : start + _ROWS]
             np.concatenate(self.parts(encoded), axis=1, out=rows, casting="same_kind")
         return out
+
+    def refuse_texts(self, language: str) -> None:
+        """Raise ValueError for a column of free text, which a graph or C cannot read."""
+        texts = [name for name, column in self.columns.items() if not column.has_graph]
+        if texts:
+            raise ValueError(
+                f"{language} has no operations for free text, such as the column {texts[0]!r}: "
+                "leave it out of the training, "
+                f"{' '.join(f'--drop {shlex.quote(name)}' for name in texts)}."
+            )
 
     def parts(self, encoded: Mapping[str, Array]) -> list[Array]:
         """Return the features of encoded columns, of any array library, in parts side by side."""

@@ -60,9 +60,13 @@ class Number(Column):
         return [name]
 
     def encode(self, column: pd.Series) -> Array:
+        return self._features(self.numbers(column))
+
+    def numbers(self, column: pd.Series) -> np.ndarray:
+        """Return the numbers of a column; ``CellError`` for another value."""
         values, wrong = numbers(column, self.style or PLAIN)
         refuse(column, wrong, self.kind)
-        return self._features(values)
+        return values
 
     def _features(self, values: Array) -> Array:
         return subtract(values, self.origin)[:, None]

@@ -4,44 +4,29 @@ The library's own functions run on arrays that record them, as those of ``graph`
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
+import pandas as pd
 
-from backprop_xp.atomic_files import write
 from backprop_xp.files.c_export import c_ensemble, c_functions
-from backprop_xp.files.c_export.c_file import check_name, file_text
 from backprop_xp.files.c_export.c_functions import Function, Recorded, kernels_of, start_of
-from backprop_xp.files.c_export.c_source import Source, in_comment
+from backprop_xp.files.c_export.c_source import Source
+from backprop_xp.files.c_export.c_text import check_name, check_tested, file_text, write_files
 from backprop_xp.files.c_export.elementwise import cast
 from backprop_xp.files.c_export.lazy_arrays import LazyArray
 from backprop_xp.files.c_export.lazy_functions import argument, concat
 from backprop_xp.files.c_export.plan import plan
 from backprop_xp.tables.columns.category import Category
-from backprop_xp.tables.columns.column import Column
 from backprop_xp.tables.columns.date import Date, split_dates
 from backprop_xp.tables.columns.number import Number, subtract
+from backprop_xp.tables.model.c_row import fields_of, row_lines, string_in_c
+from backprop_xp.tables.model.c_table_program import test_program
 from backprop_xp.tables.model.fitted_model import TabularModel
-from backprop_xp.tables.model.graph import refuse_texts
-from backprop_xp.tables.model.tabular import TabularClassifier, TabularRegressor
 from backprop_xp.tables.readers.values import MISSING
 
-# Words of C and C++ that cannot be the name of a field, and macros of headers and of GNU C.
-_WORDS = """
-alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t
-char8_t class co_await co_return co_yield compl complex concept const const_cast consteval
-constexpr constinit continue decltype default delete do double dynamic_cast else enum errno
-explicit export extern false far float for friend goto i386 if imaginary inline int linux long
-mutable namespace near new noexcept noreturn not not_eq nullptr operator or or_eq private
-protected public register reinterpret_cast requires restrict return short signed sizeof static
-static_assert static_cast struct switch template this thread_local throw true try typedef typeid
-typename typeof typeof_unqual union unix unsigned using virtual void volatile wchar_t while xor
-xor_eq
-"""
-_RESERVED = frozenset(_WORDS.split())
 # The type of a column in C, and the array of a row's values of that type.
 _FIELDS = {"double": "numbers", "long long": "integers", "const char *": "codes"}
 _LOOKUP = """static int {name}_compare(const char *a, const char *b)
@@ -101,27 +86,23 @@ static long long {name}_code(
 """
 
 
-def export_c(
-    path: str | os.PathLike[str],
-    estimator: TabularClassifier | TabularRegressor,
-    *,
-    name: str = "model",
+def export_model(
+    path: str | os.PathLike[str], model: TabularModel, name: str, rows: pd.DataFrame | None
 ) -> None:
-    """Write a fitted estimator as a file of C99: from the columns of a row to predictions.
-
-    The type ``NAME_row`` has a field for each column in use: a number is a double (NAN is missing),
-    a category a string of UTF-8 (NULL and ``""`` are missing), a date microseconds since 1970 on
-    the clock of the column's time zone (LLONG_MIN is missing). Integers beyond 2**53 are ``long
-    long``.
-
-    ``NAME_predict(row, y)`` of a classifier fills in the probabilities and returns the index of the
-    class; a regressor's ``NAME_predict(row)`` returns the number. Comments in the file name the
-    columns and the classes. Raises ValueError for a column of free text.
-    """
-    check_is_fitted(estimator, "model_")
+    """Write a model as a file of C, and a program that tests it on rows of a plain table."""
     check_name(name)
-    model: TabularModel = estimator.model_
-    refuse_texts(model.features.columns, "C")
+    model.features.refuse_texts("C")
+    one, made = _functions(model, name)
+    text = file_text(one, np.atleast_2d(model.theta), made, [*row_lines(name, model)])
+    program = None
+    if rows is not None:
+        check_tested(Path(path))
+        program = test_program(model, one, rows, Path(path).name)
+    write_files(Path(path), text, program)
+
+
+def _functions(model: TabularModel, name: str) -> tuple[Recorded, list[Function]]:
+    """Return the recorded stack, and the functions of the file."""
     theta = np.atleast_2d(model.theta)
     source = Source.of(model.network, theta, name)
     vector = argument("theta", theta.shape[1:], theta.dtype)
@@ -130,44 +111,8 @@ def export_c(
     members = c_functions.predict(one, outputs)
     every = c_ensemble.stack_of(one, len(theta), f"static {{}} {name}", f"{name}_theta")
     mean = c_ensemble.predict(every, one, members, "mean")
-    fields = _fields(model.features.columns)
-    made = [outputs, members, mean, _predict(one, model, fields, mean)]
-    write(path, file_text(one, theta, made, [*_row_lines(name, model, fields)]).encode("ascii"))
-
-
-def _fields(columns: Mapping[str, Column]) -> dict[str, tuple[str, str]]:
-    """Return the type and the name in C of the field of each column."""
-    fields, taken = dict[str, tuple[str, str]](), {*_RESERVED}
-    for name, column in columns.items():
-        word = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-        word = word if word[:1].isalpha() else f"column_{word}".rstrip("_")
-        field, i = word, 1
-        while field in taken:
-            i += 1
-            field = f"{word}_{i}"
-        taken.add(field)
-        is_integer = isinstance(column, Date) or (isinstance(column, Number) and column.origin)
-        kind = "long long" if is_integer else "double"
-        fields[name] = ("const char *" if isinstance(column, Category) else kind, field)
-    return fields
-
-
-def _row_lines(
-    name: str, model: TabularModel, fields: Mapping[str, tuple[str, str]]
-) -> Iterator[str]:
-    """Yield the lines of the type of a row, and a comment on the classes."""
-    yield "typedef struct {"
-    for column, (kind, field) in fields.items():
-        yield f"    {kind}{' ' * (kind[-1] != '*')}{field}; /* {_comment(column)} */"
-    yield from [f"}} {name}_row;", ""]
-    if model.classes is not None:
-        classes = ", ".join(f"{i}: {_comment(c)}" for i, c in enumerate(model.classes.tolist()))
-        yield from [f"/* The classes by their indices: {classes}. */", ""]
-
-
-def _comment(value: Any) -> str:
-    """Return a value as the text of a comment."""
-    return in_comment(ascii(value))
+    fields = fields_of(model.features.columns)
+    return every, [outputs, members, mean, _predict(one, model, fields, mean)]
 
 
 def _predict(
@@ -241,7 +186,7 @@ def _values(
 def _code(source: Source, i: int, column: Category, value: str) -> str:
     """Return the expression of a category's code; keep its table, sorted by bytes."""
     spaces = [letter for letter in map(chr, range(2**16)) if letter.isspace()]
-    words, blanks = (", ".join(map(_string, texts)) for texts in (MISSING, spaces))
+    words, blanks = (", ".join(map(string_in_c, texts)) for texts in (MISSING, spaces))
     counts = {"word_count": len(MISSING), "space_count": len(spaces)}
     lookup = _LOOKUP.format(name=source.name, words=words, spaces=blanks, **counts)
     source.functions.setdefault("lookup", lookup)
@@ -252,7 +197,7 @@ def _code(source: Source, i: int, column: Category, value: str) -> str:
     # A string in C ends before a NUL, so a value with one is never given.
     texts = [str(text) for text in codes if "\0" not in str(text)]
     ranked = sorted(texts, key=str.encode)
-    strings = ", ".join(map(_string, ranked)) or '""'
+    strings = ", ".join(map(string_in_c, ranked)) or '""'
     numbers = ", ".join(str(codes[text]) for text in ranked) or "0"
     size = max(1, len(ranked))
     source.functions[table] = (
@@ -261,13 +206,6 @@ def _code(source: Source, i: int, column: Category, value: str) -> str:
     )
     arguments = f"{value}, {table}, {table}_codes, {len(ranked)}, {missing}, {unknown}"
     return f"{source.name}_code({arguments})"
-
-
-def _string(text: str) -> str:
-    """Return a string in C: UTF-8, in escapes where a compiler could read other characters."""
-    plain = re.compile(rb"[ !#->@-\[\]-~]")
-    letters = (bytes([byte]) for byte in text.encode())
-    return '"' + "".join(b.decode() if plain.match(b) else f"\\{b[0]:03o}" for b in letters) + '"'
 
 
 def _block(lines: Sequence[str]) -> list[str]:

@@ -4,8 +4,6 @@ The library's own functions run on the arrays of ndonnx, which record their oper
 """
 
 import os
-import shlex
-from collections.abc import Mapping
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -34,6 +32,7 @@ def export_onnx(
     ndx, _ = libraries()
     model: TabularModel = estimator.model_
     columns = model.features.columns
+    model.features.refuse_texts("ONNX")
     _check_names(columns, ["predictions"] if model.classes is None else ["label", "probabilities"])
     recorded = {name: column.graph_input() for name, column in columns.items()}
     encoded = {name: features for name, (_, features) in recorded.items()}
@@ -51,19 +50,7 @@ def export_onnx(
     write_graph(path, {name: values for name, (values, _) in recorded.items()}, outputs)
 
 
-def refuse_texts(columns: Mapping[str, Column], language: str) -> None:
-    """Raise ValueError for a column of free text."""
-    texts = [name for name, column in columns.items() if not column.has_graph]
-    if texts:
-        raise ValueError(
-            f"{language} has no operations for free text, such as the column {texts[0]!r}: leave "
-            "it out of the training, "
-            f"{' '.join(f'--drop {shlex.quote(name)}' for name in texts)}."
-        )
-
-
 def _check_names(columns: dict[str, Column], outputs: list[str]) -> None:
-    refuse_texts(columns, "ONNX")
     for name in {"", *outputs} & columns.keys():
         raise ValueError(
             f"a column is named {name!r}, which cannot be an input: rename it before the training."

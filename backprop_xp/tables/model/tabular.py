@@ -177,9 +177,26 @@ class Tabular(BaseEstimator, TabularParameters):
 
     def _outputs(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         check_is_fitted(self)
+        return self.model_.outputs(self._plain(X), backend=self.backend, device=self.device)
+
+    def _plain(self, X: Any) -> pd.DataFrame:
+        """Return the rows to predict as a plain table."""
         features = self.model_.features
-        frame = checked_frame(self, X, features.seen, texts=features.texts)
-        return self.model_.outputs(frame, backend=self.backend, device=self.device)
+        return checked_frame(self, X, features.seen, texts=features.texts)
+
+    def _export_c(self, path: PathLike, options: Any) -> None:
+        """Write the fitted estimator as a file of C, for ``bx.export_c``."""
+        from backprop_xp.tables.model.c_table import export_model
+
+        check_is_fitted(self)
+        for name, default in options._field_defaults.items():
+            if name not in ("name", "test") and getattr(options, name) is not default:
+                raise ValueError(
+                    f"{name} is an option of a network's file: that of a table's model has the "
+                    "dtype and the preparation of its training, and no derivatives."
+                )
+        rows = None if options.test is None else self._plain(options.test)
+        export_model(path, self.model_, options.name, rows)
 
     def __sklearn_tags__(self) -> Tags:
         return tags_of_tables(super().__sklearn_tags__())
