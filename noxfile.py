@@ -117,6 +117,9 @@ TIMED = (
     *("training/test_ranks.py", "training/test_sources.py"),
 )
 
+# The files that compile exported C.
+C_TESTS = ("files/test_c_estimators.py", "files/test_c_file.py", "tables/test_c_table.py")
+
 # The environment of tests: no backend is chosen. Bytecode is kept, for child processes too. One
 # thread, because pytest's workers share the cores, and waiting threads spin.
 NO_CHOICE = {
@@ -280,6 +283,23 @@ def wild(session: nox.Session) -> None:
     processes = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
     words = ["tests/wild", "-p", "no:benchmark", *processes, *session.posargs]
     session.run("pytest", *words, env=ON_NUMPY)
+
+
+@nox.session(tags=["full"])
+def c_compilers(session: nox.Session) -> None:
+    """Run the tests of exported C by ziglang's compiler: here, for ARM and for WebAssembly.
+
+    The programs for ARM run in qemu-user, those for WebAssembly in Node.js: without them these
+    tests skip.
+    """
+    session.install(*group("test"), *group("c-compilers"), "-e", ".")
+    env = {**ON_NUMPY, "CC": "python -m ziglang cc"}
+    env |= {f"ZIG_{kind}_CACHE_DIR": session.create_tmp() for kind in ("GLOBAL", "LOCAL")}
+    processes = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
+    words = ["-p", "no:benchmark", *processes, *session.posargs]
+    here = [f"tests/{path}" for path in C_TESTS]
+    session.run("pytest", *here, "-m", "not thorough", *words, env=env)
+    session.run("pytest", "tests/files/test_c_targets.py", *words, env=env)
 
 
 @nox.session(tags=["full"])

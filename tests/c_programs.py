@@ -1,10 +1,10 @@
 """Exported C files, compiled together into one library and called row by row."""
 
 import ctypes
-import importlib.util
+import os
+import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,13 +50,19 @@ class Library:
 
 
 def compiler() -> list[str]:
-    """Return the command of a C compiler: the system's, or that of ziglang; skip without any."""
+    """Return the command of a C compiler: that of $CC, else the system's; skip without any."""
+    if command := os.environ.get("CC"):
+        return shlex.split(command)
     for name in ("cc", "gcc", "clang"):
         if path := shutil.which(name):
             return [path]
-    if importlib.util.find_spec("ziglang") is not None:
-        return [sys.executable, "-m", "ziglang", "cc"]
-    pytest.skip("there is no C compiler: install gcc or clang, or pip install ziglang")
+    pytest.skip("there is no C compiler: install one, or run nox -s c_compilers")
+
+
+def skip_with_zig() -> None:
+    """Skip a test of what the compiler of ziglang lacks: the runtime of the sanitizers."""
+    if "ziglang" in compiler():
+        pytest.skip("ziglang has no runtime of the sanitizers: gcc and clang have one")
 
 
 def compile_c(folder: Path, source: str, options: Sequence[str]) -> None:

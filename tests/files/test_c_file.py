@@ -18,7 +18,7 @@ from backprop_xp.backends import array_namespace
 from backprop_xp.files.c_export.c_source import constant_lines
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
-from tests.c_programs import SANITIZED, STRICT, Case, Library, compile_c, library_of
+from tests.c_programs import SANITIZED, STRICT, Case, Library, compile_c, library_of, skip_with_zig
 from tests.helpers import HANGING
 from tests.user_layers import Factors, PassThrough
 
@@ -453,6 +453,7 @@ def test_comments_say_which_layer_the_lines_compute(tmp_path: Path) -> None:
 
 def sanitized(folder: Path, cases: dict[str, Case]) -> None:
     """Run all functions on ordinary and extreme rows under the sanitizers of memory and C."""
+    skip_with_zig()
     calls = []
     for key, case in cases.items():
         bx.export_c(

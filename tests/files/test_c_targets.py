@@ -1,6 +1,7 @@
 """Exported C on other processors: 32-bit ARM by qemu-user, and WebAssembly by Node.js.
 
-The package ziglang is a compiler for both. Its first call builds their C libraries, for a minute.
+The package ziglang is a compiler for both: ``nox -s c_compilers`` installs it. Its first call
+builds their C libraries, for a minute.
 """
 
 import importlib.util
@@ -40,7 +41,7 @@ def test_every_network_has_the_librarys_results_on_another_processor(
     target: str, command: list[str], tmp_path: Path
 ) -> None:
     if importlib.util.find_spec("ziglang") is None:
-        pytest.skip("there is no compiler for other processors: pip install ziglang")
+        pytest.skip("there is no compiler for other processors: run nox -s c_compilers")
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
     (tmp_path / "main.c").write_text(_program(tmp_path))
@@ -50,7 +51,7 @@ def test_every_network_has_the_librarys_results_on_another_processor(
     done = subprocess.run(
         [*zig, "main.c", "-o", "program", "-lm"],
         cwd=tmp_path,
-        env={**os.environ, **cache},
+        env={**cache, **os.environ},
         timeout=HANGING,
         capture_output=True,
         text=True,
