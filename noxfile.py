@@ -118,7 +118,10 @@ TIMED = (
 )
 
 # The files that compile exported C.
-C_TESTS = ("files/test_c_estimators.py", "files/test_c_file.py", "tables/test_c_table.py")
+C_TESTS = (
+    *("files/test_c_estimators.py", "files/test_c_file.py", "tables/test_c_table.py"),
+    "test_live_network.py",
+)
 
 # The environment of tests: no backend is chosen. Bytecode is kept, for child processes too. One
 # thread, because pytest's workers share the cores, and waiting threads spin.
@@ -226,7 +229,8 @@ def pages(session: nox.Session, backend: str) -> None:
 @nox.session(tags=["full"])
 def site(session: nox.Session) -> None:
     """Run the examples in docs/, and build the pages into site/html."""
-    session.install(*group("test"), *group("docs"), "-e", ".")
+    # ziglang compiles the live picture of the front page.
+    session.install(*group("test"), *group("docs"), *group("c-compilers"), "-e", ".")
     # The build runs the code blocks and the commands of docs/, except those that measure times.
     words = ["tests/test_docs.py", "-k", "bench or not (code_blocks or commands_of)"]
     session.run("pytest", "-p", "no:benchmark", *words, env=NO_CHOICE)

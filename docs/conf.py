@@ -17,7 +17,8 @@ author = "The backprop_xp developers"
 copyright = author  # noqa: A001 - Sphinx's name
 version = release = backprop_xp.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_design", "native_maths", "command_reference"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_design"]
+extensions += ["native_maths", "command_reference", "live_network"]
 
 # An empty IPython profile. Kernels log errors only: each one warns of its TCP ports.
 _ipython = tempfile.TemporaryDirectory()

@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
+import backprop_xp as bx
 from backprop_xp.cli.xor_experiment import xor_network
 
 HERE = Path(__file__).parent
@@ -41,18 +42,24 @@ def pictures() -> dict[str, str]:
     }
 
 
-def draw_moons(path: Path) -> None:
-    """Draw the decision surface of the README; its pixels depend on the version of matplotlib."""
-    from matplotlib.figure import Figure
+def moons() -> tuple[bx.Network, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the network of the README's picture, its theta, and the rows that trained it."""
     from sklearn.datasets import make_moons
-
-    import backprop_xp as bx
-    from backprop_xp import plots
 
     x, labels = make_moons(200, noise=0.2, random_state=0)
     network = bx.mlp([2, 16, 1], hidden="tanh", loss="binary_cross_entropy")
-    start, y = network.initialize(seed=0), labels[:, None]
+    start, y = network.initialize(seed=0, backend="numpy"), labels[:, None]
     theta = bx.fit(network, start, x, y, optimizer=bx.Adam(0.05), epochs=300).theta
+    return network, theta, x, y
+
+
+def draw_moons(path: Path) -> None:
+    """Draw the decision surface of the README; its pixels depend on the version of matplotlib."""
+    from matplotlib.figure import Figure
+
+    from backprop_xp import plots
+
+    network, theta, x, y = moons()
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     plots.decision_surface(network, x, y, theta=theta, ax=figure.add_subplot())
     figure.savefig(path, dpi=125)
