@@ -24,7 +24,6 @@ FRAMES = 90  # of three steps each: a second and a half
 
 @pytest.fixture(scope="module")
 def live() -> dict[str, Any]:
-    pytest.importorskip("docutils")
     return runpy.run_path(str(DOCS / "_extensions" / "live_network.py"))
 
 
@@ -64,6 +63,7 @@ def test_without_a_compiler_the_page_keeps_its_picture(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert live["block"]() == ""
+    assert live["MARK"] in (DOCS / "index.md").read_text("utf-8")
 
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>waiting</title>

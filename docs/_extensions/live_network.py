@@ -1,7 +1,7 @@
 """The live picture of the front page: a trained network as C, compiled to WebAssembly.
 
-The directive ``live-network`` puts the module into the page, for ``_static/live_network.js``. The
-package ziglang compiles it. Without ziglang the page keeps its still picture.
+The line ``<!-- live network -->`` of the page becomes the module, for ``_static/live_network.js``.
+The package ziglang compiles it. Without ziglang the page keeps its still picture.
 """
 
 import base64
@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from docutils import nodes
-from docutils.parsers.rst import Directive
 
 import backprop_xp as bx
 from backprop_xp.files.c_export.c_source import constant_lines
 
+MARK = "<!-- live network -->\n"
 DOCS = Path(__file__).parents[1]
 SOURCE = DOCS / "live" / "live_network.c"
 # Those of SOURCE, and the corners of the picture: left, right, bottom, top.
@@ -59,20 +58,17 @@ def block() -> str:
     data = {"module": module, "width": SIZE[0], "height": SIZE[1], "box": BOX, "points": points}
     return (
         f'<script type="application/json" id="live-network">{json.dumps(data)}</script>\n'
-        '<script defer src="_static/live_network.js"></script>'
+        '<script defer src="_static/live_network.js"></script>\n'
     )
 
 
-class LiveNetwork(Directive):
-    """The directive, without arguments."""
-
-    def run(self) -> list[nodes.Node]:
-        """Return the block of HTML, if there is one."""
-        text = block()
-        return [nodes.raw("", text, format="html")] if text else []
+def _insert(app: Any, name: str, source: list[str]) -> None:
+    if MARK in source[0]:
+        source[0] = source[0].replace(MARK, block())
+        app.env.note_dependency(str(SOURCE))
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Add the directive."""
-    app.add_directive("live-network", LiveNetwork)
+    """Replace the mark in the page as it is read."""
+    app.connect("source-read", _insert)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
