@@ -1,10 +1,13 @@
 """The sessions of nox. ``nox`` runs the default ones, ``nox -t full`` all but the benchmarks."""
 
+import itertools
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -29,13 +32,14 @@ nox.options.sessions = [
 ]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-PYTHONS = ["3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]  # nox skips those that it cannot find or install
 
 
 class Suite(NamedTuple):
     """A part of the tests on one backend and one of its devices, its first if empty.
 
-    ``environment`` has further variables, ``command`` words that run pytest.
+    ``environment`` has further variables, ``command`` words that run pytest, ``install`` options
+    and packages of the installation.
     """
 
     backend: str
@@ -44,6 +48,7 @@ class Suite(NamedTuple):
     paths: tuple[str, ...] = ()
     environment: Mapping[str, str] = MappingProxyType({})
     command: tuple[str, ...] = ()
+    install: tuple[str, ...] = ()
 
 
 # Tests marked once or installed are the same on every backend: NumPy's session runs them. JAX
@@ -98,7 +103,9 @@ FULL_SUITES = {
     "plug-in": Suite("lookalike"),
     "cupy-emulated": Suite("cupy"),
 }
-
+# The suites that run with the lowest dependencies.
+LOWEST = {name: SUITES[name] for name in ("numpy", "array-api-strict", "jax")}
+LOWEST["torch"] = Suite("torch", paths=CORE)
 
 # Other machines, imitated. A product's last bits depend on the kernel that OpenBLAS chooses for the
 # processor and on its threads, a function's on NumPy's loops: "baseline" has none beyond SSE4.2.
@@ -136,13 +143,28 @@ NO_CHOICE = {
 }
 ON_NUMPY = {**NO_CHOICE, "BACKPROP_XP_BACKEND": "numpy", "BACKPROP_XP_DEVICE": "cpu"}
 
+# The files that hosts of repositories read, by the name of their schema.
+SCHEMAS = {
+    "vendor.github-workflows": ".github/workflows/*.yml",
+    "custom.github-workflows-require-timeout": ".github/workflows/*.yml",
+    "vendor.github-issue-forms": ".github/ISSUE_TEMPLATE/*.yml",
+    "vendor.dependabot": ".github/dependabot.yml",
+    "vendor.readthedocs": ".readthedocs.yaml",
+    "vendor.citation-file-format": "CITATION.cff",
+}
+WHEEL_BYTES = 1_000_000  # at most, without tests
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+
 
 @nox.session(tags=["full"])
 def lint(session: nox.Session) -> None:
-    """Check style and formatting by ruff; it changes nothing."""
+    """Check style and formatting by ruff, and workflows by their schema; it changes nothing."""
     session.install(*group("lint"))
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check", *session.posargs)
+    for schema, pattern in SCHEMAS.items():
+        files = map(str, sorted(Path().glob(pattern)))
+        session.run("check-jsonschema", "--builtin-schema", schema, *files)
 
 
 @nox.session(tags=["full"])
@@ -172,6 +194,24 @@ def tests(session: nox.Session, suite: str) -> None:
 def pythons(session: nox.Session, suite: str) -> None:
     """Run the tests with each supported Python, on the backends that are quick to install."""
     run_suite(session, SUITES[suite])
+
+
+@nox.session(python=PYTHONS[0], venv_backend="uv", tags=["full"])
+@nox.parametrize("suite", [nox.param(name, id=name) for name in LOWEST])
+def lowest(session: nox.Session, suite: str) -> None:
+    """Run the tests with the lowest Python and the lowest versions that pyproject.toml names."""
+    extras = (EXTRAS[name] for name in EXTRAS if name not in ("cuda12", "cuda13", "mpi", "torch"))
+    install = ("--resolution", "lowest-direct", *itertools.chain.from_iterable(extras))
+    run_suite(session, LOWEST[suite]._replace(install=install))
+
+
+@nox.session(tags=["full"])
+def coverage(session: nox.Session) -> None:
+    """Measure the lines and branches that the tests on NumPy run; pyproject.toml has the limit."""
+    command = ("coverage", "run", "-m")
+    run_suite(session, SUITES["numpy"]._replace(install=group("coverage"), command=command))
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
 
 
 @nox.session(tags=["full"])
@@ -244,13 +284,17 @@ def site(session: nox.Session) -> None:
 
 @nox.session(tags=["full"])
 def build(session: nox.Session) -> None:
-    """Build the sdist and the wheel, check them, install the wheel and use it."""
+    """Build the sdist and the wheel in dist/, check them, install the wheel and use it.
+
+    An argument is the tag of a release, such as v0.1.0.
+    """
     session.install("build", "twine")
-    built = Path(session.create_tmp()) / "dist"
+    built = Path("dist").resolve()
     shutil.rmtree(built, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(built))
     session.run("twine", "check", "--strict", *map(str, built.iterdir()))
     (wheel,) = built.glob("*.whl")
+    check_wheel(session, wheel, *session.posargs)
     session.install("--force-reinstall", "--no-deps", str(wheel))
     session.install(f"{wheel}[cli]")
     with session.chdir(built):  # away from the checkout, which Python would import instead
@@ -258,17 +302,23 @@ def build(session: nox.Session) -> None:
         session.run("python", "-m", "backprop_xp", "info")
 
 
-@nox.session(tags=["full"])
+@nox.session(venv_backend="uv", reuse_venv=False, tags=["full"])
+@nox.parametrize("extra", [nox.param(name, id=name) for name in EXTRAS])
+def extras(session: nox.Session, extra: str) -> None:
+    """Install the wheel with one extra and nothing else, and use what the extra is for."""
+    if extra.startswith("cuda") and not has_gpu():
+        session.skip("no NVIDIA GPU here")
+    script = Path("tests/extra_parts.py").resolve()
+    mpi = ["mpich"] if extra == "mpi" else []  # which the extra leaves to the machine
+    with session.chdir(install_wheel(session, extra, *mpi)):
+        session.run("python", str(script), extra, env=NO_CHOICE)
+
+
+@nox.session(venv_backend="uv", tags=["full"])
 def sklearn_suite(session: nox.Session) -> None:
     """Run scikit-learn's own tests of its perceptrons against ours, from the installed wheel."""
-    session.install("build", *group("test"))
-    built = Path(session.create_tmp()) / "dist"
-    shutil.rmtree(built, ignore_errors=True)
-    session.run("python", "-m", "build", "--wheel", "--outdir", str(built))
-    (wheel,) = built.glob("*.whl")
-    session.install("--force-reinstall", "--no-deps", str(wheel))
     suite = Path("tests/sklearn_suite.py").resolve()
-    with session.chdir(built):  # away from the checkout, which Python would import instead
+    with session.chdir(install_wheel(session, "sklearn", *group("test"))):
         session.run("python", str(suite), *session.posargs, env=ON_NUMPY)
 
 
@@ -340,6 +390,40 @@ def bench_gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu_report(session: nox.Session) -> None:
+    """Test and measure a GPU, and pack the results into gpu_report.zip; docs/ has a page on it.
+
+    If ``BACKPROP_XP_EMULATED_CUDA`` names a Python whose GPU is emulated, that one runs all with
+    tiny sizes. Arguments go to pytest.
+    """
+    python = os.environ.get("BACKPROP_XP_EMULATED_CUDA")
+    if not python:
+        if not has_gpu():
+            session.skip("no NVIDIA GPU here")
+        session.install(*group("test"), "-e", f".[{cuda()},cli,torch]", f"jax[{cuda()}]")
+    env = {**NO_CHOICE, "BACKPROP_XP_BACKEND": "cupy", "BACKPROP_XP_REQUIRE_GPU": "1"}
+    env |= {"PYTHONPATH": str(Path.cwd())}
+    report = Path("gpu_report")
+    shutil.rmtree(report, ignore_errors=True)
+    report.mkdir()
+
+    def run(name: str, *words: str) -> None:
+        session.log(f"gpu_report/{name} gets the output of the next command")
+        with (report / name).open("w", encoding="utf-8") as file:  # also of tests that fail
+            options = {"env": env, "external": bool(python), "success_codes": (0, 1)}
+            session.run(python or "python", *words, stdout=file, **options)
+
+    emulated, quick = (["-p", "cuda_emulator_pytest"], ["--quick"]) if python else ([], [])
+    marks = ["-p", "no:benchmark", "-m", SUITES["cupy"].marks]
+    lines = report / "gpu.jsonl"
+    run("info.json", "-m", "backprop_xp", "info", "--json")
+    run("tests.txt", "-m", "pytest", "-q", *emulated, *marks, *session.posargs)
+    run("gpu.txt", "benchmarks/gpu.py", "--out", str(lines), *quick)
+    run("gpu.md", "benchmarks/gpu.py", "--table", str(lines))
+    session.log(f"send {shutil.make_archive('gpu_report', 'zip', report)}")
+
+
+@nox.session
 def bench_tables(session: nox.Session) -> None:
     """Compare table models on real tables, for hours, after a test of the script.
 
@@ -353,6 +437,37 @@ def bench_tables(session: nox.Session) -> None:
 def group(name: str) -> tuple[str, ...]:
     """Return the requirements of a dependency group; ``pip install --group`` needs pip 25.1."""
     return nox.project.dependency_groups(PYPROJECT, name)
+
+
+def install_wheel(session: nox.Session, extra: str, *more: str) -> Path:
+    """Build the wheel, install it with an extra, and return its folder.
+
+    A program runs there away from the checkout, which Python would import instead.
+    """
+    built = Path(session.create_tmp()).resolve() / "dist"
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("uv", "build", "--quiet", "--wheel", "--out-dir", str(built))
+    (wheel,) = built.glob("*.whl")
+    session.install("--reinstall-package", "backprop_xp", f"{wheel}[{extra}]", *more)
+    return built
+
+
+def check_wheel(session: nox.Session, wheel: Path, tag: str = "") -> None:
+    """Refuse a wheel that is large, has other files, links nowhere or has another version."""
+    with zipfile.ZipFile(wheel) as archive:
+        folders = {name.partition("/")[0] for name in archive.namelist()}
+        (described,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        description = archive.read(described).decode()
+    _, version, *_ = wheel.name.split("-")
+    session.log(f"{wheel.name} has {wheel.stat().st_size / 1e3:.0f} kB")
+    if wheel.stat().st_size > WHEEL_BYTES:
+        session.error(f"the wheel has more than {WHEEL_BYTES} bytes")
+    if folders != {"backprop_xp", described.partition("/")[0]}:
+        session.error(f"the wheel has {sorted(folders)}, expected the package alone")
+    if links := re.findall(r"\]\((?!https?://)[^)]*\)", description):
+        session.error(f"these links of the description lead nowhere on an index: {links}")
+    if tag not in ("", f"v{version}"):
+        session.error(f"the tag is {tag}, but the version is {version}")
 
 
 def packages(backend: str) -> list[str]:
@@ -376,7 +491,7 @@ def has_gpu() -> bool:
 
 def run_suite(session: nox.Session, suite: Suite) -> None:
     """Install the backend, and run its tests where the environment chooses it."""
-    session.install(*group("test"), "-e", *packages(suite.backend))
+    session.install(*group("test"), *suite.install, "-e", *packages(suite.backend))
     # CuPy's own tests skip, with a reason, in NumPy's sessions and are not collected in others.
     marks = suite.marks if suite.backend in ("cupy", "numpy") else f"{suite.marks} and not cupy"
     options = ["-p", "no:benchmark", "-m", marks]
@@ -388,7 +503,7 @@ def run_suite(session: nox.Session, suite: Suite) -> None:
         env |= {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
         env |= {"JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "compiled").resolve())}
         env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        if suite is SUITES["jax"]:  # jax-all has XLA's own choice
+        if suite.paths == CORE:  # jax-all has XLA's own choice
             env |= quick_emitters(session)
     if not session.posargs:  # which may ask for one process
         options += ["--ignore=tests/test_docs.py"]  # of the session docs

@@ -155,14 +155,6 @@ class TorchBackend(Backend):
 @contextlib.contextmanager
 def _ieee_products() -> Iterator[None]:
     settings = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
-    if not hasattr(settings[0], "fp32_precision"):  # before PyTorch 2.9
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-        return
     values = [setting.fp32_precision for setting in settings]
     try:
         for setting in settings:
