@@ -79,7 +79,7 @@ if TYPE_CHECKING:
         TabularRegressor as TabularRegressor,
     )
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 # These names need no extra: ``from backprop_xp import *`` works wherever the package does.
 # fmt: off
