@@ -129,8 +129,8 @@ def figures(outcome: Outcome) -> Iterator[Line]:
 def table(path: Path) -> str:
     """Return the lines of a file as Markdown: times side by side, then the parts' figures."""
     first, *lines = map(json.loads, path.read_text().splitlines())
-    about = first | first.pop("CUDA", {}) | first.pop("versions")
-    texts = [", ".join(f"{name}: {text}" for name, text in about.items())]
+    more = first.pop("CUDA", {}) | first.pop("versions")
+    texts = [", ".join(f"{name}: {text}" for name, text in (first | more).items())]
     rows: dict[tuple[str, str], Line] = {}
     for line in lines:
         if "microseconds" in line:

@@ -16,7 +16,7 @@ def test_the_changelog_names_every_signature_that_has_changed() -> None:
     changelog = (public.ROOT / "CHANGELOG.md").read_text("utf-8")
     kept = public.read(public.KEPT.read_text("utf-8"))
     names = public.unnamed(public.signatures(), kept, changelog)
-    assert names == [], "see tests/public_signatures.py, and run python -m tests.public_signatures"
+    assert not names, f"name them in the changelog; python -m tests.public_signatures: {names}"
 
 
 @pytest.mark.parametrize(
