@@ -30,15 +30,17 @@ class Setting(NamedTuple):
 def _torch_setting() -> Iterator[Setting]:
     """PyTorch in a process with TF32 and bfloat16."""
     torch = pytest.importorskip("torch")
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
     settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-    if hasattr(settings[0], "fp32_precision"):
-        now, full = lambda: [setting.fp32_precision for setting in settings], ["ieee", "ieee"]
-    else:
-        now, full = torch.get_float32_matmul_precision, "highest"
-    yield Setting(bx.get_backend("torch"), now, full)
-    torch.set_float32_matmul_precision(before)
+    before = [setting.fp32_precision for setting in settings]
+    for setting, low in zip(settings, ("tf32", "bf16"), strict=True):
+        setting.fp32_precision = low
+
+    def now() -> Any:
+        return [setting.fp32_precision for setting in settings]
+
+    yield Setting(bx.get_backend("torch"), now, ["ieee", "ieee"])
+    for setting, value in zip(settings, before, strict=True):
+        setting.fp32_precision = value
 
 
 def _jax_setting() -> Iterator[Setting]:

@@ -638,7 +638,7 @@ REFUSED = [
     ),
     ("train table.csv --target y --test 0", "test must be > 0 and < 1, not 0"),
     ("train table.csv --target y --cv 3 --test 0.2", "cv and test exclude each other"),
-    ("train table.csv --target y --cv 1", "'--cv': Input should be greater than or equal to 2"),
+    ("train table.csv --target y --cv 1", "'--cv': "),  # typer has the words
     ("train table.csv --target y --cv 61", "Cannot have number of splits n_splits=61"),
     ("train table.csv --target y --group b --time day", "omit one of group and time"),
     ("train table.csv --target y --group zz", "there is no column 'zz'"),
