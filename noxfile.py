@@ -38,8 +38,8 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14"]  # nox skips those that it cannot fin
 class Suite(NamedTuple):
     """A part of the tests on one backend and one of its devices, its first if empty.
 
-    ``environment`` has further variables, ``command`` words that run pytest, ``install`` options
-    and packages of the installation.
+    ``environment`` has further variables, ``command`` words that run pytest, ``options`` those
+    of pytest, ``install`` options and packages of the installation.
     """
 
     backend: str
@@ -48,6 +48,7 @@ class Suite(NamedTuple):
     paths: tuple[str, ...] = ()
     environment: Mapping[str, str] = MappingProxyType({})
     command: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     install: tuple[str, ...] = ()
 
 
@@ -208,10 +209,8 @@ def lowest(session: nox.Session, suite: str) -> None:
 @nox.session(tags=["full"])
 def coverage(session: nox.Session) -> None:
     """Measure the lines and branches that the tests on NumPy run; pyproject.toml has the limit."""
-    command = ("coverage", "run", "-m")
-    run_suite(session, SUITES["numpy"]._replace(install=group("coverage"), command=command))
-    session.run("coverage", "combine", "--quiet")
-    session.run("coverage", "report")
+    options = ("--cov", "--cov-report=term:skip-covered")
+    run_suite(session, SUITES["numpy"]._replace(install=group("coverage"), options=options))
 
 
 @nox.session(tags=["full"])
@@ -494,7 +493,7 @@ def run_suite(session: nox.Session, suite: Suite) -> None:
     session.install(*group("test"), *suite.install, "-e", *packages(suite.backend))
     # CuPy's own tests skip, with a reason, in NumPy's sessions and are not collected in others.
     marks = suite.marks if suite.backend in ("cupy", "numpy") else f"{suite.marks} and not cupy"
-    options = ["-p", "no:benchmark", "-m", marks]
+    options = ["-p", "no:benchmark", "-m", marks, *suite.options]
     env = {**NO_CHOICE, "BACKPROP_XP_BACKEND": suite.backend, "BACKPROP_XP_DEVICE": suite.device}
     env |= suite.environment
     if suite.backend == "jax":
