@@ -20,6 +20,7 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.checks import choose
+from backprop_xp.gradient_check.curvatures import curvature_mistake
 from backprop_xp.gradient_check.perturbed_losses import perturbed_losses
 from backprop_xp.gradient_check.points import Point, Tensor, flatten
 from backprop_xp.gradient_check.problems import DEFAULTS, CheckOptions, Problem, complete_options
@@ -145,10 +146,11 @@ def check_layer(
 def check_loss(
     loss: str | Loss, outputs: Array, targets: Array, **options: Unpack[CheckOptions]
 ) -> GradientReport:
-    """Check a loss's gradient by the outputs, with random weights of the samples.
+    """Check a loss's gradient and curvature by the outputs, with random weights of the samples.
 
-    A sample's value and gradient must not depend on the other samples, nor on a second network in a
-    stack.
+    The curvature, if there is one, must be positive semidefinite. It must be the derivative of the
+    gradient, or the weight W of ``gradient = W (outputs - targets)``. A sample's results must not
+    depend on the other samples, nor on a second network in a stack.
 
     - ``loss``: a name in ``bx.losses``, or a ``Loss``.
     - ``outputs``: the network's outputs ``(batch, n_out)``, logits for a cross-entropy; ``points``
@@ -272,7 +274,12 @@ def _loss_problem(loss: Loss, point: Point, targets: Array, options: CheckOption
         is_one=True,
     )
     (outputs,), stacks = point.restore(point.flat), options["batched"] is not False
-    return with_mistakes(problem, lambda: loss_mistake(loss, outputs, targets, stacks=stacks))
+
+    def mistake() -> str | None:
+        found = loss_mistake(loss, outputs, targets, stacks=stacks)
+        return found or curvature_mistake(loss, point, targets, options)
+
+    return with_mistakes(problem, mistake)
 
 
 def _draw_parameters(layer: Layer, x: Array, seed: int) -> Parameters:

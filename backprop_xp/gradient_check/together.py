@@ -12,7 +12,7 @@ from backprop_xp.gradient_check.functions import quiet
 from backprop_xp.gradient_check.judge import KINK, Comparison
 from backprop_xp.gradient_check.problems import Problem
 from backprop_xp.gradient_check.products import random_numbers
-from backprop_xp.networks.losses import Loss, value_of
+from backprop_xp.networks.losses import Loss, curvature_of, value_of
 from backprop_xp.networks.propagation import Layer
 
 # A function of arrays that returns its results by name; and its arrays in two cases.
@@ -64,15 +64,18 @@ def loss_mistake(loss: Loss, outputs: Array, targets: Array, *, stacks: bool) ->
     """Return what a loss does wrong for its batch as a whole or for a stack of two, or None."""
 
     def results(outputs: Array, targets: Array) -> dict[str, Array]:
-        names = ("value", "gradient")
+        names = ["value", "gradient", *["curvature"] * (loss.curvature is not None)]
         return {name: getattr(loss, name)(outputs, targets) for name in names}
 
     try:
         value_of(loss, outputs, targets)
+        if loss.curvature is not None:
+            curvature_of(loss, outputs, targets)
     except ValueError as error:
         return str(error)
     xp = array_namespace(outputs)
     pair = [outputs, targets], [_other(outputs), targets]
+    # The rows of outputs and targets are joined as those of every result.
     rows = _Join(lambda two: xp.concat(two, axis=-2), np.concatenate)
     if found := _difference(results, pair, rows):
         return f"a sample's loss depends on the other samples of the batch: {found}"

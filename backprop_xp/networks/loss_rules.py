@@ -1,7 +1,8 @@
-"""The rules of the losses: the value and the derivative of each, side by side.
+"""The rules of the losses: the value and the derivatives of each, side by side.
 
 A rule yields the value first, so that a caller can stop after it. The rule of each output alone
-takes ``(o, t)``, and yields arrays ``(..., batch, n)``. The rule of a whole loss also takes each
+takes ``(o, t)``, and yields arrays ``(..., batch, n)``: the value, the derivative, and for losses
+with a ``curvature`` the second derivative. The rule of a whole loss also takes each
 sample's ``share`` in the mean over the batch, a number or ``(..., batch, 1)``: its value is ``(...,
 batch)``, its gradient, times the share, ``(..., batch, n_out)``.
 """
@@ -14,17 +15,19 @@ from backprop_xp.backends import (
     Array,
     array_namespace,
     columns_of,
+    device_of,
     max_of_rows,
     mean_of_rows,
     replaceable,
     sum_of_rows,
 )
 from backprop_xp.networks import complex_safe as safe
-from backprop_xp.networks.activations import sigmoid
+from backprop_xp.networks.activations import sigmoid, softmax
 
 Rule: TypeAlias = Callable[[Array, Array, Array], Iterable[Array]]
 # The arguments are one block of the outputs or several, then the targets.
 OutputRule: TypeAlias = Callable[..., Iterable[Array]]
+Curvature: TypeAlias = Callable[[Array, Array], Array]
 
 
 @replaceable
@@ -47,11 +50,18 @@ def mean_over_outputs(
         yield array_namespace(o).concat([slope * (share / n) for slope in parts], axis=-1)
 
 
+def mean_curvature(o: Array, t: Array, each: OutputRule) -> Array:
+    """Return the curvature of the mean over the targets of ``each``, its third array."""
+    _, _, curvature = each(o, t)
+    return curvature / o.shape[-1]
+
+
 def squared(o: Array, t: Array) -> Iterator[Array]:
     """Square of the residual."""
     r = o - t
     yield r * r
     yield 2.0 * r
+    yield 2.0 * array_namespace(r).ones_like(r)
 
 
 def half_squared(o: Array, t: Array) -> Iterator[Array]:
@@ -59,6 +69,7 @@ def half_squared(o: Array, t: Array) -> Iterator[Array]:
     r = o - t
     yield 0.5 * r * r
     yield r
+    yield array_namespace(r).ones_like(r)
 
 
 def absolute(o: Array, t: Array) -> Iterator[Array]:
@@ -72,10 +83,13 @@ def absolute(o: Array, t: Array) -> Iterator[Array]:
 def huber(o: Array, t: Array, delta: float) -> Iterator[Array]:
     """Half the square of the residual up to ``delta``, and a line beyond it."""
     # c is the residual clipped at delta: r^2 / 2 inside, delta (|r| - delta / 2) outside.
+    # The curvature is the weight c / r: beyond delta the second derivative is 0.
     r = o - t
-    c = safe.clip(array_namespace(r), r, -delta, delta)
+    xp = array_namespace(r)
+    c = safe.clip(xp, r, -delta, delta)
     yield c * (r - 0.5 * c)
     yield c
+    yield delta / xp.maximum(xp.abs(r), delta)
 
 
 # Exponentials are continued by their tangent from here: no product with them overflows float32.
@@ -94,7 +108,11 @@ def log_cosh(o: Array, t: Array) -> Iterator[Array]:
     s = xp.sinh(0.5 * c)
     beyond = safe.magnitude(xp, r) - safe.magnitude(xp, c)
     yield safe.log1p(xp, 2.0 * s * s) + beyond
-    yield xp.tanh(c)
+    slope = xp.tanh(c)
+    yield slope
+    # The weight slope / r, and 1 at 0: the second derivative vanishes for large residuals.
+    at_0 = xp.astype(r == 0.0, r.dtype)
+    yield (slope + at_0) / (r + at_0)
 
 
 def poisson(o: Array, t: Array) -> Iterator[Array]:
@@ -102,6 +120,7 @@ def poisson(o: Array, t: Array) -> Iterator[Array]:
     c, rate = _exp_to_tangent(o)
     yield rate * (1.0 + (o - c)) - t * o
     yield rate - t
+    yield _before_tangent(o, rate)
 
 
 def _exp_to_tangent(z: Array) -> tuple[Array, Array]:
@@ -109,6 +128,11 @@ def _exp_to_tangent(z: Array) -> tuple[Array, Array]:
     xp = array_namespace(z)
     c = safe.clip(xp, z, -math.inf, _TANGENT_FROM)
     return c, xp.exp(c)
+
+
+def _before_tangent(z: Array, curvature: Array) -> Array:
+    """Return the curvature of an exponential, 0 where its tangent continues it."""
+    return curvature * safe.positive(array_namespace(z), _TANGENT_FROM - z)
 
 
 def exp(o: Array) -> Array:
@@ -125,6 +149,7 @@ def binary_cross_entropy(o: Array, t: Array) -> Iterator[Array]:
     yield (safe.positive(xp, o) - t) * o + safe.log1p(xp, xp.exp(-safe.magnitude(xp, o)))
     e = safe.finite_exp(xp, -o)
     yield ((1.0 - t) - t * e) / (1.0 + e)
+    yield sigmoid.value(o) * sigmoid.value(-o)
 
 
 # Added to a sum of targets: a row of zeros gets the shares 0, and no other sum changes.
@@ -153,6 +178,14 @@ def categorical(o: Array, t: Array, share: Array) -> Iterator[Array]:
     g -= shares * r
     g *= total * share / (1.0 + r)
     yield g
+
+
+def categorical_curvature(o: Array, t: Array) -> Array:
+    """Return ``sum(t) (diag(p) - p p^T)`` at p = softmax(o), ``(..., batch, n_out, n_out)``."""
+    xp, p = array_namespace(o), softmax.value(o)
+    unit = xp.eye(o.shape[-1], dtype=o.dtype, device=device_of(o))
+    # p_i (1 - p_i) on the diagonal and p_i (0 - p_j) beside it.
+    return sum_of_rows(t, keepdims=True)[..., None] * p[..., None] * (unit - p[..., None, :])
 
 
 def quantiles(*arguments: Any) -> Iterator[Array]:
@@ -186,6 +219,8 @@ def tweedie(o: Array, t: Array, power: float) -> Iterator[Array]:
     below, below_slope = _growth(o, 1.0 - power)
     yield above - t * below
     yield above_slope - t * below_slope
+    rise, fall = ((2.0 - power) * above_slope, (1.0 - power) * below_slope)
+    yield _before_tangent((2.0 - power) * o, rise) - t * _before_tangent((1.0 - power) * o, fall)
 
 
 def _growth(o: Array, k: float) -> tuple[Array, Array]:
@@ -261,6 +296,17 @@ def smoothed(
     o: Array, t: Array, share: Array, rule: Rule, smoothing: float, by_row: bool
 ) -> Iterable[Array]:
     """Rule of classes with a part of each row's targets spread evenly over the classes."""
+    return rule(o, _smooth(o, t, smoothing, by_row), share)
+
+
+def smoothed_curvature(
+    o: Array, t: Array, curvature: Curvature, smoothing: float, by_row: bool
+) -> Array:
+    """Return the curvature of ``smoothed``."""
+    return curvature(o, _smooth(o, t, smoothing, by_row))
+
+
+def _smooth(o: Array, t: Array, smoothing: float, by_row: bool) -> Array:
     several = by_row and o.shape[-1] > 1
     even = sum_of_rows(t, keepdims=True) / o.shape[-1] if several else 0.5
-    return rule(o, (1.0 - smoothing) * t + smoothing * even, share)
+    return (1.0 - smoothing) * t + smoothing * even

@@ -1,4 +1,4 @@
-"""Losses: each is a value, its gradient, and the link from outputs to predictions.
+"""Losses: each is a value, its derivatives, and the link from outputs to predictions.
 
 ``o`` are the network's raw outputs, ``(..., batch, n_out)``, and ``t`` the targets, ``(..., batch,
 n_out)`` but for losses that have several outputs for each target. A value is ``(..., batch)``, one
@@ -17,13 +17,13 @@ from backprop_xp.checks import choose, integer, real
 from backprop_xp.display.reprs import argument_text, register_table, remember_call, repr_of
 from backprop_xp.networks import loss_rules as rules
 from backprop_xp.networks.activations import identity, sigmoid, softmax
-from backprop_xp.networks.loss_rules import OutputRule, Rule
+from backprop_xp.networks.loss_rules import Curvature, OutputRule, Rule
 from backprop_xp.networks.partial import Partial
 
 
 @dataclass(frozen=True)
 class Loss:
-    """``value(outputs, targets)``, ``gradient(outputs, targets)`` and ``link(outputs)``.
+    """``value(outputs, targets)``, its derivatives, and ``link(outputs)``.
 
     ``value`` returns ``(..., batch)``, ``gradient`` its derivative by the outputs, ``(..., batch,
     n_out)``, and ``link`` the predictions, ``(..., batch, n_out)``, made from the outputs.
@@ -33,11 +33,18 @@ class Loss:
     ``n_out / k`` columns, and ``point`` is the number, from 0, of the block of predictions that the
     metrics of numbers compare with them, None if there is none.
 
+    ``curvature(outputs, targets)`` is what the Gauss-Newton matrix needs: the second derivative by
+    the outputs, ``(..., batch, n_out)`` for each output alone or ``(..., batch, n_out, n_out)``.
+    It must be positive semidefinite. For a loss whose second derivative vanishes it may be the
+    weight W of ``gradient = W (outputs - targets)`` (Holland and Welsch 1977). None if the loss has
+    neither.
+
     >>> import backprop_xp as bx
     >>> from backprop_xp.backends import array_namespace
     >>> quartic = bx.Loss(
     ...     value=lambda o, t: array_namespace(o).sum((o - t) ** 4, axis=-1),
     ...     gradient=lambda o, t: 4.0 * (o - t) ** 3,
+    ...     curvature=lambda o, t: 12.0 * (o - t) ** 2,
     ... )
     >>> bx.check_loss(quartic, [[0.3, -2.0]], [[0.0, 1.0]]).verdict
     'pass'
@@ -51,6 +58,7 @@ class Loss:
     labels: bool = False
     outputs_per_target: int = 1
     point: int | None = None
+    curvature: Curvature | None = None
 
     __repr__ = repr_of
 
@@ -81,15 +89,22 @@ class _Part:
         return f"{argument_text(self.rule)}.{self.name}"
 
 
-def over_outputs(each: OutputRule, blocks: int = 1, **more: Any) -> Loss:
+def over_outputs(
+    each: OutputRule, blocks: int = 1, *, is_curved: bool = False, **more: Any
+) -> Loss:
     """Return a loss that treats each output separately and takes the mean over the outputs.
 
     ``each(outputs, targets)`` returns or yields two arrays ``(..., batch, n_out)``: its values and
-    their derivatives. With several ``blocks`` of outputs, each as wide as the targets, it is
-    ``each(first, second, ..., targets)``, and yields a derivative by each block. ``more`` are the
-    ``link`` and other arguments of ``Loss``.
+    their derivatives. With ``is_curved`` the third is its curvature, as that of ``Loss``. With
+    several ``blocks`` of outputs, each as wide as the targets, it is ``each(first, second, ...,
+    targets)``, and yields a derivative by each block. ``more`` are the ``link`` and other arguments
+    of ``Loss``.
     """
     rule = Partial(rules.mean_over_outputs, (each, blocks))
+    if is_curved:
+        if blocks > 1:
+            raise ValueError(f"is_curved=True needs blocks=1, not {blocks}: give curvature=.")
+        more["curvature"] = Partial(rules.mean_curvature, (each,))
     return loss_of(
         remember_call(rule, over_outputs, each, blocks), outputs_per_target=blocks, **more
     )
@@ -122,6 +137,19 @@ def value_and_gradient(loss: Loss, o: Array, t: Array, share: Array) -> tuple[Ar
     return each, g
 
 
+def curvature_of(loss: Loss, o: Array, t: Array) -> Array:
+    """Return a loss's curvature, ``(..., batch, n_out)`` or ``(..., batch, n_out, n_out)``."""
+    if loss.curvature is None:
+        raise ValueError(
+            f"{argument_text(loss)} has no curvature, which the Gauss-Newton matrix needs: take "
+            "another loss, such as huber for mean_absolute_error, or an optimizer that needs only "
+            "the gradient, such as bx.Adam(). A loss of your own has it by bx.Loss(curvature=...)."
+        )
+    curvature, shape = loss.curvature(o, t), o.shape
+    _check_shape(loss, "curvature", curvature, shape, (*shape, shape[-1]))
+    return curvature
+
+
 def point_of(loss: Loss, predictions: Array) -> Array:
     """Return the predictions that are compared with targets: all, or the means or medians."""
     count, n_out = loss.outputs_per_target, predictions.shape[-1]
@@ -136,14 +164,15 @@ def point_of(loss: Loss, predictions: Array) -> Array:
     return columns_of(predictions, [n_out // count] * count)[loss.point]
 
 
-def _check_shape(loss: Loss, part: str, array: Array, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless a loss's value or gradient has its shape: it could broadcast."""
+def _check_shape(loss: Loss, part: str, array: Array, *shapes: tuple[int, ...]) -> None:
+    """Raise ValueError unless a part of a loss has one of its shapes: it could broadcast."""
     found = getattr(array, "shape", None)
-    if found != shape:
+    if found not in shapes:
         raise ValueError(
             f"The {part} of {argument_text(loss)} has shape {tuple(found or ())}, but "
-            f"{tuple(shape)} is expected: a loss's value is one number per sample, (..., batch), "
-            "its gradient one for each output, (..., batch, n_out)."
+            f"{' or '.join(str(tuple(shape)) for shape in shapes)} is expected: a loss's value is "
+            "one number per sample, (..., batch), its gradient one for each output, (..., batch, "
+            "n_out)."
         )
 
 
@@ -153,7 +182,8 @@ def huber_with(delta: float) -> Loss:
     Huber 1964, in PyTorch's form: for a large ``delta`` it is ``half_squared_error``.
     """
     delta = real(delta, "delta", above=0.0)
-    return remember_call(over_outputs(Partial(rules.huber, (delta,))), huber_with, delta)
+    rule = Partial(rules.huber, (delta,))
+    return remember_call(over_outputs(rule, is_curved=True), huber_with, delta)
 
 
 def quantile(*levels: float) -> Loss:
@@ -190,7 +220,7 @@ def tweedie(power: float = 1.5) -> Loss:
     # Gamma's likelihood has no maximum for a target of 0.
     least = 0.0 if power < 2.0 else rules.TINY
     rule = Partial(rules.tweedie, (power,))
-    loss = over_outputs(rule, link=rules.exp, targets=(least, math.inf))
+    loss = over_outputs(rule, is_curved=True, link=rules.exp, targets=(least, math.inf))
     return remember_call(loss, tweedie, power)
 
 
@@ -225,6 +255,9 @@ def smoothed(loss: "str | Loss", smoothing: float) -> Loss:
         )
     rule = Partial(rules.smoothed, (loss.value.rule, smoothing, loss.labels))
     made = replace(loss, value=_Part(rule, "value"), gradient=_Part(rule, "gradient"))
+    if loss.curvature is not None:
+        of_targets = loss.curvature, smoothing, loss.labels
+        made = replace(made, curvature=Partial(rules.smoothed_curvature, of_targets))
     return remember_call(made, smoothed, loss, smoothing)
 
 
@@ -248,14 +281,14 @@ def _mean_and_deviation(o: Array) -> Array:
 TO_PROBABILITIES = (sigmoid.value, softmax.value, _probabilities)
 LINKS = (*TO_PROBABILITIES, rules.exp, _margin, _mean_and_deviation)
 
-mean_squared_error = over_outputs(rules.squared)
-half_squared_error = over_outputs(rules.half_squared)
+mean_squared_error = over_outputs(rules.squared, is_curved=True)
+half_squared_error = over_outputs(rules.half_squared, is_curved=True)
 mean_absolute_error = over_outputs(rules.absolute)
 huber = huber_with(1.0)
-log_cosh = over_outputs(rules.log_cosh)
-poisson = over_outputs(rules.poisson, link=rules.exp, targets=(0.0, math.inf))
+log_cosh = over_outputs(rules.log_cosh, is_curved=True)
+poisson = over_outputs(rules.poisson, is_curved=True, link=rules.exp, targets=(0.0, math.inf))
 binary_cross_entropy = over_outputs(
-    rules.binary_cross_entropy, link=sigmoid.value, targets=(0.0, 1.0)
+    rules.binary_cross_entropy, is_curved=True, link=sigmoid.value, targets=(0.0, 1.0)
 )
 # The softmax of one output is always 1.
 categorical_cross_entropy = loss_of(
@@ -264,6 +297,7 @@ categorical_cross_entropy = loss_of(
     targets=(0.0, math.inf),
     least_outputs=2,
     labels=True,
+    curvature=rules.categorical_curvature,
 )
 # Half of log(variance) + (t - mean)^2 / variance. For n targets the first n outputs are the means,
 # the next n the log-variances; the link returns means and standard deviations.

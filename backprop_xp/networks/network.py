@@ -27,7 +27,7 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import choose, integer, real, sequence
 from backprop_xp.display.reprs import argument_text, call_text
-from backprop_xp.networks import batch_rows, input_derivatives, inputs, propagation
+from backprop_xp.networks import batch_rows, gauss_newton, input_derivatives, inputs, propagation
 from backprop_xp.networks.activations import identity
 from backprop_xp.networks.initializers import draw_stack
 from backprop_xp.networks.layers import Activate, Dense, Dropout
@@ -203,6 +203,35 @@ class Network:
         rows = self._check_rows(theta, x, y, sample_weight, rng)
         l2 = inputs.check_l2(theta, self.l2 if l2 is None else l2)
         return loss_and_gradient_of(self, theta, rows, l2)
+
+    def gauss_newton(
+        self,
+        theta: Array,
+        x: Array,
+        y: Array,
+        *,
+        sample_weight: Array | None = None,
+        l2: float | Array | None = None,
+    ) -> tuple[Array, Array]:
+        """Return the loss's gradient, ``(*stack, P)``, and Gauss-Newton matrix, ``(*stack, P, P)``.
+
+        The matrix is ``J^T D J``, with the derivatives J of the outputs by theta and the loss's
+        ``curvature`` D, plus l2 on the diagonal of weights. It is the second derivative of the loss
+        without those of the outputs, and positive semidefinite. The arguments are those of
+        ``loss``; there is no dropout. J is computed for a block of rows at a time, by the layers'
+        backward rules. Raises ValueError for a loss without a curvature.
+
+        >>> import backprop_xp as bx
+        >>> network = bx.mlp([1, 1], loss="half_squared_error")
+        >>> theta = network.initialize(backend="numpy")
+        >>> network.gauss_newton(theta, [[1.0], [3.0]], [[0.0], [1.0]])[1]
+        array([[5., 2.],
+               [2., 1.]])
+        """
+        rows = self._check_rows(theta, x, y, sample_weight, None)
+        l2 = inputs.check_l2(theta, self.l2 if l2 is None else l2)
+        model = gauss_newton.primal(self, theta, rows, l2)
+        return model.gradient, model.matrix
 
     def vjp(
         self, theta: Array, x: Array, g: Array, *, rng: Key | None = None

@@ -132,16 +132,14 @@ def _of_rows(
     """Return the mean loss of rows, or their part of a batch's, and its gradients."""
     weight, caches = rows.sample_weight, list[Cache]()
     outputs = propagation.forward_through(network.layers, parameters, rows.x, rows.rng, caches)
-    total = _not_zero(total_of(rows))
-    share = 1.0 / total if weight is None else (weight / total[..., None])[..., None]
     y = in_columns(outputs, rows.y)
-    each, g = value_and_gradient(network.loss_function, outputs, y, share)
+    each, g = value_and_gradient(network.loss_function, outputs, y, shares_of(rows))
     g = g if weight is None else where_counted(weight[..., None], g)
     if rows.part is None:
         loss = mean_loss(each, weight)
     else:
         each = each if weight is None else where_counted(weight, weight * each)
-        loss = array_namespace(each).sum(each, axis=-1) / total
+        loss = array_namespace(each).sum(each, axis=-1) / _not_zero(total_of(rows))
     _, gradients = propagation.backward_through(
         network.layers, parameters, caches, g, wants_input=False, out=buffers
     )
@@ -181,6 +179,12 @@ def total_of(rows: Rows) -> float | Array:
     if rows.sample_weight is None:
         return float(rows.y.shape[-2])
     return array_namespace(rows.y).sum(rows.sample_weight, axis=-1)
+
+
+def shares_of(rows: Rows) -> float | Array:
+    """Return each row's share in the batch, ``(..., batch, 1)``, or a number for equal ones."""
+    total, weight = _not_zero(total_of(rows)), rows.sample_weight
+    return 1.0 / total if weight is None else (weight / total[..., None])[..., None]
 
 
 def _not_zero(total: Any) -> Any:

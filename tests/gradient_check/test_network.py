@@ -1,5 +1,6 @@
 """Checks of networks, layers and losses by their pieces, with verdicts in float64."""
 
+import dataclasses
 import re
 import tracemalloc
 from typing import Any
@@ -450,3 +451,33 @@ def test_a_loss_that_is_not_one_number_for_each_sample_alone_fails(
     report = check.loss(loss, xp.asarray(X[:rows]), xp.asarray(SHARES[:rows]))
     assert report.verdict == "fail"
     assert re.search(message.replace("4", str(rows)), str(report.diagnosis)), report.diagnosis
+
+
+def _curved(change: Any, loss: str = "poisson") -> bx.Loss:
+    """Return a loss of the table with a changed curvature."""
+    right = LOSSES[loss]
+    assert right.curvature is not None
+    return dataclasses.replace(right, curvature=lambda o, t: change(right.curvature(o, t)))
+
+
+# The curvature's mistake, and words about it.
+WRONG_CURVATURES = {
+    "twice": (_curved(lambda c: 2.0 * c), r"not the derivative of its gradient.*outputs\[\d, \d\]"),
+    "a percent": (_curved(lambda c: 1.01 * c), "not the derivative of its gradient"),
+    "a weight": (_curved(lambda c: 1.01 * c, "huber"), "not the derivative of its gradient"),
+    "a matrix": (
+        _curved(lambda c: 1.01 * c, "categorical_cross_entropy"), "not the derivative"
+    ),
+    "a sign": (_curved(lambda c: -c), "has the eigenvalue -.*, but none below 0"),
+    "a shape": (_curved(lambda c: c[..., :1]), r"curvature of .* has shape \(4, 1\)"),
+    "the batch": (_curved(lambda c: c / c.shape[-2]), "other samples.* curvature differs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_CURVATURES)
+def test_a_wrong_curvature_of_a_loss_fails(xp: Any, name: str) -> None:
+    loss, message = WRONG_CURVATURES[name]
+    targets = SHARES if loss.labels else TARGETS["poisson"]
+    report = check.loss(loss, xp.asarray(NUMBERS), xp.asarray(targets))
+    assert report.verdict == "fail"
+    assert re.search(message, str(report.diagnosis)), report.diagnosis

@@ -516,6 +516,62 @@ def test_a_delta_of_0_or_less_is_an_error(delta: float) -> None:
         bx.losses.huber_with(delta)
 
 
+# Those whose second derivative is 0, negative for some outputs, or couples several outputs.
+WITHOUT_CURVATURE = ("mean_absolute_error", "hinge", "gaussian_nll", "quantile", "focal")
+WITHOUT_CURVATURE += ("smoothed focal",)
+# The differences of the gradient over steps of this size err by its square.
+DIFFERENCE, DIFFERENCES_ERROR = 1e-5, 1e-9
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_curvature_is_the_gradients_derivative_or_its_weight(xp: Any, name: str) -> None:
+    loss = ALL[name]
+    if name.startswith(WITHOUT_CURVATURE):
+        assert loss.curvature is None
+        return
+    assert loss.curvature is not None
+    o = np.random.default_rng(9).normal(0.0, 2.0, (4, 3))
+    t = sample_targets(loss, o.shape)
+    curvature = xp.host(loss.curvature(*xp.put(o, t)))
+    if name in ("huber", "huber_with", "log_cosh"):
+        product = curvature * (o - t)
+        xp.assert_close(product, xp.host(loss.gradient(*xp.put(o, t))), ROUNDING)
+        return
+    steps = DIFFERENCE * np.eye(3)
+    slopes = [(loss.gradient(o + h, t) - loss.gradient(o - h, t)) / (2 * DIFFERENCE) for h in steps]
+    matrix = curvature if curvature.ndim == 3 else curvature[..., None] * np.eye(3)
+    expected = np.stack(slopes, axis=-1)
+    close = max(DIFFERENCES_ERROR * np.abs(expected).max(), xp.rounding(ROUNDING))
+    np.testing.assert_allclose(matrix, expected, rtol=xp.rounding(ROUNDING), atol=close)
+
+
+@pytest.mark.parametrize("name", ["huber", "log_cosh"])
+def test_the_weight_of_a_residual_of_0_is_1(xp: Any, name: str) -> None:
+    curvature = LOSSES[name].curvature
+    assert curvature is not None
+    o = xp.asarray([[0.5], [1e-8]])
+    xp.assert_close(curvature(o, xp.asarray([[0.5], [0.0]])), [[1.0], [1.0]])
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if LOSSES[name].curvature])
+def test_curvatures_of_extreme_outputs_are_finite(xp: Any, name: str) -> None:
+    loss, o = LOSSES[name], np.array([[1e4, -1e4, 0.0]])
+    assert loss.curvature is not None
+    o, t = xp.put(o, sample_targets(loss, (1, 3)), dtype="float32")
+    assert np.isfinite(xp.host(loss.curvature(o, t))).all()
+
+
+def test_a_users_rule_of_each_output_yields_its_curvature_third(xp: Any) -> None:
+    quartic = over_outputs(
+        lambda o, t: ((o - t) ** 4, 4.0 * (o - t) ** 3, 12.0 * (o - t) ** 2), is_curved=True
+    )
+    assert quartic.curvature is not None
+    o, t = xp.put([[1.0, 2.0]], [[0.0, 0.0]])
+    xp.assert_close(quartic.curvature(o, t), [[6.0, 24.0]])
+    with pytest.raises(ValueError, match="is_curved=True needs blocks=1, not 2"):
+        over_outputs(lambda a, b, t: (a, b, t), 2, is_curved=True)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_is_found_by_its_name_and_survives_pickling(name: str) -> None:
     loss = getattr(bx.losses, name)

@@ -7,6 +7,7 @@ leaves other arguments to its reference: complex arrays, and arrays of two preci
 """
 
 import functools
+import itertools
 from collections.abc import Hashable
 from typing import Any, TypeAlias
 
@@ -151,7 +152,8 @@ def _mean_over_outputs(o: Array, t: Array, share: Share, each: Function, blocks:
 
 def _shared(each: Function) -> Function:
     def all_of(share: Share, part: float, *arrays: Array) -> tuple[Array, ...]:
-        value, *slopes = each(*arrays)
+        # As many as the arrays, outputs and targets: not the curvature after them.
+        value, *slopes = itertools.islice(each(*arrays), len(arrays))
         return value * part, *(slope * share for slope in slopes)
 
     return all_of

@@ -1,0 +1,75 @@
+"""The check of a loss's curvature, its second derivative by the outputs."""
+
+import math
+
+import numpy as np
+
+from backprop_xp.backends import Array, to_host
+from backprop_xp.gradient_check.points import Point
+from backprop_xp.gradient_check.problems import CheckOptions
+from backprop_xp.gradient_check.products import vjp_problem
+from backprop_xp.gradient_check.run import check_problem
+from backprop_xp.networks.losses import Loss
+
+
+def curvature_mistake(
+    loss: Loss, point: Point, targets: Array, options: CheckOptions
+) -> str | None:
+    """Return what is wrong with a loss's curvature at its outputs, the point; None if nothing is.
+
+    It must be positive semidefinite. It must be the derivative of the gradient, or satisfy
+    ``gradient = curvature (outputs - targets)``.
+    """
+    curvature_of = loss.curvature
+    if curvature_of is None:
+        return None
+    (outputs,) = point.restore(point.flat)
+    curvature = _matrices(to_host(curvature_of(outputs, targets)), outputs.shape)
+    eigenvalues = np.linalg.eigvalsh(0.5 * (curvature + np.swapaxes(curvature, -1, -2)))
+    slack = math.sqrt(np.finfo(curvature.dtype).eps) * np.max(np.abs(eigenvalues), initial=0.0)
+    if not eigenvalues.min() >= -slack:
+        return (
+            f"its curvature has the eigenvalue {eigenvalues.min():.3g}, but none below 0 is valid"
+        )
+    if _is_weight(loss, outputs, targets, curvature):
+        return None
+    problem = vjp_problem(
+        point,
+        lambda arrays: loss.gradient(arrays[0], targets),
+        lambda arrays, u: [_times(curvature_of(arrays[0], targets), u)],
+        options,
+        is_one=True,
+    )
+    report = check_problem(problem)
+    if report.verdict != "fail":
+        return None
+    worst = report.worst[0]
+    return (
+        "its curvature is not the derivative of its gradient: along random weights u, d(u gradient)"
+        f"/d outputs{list(worst.index)} is {worst.numeric:.6g}, but curvature gives "
+        f"{worst.analytic:.6g}"
+    )
+
+
+def _is_weight(loss: Loss, outputs: Array, targets: Array, curvature: np.ndarray) -> bool:
+    """Whether the gradient is the curvature times the residual, to half of the digits."""
+    gradient = to_host(loss.gradient(outputs, targets))
+    residual = to_host(outputs - targets) if outputs.shape == targets.shape else None
+    if residual is None:
+        return False
+    product = (curvature @ residual[..., None])[..., 0]
+    slack = math.sqrt(np.finfo(gradient.dtype).eps) * np.max(np.abs(gradient), initial=0.0)
+    return np.allclose(product, gradient, rtol=0.0, atol=slack)
+
+
+def _matrices(curvature: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a curvature as one matrix for each sample."""
+    unit: np.ndarray = np.eye(shape[-1], dtype=curvature.dtype)
+    return curvature if curvature.ndim > len(shape) else curvature[..., None] * unit
+
+
+def _times(curvature: Array, u: Array) -> Array:
+    """Return the products of each sample's curvature with its vector."""
+    if len(curvature.shape) == len(u.shape):
+        return curvature * u
+    return (curvature @ u[..., None])[..., 0]

@@ -1,0 +1,240 @@
+"""The quadratic model of a network's objective: its Gauss-Newton matrix, and steps by it.
+
+``J`` has the derivatives of the outputs by theta, by the layers' own backward rules. ``D`` and
+``r`` are the second and first derivatives of each row's share in the loss by its outputs, and ``m``
+is 1 for weights, 0 for other parameters. The objective has the gradient ``J^T r + l2 m theta``. The
+matrix is ``H = J^T D J + l2 diag(m)``, without the second derivatives of the outputs (Schraudolph
+2002; for least squares Nocedal and Wright 2006, section 10.3).
+"""
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+from backprop_xp.backends import Array, array_namespace, blank, device_of, dispatch
+from backprop_xp.networks.batch_rows import Rows, row_slices
+from backprop_xp.networks.inputs import Strength
+from backprop_xp.networks.jet_parts import rows_in_cache
+from backprop_xp.networks.layout import Layout, pack, unpack
+from backprop_xp.networks.loss_targets import in_columns
+from backprop_xp.networks.losses import Loss, curvature_of, value_and_gradient
+from backprop_xp.networks.objective import loss_of_values, shares_of, where_counted
+from backprop_xp.networks.propagation import Cache, Layer, backward_through, forward_through
+
+# So many numbers of J are computed at once, unless fewer stay in the cache.
+_NUMBERS_AT_ONCE = 2**23
+
+
+class _Network(Protocol):
+    """The attributes of a network that are used here."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]: ...
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def loss_function(self) -> Loss: ...
+    @property
+    def size(self) -> int: ...
+    def outputs_shape(self, theta: Array, x: Array) -> tuple[int, ...]: ...
+    def weight_mask(self, theta: Array) -> Array: ...
+
+
+class Primal(NamedTuple):
+    """The model with its matrix: ``(*stack, P, P)``, without the penalty's ``decay``, l2 m."""
+
+    loss: Array
+    gradient: Array
+    curved: Array
+    decay: Any
+
+    @property
+    def diagonal(self) -> Array:
+        """The diagonal of H, ``(*stack, P)``."""
+        return array_namespace(self.curved).linalg.diagonal(self.curved) + self.decay
+
+    @property
+    def matrix(self) -> Array:
+        """The matrix H, ``(*stack, P, P)``."""
+        return _with_diagonal(self.curved, self.decay)
+
+    def step(self, damping: Array) -> Array:
+        """Return ``-(H + damping I)^-1 gradient``; ``damping`` is ``(*stack, 1)``."""
+        return -_solved(_with_diagonal(self.curved, self.decay + damping), self.gradient)
+
+
+class Dual(NamedTuple):
+    """The model of n outputs in all rows, fewer than parameters: J, DJ ``(*stack, n, P)`` and r.
+
+    ``decay`` is l2 m, and ``pull`` its product with theta.
+    """
+
+    loss: Array
+    gradient: Array
+    jacobian: Array
+    curved: Array
+    slope: Array
+    decay: Any
+    pull: Any
+
+    @property
+    def diagonal(self) -> Array:
+        """The diagonal of H, ``(*stack, P)``."""
+        xp = array_namespace(self.jacobian)
+        return xp.sum(self.jacobian * self.curved, axis=-2) + self.decay
+
+    def step(self, damping: Array) -> Array:
+        """Return ``-(H + damping I)^-1 gradient``, from n equations instead of P.
+
+        By Woodbury's identity it is ``-A^-1 (pull + J^T z)`` with the diagonal matrix ``A = damping
+        + decay`` and ``(I + D J A^-1 J^T) z = r - D J A^-1 pull``. No close numbers are subtracted.
+        """
+        inverse = 1.0 / (self.decay + damping)
+        pull = inverse * self.pull
+        scaled = (self.jacobian * inverse[..., None, :]).mT
+        system = _with_diagonal(self.curved @ scaled, 1.0 + 0.0 * self.slope)
+        z = _solved(system, self.slope - _product(self.curved, pull))
+        return -pull - _product(scaled, z)
+
+
+def quadratic(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Primal | Dual:
+    """Return the model of the objective at theta, in the form with the smaller equations.
+
+    The arguments are those of ``objective.loss_of``.
+    """
+    outputs = math.prod(network.outputs_shape(theta, rows.x)[-2:])
+    form = dual if outputs < network.size else primal
+    return form(network, theta, rows, l2)
+
+
+def primal(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Primal:
+    """Return the model with its matrix, summed over blocks of rows."""
+    losses, gradient, curved = list[Array](), 0.0, 0.0
+    for block in row_slices(rows.x.shape[-2], _rows_at_once(network, theta, rows)):
+        linear = _linearized(network, theta, rows, block)
+        losses.append(linear.losses)
+        gradient += _product(_flat(linear.jacobian).mT, _joined(linear.slope))
+        curved += _squared(linear)
+    decay, pull = _penalty(network, theta, l2)
+    each = losses[0] if len(losses) == 1 else array_namespace(theta).concat(losses, axis=-1)
+    loss = loss_of_values(network, theta, each, rows.sample_weight, l2)
+    return Primal(loss, gradient + pull, curved, decay)
+
+
+def dual(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Dual:
+    """Return the model with J in place of the matrix."""
+    linear = _linearized(network, theta, rows, slice(None))
+    jacobian, curved = _flat(linear.jacobian), _flat(_curved(linear))
+    slope, (decay, pull) = _joined(linear.slope), _penalty(network, theta, l2)
+    loss = loss_of_values(network, theta, linear.losses, rows.sample_weight, l2)
+    gradient = _product(jacobian.mT, slope) + pull
+    return Dual(loss, gradient, jacobian, curved, slope, decay, pull)
+
+
+class _Linear(NamedTuple):
+    """Some rows at theta: the loss of each, ``(*stack, rows)``, J, D and r.
+
+    J is ``(*stack, rows, n_out, P)`` and r ``(*stack, rows, n_out)``. D has r's axes, or a matrix
+    for each row.
+    """
+
+    losses: Array
+    jacobian: Array
+    curvature: Array
+    slope: Array
+
+
+def _linearized(network: _Network, theta: Array, rows: Rows, block: slice) -> _Linear:
+    """Return the rows of a block, linearized at theta."""
+    outputs, jacobian = _outputs_and_jacobian(network, theta, rows.x[..., block, :])
+    share: Any = shares_of(rows)
+    weight = rows.sample_weight
+    if weight is not None:
+        share, weight = share[..., block, :], weight[..., block, None]
+    given = network.loss_function, outputs, in_columns(outputs, rows.y[..., block, :])
+    losses, slope = value_and_gradient(*given, share)
+    slope = slope if weight is None else where_counted(weight, slope)
+    curvature = curvature_of(*given)
+    if weight is not None and len(curvature.shape) > len(outputs.shape):
+        share = share[..., None]
+    return _Linear(losses, jacobian, curvature * share, slope)
+
+
+def _outputs_and_jacobian(network: _Network, theta: Array, x: Array) -> tuple[Array, Array]:
+    """Return the outputs, ``(*stack, rows, n_out)``, and J.
+
+    Rows are one more axis of the stack: each is a batch of its own, with its own gradients.
+    """
+    xp, layout, (*stack, size) = array_namespace(theta), network.layout, theta.shape
+    x = xp.broadcast_to(x[..., None, :], (*stack, x.shape[-2], 1, x.shape[-1]))
+    each = xp.broadcast_to(theta[..., None, :], (*stack, x.shape[-3], size))
+    parameters, caches = dispatch(unpack, theta)(layout, each), list[Cache]()
+    outputs = forward_through(network.layers, parameters, x, None, caches)
+    n_out, pass_back = outputs.shape[-1], (network.layers, parameters, caches)
+    unit = xp.eye(n_out, dtype=theta.dtype, device=device_of(theta))
+    jacobian = blank(xp.broadcast_to(each[..., None, :], (*each.shape[:-1], n_out, size)))
+    columns = list[Array]()
+    for k in range(n_out):
+        g = xp.broadcast_to(unit[k, :], outputs.shape)
+        out = None if jacobian is None else dispatch(unpack, theta)(layout, jacobian[..., k, :])
+        _, found = backward_through(*pass_back, g, wants_input=False, out=out)
+        if jacobian is None:
+            columns.append(dispatch(pack, theta)(layout, found, tuple(each.shape[:-1])))
+    return outputs[..., 0, :], xp.stack(columns, axis=-2) if jacobian is None else jacobian
+
+
+def _squared(linear: _Linear) -> Array:
+    """Return ``J^T D J``."""
+    _, jacobian, curvature, slope = linear
+    if len(curvature.shape) > len(slope.shape):
+        return _flat(jacobian).mT @ _flat(curvature @ jacobian)
+    # A product of a matrix with itself takes half the time.
+    root = _flat(array_namespace(curvature).sqrt(curvature)[..., None] * jacobian)
+    return root.mT @ root
+
+
+def _curved(linear: _Linear) -> Array:
+    """Return ``D J``."""
+    _, jacobian, curvature, slope = linear
+    if len(curvature.shape) > len(slope.shape):
+        return curvature @ jacobian
+    return curvature[..., None] * jacobian
+
+
+def _rows_at_once(network: _Network, theta: Array, rows: Rows) -> int:
+    """Return the number of rows of a block: of a matrix's size, which it is added to, or more."""
+    numbers = network.outputs_shape(theta, rows.x)[-1] * theta.size
+    return max(rows_in_cache(theta, numbers) or _NUMBERS_AT_ONCE // numbers, network.size)
+
+
+def _flat(jacobian: Array) -> Array:
+    """Return ``(*stack, rows, n_out, P)`` as ``(*stack, rows * n_out, P)``."""
+    *stack, rows, n_out, size = jacobian.shape
+    return array_namespace(jacobian).reshape(jacobian, (*stack, rows * n_out, size))
+
+
+def _joined(slope: Array) -> Array:
+    """Return ``(*stack, rows, n_out)`` as ``(*stack, rows * n_out)``."""
+    *stack, rows, n_out = slope.shape
+    return array_namespace(slope).reshape(slope, (*stack, rows * n_out))
+
+
+def _penalty(network: _Network, theta: Array, l2: Strength) -> tuple[Array, Array]:
+    """Return ``l2 m`` and ``l2 m theta``, ``(..., P)``."""
+    strength = 0.0 if l2 is None else l2 if isinstance(l2, float) else l2[..., None]
+    decay = strength * network.weight_mask(theta)
+    return decay, decay * theta
+
+
+def _with_diagonal(matrix: Array, diagonal: Array) -> Array:
+    """Return a matrix ``(*stack, n, n)`` plus the diagonal matrix of ``(..., n)``."""
+    xp, n = array_namespace(matrix), matrix.shape[-1]
+    unit = xp.eye(n, dtype=matrix.dtype, device=device_of(matrix))
+    return matrix + diagonal[..., None] * unit
+
+
+def _product(matrix: Array, vector: Array) -> Array:
+    return (matrix @ vector[..., None])[..., 0]
+
+
+def _solved(matrix: Array, right: Array) -> Array:
+    return array_namespace(matrix).linalg.solve(matrix, right[..., None])[..., 0]
