@@ -32,7 +32,16 @@ from backprop_xp.training.averages import EMA, SWA
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit, train
 from backprop_xp.training.history import Writer, write_checkpoints_with
-from backprop_xp.training.optimizers import SGD, Adagrad, Adam, AdamW, Lion, Nadam, RMSProp
+from backprop_xp.training.optimizers import (
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    LevenbergMarquardt,
+    Lion,
+    Nadam,
+    RMSProp,
+)
 from backprop_xp.training.options import Options
 from backprop_xp.training.rate_range import find_learning_rate
 from backprop_xp.training.states import FitResult, TrainingState
@@ -87,9 +96,9 @@ __all__ = [
     "EMA", "SGD", "SWA", "Activate", "Activation", "Adagrad", "Adam", "AdamW",
     "BackendUnavailableError", "Checkpoint", "CheckpointError", "Columns", "Dense",
     "Derivatives", "Dropout", "EarlyStopping", "Embedding", "Equation", "FitResult",
-    "GradientCheckError", "GradientReport", "LayerNorm", "Lion", "Loss", "Nadam", "Network",
-    "NumericEmbedding", "ProblemReport", "RMSProp", "Residual", "Scale", "Standardize",
-    "TrainingState", "TransferError", "activations", "asarray", "assert_gradient",
+    "GradientCheckError", "GradientReport", "LayerNorm", "LevenbergMarquardt", "Lion", "Loss",
+    "Nadam", "Network", "NumericEmbedding", "ProblemReport", "RMSProp", "Residual", "Scale",
+    "Standardize", "TrainingState", "TransferError", "activations", "asarray", "assert_gradient",
     "check_gradient", "check_hessian", "check_hvp", "check_jacobian", "check_jvp",
     "check_layer", "check_least_squares", "check_loss", "check_minimize", "check_network",
     "check_root", "check_vjp", "data", "ensemble", "export_c", "export_onnx", "find_learning_rate",

@@ -37,7 +37,7 @@ from backprop_xp.files.descriptions import OPTIMIZER_STATES, describe, rebuild
 from backprop_xp.networks.network import Network
 from backprop_xp.training.data import Standardized, standardize
 from backprop_xp.training.early_stopping import Best, Slowed
-from backprop_xp.training.optimizers import Optimizer, check_state
+from backprop_xp.training.optimizers import AnyOptimizer, check_state
 from backprop_xp.training.options import Options
 from backprop_xp.training.states import FitResult, TrainingState
 
@@ -75,7 +75,7 @@ class Checkpoint:
 
     network: Network
     theta: Array
-    optimizer: Optimizer | None = None
+    optimizer: AnyOptimizer | None = None
     state: TrainingState | None = None
     preparation: Mapping[str, Array] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -120,7 +120,7 @@ def save(
     network: Network,
     theta: Array,
     *,
-    optimizer: Optimizer | None = None,
+    optimizer: AnyOptimizer | None = None,
     state: TrainingState | FitResult | None = None,
     preparation: Standardized | Mapping[str, Array] | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -318,7 +318,7 @@ def _check_preparation(content: Checkpoint) -> None:
             raise ValueError(f"preparation has {shapes}, but the network takes {n_in} features.")
 
 
-def _check_state(theta: Array, optimizer: Optimizer | None, state: TrainingState) -> None:
+def _check_state(theta: Array, optimizer: AnyOptimizer | None, state: TrainingState) -> None:
     if not isinstance(state, TrainingState):
         raise TypeError(
             f"state must be a state of bx.train or a result of bx.fit, not {type(state).__name__}."

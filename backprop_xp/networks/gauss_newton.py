@@ -58,7 +58,7 @@ class Primal(NamedTuple):
         return _with_diagonal(self.curved, self.decay)
 
     def step(self, damping: Array) -> Array:
-        """Return ``-(H + damping I)^-1 gradient``; ``damping`` is ``(*stack, 1)``."""
+        """Return ``-(H + diag(damping))^-1 gradient``, for ``(..., P)`` or ``(..., 1)``."""
         return -_solved(_with_diagonal(self.curved, self.decay + damping), self.gradient)
 
 
@@ -83,7 +83,7 @@ class Dual(NamedTuple):
         return xp.sum(self.jacobian * self.curved, axis=-2) + self.decay
 
     def step(self, damping: Array) -> Array:
-        """Return ``-(H + damping I)^-1 gradient``, from n equations instead of P.
+        """Return ``-(H + diag(damping))^-1 gradient``, from n equations instead of P.
 
         By Woodbury's identity it is ``-A^-1 (pull + J^T z)`` with the diagonal matrix ``A = damping
         + decay`` and ``(I + D J A^-1 J^T) z = r - D J A^-1 pull``. No close numbers are subtracted.

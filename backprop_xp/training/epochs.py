@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array
+from backprop_xp.backends import Array, to_host
 from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.training.batches import (
     concat,
@@ -22,12 +22,25 @@ from backprop_xp.training.set_up import Training
 from backprop_xp.training.states import TrainingState
 from backprop_xp.training.steps import Carry, measured_theta
 
+# An optimizer that may converge is asked after so many epochs: each time waits for the device.
+EPOCHS_BETWEEN_READS = 20
+
 
 def has_ended(state: TrainingState, options: Options) -> bool:
-    """Whether all epochs are done, or no network has improved for the patience."""
-    if state.epoch >= options.epochs or options.early_stopping is None or state.best is None:
-        return state.epoch >= options.epochs
+    """Whether all epochs are done, no network has improved for the patience, or all converged."""
+    if state.epoch >= options.epochs or _have_converged(state, options):
+        return True
+    if options.early_stopping is None or state.best is None:
+        return False
     return bool(state.epoch - state.best.epoch.max() >= options.early_stopping.patience)
+
+
+def _have_converged(state: TrainingState, options: Options) -> bool:
+    """Whether all networks have converged by their optimizer, read from the device now and then."""
+    read = getattr(options.optimizer, "has_converged", None)
+    if read is None or state.epoch % EPOCHS_BETWEEN_READS:
+        return False
+    return bool(to_host(read(state.optimizer_state)).all())
 
 
 def advance(

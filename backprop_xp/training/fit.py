@@ -17,7 +17,7 @@ from backprop_xp.checks import boolean, choose, nearest, sequence
 from backprop_xp.display.progress import Report, reporting
 from backprop_xp.networks.network import Network
 from backprop_xp.training.alone import Alone, Split
-from backprop_xp.training.epochs import advance, has_ended
+from backprop_xp.training.epochs import EPOCHS_BETWEEN_READS, advance, has_ended
 from backprop_xp.training.history import (
     Record,
     Writer,
@@ -268,6 +268,8 @@ def _epochs_at_once(options: Options, state: TrainingState, *, by_epoch: bool) -
     left = options.epochs - state.epoch
     # Nearly equal numbers, two at most: a compiler makes a function for each.
     epochs = math.ceil(left / math.ceil(left / _EPOCHS_AT_ONCE))
+    if hasattr(options.optimizer, "has_converged"):
+        epochs = min(epochs, EPOCHS_BETWEEN_READS - state.epoch % EPOCHS_BETWEEN_READS)
     if options.checkpoint is None:
         return epochs
     return min(epochs, options.checkpoint_every - state.epoch % options.checkpoint_every)

@@ -18,6 +18,7 @@ AnyOptimizer = TypeVar("AnyOptimizer")
 _POSITIVE = ("learning_rate", "epsilon", "weight_decay", "initial", "momentum_decay")
 _BOUNDS = {"momentum": 1.0, "decay": 1.0, "beta1": 1.0, "beta2": 1.0}
 _BOUNDS |= dict.fromkeys(_POSITIVE, math.inf)
+_BOUNDS |= {"damping": math.inf, "tolerance": 1.0}
 _BOOLEANS = ("nesterov", "rate_inside", "corrected_epsilon", "amsgrad")
 
 
@@ -90,10 +91,19 @@ def _mask(theta: Array, mask: Array) -> Array:
     return mask
 
 
-def check_alike(theta: Array, value: Array, name: str, way_out: str = "") -> None:
-    """Raise unless an array has theta's library, device, dtype and shape."""
+def check_alike(
+    theta: Array,
+    value: Array,
+    name: str,
+    way_out: str = "",
+    *,
+    shape: tuple[int, ...] | None = None,
+) -> None:
+    """Raise unless an array has theta's library, device and dtype, and its shape or another."""
     require_like(theta, value, name)
-    if tuple(value.shape) != tuple(theta.shape):
+    if tuple(value.shape) != (tuple(theta.shape) if shape is None else shape):
+        expected = "" if shape in (None, tuple(theta.shape)) else f", and {shape} is expected"
         raise ValueError(
-            f"{name} has shape {tuple(value.shape)}, but theta {tuple(theta.shape)}.{way_out}"
+            f"{name} has shape {tuple(value.shape)}, but theta {tuple(theta.shape)}{expected}."
+            f"{way_out}"
         )

@@ -5,11 +5,11 @@ from typing import Any
 from backprop_xp.backends import Array, array_namespace, to_device_of
 from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.hyperparameters import hyperparameter
-from backprop_xp.training.optimizers import Optimizer
+from backprop_xp.training.optimizers import AnyOptimizer
 from backprop_xp.training.schedules import LearningRate, lowest, plateau, rate_at, with_batches
 
 
-def rate_of(optimizer: Optimizer, batches: int | None) -> LearningRate | None:
+def rate_of(optimizer: AnyOptimizer, batches: int | None) -> LearningRate | None:
     """Return an optimizer's learning rate, None if it has none.
 
     A schedule of epochs counts ``batches`` steps in each, None if that number is not known.

@@ -16,18 +16,18 @@ from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.learning_rates import learning_rates, rate_of
 from backprop_xp.training.metrics import Metric
-from backprop_xp.training.optimizers import Optimizer
+from backprop_xp.training.optimizer_protocol import AnyOptimizer
 from backprop_xp.training.pytrees import copied
 from backprop_xp.training.steps import (
     Carry,
     Sets,
     Shared,
     StepInput,
+    advance_of,
     evaluate,
-    is_built_in,
+    is_elementwise,
     measured_theta,
     step,
-    update_of,
 )
 
 
@@ -39,7 +39,7 @@ class Method(NamedTuple):
     """
 
     network: Network
-    optimizer: Optimizer
+    optimizer: AnyOptimizer
     metrics: Mapping[str, Metric]
     size: int | None
     batches: int | None
@@ -122,10 +122,11 @@ class Eager:
         gradient: Any = functools.partial(loss_and_gradient_of, network)
         if self.method.size is not None:
             gradient = accumulate(gradient, self.method.size)
-        update = update_of(self.method.optimizer, theta, kernels)
+        summed, optimizer = self._processes.summed(gradient), self.method.optimizer
         in_pieces, metrics = self._processes.in_pieces, self.method.metrics
         self.network = network
-        self._one: Any = functools.partial(step, self._processes.summed(gradient), update)
+        advance = advance_of(optimizer, network, summed, theta, kernels)
+        self._one: Any = functools.partial(step, advance)
         self.evaluate = functools.partial(evaluate, network, metrics, in_pieces)
         # Ranks must round alike, and may count other rows.
         is_open = self.method.batches is None and self._processes.is_alone
@@ -141,7 +142,7 @@ class Eager:
         slowed: Slowed | None = None,
     ) -> Outcome:
         """Take a step for each batch, as ``Stepper`` says."""
-        theta, is_built = carry[0], is_built_in(self.method.optimizer)
+        theta, is_built = carry[0], is_elementwise(self.method.optimizer)
         if self._may_compile:
             self._compile_if_long(theta, shared.rows.x.shape[-2])
         count = batches if isinstance(batches, int) else batches.shape[0]

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 from backprop_xp.backends import Array, dispatch, require_floating
 from backprop_xp.checks import check_arguments, integer
@@ -13,6 +13,7 @@ from backprop_xp.training.hyperparameters import (
     hyperparameter,
     placed,
 )
+from backprop_xp.training.objectives import Objective
 from backprop_xp.training.pytrees import Pytree, zeros_like
 from backprop_xp.training.schedules import LearningRate, rate_at
 
@@ -46,16 +47,38 @@ class Optimizer(Protocol):
         ...
 
 
-class BuiltIn:
-    """The methods that the built-in optimizers share.
+class ObjectiveOptimizer(Protocol):
+    """The protocol of an optimizer that evaluates the objective itself, at points of its own.
 
-    Each has its own kind of state, and a ``rule``: it returns what ``update`` does, unchecked, with
-    hyperparameters on theta's device.
+    The training then takes one full batch in an epoch, and ``advance`` one step. ``objective`` is a
+    ``training.objectives.Objective``: ``loss(theta)``, ``loss_and_gradient(theta)`` and
+    ``gauss_newton(theta)``. The state is a pytree, as that of ``Optimizer``, and nothing may be
+    written in place. Networks of a stack are independent: choose between two arrays by ``where``,
+    never by ``if``. On JAX ``advance`` is compiled.
+
+    Optional methods: ``begin(theta, objective)`` returns the theta of the first step.
+    ``has_converged(state)`` returns booleans, one for each network. The training reads them every
+    20 epochs, and ends if all are True.
     """
 
+    def initialize(self, theta: Array) -> Pytree:
+        """Return the state before the first step."""
+        ...
+
+    def advance(
+        self, theta: Array, state: Pytree, objective: Objective
+    ) -> tuple[Array, Pytree, Array]:
+        """Return theta and the state after a step, and the loss before it, ``(*stack,)``."""
+        ...
+
+
+AnyOptimizer: TypeAlias = Optimizer | ObjectiveOptimizer
+
+
+class Configured:
+    """The methods that the built-in optimizers share: each has its own kind of state."""
+
     kind_of_state: ClassVar[Any]
-    learning_rate: LearningRate
-    rule: Callable[..., tuple[Array, Pytree]]
 
     def __new__(cls, *_: object, **given: object) -> Self:
         """Refuse an unknown argument before the constructor does, with the nearest known one."""
@@ -68,6 +91,25 @@ class BuiltIn:
     def unused(self) -> str:
         """Return the field of its state that is None with these options, if any."""
         return ""
+
+    def shape_of(self, name: str, theta: Array) -> tuple[int, ...]:
+        """Return the shape of a field of its state: theta's."""
+        return tuple(theta.shape)
+
+    __repr__ = repr_of
+    __eq__ = is_same_call
+    __hash__ = call_hash
+
+
+class BuiltIn(Configured):
+    """The methods that the built-in optimizers with an ``update`` share.
+
+    Each has a ``rule``: it returns what ``update`` does, unchecked, with hyperparameters on theta's
+    device.
+    """
+
+    learning_rate: LearningRate
+    rule: Callable[..., tuple[Array, Pytree]]
 
     def initialize(self, theta: Array) -> Pytree:
         """Return the state before the first update, of zeros."""
@@ -93,10 +135,6 @@ class BuiltIn:
         alpha = hyperparameter(theta, alpha, "learning_rate")
         return dispatch(type(self).rule, theta)(placed(self, theta), theta, gradient, state, alpha)
 
-    __repr__ = repr_of
-    __eq__ = is_same_call
-    __hash__ = call_hash
-
 
 _BEGIN = "Begin with state = optimizer.initialize(theta)."
 
@@ -106,7 +144,8 @@ def _kind_of_state(optimizer: Any) -> Any:
 
     A subclass that inherits ``update`` has the same state.
     """
-    is_ours = getattr(type(optimizer), "update", None) is BuiltIn.update
+    update = getattr(type(optimizer), "update", None)
+    is_ours = isinstance(optimizer, Configured) and update in (None, BuiltIn.update)
     return optimizer.kind_of_state if is_ours else None
 
 
@@ -124,7 +163,7 @@ def rule_of(
     return rule or functools.partial(dispatch(kind.rule, theta), optimizer)
 
 
-def optimizer_on_device(optimizer: Optimizer, theta: Array) -> Optimizer:
+def optimizer_on_device(optimizer: AnyOptimizer, theta: Array) -> AnyOptimizer:
     """Return the optimizer with its arrays on theta's device, in its dtype, and checked to fit.
 
     The learning rate stays as it is, and so does a user's own optimizer.
@@ -132,7 +171,7 @@ def optimizer_on_device(optimizer: Optimizer, theta: Array) -> Optimizer:
     return optimizer if _kind_of_state(optimizer) is None else placed(optimizer, theta)
 
 
-def check_state(optimizer: Optimizer, theta: Array, state: Pytree) -> None:
+def check_state(optimizer: AnyOptimizer, theta: Array, state: Pytree) -> None:
     """Raise TypeError or ValueError unless a state fits this optimizer and theta.
 
     The state of a user's own optimizer is not checked.
@@ -147,10 +186,12 @@ def check_state(optimizer: Optimizer, theta: Array, state: Pytree) -> None:
         )
     if not hasattr(state.step, "shape"):  # an array in a compiled update
         integer(state.step, "state.step", at_least=0)
+    own: Any = optimizer  # a Configured one, by its state
     for name, value in zip(kind._fields[1:], state[1:], strict=True):
         if value is not None:
-            check_alike(theta, value, f"state.{name}", f" {_BEGIN}")
-        elif name != optimizer.unused():  # type: ignore[attr-defined]  # a BuiltIn, by its state
+            shape = own.shape_of(name, theta)
+            check_alike(theta, value, f"state.{name}", f" {_BEGIN}", shape=shape)
+        elif name != own.unused():
             raise ValueError(
                 f"state has no {name}, but {optimizer!r} needs one, by its options. {_BEGIN}"
             )

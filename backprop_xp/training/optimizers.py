@@ -15,8 +15,11 @@ from typing import Any, NamedTuple, TypeAlias
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import known
 from backprop_xp.training.hyperparameters import Hyperparameter, hyperparameter
+from backprop_xp.training.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from backprop_xp.training.optimizer_protocol import (
+    AnyOptimizer as AnyOptimizer,
     BuiltIn,
+    ObjectiveOptimizer as ObjectiveOptimizer,
     Optimizer as Optimizer,
     check_state as check_state,
     optimizer_on_device as optimizer_on_device,
@@ -346,15 +349,22 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     kind.__name__.lower(): kind for kind in (Adagrad, Adam, AdamW, Lion, Nadam, RMSProp, SGD)
 }
 
+# Those that take the objective in place of a gradient.
+OBJECTIVE_OPTIMIZERS: dict[str, Callable[..., ObjectiveOptimizer]] = {
+    "levenbergmarquardt": LevenbergMarquardt,
+}
+
 
 def named_optimizer(optimizer: Any, **options: Any) -> Any:
     """Return the optimizer of a name with options or its defaults; any other object unchanged."""
     if not isinstance(optimizer, str):
         return optimizer
-    if known(optimizer, OPTIMIZERS, "optimizer") == "sgd" and not options:
+    kinds = {**OPTIMIZERS, **OBJECTIVE_OPTIMIZERS}
+    if known(optimizer, kinds, "optimizer") == "sgd" and not options:
         raise ValueError("SGD has no default learning rate: give one, optimizer=bx.SGD(0.1).")
-    return OPTIMIZERS[optimizer](**options)
+    return kinds[optimizer](**options)
 
 
 def __dir__() -> list[str]:
-    return ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "Nadam", "RMSProp"]
+    names = ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "Nadam", "RMSProp"]
+    return [*names, "LevenbergMarquardt"]

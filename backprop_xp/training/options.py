@@ -11,7 +11,9 @@ from backprop_xp.training.averages import Average
 from backprop_xp.training.class_weights import ClassWeight
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.metrics import METRICS, Metric, Mode
-from backprop_xp.training.optimizers import Optimizer, named_optimizer
+from backprop_xp.training.objectives import takes_objective
+from backprop_xp.training.optimizer_protocol import AnyOptimizer
+from backprop_xp.training.optimizers import named_optimizer
 from backprop_xp.training.orders import seeds_of
 from backprop_xp.training.schedules import plateau
 from backprop_xp.training.states import FitResult, TrainingState
@@ -27,7 +29,7 @@ Augment: TypeAlias = Callable[[Array, Array, Array | None, int], Batch]
 class TrainingOptions(TypedDict, total=False):
     """The keyword arguments of ``train`` and ``fit``, for type checkers; see ``bx.fit``."""
 
-    optimizer: Required[Optimizer | str]
+    optimizer: Required[AnyOptimizer | str]
     epochs: Required[int]
     batch_size: int | None
     accumulate: int
@@ -56,7 +58,8 @@ class Options:
     """The checked options of a training.
 
     - ``optimizer`` is one of ``bx.optimizers``, such as ``bx.Adam()``, your own, or a name: that of
-      one with its defaults, such as ``"adam"``.
+      one with its defaults, such as ``"adam"``. ``bx.LevenbergMarquardt()`` and ``bx.LBFGS()`` take
+      one full batch in an epoch, and end the training when every network has converged.
     - ``epochs`` counts from the beginning of the training, also when it is resumed.
     - ``batch_size`` is the number of rows per update; None is the full batch.
     - ``accumulate`` k updates theta by the gradient of ``k * batch_size`` rows, in the memory of
@@ -110,7 +113,7 @@ class Options:
     sample_weight that is not finite, and for a target outside the loss's range.
     """
 
-    optimizer: Optimizer
+    optimizer: AnyOptimizer
     epochs: int
     batch_size: int | None = None
     accumulate: int = 1
@@ -179,6 +182,10 @@ class Options:
                 f"start has run {start.epoch} epochs, but epochs={self.epochs} counts from the "
                 "beginning of the training."
             )
+        if takes_objective(self.optimizer):
+            for name in ("batch_size", "augment", "clip"):
+                if getattr(self, name) is not None:
+                    raise ValueError(full_batch_message(self.optimizer, name))
         _check_rules(self, start)
 
     def _set(self, name: str, value: object) -> None:
@@ -211,6 +218,14 @@ class Options:
         names = ["loss", *(self.metrics or {})]
         of_training = [f"training_{name}" for name in names] if self.train_metrics else []
         return ["loss" if self.validation is None else "validation_loss", *names[1:], *of_training]
+
+
+def full_batch_message(optimizer: AnyOptimizer, given: str) -> str:
+    """Return the error message for an option that needs an optimizer with an ``update``."""
+    return (
+        f"{type(optimizer).__name__} evaluates the objective of all rows at points of its own: it "
+        f"does not take {given}. Leave it out, or use an optimizer such as bx.Adam()."
+    )
 
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))

@@ -92,6 +92,11 @@ def find_learning_rate(
     def rise(step: int) -> float:
         return low * float(ratio ** (step / (steps - 1)))
 
+    if not hasattr(options.optimizer, "learning_rate"):
+        raise TypeError(
+            f"{type(options.optimizer).__name__} has no learning rate to find: give an optimizer "
+            "such as bx.Adam()."
+        )
     rising = copy.copy(options.optimizer)
     vars(rising)["learning_rate"] = rise
     options = replace(options, optimizer=rising)

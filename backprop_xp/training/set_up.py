@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backprop_xp.backends import Array, Backend, require_owner
-from backprop_xp.networks.batch_rows import Rows
+from backprop_xp.networks.batch_rows import Blocks, Rows
 from backprop_xp.networks.inputs import check_entries, check_l2
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import strength_of
@@ -15,8 +15,9 @@ from backprop_xp.training.batches import mean_over
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.jax_steps import Compiled
 from backprop_xp.training.loop import Eager, Method, Stepper
+from backprop_xp.training.objectives import Objective, takes_objective
 from backprop_xp.training.optimizers import optimizer_on_device
-from backprop_xp.training.options import Options
+from backprop_xp.training.options import Options, full_batch_message
 from backprop_xp.training.orders import keys_of
 from backprop_xp.training.states import TrainingState, initial_state
 from backprop_xp.training.steps import Sets, Shared
@@ -54,6 +55,8 @@ def prepare(
     ``steps`` is their number if it is not that of all epochs.
     """
     data = data_of(network, theta, x, y, options, processes)
+    if takes_objective(options.optimizer):
+        _check_full_batch(network, data, options)
     l2, l2_of_sum = (check_strength(theta, options, name) for name in ("l2", "l2_of_sum"))
     l2 = network.l2 or None if options.l2 is None else l2
     key = keys_of(options.seed, theta)
@@ -81,7 +84,23 @@ def prepare(
     training = Training(options, data, evaluated, shared, stepper, backend, mean)
     averages = options.average is not None
     at = data.batches, data.size
-    return training, initial_state(options.start, optimizer, theta, *at, averages=averages)
+    state = initial_state(options.start, optimizer, theta, *at, averages=averages)
+    if options.start is None and hasattr(optimizer, "begin"):
+        with backend.no_grad():
+            objective = Objective(network, rows, strength_of(rows, l2, l2_of_sum))
+            state = state._replace(theta=optimizer.begin(state.theta, objective))
+    return training, state
+
+
+def _check_full_batch(network: Network, data: TrainingData, options: Options) -> None:
+    """Raise ValueError unless the objective is the same at each step, and all rows are here."""
+    faults = {
+        "x that gives batches": data.source is not None,
+        "a table that is streamed": isinstance(getattr(data.rows, "x", None), Blocks),
+        "a network with dropout": network.is_random,
+    }
+    if found := [fault for fault, is_given in faults.items() if is_given]:
+        raise ValueError(full_batch_message(options.optimizer, found[0]))
 
 
 def stepper_of(
@@ -94,7 +113,8 @@ def stepper_of(
     backend = require_owner(theta, "theta")
     if backend.loop(operator.add) is not None:
         return Compiled(method, theta)
-    kernels = backend.kernels(theta, steps, rows)
+    takes = takes_objective(method.optimizer)  # rows as a stack are none of the kernels' loops
+    kernels = None if takes else backend.kernels(theta, steps, rows)
     processes.check_loops(are_compiled=kernels is not None)
     return Eager(method, theta, processes, kernels)
 

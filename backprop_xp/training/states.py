@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backprop_xp.backends import Array, checksum, require_like
 from backprop_xp.training.early_stopping import Best, Slowed
 from backprop_xp.training.hyperparameters import check_alike
-from backprop_xp.training.optimizers import Optimizer, check_state
+from backprop_xp.training.optimizers import AnyOptimizer, check_state
 from backprop_xp.training.pytrees import copied
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def first_checksum(theta: Array, start: TrainingState | None) -> int | None:
 
 def initial_state(
     start: TrainingState | None,
-    optimizer: Optimizer,
+    optimizer: AnyOptimizer,
     theta: Array,
     batches: int | None,
     size: int,

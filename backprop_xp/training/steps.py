@@ -5,6 +5,7 @@ theta's average. ``varying`` differs from step to step, ``shared`` is the same i
 training. Every value that may be an array is in one of the three, so that no value is compiled in.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
@@ -19,13 +20,17 @@ from backprop_xp.networks.random_bits import Key, as_int32, fold_in
 from backprop_xp.training.averages import averaged
 from backprop_xp.training.batches import batch_at, concat
 from backprop_xp.training.metrics import OF_NUMBERS, Metric
-from backprop_xp.training.optimizers import SGD, Optimizer, rule_of
+from backprop_xp.training.objectives import Objective, takes_objective
+from backprop_xp.training.optimizer_protocol import ObjectiveOptimizer
+from backprop_xp.training.optimizers import OBJECTIVE_OPTIMIZERS, SGD, Optimizer, rule_of
 from backprop_xp.training.pytrees import mapped
 
 # Theta, the optimizer's state, and theta's average or None; in a compiled loop each may be a tuple
 # of its parts.
 Carry: TypeAlias = tuple[Any, Any, Any]
 Updated: TypeAlias = tuple[Any, Any]
+# ``(theta, state, batch, l2, rate, shared) -> (theta, state, loss)``: an optimizer's step.
+Advance: TypeAlias = Callable[..., tuple[Any, Any, Array]]
 # ``(theta, rows) -> (losses, predictions)``: each sample's loss, and the predictions or None.
 Forward: TypeAlias = Callable[[Array, Rows], tuple[Array, Array | None]]
 
@@ -64,33 +69,80 @@ class Shared(NamedTuple):
     views: Views | None = None
 
 
-def step(
-    loss_and_gradient: Callable[..., tuple[Array, Any]],
-    update: Callable[..., Updated],
-    carry: Carry,
-    varying: StepInput,
-    shared: Shared,
-) -> tuple[Carry, Array]:
-    """Return the carry after one update, and the batch's loss before it."""
+def step(advance: Advance, carry: Carry, varying: StepInput, shared: Shared) -> tuple[Carry, Array]:
+    """Return the carry after one step of an optimizer, and the batch's loss before it."""
     theta, state, average = carry
     rng = None
     if shared.seed is not None:
         rng = fold_in(as_int32(shared.seed), as_int32(varying.number))
     batch = batch_at(shared.rows, varying.indices, rng)
     l2 = strength_of(batch, shared.l2, shared.l2_of_sum)
+    theta, state, loss = advance(theta, state, batch, l2, varying.learning_rate, shared)
+    if varying.weight is not None:
+        average = mapped(lambda old, new: averaged(old, new, varying.weight), average, theta)
+    return (theta, state, average), loss
+
+
+def descend(
+    loss_and_gradient: Callable[..., tuple[Array, Any]],
+    update: Callable[..., Updated],
+    theta: Any,
+    state: Any,
+    batch: Rows,
+    l2: Any,
+    rate: Any,
+    shared: Shared,
+) -> tuple[Any, Any, Array]:
+    """Return theta and the state after an update by the batch's gradient, and the loss before."""
     loss, gradient = loss_and_gradient(theta, batch, l2, shared.views)
+    _check_loss(theta, loss)
+    if shared.clip is not None:
+        gradient = clip_norm(gradient, shared.clip)
+    theta, state = update(theta, gradient, state, rate)
+    return theta, state, loss
+
+
+def _by_objective(
+    network: Network,
+    optimizer: ObjectiveOptimizer,
+    theta: Array,
+    state: Any,
+    batch: Rows,
+    l2: Any,
+    rate: None,
+    shared: Shared,
+) -> tuple[Array, Any, Array]:
+    """Return theta and the state after an optimizer's ``advance``, and the loss before."""
+    found = optimizer.advance(theta, state, Objective(network, batch, l2))
+    if not isinstance(found, tuple) or len(found) != 3:
+        raise TypeError(
+            f"{type(optimizer).__name__}.advance returned a {type(found).__name__}, but theta, the "
+            "state and the loss before the step are expected."
+        )
+    _check_loss(theta, found[2])
+    return found
+
+
+def advance_of(
+    optimizer: Any,
+    network: Network,
+    loss_and_gradient: Callable[..., tuple[Array, Any]],
+    theta: Array,
+    kernels: Any = None,
+) -> Advance:
+    """Return the function of an optimizer's step: its ``advance``, or an update by a gradient."""
+    if takes_objective(optimizer):
+        return functools.partial(_by_objective, network, optimizer)
+    return functools.partial(descend, loss_and_gradient, update_of(optimizer, theta, kernels))
+
+
+def _check_loss(theta: Any, loss: Array) -> None:
     stack = tuple((theta[0] if isinstance(theta, tuple) else theta).shape[:-1])
     if tuple(loss.shape) != stack:
         raise ValueError(
             f"A batch's loss has shape {tuple(loss.shape)}, but {stack}, one for each network, is "
             "expected: a loss's value is one number per sample, (..., batch)."
         )
-    if shared.clip is not None:
-        gradient = clip_norm(gradient, shared.clip)
-    theta, state = update(theta, gradient, state, varying.learning_rate)
-    if varying.weight is not None:
-        average = mapped(lambda old, new: averaged(old, new, varying.weight), average, theta)
-    return (theta, state, average), loss
 
 
 def measured_theta(carry: Carry) -> Array:
@@ -181,6 +233,12 @@ def update_of(optimizer: Optimizer, theta: Array, kernels: Any = None) -> Callab
     return rule_of(optimizer, theta, kernels) or update
 
 
-def is_built_in(optimizer: Optimizer) -> bool:
-    """Whether an optimizer is the library's own: elementwise, and keeping no gradient."""
+def is_elementwise(optimizer: Any) -> bool:
+    """Whether an optimizer is the library's own for gradients: elementwise, and keeping none."""
     return type(optimizer).__module__ == SGD.__module__
+
+
+def is_built_in(optimizer: Any) -> bool:
+    """Whether an optimizer is the library's own, a function of its fields alone."""
+    kinds = OBJECTIVE_OPTIMIZERS.values()
+    return is_elementwise(optimizer) or type(optimizer) in kinds

@@ -13,7 +13,7 @@ from backprop_xp.training.accumulation import accumulate
 from backprop_xp.training.batches import batch_at
 from backprop_xp.training.compiled_functions import kept, read_by_methods
 from backprop_xp.training.metrics import Metric
-from backprop_xp.training.optimizers import Optimizer
+from backprop_xp.training.optimizers import AnyOptimizer
 from backprop_xp.training.pytrees import put_together, take_apart
 from backprop_xp.training.steps import (
     Carry,
@@ -21,8 +21,11 @@ from backprop_xp.training.steps import (
     Shared,
     StepInput,
     Updated,
+    advance_of,
+    descend,
     evaluate,
     is_built_in,
+    is_elementwise,
     measured_theta,
     piece_by_piece,
     step,
@@ -43,7 +46,7 @@ class Constants(NamedTuple):
 def compiled(
     backend: Backend,
     network: Network,
-    optimizer: Optimizer,
+    optimizer: AnyOptimizer,
     metrics: Mapping[str, Metric],
     size: int | None,
 ) -> tuple[Any, ...]:
@@ -59,7 +62,7 @@ def compiled(
         traced = functools.partial(_traced, network, make, size)
         judge = functools.partial(evaluate, network, metrics, functools.partial(_looped, backend))
         loop = backend.loop(functools.partial(_evaluated, traced, judge))
-        many = functools.partial(_many, loop, is_built_in(optimizer), network.parts)
+        many = functools.partial(_many, loop, is_elementwise(optimizer), network.parts)
         compile_step = functools.partial(backend.compile, donate=(0,))
         return compile_step(traced), compile_step(many), backend.compile(judge)
 
@@ -69,7 +72,7 @@ def compiled(
 
 def _traced(
     network: Network,
-    make: Callable[..., Optimizer],
+    make: Callable[..., AnyOptimizer],
     size: int | None,
     carry: Carry,
     varying: StepInput,
@@ -90,12 +93,14 @@ def _traced(
     if not in_parts:
         gradient: Any = functools.partial(loss_and_gradient_of, network)
         gradient = gradient if size is None else accumulate(gradient, size)
-        return step(gradient, update_of(make(**given), carry[0]), carry, varying, shared)
+        advance = advance_of(make(**given), network, gradient, carry[0])
+        return step(advance, carry, varying, shared)
     each = take_apart(given, network.parts)
+    made: Callable[..., Any] = make
 
     def update(thetas: Any, gradients: Any, states: Any, rate: Any) -> Updated:
         parts = zip(each, thetas, gradients, states, take_apart(rate, network.parts), strict=True)
-        updated = [update_of(make(**part), t)(t, g, s, alpha) for part, t, g, s, alpha in parts]
+        updated = [update_of(made(**part), t)(t, g, s, alpha) for part, t, g, s, alpha in parts]
         thetas, states = zip(*updated, strict=True)
         return thetas, states
 
@@ -103,7 +108,7 @@ def _traced(
         return loss_and_gradients_of(network, thetas, batch, l2)
 
     of_batch = gradients if size is None else accumulate(gradients, size)
-    return step(of_batch, update, carry, varying, shared)
+    return step(functools.partial(descend, of_batch, update), carry, varying, shared)
 
 
 def _evaluated(
@@ -182,7 +187,7 @@ def _many(
 
 def _hyperparameters_of(
     optimizer: Any,
-) -> tuple[dict[str, Any], Callable[..., Optimizer], tuple[Any, ...]]:
+) -> tuple[dict[str, Any], Callable[..., AnyOptimizer], tuple[Any, ...]]:
     """Return an optimizer's hyperparameters, a function that makes it from them, and a key.
 
     Optimizers of one key share compiled code. The key includes hyperparameters that are 0 or no
@@ -200,5 +205,6 @@ def _hyperparameters_of(
         is_number = hasattr(value, "shape") or (isinstance(value, float) and value != 0.0)
         if field.name != "learning_rate":
             (numbers if is_number else fixed)[field.name] = value
-    kind: Callable[..., Optimizer] = type(optimizer)
-    return numbers, functools.partial(kind, learning_rate=0.0, **fixed), (kind, *fixed.items())
+    kind: Callable[..., AnyOptimizer] = type(optimizer)
+    rate = {"learning_rate": 0.0} if hasattr(optimizer, "learning_rate") else {}
+    return numbers, functools.partial(kind, **rate, **fixed), (kind, *fixed.items())

@@ -24,7 +24,7 @@ from backprop_xp.tables.model.fitted_model import TabularModel, TargetScale
 from backprop_xp.tables.model.table_network import outputs_for
 from backprop_xp.tables.model.tabular_parameters import DTYPES
 from backprop_xp.training.early_stopping import Best
-from backprop_xp.training.optimizers import Optimizer
+from backprop_xp.training.optimizers import AnyOptimizer
 from backprop_xp.training.states import TrainingState
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -53,7 +53,7 @@ def versions() -> dict[str, str]:
 def write_model(
     path: PathLike,
     model: TabularModel,
-    optimizer: Optimizer | None = None,
+    optimizer: AnyOptimizer | None = None,
     state: TrainingState | None = None,
 ) -> None:
     """Write a model, with the state of a training that has not ended."""
@@ -215,7 +215,7 @@ class TrainingFile:
 
     path: PathLike
     model: TabularModel
-    optimizer: Optimizer
+    optimizer: AnyOptimizer
     measures: dict[str, list[np.ndarray]]
     last_try: float = -math.inf
     has_failed: bool = False

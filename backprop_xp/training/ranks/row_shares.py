@@ -26,6 +26,7 @@ from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import concat, epoch_order
 from backprop_xp.training.data_checks import PART, check_sets, is_usable, no_rows, unusable_weights
 from backprop_xp.training.interrupt import Interrupt
+from backprop_xp.training.objectives import takes_objective
 from backprop_xp.training.options import Options
 from backprop_xp.training.ranks.exchange import Ranks, refuse
 from backprop_xp.training.sources import Source, source_of
@@ -46,10 +47,12 @@ class RowRanks(Ranks):
         super().check_options(theta, y, options)
         home = require_owner(theta, "theta")
         compiles = home.loop(operator.add) is not None
+        takes = takes_objective(options.optimizer)
         divided = "the ranks divide each batch already: multiply batch_size"
         sharded = "shard x over its devices; see docs/scale.md"
         refuse(
             (options.accumulate > 1, "accumulate", divided),
+            (takes, type(options.optimizer).__name__, 'divide the stack, split="stack"'),
             (compiles, f"The {home.name} backend", sharded),
         )
 

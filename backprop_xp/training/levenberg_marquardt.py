@@ -1,0 +1,137 @@
+"""The optimizer of Levenberg and Marquardt, for stacks of small networks."""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NamedTuple
+
+from backprop_xp.backends import Array, array_namespace, require_floating
+from backprop_xp.training.hyperparameters import Hyperparameter, hyperparameter
+from backprop_xp.training.objectives import Objective
+from backprop_xp.training.optimizer_protocol import Configured
+
+# The least damping, in roundings of the largest entry of H: it keeps the matrix regular. The most
+# is 1 / rounding, where a step is lost in theta's own rounding.
+_LEAST_DAMPING = 4.0
+# The damping's factors: the least one after an accepted step, and that after a refused one.
+_LEAST_FACTOR, _REFUSED = 0.1, 4.0
+
+
+class LevenbergMarquardtState(NamedTuple):
+    """The number of steps, the damping, and 1 where a network has converged, ``(*stack, 1)``."""
+
+    step: int
+    damping: Array
+    converged: Array
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LevenbergMarquardt(Configured):
+    """``theta -= (H + mu I)^-1 gradient`` if that lowers the loss; H is the Gauss-Newton matrix.
+
+    For networks of up to some thousand parameters and a smooth loss. Each network of a stack has
+    its own ``mu = damping * max(diag(H))``. The next ``damping`` follows from the decrease of the
+    loss beside that of the quadratic model. A step that would not lower the loss is refused, and
+    the damping becomes four times as large.
+
+    An epoch is one step, with all rows. ``batch_size``, dropout, ``clip`` and schedules are
+    refused. A network has converged when a step lowers its loss by less than ``tolerance`` times
+    the loss, or no step lowers it. It then stays as it is, and the training ends when all have.
+
+    Targets may have any unit: a last Dense layer without an activation is measured in their
+    standard deviations. The first step begins with outputs of the targets' mean and deviation,
+    unless the loss of the given theta is lower.
+
+    Levenberg 1944, Marquardt 1963, for networks Hagan and Menhaj 1994; the damping follows Nielsen
+    1999, with a least factor of 0.1.
+
+    >>> import backprop_xp as bx
+    >>> x = bx.asarray([[0.0], [0.25], [0.5], [0.75], [1.0]])
+    >>> network = bx.mlp([1, 3, 1], hidden="tanh")
+    >>> optimizer = bx.LevenbergMarquardt()
+    >>> result = bx.fit(network, network.initialize(), x, x**2, optimizer=optimizer, epochs=50)
+    >>> bool(result.history["loss"][-1] < 1e-8)
+    True
+    """
+
+    damping: Hyperparameter = 1e-3
+    _: KW_ONLY
+    tolerance: Hyperparameter = 1e-8
+    kind_of_state = LevenbergMarquardtState
+
+    def shape_of(self, name: str, theta: Array) -> tuple[int, ...]:
+        """Return the shape of a field of its state, ``(*stack, 1)``."""
+        return (*theta.shape[:-1], 1)
+
+    def initialize(self, theta: Array) -> LevenbergMarquardtState:
+        """Return the state before the first step."""
+        require_floating(theta, "theta")
+        zeros, given = 0.0 * theta[..., :1], {"damping": self.damping, "tolerance": self.tolerance}
+        for name, value in given.items():
+            of_each: Any = hyperparameter(theta, value, name)
+            if getattr(of_each, "shape", ())[-1:] not in ((), (1,)):
+                raise ValueError(
+                    f"{name} has shape {tuple(of_each.shape)}, but one number for each network, "
+                    "(*stack, 1), is expected."
+                )
+        return LevenbergMarquardtState(0, zeros + hyperparameter(theta, self.damping, ""), zeros)
+
+    def begin(self, theta: Array, objective: Objective) -> Array:
+        """Return theta with outputs in the targets' units, for networks whose loss it lowers."""
+        units = objective.output_units
+        if units is None:
+            return theta
+        scaled = units.applied(theta)
+        is_lower = objective.loss(scaled) < objective.loss(theta)
+        return array_namespace(theta).where(is_lower[..., None], scaled, theta)
+
+    def advance(
+        self, theta: Array, state: LevenbergMarquardtState, objective: Objective
+    ) -> tuple[Array, LevenbergMarquardtState, Array]:
+        """Return theta and the state after a step that each network tries, and the loss before."""
+        xp, model, units = (
+            array_namespace(theta),
+            objective.gauss_newton(theta),
+            objective.output_units,
+        )
+        # H and mu I for parameters in their units, hence mu / units^2 for theta's own.
+        squares: Any = 1.0 if units is None else units.of(theta) ** 2
+        mu = state.damping * _largest(model.diagonal * squares) / squares
+        move = model.step(mu)
+        reached = objective.loss(theta + move)
+        # What the model falls by (Nielsen 1999, eq. 2.18); the decreases are (*stack, 1).
+        predicted = 0.5 * xp.sum(move * (mu * move - model.gradient), axis=-1, keepdims=True)
+        decrease = (model.loss - reached)[..., None]
+        accepted = (decrease > 0.0) & (state.converged == 0.0)
+        theta = xp.where(accepted, theta + move, theta)
+        damping = state.damping * xp.where(accepted, _factor(decrease, predicted), _REFUSED)
+        is_small = accepted & (decrease <= self.tolerance * model.loss[..., None])
+        return theta, _next_state(state, damping, is_small), model.loss
+
+    def has_converged(self, state: LevenbergMarquardtState) -> Array:
+        """Return whether each network has converged."""
+        return state.converged > 0.0
+
+
+def _next_state(
+    state: LevenbergMarquardtState, damping: Array, is_small: Array
+) -> LevenbergMarquardtState:
+    """Return the state after a step, given the damping and whether its decrease was small."""
+    xp = array_namespace(damping)
+    rounding = xp.finfo(damping.dtype).eps
+    ends = xp.astype(is_small | (damping >= 1.0 / rounding), damping.dtype)
+    damping = xp.clip(damping, _LEAST_DAMPING * rounding, 1.0 / rounding)
+    return LevenbergMarquardtState(state.step + 1, damping, xp.maximum(state.converged, ends))
+
+
+def _largest(diagonal: Array) -> Array:
+    """Return the largest entry of each diagonal, ``(*stack, 1)``, or 1 if all are 0."""
+    xp = array_namespace(diagonal)
+    largest = xp.max(diagonal, axis=-1, keepdims=True)
+    return largest + xp.astype(largest == 0.0, largest.dtype)
+
+
+def _factor(decrease: Array, predicted: Array) -> Array:
+    """Return the damping's factor by the ratio of both decreases (Nielsen 1999, eq. 2.21)."""
+    xp = array_namespace(decrease)
+    ratio = decrease / (predicted + xp.astype(predicted == 0.0, predicted.dtype))
+    surplus = 2.0 * xp.clip(ratio, 0.0, 1.0) - 1.0
+    return xp.maximum(1.0 - surplus * surplus * surplus, _LEAST_FACTOR)

@@ -1,0 +1,97 @@
+"""The objective of a full batch, which some optimizers evaluate themselves."""
+
+import math
+from typing import Any, NamedTuple
+
+from backprop_xp.backends import Array, array_namespace
+from backprop_xp.networks.activations import identity
+from backprop_xp.networks.batch_rows import Rows
+from backprop_xp.networks.gauss_newton import Dual, Primal, quadratic
+from backprop_xp.networks.inputs import Strength
+from backprop_xp.networks.layers import Dense
+from backprop_xp.networks.network import Network
+from backprop_xp.networks.objective import loss_and_gradient_of, loss_of, shares_of
+
+# The numbers in the largest matrix, of all networks: 2 GiB in float64.
+_MOST_NUMBERS = 2**28
+
+
+class Objective(NamedTuple):
+    """The mean loss of all rows plus the penalty, as functions of theta, ``(*stack, P)``.
+
+    Each call computes all rows; nothing moves to the host.
+    """
+
+    network: Network
+    rows: Rows
+    l2: Strength
+
+    def loss(self, theta: Array) -> Array:
+        """Return each network's loss, ``(*stack,)``."""
+        return loss_of(self.network, theta, self.rows, self.l2)
+
+    def loss_and_gradient(self, theta: Array) -> tuple[Array, Array]:
+        """Return the loss, ``(*stack,)``, and its gradient, ``(*stack, P)``."""
+        return loss_and_gradient_of(self.network, theta, self.rows, self.l2)
+
+    def gauss_newton(self, theta: Array) -> Primal | Dual:
+        """Return the quadratic model at theta, with the Gauss-Newton matrix H.
+
+        It has the ``loss``, the ``gradient`` and the ``diagonal`` of H. ``step(damping)`` returns
+        ``-(H + diag(damping))^-1 gradient``, for a damping ``(*stack, 1)`` or ``(*stack, P)``.
+        """
+        outputs = math.prod(self.network.outputs_shape(theta, self.rows.x)[-2:])
+        smaller, members = min(outputs, self.network.size), math.prod(theta.shape[:-1])
+        if members * smaller * max(smaller, min(outputs, 1)) > _MOST_NUMBERS:
+            raise ValueError(
+                f"The Gauss-Newton matrix of {self.network.size} parameters and {outputs} outputs "
+                f"in all rows would have {smaller} x {smaller} numbers for each of {members} "
+                "networks. Use bx.LBFGS(), which needs some vectors of parameters."
+            )
+        return quadratic(self.network, theta, self.rows, self.l2)
+
+    @property
+    def output_units(self) -> "OutputUnits | None":
+        """The units of the last layer's parameters, None if they do not follow the targets'.
+
+        They follow if the loss has no link, and the last layer is Dense without an activation.
+        """
+        (*_, last), loss = self.network.layers, self.network.loss_function
+        is_linear = isinstance(last, Dense) and last.activation is identity
+        if not is_linear or loss.link is not identity.value or loss.outputs_per_target > 1:
+            return None
+        xp, y, share = array_namespace(self.rows.y), self.rows.y, shares_of(self.rows)
+        mean = xp.sum(share * y, axis=-2, keepdims=True)
+        scale = xp.sqrt(xp.sum(share * (y - mean) * (y - mean), axis=-2, keepdims=True))
+        scale = scale + xp.astype(scale == 0.0, scale.dtype)
+        weights, bias = self.network.layout[-1]
+        return OutputUnits(slice(weights.part.start, bias.part.stop), mean, scale)
+
+
+class OutputUnits(NamedTuple):
+    """The targets' means and standard deviations, ``(..., 1, n_out)``, and a last layer's slice."""
+
+    part: slice
+    mean: Array
+    scale: Array
+
+    def of(self, theta: Array) -> Array:
+        """Return the unit of each parameter, ``(*stack, P)``: 1 before the last layer."""
+        return self._with_last(array_namespace(theta).ones_like(theta), 0.0 * self.mean)
+
+    def applied(self, theta: Array) -> Array:
+        """Return theta with outputs in the targets' units, given it for standardized ones."""
+        return self._with_last(theta, self.mean)
+
+    def _with_last(self, theta: Array, mean: Array) -> Array:
+        """Return theta with a last layer times the scales, and the means added to its bias."""
+        xp, (*stack, _), n_out = array_namespace(theta), theta.shape, self.scale.shape[-1]
+        layer = xp.reshape(theta[..., self.part], (*stack, -1, n_out)) * self.scale
+        weights, bias = layer[..., :-1, :], layer[..., -1:, :] + mean
+        last = xp.reshape(xp.concat([weights, bias], axis=-2), (*stack, -1))
+        return xp.concat([theta[..., : self.part.start], last], axis=-1)
+
+
+def takes_objective(optimizer: Any) -> bool:
+    """Whether an optimizer has ``advance``, which takes the objective in place of a gradient."""
+    return hasattr(optimizer, "advance")
