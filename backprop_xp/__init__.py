@@ -33,6 +33,7 @@ from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit, train
 from backprop_xp.training.history import Writer, write_checkpoints_with
 from backprop_xp.training.optimizers import (
+    LBFGS,
     SGD,
     Adagrad,
     Adam,
@@ -93,7 +94,7 @@ __version__ = "0.1.0"
 # These names need no extra: ``from backprop_xp import *`` works wherever the package does.
 # fmt: off
 __all__ = [
-    "EMA", "SGD", "SWA", "Activate", "Activation", "Adagrad", "Adam", "AdamW",
+    "EMA", "LBFGS", "SGD", "SWA", "Activate", "Activation", "Adagrad", "Adam", "AdamW",
     "BackendUnavailableError", "Checkpoint", "CheckpointError", "Columns", "Dense",
     "Derivatives", "Dropout", "EarlyStopping", "Embedding", "Equation", "FitResult",
     "GradientCheckError", "GradientReport", "LayerNorm", "LevenbergMarquardt", "Lion", "Loss",

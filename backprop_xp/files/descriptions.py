@@ -32,6 +32,7 @@ from backprop_xp.networks.losses import focal, huber_with, quantile, smoothed, t
 from backprop_xp.training import optimizers, schedules
 from backprop_xp.training.averages import EMA, SWA
 from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
+from backprop_xp.training.lbfgs import LBFGSState
 from backprop_xp.training.levenberg_marquardt import LevenbergMarquardtState
 from backprop_xp.training.states import TrainingState
 
@@ -47,7 +48,7 @@ SCHEDULES = (
 OPTIMIZER_STATES = (
     *(optimizers.SGDState, optimizers.RMSPropState, optimizers.AdagradState, optimizers.AdamState),
     *(optimizers.AMSGradState, optimizers.LionState),
-    LevenbergMarquardtState,
+    *(LBFGSState, LevenbergMarquardtState),
 )
 _MAKERS: tuple[Callable[..., object], ...] = (
     *(*LAYERS, *OPTIMIZER_STATES, *SCHEDULES),

@@ -18,7 +18,7 @@ AnyOptimizer = TypeVar("AnyOptimizer")
 _POSITIVE = ("learning_rate", "epsilon", "weight_decay", "initial", "momentum_decay")
 _BOUNDS = {"momentum": 1.0, "decay": 1.0, "beta1": 1.0, "beta2": 1.0}
 _BOUNDS |= dict.fromkeys(_POSITIVE, math.inf)
-_BOUNDS |= {"damping": math.inf, "tolerance": 1.0}
+_BOUNDS |= {"damping": math.inf, "tolerance": 1.0, "gradient_tolerance": math.inf}
 _BOOLEANS = ("nesterov", "rate_inside", "corrected_epsilon", "amsgrad")
 
 
@@ -59,6 +59,17 @@ def hyperparameter(theta: Array, value: Hyperparameter, name: str) -> Hyperparam
             f"{name}[..., None]; or one for each parameter, (..., {theta.shape[-1]})."
         )
     check_stack(value.shape[:-1], theta.shape[:-1], name)
+    return value
+
+
+def of_each_network(theta: Array, value: Hyperparameter, name: str) -> Hyperparameter:
+    """Return a hyperparameter that is a number, or one for each network, ``(*stack, 1)``."""
+    value = hyperparameter(theta, value, name)
+    if not isinstance(value, float) and value.shape[-1:] not in ((), (1,)):
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}, but one number for each network, (*stack, 1), "
+            "is expected."
+        )
     return value
 
 

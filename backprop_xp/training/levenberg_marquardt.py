@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, require_floating
-from backprop_xp.training.hyperparameters import Hyperparameter, hyperparameter
+from backprop_xp.training.hyperparameters import Hyperparameter, of_each_network
 from backprop_xp.training.objectives import Objective
 from backprop_xp.training.optimizer_protocol import Configured
 
@@ -64,15 +64,10 @@ class LevenbergMarquardt(Configured):
     def initialize(self, theta: Array) -> LevenbergMarquardtState:
         """Return the state before the first step."""
         require_floating(theta, "theta")
-        zeros, given = 0.0 * theta[..., :1], {"damping": self.damping, "tolerance": self.tolerance}
-        for name, value in given.items():
-            of_each: Any = hyperparameter(theta, value, name)
-            if getattr(of_each, "shape", ())[-1:] not in ((), (1,)):
-                raise ValueError(
-                    f"{name} has shape {tuple(of_each.shape)}, but one number for each network, "
-                    "(*stack, 1), is expected."
-                )
-        return LevenbergMarquardtState(0, zeros + hyperparameter(theta, self.damping, ""), zeros)
+        damping = of_each_network(theta, self.damping, "damping")
+        of_each_network(theta, self.tolerance, "tolerance")
+        zeros = array_namespace(theta).zeros_like(theta[..., :1])
+        return LevenbergMarquardtState(0, zeros + damping, zeros)
 
     def begin(self, theta: Array, objective: Objective) -> Array:
         """Return theta with outputs in the targets' units, for networks whose loss it lowers."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import known
 from backprop_xp.training.hyperparameters import Hyperparameter, hyperparameter
+from backprop_xp.training.lbfgs import LBFGS as LBFGS
 from backprop_xp.training.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from backprop_xp.training.optimizer_protocol import (
     AnyOptimizer as AnyOptimizer,
@@ -351,6 +352,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 
 # Those that take the objective in place of a gradient.
 OBJECTIVE_OPTIMIZERS: dict[str, Callable[..., ObjectiveOptimizer]] = {
+    "lbfgs": LBFGS,
     "levenbergmarquardt": LevenbergMarquardt,
 }
 
@@ -366,5 +368,5 @@ def named_optimizer(optimizer: Any, **options: Any) -> Any:
 
 
 def __dir__() -> list[str]:
-    names = ["SGD", "Adagrad", "Adam", "AdamW", "Lion", "Nadam", "RMSProp"]
+    names = ["SGD", "Adagrad", "Adam", "AdamW", "LBFGS", "Lion", "Nadam", "RMSProp"]
     return [*names, "LevenbergMarquardt"]

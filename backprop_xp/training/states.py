@@ -1,10 +1,11 @@
 """The state of a training after each epoch, and the result that ``fit`` returns."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backprop_xp.backends import Array, checksum, require_like
+from backprop_xp.backends import Array, array_namespace, checksum, require_like
 from backprop_xp.training.early_stopping import Best, Slowed
 from backprop_xp.training.hyperparameters import check_alike
 from backprop_xp.training.optimizers import AnyOptimizer, check_state
@@ -108,6 +109,29 @@ class FitResult:
     optimizer_state: Any
     epochs: int
     state: TrainingState
+
+    def best_member(self) -> Array:
+        """Return theta, ``(P,)``, of the network of the stack with the lowest loss.
+
+        That is the last loss on the validation set, or else on the training set. With early
+        stopping it is what that watched, at its best. Restarts are one training of a stack:
+
+        >>> import backprop_xp as bx
+        >>> network = bx.mlp([1, 4, 1], hidden="tanh")
+        >>> x = bx.asarray([[0.0], [0.5], [1.0], [1.5]])
+        >>> theta, optimizer = network.initialize(stack=(16,)), bx.LevenbergMarquardt()
+        >>> result = bx.fit(network, theta, x, x**3, optimizer=optimizer, epochs=30)
+        >>> result.best_member().shape
+        (13,)
+        """
+        best = self.state.best
+        name = "validation_loss" if "validation_loss" in self.history else "loss"
+        scores = self.history[name][-1, ...] if best is None else best.score
+        # A network that diverged is no candidate; indices count through the whole stack.
+        np, size = array_namespace(scores), self.theta.shape[-1]
+        index = int(np.argmin(np.where(np.isnan(scores), math.inf, scores)))
+        members = array_namespace(self.theta).reshape(self.theta, (-1, size))
+        return members[index, :]
 
     def __repr__(self) -> str:
         return self.summary().text()

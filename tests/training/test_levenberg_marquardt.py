@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.backends import array_namespace
 from backprop_xp.training import objectives
 
 # Solutions lose as many digits as the condition number has, here some thousand, in each step.
@@ -108,15 +107,6 @@ def test_each_network_has_its_own_damping_and_the_result_that_it_has_alone(xp: A
         xp.assert_close(together.history["loss"][:, i, j], alone.history["loss"], ROUNDING)
 
 
-def test_a_network_that_is_not_finite_leaves_the_others_alone(xp: Any) -> None:
-    theta = xp.initialize(NETWORK, stack=3)
-    flags = xp.asarray([[0.0], [np.nan], [0.0]])
-    together = _fit(xp, theta + flags)
-    assert np.isnan(xp.host(together.theta)[1]).all()
-    alone = _fit(xp, theta[2, :])
-    xp.assert_close(together.theta[2, :], alone.theta, ROUNDING * 1e3)
-
-
 def test_a_dead_network_stays_as_it_is(xp: Any) -> None:
     network = bx.mlp([1, 3, 1], hidden="relu", loss="poisson")
     theta = xp.asarray(np.array([[0, 0, 0, -1, -1, -1, 0, 0, 0, 0.0], [1] * 10]))
@@ -135,87 +125,12 @@ def test_other_losses_fall_to_their_minimum(xp: Any, loss: str) -> None:
     assert np.abs(xp.host(gradient)).max() < 1e-3
 
 
-def test_a_training_ends_when_every_network_has_converged(xp: Any) -> None:
-    theta = xp.initialize(NETWORK, stack=2)
-    result = _fit(xp, theta, y=Y + 0.3 * np.cos(40 * X), epochs=2000)
-    assert result.epochs < 2000
-    assert result.epochs % 20 == 0
-    assert xp.host(result.optimizer_state.converged).all()
-    more = _fit(xp, theta, y=Y + 0.3 * np.cos(40 * X), epochs=4000, start=result)
-    assert more.epochs == result.epochs
-    xp.assert_equal(more.theta, result.theta)
-
-
 def test_a_tolerance_of_0_ends_a_training_only_where_no_step_helps(xp: Any) -> None:
     optimizer = bx.LevenbergMarquardt(tolerance=0.0)
     result = _fit(
         xp, xp.initialize(bx.mlp([1, 1])), network=bx.mlp([1, 1]), optimizer=optimizer, epochs=400
     )
     assert result.epochs < 400
-
-
-def test_validation_metrics_early_stopping_average_and_callbacks_work(xp: Any) -> None:
-    seen: list[int] = []
-    result = _fit(
-        xp,
-        xp.initialize(NETWORK, stack=2),
-        validation=0.2,
-        metrics=["rmse", "r2"],
-        train_metrics=True,
-        early_stopping=bx.EarlyStopping(4),
-        average=bx.EMA(0.5),
-        callbacks=[lambda state: seen.append(state.epoch)],
-        check_every=3,
-        epochs=30,
-    )
-    assert {"validation_loss", "rmse", "training_r2"} <= {*result.history}
-    assert seen == [*range(1, result.epochs + 1)]
-    assert set(result.history["gradient_verdict"]) <= {"pass"}
-    best = result.state.best
-    assert best is not None
-    chosen = result.history["validation_loss"][best.epoch - 1, [0, 1]]
-    np.testing.assert_allclose(best.score, chosen)
-
-
-def test_a_training_resumed_from_a_file_equals_the_uninterrupted_one(
-    xp: Any, tmp_path: Any
-) -> None:
-    theta, path = xp.initialize(NETWORK, stack=2), tmp_path / "model.safetensors"
-    whole = _fit(xp, theta, epochs=9)
-    _fit(xp, theta, epochs=4, checkpoint=path)
-    where = {"backend": xp.name, "device": xp.selection.device}
-    kept = bx.load(path, **where)
-    assert kept.optimizer == bx.LevenbergMarquardt()
-    resumed = _fit(xp, theta, epochs=9, start=kept.state, optimizer=kept.optimizer)
-    if xp.name == "jax":  # compiled loops of another length may round differently
-        xp.assert_close(resumed.theta, whole.theta, ROUNDING * 1e3)
-    else:
-        xp.assert_equal(resumed.theta, whole.theta)
-        xp.assert_equal(resumed.history["loss"], whole.history["loss"])
-
-
-BATCHES = [(X, Y)]
-REFUSED: dict[str, dict[str, Any]] = {
-    "batch_size": {"batch_size": 8},
-    "augment": {"augment": lambda x, y, weight, seed: (x, y)},
-    "clip": {"clip": 1.0},
-    "a network with dropout": {"network": bx.mlp([1, 5, 1], dropout=0.1)},
-}
-
-
-@pytest.mark.parametrize("given", REFUSED)
-def test_what_a_full_batch_excludes_is_an_error_with_the_way_out(xp: Any, given: str) -> None:
-    network = REFUSED[given].get("network", NETWORK)
-    message = rf"LevenbergMarquardt evaluates .* does not take {given}\. Leave .* bx\.Adam\(\)\."
-    with pytest.raises(ValueError, match=message):
-        _fit(xp, xp.initialize(network), **REFUSED[given])
-
-
-def test_batches_that_x_gives_are_an_error(xp: Any) -> None:
-    batches = [tuple(xp.put(X, Y))]
-    options: dict[str, Any] = {"optimizer": bx.LevenbergMarquardt(), "epochs": 1}
-    with pytest.raises(ValueError, match="does not take x that gives batches"):
-        bx.fit(NETWORK, xp.initialize(NETWORK), batches, **options)
 
 
 def test_too_many_parameters_are_an_error_that_names_lbfgs(
@@ -247,58 +162,6 @@ def test_a_state_of_another_optimizer_or_stack_is_an_error(xp: Any) -> None:
     wrong = state.optimizer_state._replace(damping=theta)
     with pytest.raises(ValueError, match=r"state\.damping has shape \(2, 16\), .*\(2, 1\) is exp"):
         _fit(xp, theta, start=state._replace(optimizer_state=wrong))
-
-
-def test_the_learning_rate_of_an_optimizer_without_one_cannot_be_found(xp: Any) -> None:
-    with pytest.raises(TypeError, match="LevenbergMarquardt has no learning rate to find"):
-        bx.find_learning_rate(
-            NETWORK,
-            xp.initialize(NETWORK),
-            *xp.put(X, Y),
-            optimizer=bx.LevenbergMarquardt(),  # type: ignore[arg-type]
-        )
-
-
-class Halving:
-    """A user's own optimizer: gradient steps, halved for each network whose loss would not fall."""
-
-    def initialize(self, theta: Any) -> Any:
-        return 0.0 * theta[..., :1] + 1.0
-
-    def advance(self, theta: Any, rate: Any, objective: Any) -> tuple[Any, Any, Any]:
-        xp = array_namespace(theta)
-        loss, gradient = objective.loss_and_gradient(theta)
-        trial = theta - rate * gradient
-        is_lower = (objective.loss(trial) < loss)[..., None]
-        return xp.where(is_lower, trial, theta), xp.where(is_lower, rate, 0.5 * rate), loss
-
-
-def test_a_users_own_optimizer_advances_by_the_objective(xp: Any) -> None:
-    theta = xp.initialize(NETWORK, stack=2)
-    result = _fit(xp, theta, optimizer=Halving(), epochs=40)
-    losses = result.history["loss"]
-    assert (np.diff(losses, axis=0) <= 0.0).all()
-    assert (losses[-1] < 0.5 * losses[0]).all()
-    xp.assert_close(losses[0], NETWORK.loss(theta, *xp.put(X, Y)), ROUNDING)
-
-
-class Wrong(Halving):
-    def advance(self, theta: Any, rate: Any, objective: Any) -> Any:
-        return theta, rate
-
-
-def test_an_advance_without_a_loss_is_an_error(xp: Any) -> None:
-    with pytest.raises(
-        TypeError, match=r"Wrong\.advance returned a tuple, but theta, the state and"
-    ):
-        _fit(xp, xp.initialize(NETWORK), optimizer=Wrong())
-
-
-@pytest.mark.parametrize("optimizer", [bx.LevenbergMarquardt(), Halving()])
-def test_nothing_moves_to_the_host_in_a_step(xp: Any, optimizer: Any) -> None:
-    given = NETWORK, xp.initialize(NETWORK, stack=2), *xp.put(X, Y)
-    with bx.transfer_guard("disallow"):
-        bx.fit(*given, optimizer=optimizer, epochs=3)
 
 
 def test_float32_stays_float32_and_reaches_the_loss_of_float64(xp: Any) -> None:

@@ -1,0 +1,214 @@
+"""The optimizer L-BFGS, for stacks: one evaluation of the objective in each step.
+
+Each network has a line search of its own, whose bracket is in the state. A step evaluates the loss
+and the gradient at every network's next point. A network whose point is accepted moves there, and
+gets a new direction; the others get another point of their line.
+"""
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import NamedTuple
+
+from backprop_xp.backends import Array, array_namespace, device_of, require_floating
+from backprop_xp.checks import integer
+from backprop_xp.training.hyperparameters import Hyperparameter, of_each_network
+from backprop_xp.training.line_search import (
+    Point,
+    as_array,
+    begun,
+    from_array,
+    is_accepted,
+    narrowed,
+)
+from backprop_xp.training.objectives import Objective
+from backprop_xp.training.optimizer_protocol import Configured
+
+# A line search that has not ended by then begins anew along the gradient, or ends the training.
+_MOST_TRIES = 20.0
+
+
+class LBFGSState(NamedTuple):
+    """The number of evaluations, theta's gradient, the line search, and the memory.
+
+    The next point is ``theta + length * direction``. ``gradient`` and ``direction`` are ``(*stack,
+    P)``, ``search`` is ``(*stack, 10)``. ``moves`` of theta and ``changes`` of the gradient are
+    ``(*stack, memory, P)``, the latest last, and 0 before there are as many. ``length`` and
+    ``converged``, 1 where a network has, are ``(*stack, 1)``.
+    """
+
+    step: int
+    gradient: Array
+    direction: Array
+    length: Array
+    search: Array
+    moves: Array
+    changes: Array
+    converged: Array
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LBFGS(Configured):
+    """``theta -= t B gradient``, with an inverse Hessian B from the last moves and a line search.
+
+    For smooth losses and any number of parameters. B follows from the last ``memory`` moves of
+    theta and changes of its gradient. Each network of a stack finds its own t, by the strong
+    Wolfe conditions. An epoch is one evaluation of the loss and the gradient, with all rows.
+    ``batch_size``, dropout, ``clip`` and schedules are refused.
+
+    A network has converged when no entry of its gradient is above ``gradient_tolerance``, or a move
+    lowers its loss by less than ``tolerance`` times the loss, or no move lowers it. It then stays
+    as it is, and the training ends when all have.
+
+    Liu and Nocedal 1989; B in the compact form of Byrd, Nocedal and Schnabel 1994, eq. 3.1.
+
+    >>> import backprop_xp as bx
+    >>> x = bx.asarray([[0.0], [0.25], [0.5], [0.75], [1.0]])
+    >>> network = bx.mlp([1, 3, 1], hidden="tanh")
+    >>> result = bx.fit(network, network.initialize(), x, x**2, optimizer=bx.LBFGS(), epochs=200)
+    >>> bool(result.history["loss"][-1] < 1e-5)
+    True
+    """
+
+    memory: int = 10
+    _: KW_ONLY
+    tolerance: Hyperparameter = 1e-9
+    gradient_tolerance: Hyperparameter = 1e-6
+    kind_of_state = LBFGSState
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "memory", integer(self.memory, "memory"))
+
+    def shape_of(self, name: str, theta: Array) -> tuple[int, ...]:
+        """Return the shape of a field of its state."""
+        (*stack, size), memory = theta.shape, self.memory
+        own = {"search": (10,), "length": (1,), "converged": (1,)}
+        more = {"moves": (memory, size), "changes": (memory, size)}
+        return (*stack, *{**own, **more}.get(name, (size,)))
+
+    def initialize(self, theta: Array) -> LBFGSState:
+        """Return the state before the first step, which evaluates theta itself."""
+        require_floating(theta, "theta")
+        for name in ("tolerance", "gradient_tolerance"):
+            of_each_network(theta, getattr(self, name), name)
+        xp = array_namespace(theta)
+        zero, vector = xp.zeros_like(theta[..., :1]), xp.zeros_like(theta)
+        memory = xp.stack([vector] * self.memory, axis=-2)
+        # Every loss is below infinity: theta itself is the first point that is accepted.
+        search = as_array(begun(zero + math.inf, zero))
+        return LBFGSState(0, vector, vector, zero, search, memory, memory, zero)
+
+    def advance(
+        self, theta: Array, state: LBFGSState, objective: Objective
+    ) -> tuple[Array, LBFGSState, Array]:
+        """Return theta and the state after an evaluation, and the loss before it."""
+        xp, search = array_namespace(theta), from_array(state.search)
+        trial = theta + state.length * state.direction
+        loss, gradient = objective.loss_and_gradient(trial)
+        point = Point(state.length, loss[..., None], _dot(gradient, state.direction))
+        accepted, is_low = is_accepted(search, point)
+        goes_on = state.converged == 0.0
+        after = _chosen(
+            accepted,
+            self._moved(state, trial - theta, gradient, point.value),
+            _searching(state, point, is_low),
+        )
+        theta = xp.where(accepted & goes_on, trial, theta)
+        before = search.first.value
+        before = xp.where(xp.isinf(before), point.value, before)  # the first evaluation
+        return theta, _chosen(goes_on, after, state)._replace(step=state.step + 1), before[..., 0]
+
+    def _moved(self, state: LBFGSState, move: Array, gradient: Array, loss: Array) -> LBFGSState:
+        """Return the state at a point that was accepted, with a new direction."""
+        xp, change = array_namespace(move), gradient - state.gradient
+        is_kept = _dot(move, change) > xp.finfo(move.dtype).eps * _dot(change, change)
+        moves, changes = (
+            xp.where(is_kept[..., None], _appended(memory, new), memory)
+            for memory, new in ((state.moves, move), (state.changes, change))
+        )
+        largest = xp.max(xp.abs(gradient), axis=-1, keepdims=True)
+        before = from_array(state.search).first.value
+        is_first = xp.isinf(before)
+        before = xp.where(is_first, loss, before)
+        is_small = (before - loss <= self.tolerance * xp.abs(before)) & ~is_first
+        ends = is_small | (largest <= self.gradient_tolerance)
+        state = state._replace(moves=moves, changes=changes, converged=xp.astype(ends, move.dtype))
+        return _on_line(state, gradient, -_times_inverse(moves, changes, gradient), loss)
+
+    def has_converged(self, state: LBFGSState) -> Array:
+        """Return whether each network has converged."""
+        return state.converged > 0.0
+
+
+def _searching(state: LBFGSState, point: Point, is_low: Array) -> LBFGSState:
+    """Return the state with another point of the line, or of the gradient's after many."""
+    xp, search = array_namespace(is_low), from_array(state.search)
+    ahead, length = narrowed(search, point, is_low)
+    ended, has_memory = (
+        ahead.tries >= _MOST_TRIES,
+        _dot(state.moves, state.changes)[..., -1, :] > 0.0,
+    )
+    converged = xp.astype(ended & ~has_memory, length.dtype)
+    line = state._replace(search=as_array(ahead), length=length, converged=converged)
+    empty = state._replace(moves=0.0 * state.moves, changes=0.0 * state.changes)
+    again = _on_line(empty, state.gradient, -state.gradient, search.first.value)
+    return _chosen(ended & has_memory, again, line)
+
+
+def _on_line(state: LBFGSState, gradient: Array, direction: Array, loss: Array) -> LBFGSState:
+    """Return the state at a theta with a direction, or the gradient's if the loss rises along it.
+
+    The first length is 1; without a memory it is that of a move of length 1, at most.
+    """
+    xp = array_namespace(loss)
+    is_down = _dot(gradient, direction) < 0.0
+    direction = xp.where(is_down, direction, -gradient)
+    squared = _dot(gradient, gradient)
+    norm = xp.sqrt(squared + xp.astype(squared == 0.0, squared.dtype))
+    is_known = (_dot(state.moves, state.changes)[..., -1, :] > 0.0) & is_down
+    length = xp.where(is_known, 1.0, xp.minimum(1.0 / norm, 1.0))
+    search = as_array(begun(loss, _dot(gradient, direction)))
+    return state._replace(gradient=gradient, direction=direction, length=length, search=search)
+
+
+def _times_inverse(moves: Array, changes: Array, gradient: Array) -> Array:
+    """Return ``B gradient``, with B of the moves S and changes Y: the latest last, 0 is none.
+
+    ``B = gamma I + S^T K S - gamma (S^T R^-T Y + Y^T R^-1 S)`` with the upper triangle R of ``S
+    Y^T``, its diagonal D, ``K = R^-T (D + gamma Y Y^T) R^-1``, and gamma of the last pair.
+    """
+    xp = array_namespace(gradient)
+    products = moves @ changes.mT
+    diagonal = xp.linalg.diagonal(products)
+    last = changes[..., -1, :]
+    squared = _dot(last, last)
+    is_empty = xp.astype(squared == 0.0, squared.dtype)
+    gamma = (diagonal[..., -1:] + is_empty) / (squared + is_empty)
+    unit = xp.eye(products.shape[-1], dtype=gradient.dtype, device=device_of(gradient))
+    rest = xp.astype(diagonal == 0.0, diagonal.dtype)
+    upper = xp.triu(products) + rest[..., None] * unit
+    column, scale = gradient[..., None], gamma[..., None]
+    u = xp.linalg.solve(upper, moves @ column)
+    curved = diagonal[..., None] * u + scale * (changes @ (changes.mT @ u - column))
+    v = xp.linalg.solve(upper.mT, curved)
+    return gamma * gradient + (moves.mT @ v - scale * (changes.mT @ u))[..., 0]
+
+
+def _appended(memory: Array, new: Array) -> Array:
+    """Return a memory, ``(*stack, memory, P)``, without its oldest vector and with a new one."""
+    return array_namespace(memory).concat([memory[..., 1:, :], new[..., None, :]], axis=-2)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """Return the products of vectors, with an axis of length 1 in place of theirs."""
+    return array_namespace(a).sum(a * b, axis=-1, keepdims=True)
+
+
+def _chosen(condition: Array, yes: LBFGSState, no: LBFGSState) -> LBFGSState:
+    """Return one state or the other for each network, ``(*stack, 1)``; the step is not chosen."""
+    xp, count = array_namespace(condition), len(condition.shape)
+    fields = [
+        xp.where(condition if len(a.shape) == count else condition[..., None], a, b)
+        for a, b in zip(yes[1:], no[1:], strict=True)
+    ]
+    return LBFGSState(no.step, *fields)

@@ -1,0 +1,214 @@
+"""Optimizers that take the objective: the library's and a user's, with a training's options."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.backends import array_namespace
+from backprop_xp.training import compiled_functions
+
+# Networks alone and in a stack round differently, and so do compiled loops; steps amplify it.
+ROUNDING = 1e-7
+X = np.linspace(-2.0, 2.0, 30)[:, None]
+Y = np.sin(2.0 * X) + 0.3 * X
+NETWORK = bx.mlp([1, 5, 1], hidden="tanh")
+OPTIMIZERS = {"LevenbergMarquardt": bx.LevenbergMarquardt(), "LBFGS": bx.LBFGS(4)}
+each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+
+
+def _fit(xp: Any, theta: Any, name: str = "", *, network: bx.Network = NETWORK, **more: Any) -> Any:
+    options = {"optimizer": OPTIMIZERS.get(name), "epochs": 12, **more}
+    return bx.fit(network, theta, *xp.put(X, options.pop("y", Y)), **options)
+
+
+@each_optimizer
+def test_a_network_that_is_not_finite_leaves_the_others_alone(xp: Any, name: str) -> None:
+    theta = xp.initialize(NETWORK, stack=3)
+    flags = xp.asarray([[0.0], [np.nan], [0.0]])
+    together = _fit(xp, theta + flags, name)
+    assert np.isnan(xp.host(together.theta)[1]).all()
+    alone = _fit(xp, theta[2, :], name)
+    xp.assert_close(together.theta[2, :], alone.theta, ROUNDING)
+
+
+@each_optimizer
+def test_a_training_ends_when_every_network_has_converged(xp: Any, name: str) -> None:
+    theta, make = xp.initialize(NETWORK, stack=2), type(OPTIMIZERS[name])
+    options = {"y": Y + 0.3 * np.cos(40 * X), "optimizer": make(tolerance=1e-5)}
+    result = _fit(xp, theta, epochs=2000, **options)
+    assert result.epochs < 2000
+    assert result.epochs % 20 == 0
+    assert xp.host(result.optimizer_state.converged).all()
+    more = _fit(xp, theta, epochs=4000, start=result, **options)
+    assert more.epochs == result.epochs
+    xp.assert_equal(more.theta, result.theta)
+
+
+@each_optimizer
+def test_validation_metrics_early_stopping_average_and_callbacks_work(xp: Any, name: str) -> None:
+    seen: list[int] = []
+    result = _fit(
+        xp,
+        xp.initialize(NETWORK, stack=2),
+        name,
+        validation=0.2,
+        metrics=["rmse", "r2"],
+        train_metrics=True,
+        early_stopping=bx.EarlyStopping(4),
+        average=bx.EMA(0.5),
+        callbacks=[lambda state: seen.append(state.epoch)],
+        check_every=3,
+        epochs=30,
+    )
+    assert {"validation_loss", "rmse", "training_r2"} <= {*result.history}
+    assert seen == [*range(1, result.epochs + 1)]
+    assert set(result.history["gradient_verdict"]) <= {"pass"}
+    best = result.state.best
+    assert best is not None
+    chosen = result.history["validation_loss"][best.epoch - 1, [0, 1]]
+    np.testing.assert_allclose(best.score, chosen)
+
+
+@each_optimizer
+def test_a_training_resumed_from_a_file_equals_the_uninterrupted_one(
+    xp: Any, name: str, tmp_path: Any
+) -> None:
+    theta, path = xp.initialize(NETWORK, stack=2), tmp_path / "model.safetensors"
+    whole = _fit(xp, theta, name, epochs=9)
+    _fit(xp, theta, name, epochs=4, checkpoint=path)
+    where = {"backend": xp.name, "device": xp.selection.device}
+    kept = bx.load(path, **where)
+    assert kept.optimizer == OPTIMIZERS[name]
+    resumed = _fit(xp, theta, name, epochs=9, start=kept.state, optimizer=kept.optimizer)
+    if xp.name == "jax":  # compiled loops of another length may round differently
+        xp.assert_close(resumed.theta, whole.theta, ROUNDING)
+    else:
+        xp.assert_equal(resumed.theta, whole.theta)
+        xp.assert_equal(resumed.history["loss"], whole.history["loss"])
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "batch_size": {"batch_size": 8},
+    "augment": {"augment": lambda x, y, weight, seed: (x, y)},
+    "clip": {"clip": 1.0},
+    "a network with dropout": {"network": bx.mlp([1, 5, 1], dropout=0.1)},
+}
+
+
+@each_optimizer
+@pytest.mark.parametrize("given", REFUSED)
+def test_what_a_full_batch_excludes_is_an_error_with_the_way_out(
+    xp: Any, name: str, given: str
+) -> None:
+    network = REFUSED[given].get("network", NETWORK)
+    message = rf"{name} evaluates .* does not take {given}\. Leave .* bx\.Adam\(\)\."
+    with pytest.raises(ValueError, match=message):
+        _fit(xp, xp.initialize(network), name, **REFUSED[given])
+
+
+def test_batches_that_x_gives_are_an_error(xp: Any) -> None:
+    batches = [tuple(xp.put(X, Y))]
+    options: dict[str, Any] = {"optimizer": bx.LevenbergMarquardt(), "epochs": 1}
+    with pytest.raises(ValueError, match="does not take x that gives batches"):
+        bx.fit(NETWORK, xp.initialize(NETWORK), batches, **options)
+
+
+def test_the_learning_rate_of_an_optimizer_without_one_cannot_be_found(xp: Any) -> None:
+    with pytest.raises(TypeError, match="LevenbergMarquardt has no learning rate to find"):
+        bx.find_learning_rate(
+            NETWORK,
+            xp.initialize(NETWORK),
+            *xp.put(X, Y),
+            optimizer=bx.LevenbergMarquardt(),  # type: ignore[arg-type]
+        )
+
+
+class Halving:
+    """A user's own optimizer: gradient steps, halved for each network whose loss would not fall."""
+
+    def initialize(self, theta: Any) -> Any:
+        return 0.0 * theta[..., :1] + 1.0
+
+    def advance(self, theta: Any, rate: Any, objective: Any) -> tuple[Any, Any, Any]:
+        xp = array_namespace(theta)
+        loss, gradient = objective.loss_and_gradient(theta)
+        trial = theta - rate * gradient
+        is_lower = (objective.loss(trial) < loss)[..., None]
+        return xp.where(is_lower, trial, theta), xp.where(is_lower, rate, 0.5 * rate), loss
+
+
+def test_a_users_own_optimizer_advances_by_the_objective(xp: Any) -> None:
+    theta = xp.initialize(NETWORK, stack=2)
+    result = _fit(xp, theta, optimizer=Halving(), epochs=40)
+    losses = result.history["loss"]
+    assert (np.diff(losses, axis=0) <= 0.0).all()
+    assert (losses[-1] < 0.5 * losses[0]).all()
+    xp.assert_close(losses[0], NETWORK.loss(theta, *xp.put(X, Y)), ROUNDING)
+
+
+class Wrong(Halving):
+    def advance(self, theta: Any, rate: Any, objective: Any) -> Any:
+        return theta, rate
+
+
+def test_an_advance_without_a_loss_is_an_error(xp: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"Wrong\.advance returned a tuple, but theta, the state and"
+    ):
+        _fit(xp, xp.initialize(NETWORK), optimizer=Wrong())
+
+
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS.values(), Halving()])
+def test_nothing_moves_to_the_host_in_a_step(xp: Any, optimizer: Any) -> None:
+    given = NETWORK, xp.initialize(NETWORK, stack=2), *xp.put(X, Y)
+    with bx.transfer_guard("disallow"):
+        bx.fit(*given, optimizer=optimizer, epochs=3)
+
+
+@each_optimizer
+def test_a_compiled_training_equals_the_eager_one(xp: Any, name: str) -> None:
+    theta = xp.initialize(NETWORK, stack=2)
+    here = bx.fit(NETWORK, xp.host(theta), X, Y, optimizer=OPTIMIZERS[name], epochs=12)
+    there = _fit(xp, theta, name)
+    if xp.dtype == "float64":
+        xp.assert_close(there.theta, here.theta, ROUNDING)
+
+
+def test_equal_optimizers_are_compiled_once(xp: Any) -> None:
+    theta = xp.initialize(NETWORK)
+    count = len(compiled_functions._made)
+    for damping in (1e-3, 1e-2):
+        _fit(xp, theta, optimizer=bx.LevenbergMarquardt(damping), epochs=1)
+    assert len(compiled_functions._made) <= count + 1
+
+
+def test_an_optimizer_is_found_by_its_name() -> None:
+    names = {"levenbergmarquardt": bx.LevenbergMarquardt(), "lbfgs": bx.LBFGS()}
+    for name, optimizer in names.items():
+        assert bx.fit(NETWORK, NETWORK.initialize(backend="numpy"), X, Y, optimizer=name, epochs=1)
+        assert optimizer == eval(f"bx.{optimizer!r}")  # noqa: S307
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"validation": 0.3}, {"early_stopping": bx.EarlyStopping(3)}]
+)
+@pytest.mark.parametrize("stack", [(), 5, (2, 3)])
+def test_the_best_member_is_the_network_with_the_lowest_loss(
+    xp: Any, stack: Any, options: dict[str, Any]
+) -> None:
+    theta = xp.initialize(NETWORK, stack=stack)
+    result = _fit(xp, theta, "LevenbergMarquardt", **options)
+    if options.get("validation"):
+        scores = result.history["validation_loss"][-1]
+    else:
+        scores = result.state.best.score if result.state.best else result.history["loss"][-1]
+    index = np.unravel_index(np.argmin(scores), scores.shape)
+    xp.assert_equal(result.best_member(), xp.host(result.theta)[index])
+
+
+def test_a_network_that_diverged_is_not_the_best_member(xp: Any) -> None:
+    theta = xp.initialize(NETWORK, stack=3) + xp.asarray([[np.nan], [0.0], [np.nan]])
+    result = _fit(xp, theta, "LBFGS")
+    xp.assert_equal(result.best_member(), xp.host(result.theta)[1])
