@@ -39,7 +39,8 @@ class Parameters:
     - ``activation`` of the hidden layers: a name or an object of ``bx.activations``,
       ``"logistic"``, or a list with one for each layer.
     - ``solver``: ``"adam"``, ``"sgd"``, ``"adamw"`` or ``"rmsprop"``, which train in batches, or
-      ``"lbfgs"``, which uses all rows at once.
+      ``"lbfgs"`` or ``"lm"``, which use all rows at once. ``"lm"`` is ``bx.LevenbergMarquardt``,
+      for networks of up to some thousand weights and a loss with a curvature.
     - ``alpha``: strength of the L2 penalty on the weights; with adamw, the weight decay.
     - ``batch_size``: rows of a batch; ``"auto"`` is 200, or all rows if there are fewer.
     - ``learning_rate``: ``"constant"``, or a function of the update's number, such as those of
@@ -48,11 +49,12 @@ class Parameters:
       improving.
     - ``learning_rate_init``: the learning rate of the first update.
     - ``power_t``: the exponent of ``"invscaling"``.
-    - ``max_iter``: the largest number of epochs, or of iterations of lbfgs.
+    - ``max_iter``: the largest number of epochs, or of iterations of lbfgs and lm.
     - ``shuffle``: whether each epoch takes the rows in a new order.
     - ``random_state``: an integer makes weights, batches and dropout reproducible.
     - ``tol``: an epoch improves if its loss, or its validation score, is better by at least this;
-      lbfgs stops at a gradient whose largest entry is at most this.
+      lbfgs stops at a gradient whose largest entry is at most this, and lm at a step that lowers
+      the loss by at most this part of it.
     - ``verbose``: whether to print the loss of each epoch.
     - ``warm_start``: whether ``fit`` continues from the weights of the last ``fit``.
     - ``momentum``, ``nesterovs_momentum``: of sgd.
@@ -78,7 +80,7 @@ class Parameters:
         *(StrOptions(set(NAMED_ACTIVATIONS)), "array-like", Activation),
     ] = "relu"
     _: KW_ONLY
-    solver: Annotated[str, StrOptions({"lbfgs", *STOCHASTIC})] = "adam"
+    solver: Annotated[str, StrOptions({"lbfgs", "lm", *STOCHASTIC})] = "adam"
     alpha: Annotated[float, _NOT_NEGATIVE] = 0.0001
     batch_size: Annotated[int | str, StrOptions({"auto"}), _COUNT] = "auto"
     learning_rate: Annotated[str | Callable[[int], float | Array], _RATES, callable] = "constant"
@@ -166,12 +168,12 @@ def check_parameters(parameters: Parameters, *, has_validation: bool, incrementa
         )
     if parameters.early_stopping and incremental:
         raise ValueError("partial_fit does not support early_stopping=True")
-    if parameters.solver != "lbfgs":
+    if parameters.solver in STOCHASTIC:
         return
     unused = {
         "dropout": parameters.dropout != 0.0,
         "clip": parameters.clip is not None,
-        "n_members": parameters.n_members > 1,
+        "n_members": parameters.n_members > 1 and parameters.solver == "lbfgs",
         "A schedule as learning_rate": callable(parameters.learning_rate),
         "X_val": has_validation,
     }
@@ -179,5 +181,5 @@ def check_parameters(parameters: Parameters, *, has_validation: bool, incrementa
         if is_given:
             raise ValueError(
                 f"{name} works only with the stochastic solvers: use one of {STOCHASTIC}, or "
-                "leave it out with lbfgs."
+                f"leave it out with {parameters.solver}."
             )

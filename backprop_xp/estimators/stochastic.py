@@ -94,7 +94,7 @@ class Rules:
         watched = self.count(state)
         if self._report is not None:
             kept = index_of_best(watched, self._model.n_members)
-            self.has_ended = self._report(_at(state.theta, kept))
+            self.has_ended = self._report(at_index(state.theta, kept))
         # A network that once stopped improving counts as such, if noise makes it better or not.
         self.has_stopped |= self.stale > self._model.n_iter_no_change
         if np.all(self.has_stopped):
@@ -275,10 +275,10 @@ def _keep(model: Model, rules: Rules, state: TrainingState) -> Array:
     kept = state if state.best is None else state.best
 
     def on_host(value: Array) -> Array:
-        return to_host(_at(value, index)) if getattr(value, "shape", ()) else value
+        return to_host(at_index(value, index)) if getattr(value, "shape", ()) else value
 
     model._optimizer_state = mapped(on_host, kept.optimizer_state)
-    return _at(kept.theta, index)
+    return at_index(kept.theta, index)
 
 
 def begin_curves(model: Model) -> None:
@@ -303,7 +303,7 @@ def index_of_best(values: np.ndarray, members: int = 1) -> tuple[Any, ...]:
     return (best if members > 1 else int(best[0]),)
 
 
-def _at(array: Array, index: tuple[Any, ...]) -> Array:
+def at_index(array: Array, index: tuple[Any, ...]) -> Array:
     """Return the entries of a stack at the index of ``index_of_best``, on its device."""
     if not index or isinstance(index[0], int):
         return array[(*index, ...)]

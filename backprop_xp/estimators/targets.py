@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import unique_labels
 
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import choose
+from backprop_xp.estimators.parameters import STOCHASTIC
 from backprop_xp.networks.activations import identity, sigmoid, softmax
 from backprop_xp.networks.losses import (
     LOSSES,
@@ -43,14 +44,16 @@ def _deviance(o: Array, t: Array) -> Array:
 
 
 def _summed(loss: Loss) -> Loss:
-    value, gradient = Partial(_sum, (loss.value,)), Partial(_sum, (loss.gradient,))
-    return replace(loss, value=value, gradient=gradient)
+    value, gradient, curvature = (
+        Partial(_sum, (part,)) for part in (loss.value, loss.gradient, loss.curvature)
+    )
+    return replace(loss, value=value, gradient=gradient, curvature=curvature)
 
 
 _DEVIANCE = replace(_summed(poisson), value=_deviance)
 # With several outputs scikit-learn follows the gradient of the errors' sum and reports their mean,
 # which its stopping rule watches.
-_REPORTED_SQUARED = replace(half_squared_error, gradient=_summed(half_squared_error).gradient)
+_REPORTED_SQUARED = replace(_summed(half_squared_error), value=half_squared_error.value)
 
 _WORDS = {identity.value: "identity", sigmoid.value: "logistic", softmax.value: "softmax"}
 _WORDS[poisson.link] = "exp"
@@ -83,8 +86,8 @@ def loss_of_values(name: str | Loss, n_outputs: int, solver: str) -> Loss:
         return _chosen(name)
     if n_outputs == 1:
         return half_squared_error
-    # A line search needs the loss that belongs to its gradient.
-    return _summed(half_squared_error) if solver == "lbfgs" else _REPORTED_SQUARED
+    # A solver that compares losses needs the loss that belongs to its gradient.
+    return _REPORTED_SQUARED if solver in STOCHASTIC else _summed(half_squared_error)
 
 
 def _chosen(name: str | Loss) -> Loss:

@@ -207,6 +207,18 @@ def share(loss: str, y: np.ndarray) -> Callable[[Put], object]:
     return call
 
 
+def by_objective(optimizer: Any) -> Callable[[Put], object]:
+    """Return a training without dropout by an optimizer that evaluates the objective."""
+
+    def call(put: Put) -> None:
+        network, x, y = bx.mlp([3, 4, 2], hidden="tanh"), put(X), put(Y)
+        theta, data = _initialize(network, x, (2,)), {"sample_weight": put(WEIGHT)}
+        result = bx.fit(network, theta, x, y, optimizer=optimizer, epochs=25, **data)
+        assert result.best_member().shape == (network.size,)
+
+    return call
+
+
 STOPPING = bx.EarlyStopping(5)
 SIZE = _network().size
 # Options of fit, and the transfers of an epoch: scores, errors of checks, losses for progress.
@@ -296,6 +308,13 @@ ENTRIES: dict[str, Entry] = {
         )
         for epochs in (1, 4)
         for name, (options, shapes) in OBSERVERS.items()
+    },
+    # What it has converged to is read at the beginning and after 20 epochs.
+    **{
+        f"fit, {type(optimizer).__name__}": Entry(
+            by_objective(optimizer), [(4,), (2, 26), (2, 1), (2, 1), (50,)]
+        )
+        for optimizer in (bx.LevenbergMarquardt(tolerance=0.0), bx.LBFGS(3, tolerance=0.0))
     },
     "train, a share of the rows": Entry(share("log_cosh", Y), [(2,), (2, SIZE)]),
     # The labels of the classes too.
