@@ -91,7 +91,8 @@ class Dual(NamedTuple):
         inverse = 1.0 / (self.decay + damping)
         pull = inverse * self.pull
         scaled = (self.jacobian * inverse[..., None, :]).mT
-        system = _with_diagonal(self.curved @ scaled, 1.0 + 0.0 * self.slope)
+        ones = array_namespace(self.slope).ones_like(self.slope)
+        system = _with_diagonal(self.curved @ scaled, ones)
         z = _solved(system, self.slope - _product(self.curved, pull))
         return -pull - _product(scaled, z)
 

@@ -18,7 +18,7 @@ AnyOptimizer = TypeVar("AnyOptimizer")
 _POSITIVE = ("learning_rate", "epsilon", "weight_decay", "initial", "momentum_decay")
 _BOUNDS = {"momentum": 1.0, "decay": 1.0, "beta1": 1.0, "beta2": 1.0}
 _BOUNDS |= dict.fromkeys(_POSITIVE, math.inf)
-_BOUNDS |= {"damping": math.inf, "tolerance": 1.0, "gradient_tolerance": math.inf}
+_BOUNDS |= {"damping": math.inf, "tolerance": 1.0}
 _BOOLEANS = ("nesterov", "rate_inside", "corrected_epsilon", "amsgrad")
 
 

@@ -7,7 +7,7 @@ gets a new direction; the others get another point of their line.
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, device_of, require_floating
 from backprop_xp.checks import integer
@@ -55,9 +55,10 @@ class LBFGS(Configured):
     Wolfe conditions. An epoch is one evaluation of the loss and the gradient, with all rows.
     ``batch_size``, dropout, ``clip`` and schedules are refused.
 
-    A network has converged when no entry of its gradient is above ``gradient_tolerance``, or a move
-    lowers its loss by less than ``tolerance`` times the loss, or no move lowers it. It then stays
-    as it is, and the training ends when all have.
+    Targets may have any unit, as for ``LevenbergMarquardt``.
+
+    A network has converged when a move lowers its loss by at most ``tolerance`` times the loss, or
+    no move lowers it. It then stays as it is, and the training ends when all have.
 
     Liu and Nocedal 1989; B in the compact form of Byrd, Nocedal and Schnabel 1994, eq. 3.1.
 
@@ -72,7 +73,6 @@ class LBFGS(Configured):
     memory: int = 10
     _: KW_ONLY
     tolerance: Hyperparameter = 1e-9
-    gradient_tolerance: Hyperparameter = 1e-6
     kind_of_state = LBFGSState
 
     def __post_init__(self) -> None:
@@ -89,14 +89,17 @@ class LBFGS(Configured):
     def initialize(self, theta: Array) -> LBFGSState:
         """Return the state before the first step, which evaluates theta itself."""
         require_floating(theta, "theta")
-        for name in ("tolerance", "gradient_tolerance"):
-            of_each_network(theta, getattr(self, name), name)
+        of_each_network(theta, self.tolerance, "tolerance")
         xp = array_namespace(theta)
         zero, vector = xp.zeros_like(theta[..., :1]), xp.zeros_like(theta)
         memory = xp.stack([vector] * self.memory, axis=-2)
         # Every loss is below infinity: theta itself is the first point that is accepted.
         search = as_array(begun(zero + math.inf, zero))
         return LBFGSState(0, vector, vector, zero, search, memory, memory, zero)
+
+    def begin(self, theta: Array, objective: Objective) -> Array:
+        """Return theta with outputs in the targets' units, for networks whose loss it lowers."""
+        return objective.begun(theta)
 
     def advance(
         self, theta: Array, state: LBFGSState, objective: Objective
@@ -106,19 +109,22 @@ class LBFGS(Configured):
         trial = theta + state.length * state.direction
         loss, gradient = objective.loss_and_gradient(trial)
         point = Point(state.length, loss[..., None], _dot(gradient, state.direction))
+        units = objective.units(theta)
         accepted, is_low = is_accepted(search, point)
         goes_on = state.converged == 0.0
         after = _chosen(
             accepted,
-            self._moved(state, trial - theta, gradient, point.value),
-            _searching(state, point, is_low),
+            self._moved(state, trial - theta, gradient, point.value, units),
+            _searching(state, point, is_low, units),
         )
         theta = xp.where(accepted & goes_on, trial, theta)
         before = search.first.value
         before = xp.where(xp.isinf(before), point.value, before)  # the first evaluation
         return theta, _chosen(goes_on, after, state)._replace(step=state.step + 1), before[..., 0]
 
-    def _moved(self, state: LBFGSState, move: Array, gradient: Array, loss: Array) -> LBFGSState:
+    def _moved(
+        self, state: LBFGSState, move: Array, gradient: Array, loss: Array, units: Any
+    ) -> LBFGSState:
         """Return the state at a point that was accepted, with a new direction."""
         xp, change = array_namespace(move), gradient - state.gradient
         is_kept = _dot(move, change) > xp.finfo(move.dtype).eps * _dot(change, change)
@@ -126,21 +132,23 @@ class LBFGS(Configured):
             xp.where(is_kept[..., None], _appended(memory, new), memory)
             for memory, new in ((state.moves, move), (state.changes, change))
         )
-        largest = xp.max(xp.abs(gradient), axis=-1, keepdims=True)
         before = from_array(state.search).first.value
         is_first = xp.isinf(before)
         before = xp.where(is_first, loss, before)
         is_small = (before - loss <= self.tolerance * xp.abs(before)) & ~is_first
-        ends = is_small | (largest <= self.gradient_tolerance)
-        state = state._replace(moves=moves, changes=changes, converged=xp.astype(ends, move.dtype))
-        return _on_line(state, gradient, -_times_inverse(moves, changes, gradient), loss)
+        along = units[..., None, :] if hasattr(units, "shape") else units
+        state = state._replace(
+            moves=moves, changes=changes, converged=xp.astype(is_small, move.dtype)
+        )
+        scaled = moves / along, changes * along, gradient * units
+        return _on_line(state, gradient, -units * _times_inverse(*scaled), loss, units)
 
     def has_converged(self, state: LBFGSState) -> Array:
         """Return whether each network has converged."""
         return state.converged > 0.0
 
 
-def _searching(state: LBFGSState, point: Point, is_low: Array) -> LBFGSState:
+def _searching(state: LBFGSState, point: Point, is_low: Array, units: Any) -> LBFGSState:
     """Return the state with another point of the line, or of the gradient's after many."""
     xp, search = array_namespace(is_low), from_array(state.search)
     ahead, length = narrowed(search, point, is_low)
@@ -151,22 +159,26 @@ def _searching(state: LBFGSState, point: Point, is_low: Array) -> LBFGSState:
     converged = xp.astype(ended & ~has_memory, length.dtype)
     line = state._replace(search=as_array(ahead), length=length, converged=converged)
     empty = state._replace(moves=0.0 * state.moves, changes=0.0 * state.changes)
-    again = _on_line(empty, state.gradient, -state.gradient, search.first.value)
+    steepest = -units * units * state.gradient
+    again = _on_line(empty, state.gradient, steepest, search.first.value, units)
     return _chosen(ended & has_memory, again, line)
 
 
-def _on_line(state: LBFGSState, gradient: Array, direction: Array, loss: Array) -> LBFGSState:
+def _on_line(
+    state: LBFGSState, gradient: Array, direction: Array, loss: Array, units: Any
+) -> LBFGSState:
     """Return the state at a theta with a direction, or the gradient's if the loss rises along it.
 
-    The first length is 1; without a memory it is that of a move of length 1, at most.
+    The first length is 1. Without a memory the move is as long as the gradient beside the loss, in
+    units, and at most 1.
     """
     xp = array_namespace(loss)
     is_down = _dot(gradient, direction) < 0.0
-    direction = xp.where(is_down, direction, -gradient)
-    squared = _dot(gradient, gradient)
-    norm = xp.sqrt(squared + xp.astype(squared == 0.0, squared.dtype))
+    scaled = units * gradient
+    direction = xp.where(is_down, direction, -units * scaled)
+    size = xp.maximum(xp.sqrt(_dot(scaled, scaled)), xp.abs(loss))
     is_known = (_dot(state.moves, state.changes)[..., -1, :] > 0.0) & is_down
-    length = xp.where(is_known, 1.0, xp.minimum(1.0 / norm, 1.0))
+    length = xp.where(is_known, 1.0, 1.0 / xp.where(size > 0.0, size, 1.0))
     search = as_array(begun(loss, _dot(gradient, direction)))
     return state._replace(gradient=gradient, direction=direction, length=length, search=search)
 

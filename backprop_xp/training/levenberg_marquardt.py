@@ -1,7 +1,7 @@
 """The optimizer of Levenberg and Marquardt, for stacks of small networks."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, require_floating
 from backprop_xp.training.hyperparameters import Hyperparameter, of_each_network
@@ -71,24 +71,15 @@ class LevenbergMarquardt(Configured):
 
     def begin(self, theta: Array, objective: Objective) -> Array:
         """Return theta with outputs in the targets' units, for networks whose loss it lowers."""
-        units = objective.output_units
-        if units is None:
-            return theta
-        scaled = units.applied(theta)
-        is_lower = objective.loss(scaled) < objective.loss(theta)
-        return array_namespace(theta).where(is_lower[..., None], scaled, theta)
+        return objective.begun(theta)
 
     def advance(
         self, theta: Array, state: LevenbergMarquardtState, objective: Objective
     ) -> tuple[Array, LevenbergMarquardtState, Array]:
         """Return theta and the state after a step that each network tries, and the loss before."""
-        xp, model, units = (
-            array_namespace(theta),
-            objective.gauss_newton(theta),
-            objective.output_units,
-        )
+        xp, model = array_namespace(theta), objective.gauss_newton(theta)
         # H and mu I for parameters in their units, hence mu / units^2 for theta's own.
-        squares: Any = 1.0 if units is None else units.of(theta) ** 2
+        squares = objective.units(theta) ** 2
         mu = state.damping * _largest(model.diagonal * squares) / squares
         move = model.step(mu)
         reached = objective.loss(theta + move)

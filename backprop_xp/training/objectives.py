@@ -41,21 +41,37 @@ class Objective(NamedTuple):
         ``-(H + diag(damping))^-1 gradient``, for a damping ``(*stack, 1)`` or ``(*stack, P)``.
         """
         outputs = math.prod(self.network.outputs_shape(theta, self.rows.x)[-2:])
-        smaller, members = min(outputs, self.network.size), math.prod(theta.shape[:-1])
-        if members * smaller * max(smaller, min(outputs, 1)) > _MOST_NUMBERS:
+        size, members = self.network.size, math.prod(theta.shape[:-1])
+        if members * min(outputs, size) * size > _MOST_NUMBERS:
             raise ValueError(
-                f"The Gauss-Newton matrix of {self.network.size} parameters and {outputs} outputs "
-                f"in all rows would have {smaller} x {smaller} numbers for each of {members} "
-                "networks. Use bx.LBFGS(), which needs some vectors of parameters."
+                f"The Gauss-Newton matrix of {size} parameters would have {min(outputs, size)} x "
+                f"{size} numbers for each of {members} networks. Use bx.LBFGS(), which needs some "
+                "vectors of parameters."
             )
         return quadratic(self.network, theta, self.rows, self.l2)
 
-    @property
-    def output_units(self) -> "OutputUnits | None":
-        """The units of the last layer's parameters, None if they do not follow the targets'.
+    def begun(self, theta: Array) -> Array:
+        """Return theta with outputs of the targets' mean and deviation, where that lowers the loss.
 
-        They follow if the loss has no link, and the last layer is Dense without an activation.
+        It is meant for standardized targets: its last layer is multiplied by the deviations.
         """
+        units = self._output_units()
+        if units is None:
+            return theta
+        scaled = units.applied(theta)
+        is_lower = self.loss(scaled) < self.loss(theta)
+        return array_namespace(theta).where(is_lower[..., None], scaled, theta)
+
+    def units(self, theta: Array) -> Any:
+        """Return the unit of each parameter, ``(*stack, P)``: 1, or the deviation of its target.
+
+        The last layer's parameters follow the targets if it is Dense without an activation, and the
+        loss has no link. Steps that are computed in these units are the same for targets of any.
+        """
+        units = self._output_units()
+        return 1.0 if units is None else units.of(theta)
+
+    def _output_units(self) -> "_OutputUnits | None":
         (*_, last), loss = self.network.layers, self.network.loss_function
         is_linear = isinstance(last, Dense) and last.activation is identity
         if not is_linear or loss.link is not identity.value or loss.outputs_per_target > 1:
@@ -65,10 +81,10 @@ class Objective(NamedTuple):
         scale = xp.sqrt(xp.sum(share * (y - mean) * (y - mean), axis=-2, keepdims=True))
         scale = scale + xp.astype(scale == 0.0, scale.dtype)
         weights, bias = self.network.layout[-1]
-        return OutputUnits(slice(weights.part.start, bias.part.stop), mean, scale)
+        return _OutputUnits(slice(weights.part.start, bias.part.stop), mean, scale)
 
 
-class OutputUnits(NamedTuple):
+class _OutputUnits(NamedTuple):
     """The targets' means and standard deviations, ``(..., 1, n_out)``, and a last layer's slice."""
 
     part: slice
@@ -80,7 +96,7 @@ class OutputUnits(NamedTuple):
         return self._with_last(array_namespace(theta).ones_like(theta), 0.0 * self.mean)
 
     def applied(self, theta: Array) -> Array:
-        """Return theta with outputs in the targets' units, given it for standardized ones."""
+        """Return theta for the targets, given it for standardized ones."""
         return self._with_last(theta, self.mean)
 
     def _with_last(self, theta: Array, mean: Array) -> Array:

@@ -79,7 +79,7 @@ def test_ten_problems_need_no_more_evaluations_than_scipys(evaluations: int) -> 
     logarithms = []
     for network, x, y in _problems():
         theta, y = network.initialize(5, stack=8, backend="numpy"), 1.0 * y
-        optimizer = bx.LBFGS(tolerance=0.0, gradient_tolerance=0.0)
+        optimizer = bx.LBFGS(tolerance=0.0)
         result = bx.fit(network, theta, x, y, optimizer=optimizer, epochs=evaluations + 1)
         for i in range(8):
             found = [np.inf]
@@ -95,16 +95,16 @@ def test_ten_problems_need_no_more_evaluations_than_scipys(evaluations: int) -> 
     assert np.exp(np.mean(logarithms)) <= AS_GOOD
 
 
-def test_a_quadratic_bowl_is_minimized_to_its_rounding(xp: Any) -> None:
+def test_a_linear_model_is_solved(xp: Any) -> None:
     network = bx.Network([bx.Dense(4, 1)], "half_squared_error")
     x = generator.normal(size=(30, 4)) * np.array([1.0, 10.0, 0.1, 3.0])
     y = x @ generator.normal(size=(4, 1)) + 1.0
-    optimizer = bx.LBFGS(tolerance=0.0, gradient_tolerance=1e-5)
-    theta = xp.initialize(network)
-    result = bx.fit(network, theta, *xp.put(x, y), optimizer=optimizer, epochs=500)
+    theta, y = xp.initialize(network), y + np.cos(9.0 * y)
+    result = bx.fit(network, theta, *xp.put(x, y), optimizer=bx.LBFGS(), epochs=500)
     assert result.epochs < 500
-    _, gradient = network.loss_and_gradient(result.theta, *xp.put(x, y))
-    assert np.abs(xp.host(gradient)).max() <= 1e-5
+    least, *_ = np.linalg.lstsq(np.concatenate([x, np.ones((30, 1))], axis=1), y, rcond=None)
+    # The loss is within 1e-9 of the least, theta within the root of that.
+    xp.assert_close(result.theta, least[:, 0], 1e-4)
 
 
 def test_the_loss_of_an_epoch_is_that_of_theta_and_never_rises(xp: Any) -> None:
@@ -113,7 +113,8 @@ def test_the_loss_of_an_epoch_is_that_of_theta_and_never_rises(xp: Any) -> None:
     result = bx.fit(network, theta, *xp.put(x, y), optimizer=bx.LBFGS(), epochs=30)
     losses = result.history["loss"]
     assert (np.diff(losses, axis=0) <= 0.0).all()
-    xp.assert_close(losses[0], network.loss(theta, *xp.put(x, y)))
+    # The first point has the targets' mean and deviation.
+    assert (losses[0] <= xp.host(network.loss(theta, *xp.put(x, y))) + ROUNDING).all()
     assert (xp.host(network.loss(result.theta, *xp.put(x, y))) <= losses[-1] + ROUNDING).all()
 
 

@@ -73,16 +73,6 @@ def test_the_loss_never_rises_and_a_curve_is_fitted(xp: Any) -> None:
     assert np.median(losses[-1]) < 1e-3
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e4])
-def test_targets_of_any_unit_give_the_same_fit(xp: Any, scale: float) -> None:
-    theta = xp.initialize(NETWORK, stack=3)
-    y = (Y - Y.mean()) / Y.std()
-    plain, scaled = (_fit(xp, theta, y=each) for each in (y, scale * y + 3.0 * scale))
-    ratio = xp.host(scaled.state.loss) / xp.host(plain.state.loss) / scale**2
-    # Rounding of the targets' offset, amplified by the steps.
-    np.testing.assert_allclose(ratio, 1.0, rtol=1e-2 if xp.dtype == "float32" else 1e-6)
-
-
 def test_a_theta_whose_loss_is_lower_is_not_rescaled(xp: Any) -> None:
     fitted = _fit(xp, xp.initialize(NETWORK), epochs=40)
     more = _fit(xp, fitted.theta, epochs=1)
@@ -137,7 +127,9 @@ def test_too_many_parameters_are_an_error_that_names_lbfgs(
     xp: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objectives, "_MOST_NUMBERS", 1000)
-    with pytest.raises(ValueError, match=r"of 16 parameters and 30 outputs .* Use bx\.LBFGS\(\)"):
+    with pytest.raises(
+        ValueError, match=r"of 16 parameters .* 16 x 16 numbers .* Use bx\.LBFGS\(\)"
+    ):
         _fit(xp, xp.initialize(NETWORK, stack=4))
 
 

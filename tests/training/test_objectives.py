@@ -212,3 +212,17 @@ def test_a_network_that_diverged_is_not_the_best_member(xp: Any) -> None:
     theta = xp.initialize(NETWORK, stack=3) + xp.asarray([[np.nan], [0.0], [np.nan]])
     result = _fit(xp, theta, "LBFGS")
     xp.assert_equal(result.best_member(), xp.host(result.theta)[1])
+
+
+@each_optimizer
+@pytest.mark.parametrize("scale", [1e-6, 1e4])
+def test_targets_of_any_unit_give_the_same_fit(xp: Any, name: str, scale: float) -> None:
+    theta = xp.initialize(NETWORK, stack=3)
+    y = (Y - Y.mean()) / Y.std()
+    epochs = 40 if name == "LBFGS" else 12
+    plain, scaled = (
+        _fit(xp, theta, name, y=each, epochs=epochs) for each in (y, scale * y + 3.0 * scale)
+    )
+    ratio = xp.host(scaled.state.loss) / xp.host(plain.state.loss) / scale**2
+    # Rounding of the targets' offset, amplified by the steps.
+    np.testing.assert_allclose(ratio, 1.0, rtol=5e-2 if xp.dtype == "float32" else 1e-4)
