@@ -17,7 +17,7 @@ from backprop_xp.networks.jet_parts import rows_in_cache
 from backprop_xp.networks.layout import Layout, pack, unpack
 from backprop_xp.networks.loss_targets import in_columns
 from backprop_xp.networks.losses import Loss, curvature_of, value_and_gradient
-from backprop_xp.networks.objective import loss_of_values, shares_of, where_counted
+from backprop_xp.networks.objective import loss_of_values, shares_of
 from backprop_xp.networks.propagation import Cache, Layer, backward_through, forward_through
 
 # So many numbers of J are computed at once, unless fewer stay in the cache.
@@ -100,7 +100,7 @@ class Dual(NamedTuple):
 def quadratic(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Primal | Dual:
     """Return the model of the objective at theta, in the form with the smaller equations.
 
-    The arguments are those of ``objective.loss_of``.
+    The arguments are those of ``objective.loss_of``; rows of weight 0 are ``counted`` before.
     """
     outputs = math.prod(network.outputs_shape(theta, rows.x)[-2:])
     form = dual if outputs < network.size else primal
@@ -148,14 +148,12 @@ def _linearized(network: _Network, theta: Array, rows: Rows, block: slice) -> _L
     """Return the rows of a block, linearized at theta."""
     outputs, jacobian = _outputs_and_jacobian(network, theta, rows.x[..., block, :])
     share: Any = shares_of(rows)
-    weight = rows.sample_weight
-    if weight is not None:
-        share, weight = share[..., block, :], weight[..., block, None]
+    is_number = rows.sample_weight is None
+    share = share if is_number else share[..., block, :]
     given = network.loss_function, outputs, in_columns(outputs, rows.y[..., block, :])
     losses, slope = value_and_gradient(*given, share)
-    slope = slope if weight is None else where_counted(weight, slope)
     curvature = curvature_of(*given)
-    if weight is not None and len(curvature.shape) > len(outputs.shape):
+    if not is_number and len(curvature.shape) > len(outputs.shape):
         share = share[..., None]
     return _Linear(losses, jacobian, curvature * share, slope)
 

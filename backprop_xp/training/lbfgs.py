@@ -127,7 +127,8 @@ class LBFGS(Configured):
     ) -> LBFGSState:
         """Return the state at a point that was accepted, with a new direction."""
         xp, change = array_namespace(move), gradient - state.gradient
-        is_kept = _dot(move, change) > xp.finfo(move.dtype).eps * _dot(change, change)
+        slope = xp.abs(_dot(move, state.gradient))
+        is_kept = _dot(move, change) > xp.finfo(move.dtype).eps * slope  # else B is not positive
         moves, changes = (
             xp.where(is_kept[..., None], _appended(memory, new), memory)
             for memory, new in ((state.moves, move), (state.changes, change))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backprop_xp.backends import Array, Backend, require_owner
-from backprop_xp.networks.batch_rows import Blocks, Rows
+from backprop_xp.networks.batch_rows import Blocks, Rows, counted
 from backprop_xp.networks.inputs import check_entries, check_l2
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import strength_of
@@ -87,7 +87,7 @@ def prepare(
     state = initial_state(options.start, optimizer, theta, *at, averages=averages)
     if options.start is None and hasattr(optimizer, "begin"):
         with backend.no_grad():
-            objective = Objective(network, rows, strength_of(rows, l2, l2_of_sum))
+            objective = Objective(network, counted(rows), strength_of(rows, l2, l2_of_sum))
             state = state._replace(theta=optimizer.begin(state.theta, objective))
     return training, state
 

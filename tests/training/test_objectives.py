@@ -47,6 +47,22 @@ def test_a_training_ends_when_every_network_has_converged(xp: Any, name: str) ->
 
 
 @each_optimizer
+def test_a_network_that_has_converged_stays_as_it_is(xp: Any, name: str) -> None:
+    """Of two networks that are asked for more and less, the second goes on without the first."""
+    tolerance, seen = xp.asarray([[0.1], [0.0]]), list[tuple[np.ndarray, np.ndarray]]()
+
+    def look(state: Any) -> None:
+        seen.append((xp.host(state.optimizer_state.converged)[:, 0], xp.host(state.theta)))
+
+    optimizer = type(OPTIMIZERS[name])(tolerance=tolerance)
+    _fit(xp, xp.initialize(NETWORK, stack=2), optimizer=optimizer, epochs=30, callbacks=[look])
+    first = next(i for i, (converged, _) in enumerate(seen) if converged[0])
+    assert first < 25
+    np.testing.assert_array_equal(seen[first][1][0], seen[-1][1][0])
+    assert (seen[first][1][1] != seen[-1][1][1]).any()
+
+
+@each_optimizer
 def test_validation_metrics_early_stopping_average_and_callbacks_work(xp: Any, name: str) -> None:
     seen: list[int] = []
     result = _fit(
@@ -167,13 +183,12 @@ def test_nothing_moves_to_the_host_in_a_step(xp: Any, optimizer: Any) -> None:
         bx.fit(*given, optimizer=optimizer, epochs=3)
 
 
+@pytest.mark.float64
 @each_optimizer
-def test_a_compiled_training_equals_the_eager_one(xp: Any, name: str) -> None:
+def test_a_training_on_each_backend_equals_numpys(xp: Any, name: str) -> None:
     theta = xp.initialize(NETWORK, stack=2)
     here = bx.fit(NETWORK, xp.host(theta), X, Y, optimizer=OPTIMIZERS[name], epochs=12)
-    there = _fit(xp, theta, name)
-    if xp.dtype == "float64":
-        xp.assert_close(there.theta, here.theta, ROUNDING)
+    xp.assert_close(_fit(xp, theta, name).theta, here.theta, ROUNDING)
 
 
 def test_equal_optimizers_are_compiled_once(xp: Any) -> None:
@@ -226,3 +241,15 @@ def test_targets_of_any_unit_give_the_same_fit(xp: Any, name: str, scale: float)
     ratio = xp.host(scaled.state.loss) / xp.host(plain.state.loss) / scale**2
     # Rounding of the targets' offset, amplified by the steps.
     np.testing.assert_allclose(ratio, 1.0, rtol=5e-2 if xp.dtype == "float32" else 1e-4)
+
+
+@each_optimizer
+def test_a_row_of_weight_0_is_left_out_even_if_it_overflows(xp: Any, name: str) -> None:
+    x, weight = np.concatenate([X, [[1e30]]]), np.append(np.ones(30), 0.0)
+    network = bx.mlp([1, 4, 1], hidden="relu")
+    theta = xp.initialize(network, stack=2)
+    options: dict[str, Any] = {"optimizer": OPTIMIZERS[name], "epochs": 12}
+    given = xp.put(x, np.concatenate([Y, [[1e30]]]), weight)
+    result = bx.fit(network, theta, *given[:2], sample_weight=given[2], **options)
+    expected = bx.fit(network, theta, *xp.put(X, Y), **options)
+    xp.assert_close(result.theta, expected.theta, ROUNDING)
