@@ -42,6 +42,7 @@ bx.fit(
     train_metrics=True,
 )
 bx.fit(network, theta, x, y, optimizer=bx.Lion(), epochs=3, average=bx.EMA(0.9))
+bx.fit(network, theta, x, y, optimizer=bx.LevenbergMarquardt(), epochs=3).best_member()
 bx.train(network, theta, x, y, optimizer=bx.Nadam(), epochs=3, batch_size=8, accumulate=4)
 bx.find_learning_rate(network, theta, x, y, optimizer=bx.Adagrad())
 
