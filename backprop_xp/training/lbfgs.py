@@ -9,7 +9,7 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, device_of, require_floating
+from backprop_xp.backends import Array, array_namespace, require_floating
 from backprop_xp.checks import integer
 from backprop_xp.training.hyperparameters import Hyperparameter, of_each_network
 from backprop_xp.training.line_search import (
@@ -60,7 +60,7 @@ class LBFGS(Configured):
     A network has converged when a move lowers its loss by at most ``tolerance`` times the loss, or
     no move lowers it. It then stays as it is, and the training ends when all have.
 
-    Liu and Nocedal 1989; B in the compact form of Byrd, Nocedal and Schnabel 1994, eq. 3.1.
+    Liu and Nocedal 1989; Nocedal and Wright 2006, algorithms 7.4 and 7.5.
 
     >>> import backprop_xp as bx
     >>> x = bx.asarray([[0.0], [0.25], [0.5], [0.75], [1.0]])
@@ -185,26 +185,25 @@ def _on_line(
 
 
 def _times_inverse(moves: Array, changes: Array, gradient: Array) -> Array:
-    """Return ``B gradient``, with B of the moves S and changes Y: the latest last, 0 is none.
+    """Return ``B gradient`` by the two loops over the memory (algorithm 7.4).
 
-    ``B = gamma I + S^T K S - gamma (S^T R^-T Y + Y^T R^-1 S)`` with the upper triangle R of ``S
-    Y^T``, its diagonal D, ``K = R^-T (D + gamma Y Y^T) R^-1``, and gamma of the last pair.
+    The latest move and change are last; a pair of zeros is none.
     """
-    xp = array_namespace(gradient)
-    products = moves @ changes.mT
-    diagonal = xp.linalg.diagonal(products)
-    last = changes[..., -1, :]
-    squared = _dot(last, last)
+    xp, memory = array_namespace(gradient), range(moves.shape[-2])
+    products = xp.sum(moves * changes, axis=-1)
+    is_pair = products > 0.0
+    rho = xp.astype(is_pair, products.dtype) / xp.where(is_pair, products, 1.0)
+    pairs = [(moves[..., i, :], changes[..., i, :], rho[..., i : i + 1]) for i in memory]
+    alphas = list[Array]()
+    for move, change, weight in reversed(pairs):
+        alphas.append(weight * _dot(move, gradient))
+        gradient = gradient - alphas[-1] * change
+    squared = _dot(pairs[-1][1], pairs[-1][1])
     is_empty = xp.astype(squared == 0.0, squared.dtype)
-    gamma = (diagonal[..., -1:] + is_empty) / (squared + is_empty)
-    unit = xp.eye(products.shape[-1], dtype=gradient.dtype, device=device_of(gradient))
-    rest = xp.astype(diagonal == 0.0, diagonal.dtype)
-    upper = xp.triu(products) + rest[..., None] * unit
-    column, scale = gradient[..., None], gamma[..., None]
-    u = xp.linalg.solve(upper, moves @ column)
-    curved = diagonal[..., None] * u + scale * (changes @ (changes.mT @ u - column))
-    v = xp.linalg.solve(upper.mT, curved)
-    return gamma * gradient + (moves.mT @ v - scale * (changes.mT @ u))[..., 0]
+    result = gradient * ((products[..., -1:] + is_empty) / (squared + is_empty))
+    for move, change, weight in pairs:
+        result = result + move * (alphas.pop() - weight * _dot(change, result))
+    return result
 
 
 def _appended(memory: Array, new: Array) -> Array:

@@ -9,7 +9,7 @@ import backprop_xp as bx
 from backprop_xp.training import lbfgs, line_search
 from backprop_xp.training.line_search import Point
 
-# The compact form and the two loops are the same product in another order.
+# Some hundred roundings of sums in another order.
 ROUNDING = 1e-9
 # Losses after as many evaluations of SciPy and here: each is ahead in some of 80 trainings, by
 # chance. Their ratio's geometric mean is known to this factor; 160 trainings gave 0.95 to 0.99.
