@@ -107,6 +107,14 @@ def quadratic(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Prim
     return form(network, theta, rows, l2)
 
 
+def gradient_and_matrix(
+    network: _Network, theta: Array, rows: Rows, l2: Strength
+) -> tuple[Array, Array]:
+    """Return the gradient and the matrix, as ``Network.gauss_newton`` does."""
+    model = primal(network, theta, rows, l2)
+    return model.gradient, model.matrix
+
+
 def primal(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Primal:
     """Return the model with its matrix, summed over blocks of rows."""
     losses, gradient, curved = list[Array](), 0.0, 0.0

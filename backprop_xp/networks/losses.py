@@ -8,7 +8,7 @@ The formulas are in ``loss_rules``.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,8 +17,10 @@ from backprop_xp.checks import choose, integer, real
 from backprop_xp.display.reprs import argument_text, register_table, remember_call, repr_of
 from backprop_xp.networks import loss_rules as rules
 from backprop_xp.networks.activations import identity, sigmoid, softmax
+from backprop_xp.networks.layers import Activate, Dense, Dropout
 from backprop_xp.networks.loss_rules import Curvature, OutputRule, Rule
 from backprop_xp.networks.partial import Partial
+from backprop_xp.networks.propagation import Layer
 
 
 @dataclass(frozen=True)
@@ -314,6 +316,24 @@ hinge = loss_of(
 LOSSES: dict[str, Loss] = register_table(
     "losses", {name: value for name, value in list(globals().items()) if isinstance(value, Loss)}
 )
+
+
+def refuse_second_link(layers: Sequence[Layer], loss: Loss) -> None:
+    """Raise ValueError if the last activation makes probabilities, and the loss has a link too."""
+    # A Dropout or an identity after the last activation does not change this.
+    others = (layer for layer in reversed(layers) if not isinstance(layer, Dropout))
+    last = next((layer for layer in others if layer != Activate(identity)), None)
+    value = last.activation.value if isinstance(last, Dense | Activate) else identity.value
+    if value is loss.link and value is not identity.value:
+        fault = "the same function: it would be applied twice"
+    elif value in TO_PROBABILITIES and loss.link in LINKS:
+        fault = "another: probabilities would be taken for raw outputs"
+    else:
+        return
+    raise ValueError(
+        f"The loss applies its link to raw outputs itself, and the last layer applies {fault}. "
+        'Use output="identity" (network.predict applies the link).'
+    )
 
 
 def __dir__() -> list[str]:

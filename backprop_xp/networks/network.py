@@ -28,12 +28,10 @@ from backprop_xp.backends import (
 from backprop_xp.checks import choose, integer, real, sequence
 from backprop_xp.display.reprs import argument_text, call_text
 from backprop_xp.networks import batch_rows, gauss_newton, input_derivatives, inputs, propagation
-from backprop_xp.networks.activations import identity
 from backprop_xp.networks.initializers import draw_stack
-from backprop_xp.networks.layers import Activate, Dense, Dropout
 from backprop_xp.networks.layout import Layout, ParameterSlice, chosen, draw, lay_out, pack, unpack
 from backprop_xp.networks.loss_targets import check_targets
-from backprop_xp.networks.losses import LINKS, LOSSES, TO_PROBABILITIES, Loss
+from backprop_xp.networks.losses import LOSSES, Loss, refuse_second_link
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_of
 from backprop_xp.networks.propagation import Cache, Layer, forward_through
 from backprop_xp.networks.random_bits import Key, as_key
@@ -71,7 +69,7 @@ class Network:
         size = sum(one.length for one in itertools.chain(*layout))
         if not size:
             raise ValueError("A network needs at least one layer with parameters, such as Dense.")
-        _refuse_second_link(layers, loss_function)
+        refuse_second_link(layers, loss_function)
         # The class is frozen: __init__ fills its attributes in directly.
         vars(self).update(layers=tuple(layers), loss_function=loss_function, layout=layout)
         vars(self).update(l2=real(l2, "l2", low=0.0), size=size)
@@ -213,25 +211,14 @@ class Network:
         sample_weight: Array | None = None,
         l2: float | Array | None = None,
     ) -> tuple[Array, Array]:
-        """Return the loss's gradient, ``(*stack, P)``, and Gauss-Newton matrix, ``(*stack, P, P)``.
+        """Return the gradient, ``(*stack, P)``, and Gauss-Newton matrix, ``(*stack, P, P)``.
 
-        The matrix is ``J^T D J``, with the derivatives J of the outputs by theta and the loss's
-        ``curvature`` D, plus l2 on the diagonal of weights. It is the second derivative of the loss
-        without those of the outputs, and positive semidefinite. The arguments are those of
-        ``loss``; there is no dropout. J is computed for a block of rows at a time, by the layers'
-        backward rules. Raises ValueError for a loss without a curvature.
-
-        >>> import backprop_xp as bx
-        >>> network = bx.mlp([1, 1], loss="half_squared_error")
-        >>> theta = network.initialize(backend="numpy")
-        >>> network.gauss_newton(theta, [[1.0], [3.0]], [[0.0], [1.0]])[1]
-        array([[5., 2.],
-               [2., 1.]])
+        The matrix ``J^T D J`` has the derivatives J of the outputs by theta and the loss's
+        ``curvature`` D; l2 is added for weights. The arguments are those of ``loss``.
         """
         rows = self._check_rows(theta, x, y, sample_weight, None)
         l2 = inputs.check_l2(theta, self.l2 if l2 is None else l2)
-        model = gauss_newton.primal(self, theta, rows, l2)
-        return model.gradient, model.matrix
+        return gauss_newton.gradient_and_matrix(self, theta, rows, l2)
 
     def vjp(
         self, theta: Array, x: Array, g: Array, *, rng: Key | None = None
@@ -397,21 +384,3 @@ class Network:
         outputs = self.outputs_shape(theta, x)
         y, weight = check_targets(theta, outputs, y, weight, self.loss_function)
         return batch_rows.counted(batch_rows.Rows(x, y, weight, key))
-
-
-def _refuse_second_link(layers: Sequence[Layer], loss: Loss) -> None:
-    """Raise ValueError if the last activation makes probabilities, and the loss has a link too."""
-    # A Dropout or an identity after the last activation does not change this.
-    others = (layer for layer in reversed(layers) if not isinstance(layer, Dropout))
-    last = next((layer for layer in others if layer != Activate(identity)), None)
-    value = last.activation.value if isinstance(last, Dense | Activate) else identity.value
-    if value is loss.link and value is not identity.value:
-        fault = "the same function: it would be applied twice"
-    elif value in TO_PROBABILITIES and loss.link in LINKS:
-        fault = "another: probabilities would be taken for raw outputs"
-    else:
-        return
-    raise ValueError(
-        f"The loss applies its link to raw outputs itself, and the last layer applies {fault}. "
-        'Use output="identity" (network.predict applies the link).'
-    )
