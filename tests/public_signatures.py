@@ -21,7 +21,8 @@ BACKENDS = ("Backend", "BackendStatus", "Conversion", "DTypeNotKeptError", "Memo
 BACKENDS += ("Selection", "array_namespace", "explicit", "replaceable")
 # Methods for the library itself.
 INTERNAL = ("check_inputs", "check_theta", "codes", "dropped", "excess", "factors", "is_random")
-INTERNAL += ("kind_of_state", "layout", "outputs_shape", "parts", "rule", "unused", "weight")
+INTERNAL += ("kind_of_state", "layout", "outputs_shape", "parts", "rule", "shape_of", "unused")
+INTERNAL += ("weight",)
 
 
 def public_names() -> dict[str, object]:
