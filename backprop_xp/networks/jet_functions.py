@@ -1,20 +1,19 @@
 """The array API namespace of jets: the functions of the standard, with derivatives.
 
-``RULES`` is the table of functions of each number. A linear function, such as a sum, acts on each
-derivative alike. Any other function of the standard raises a TypeError for a jet. Functions of
-plain arrays are the library's own.
+``RULES`` of ``jet_rules`` is the table of functions of each number. A linear function, such as a
+sum, acts on each derivative alike. Any other function of the standard raises a TypeError for a jet.
+Functions of plain arrays are the library's own.
 """
 
 import functools
-import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 from backprop_xp.backends import Array, DType, Namespace
-from backprop_xp.networks.jet_parts import Operators, full, lifted
+from backprop_xp.networks.jet_parts import Operators, full
+from backprop_xp.networks.jet_rules import RULES, power
 from backprop_xp.networks.jets import (
     Jet,
     Rule,
@@ -27,39 +26,6 @@ from backprop_xp.networks.jets import (
 )
 
 Function = Callable[..., Any]
-
-
-RULES = {
-    "exp": Rule(lambda xp, x, y: y, lambda xp, x, y, s: y),
-    "expm1": Rule(lambda xp, x, y: y + 1.0, lambda xp, x, y, s: s),
-    "log": Rule(lambda xp, x, y: 1.0 / x, lambda xp, x, y, s: -s * s),
-    "log1p": Rule(lambda xp, x, y: 1.0 / (1.0 + x), lambda xp, x, y, s: -s * s),
-    "log2": Rule(lambda xp, x, y: 1.0 / (math.log(2.0) * x), lambda xp, x, y, s: -s / x),
-    "log10": Rule(lambda xp, x, y: 1.0 / (math.log(10.0) * x), lambda xp, x, y, s: -s / x),
-    "sqrt": Rule(lambda xp, x, y: 0.5 / y, lambda xp, x, y, s: -0.5 * s / x),
-    "square": Rule(lambda xp, x, y: 2.0 * x, lambda xp, x, y, s: xp.full_like(x, 2.0)),
-    "reciprocal": Rule(lambda xp, x, y: -y * y, lambda xp, x, y, s: -2.0 * s * y),
-    "sin": Rule(lambda xp, x, y: xp.cos(x), lambda xp, x, y, s: -y),
-    "cos": Rule(lambda xp, x, y: -xp.sin(x), lambda xp, x, y, s: -y),
-    "tan": Rule(lambda xp, x, y: 1.0 + y * y, lambda xp, x, y, s: 2.0 * y * s),
-    "asin": Rule(lambda xp, x, y: _slope_of_asin(xp, x), lambda xp, x, y, s: x * s * s * s),
-    "acos": Rule(lambda xp, x, y: -_slope_of_asin(xp, x), lambda xp, x, y, s: x * s * s * s),
-    "atan": Rule(lambda xp, x, y: 1.0 / (1.0 + x * x), lambda xp, x, y, s: -2.0 * x * s * s),
-    "sinh": Rule(lambda xp, x, y: xp.cosh(x), lambda xp, x, y, s: y),
-    "cosh": Rule(lambda xp, x, y: xp.sinh(x), lambda xp, x, y, s: y),
-    "tanh": Rule(lambda xp, x, y: 1.0 - y * y, lambda xp, x, y, s: -2.0 * y * s),
-    "asinh": Rule(lambda xp, x, y: 1.0 / xp.sqrt(1.0 + x * x), lambda xp, x, y, s: -x * s * s * s),
-    "acosh": Rule(
-        lambda xp, x, y: 1.0 / xp.sqrt((x - 1.0) * (x + 1.0)), lambda xp, x, y, s: -x * s * s * s
-    ),
-    "atanh": Rule(
-        lambda xp, x, y: 1.0 / ((1.0 - x) * (1.0 + x)), lambda xp, x, y, s: 2.0 * x * s * s
-    ),
-}
-
-
-def _slope_of_asin(xp: Namespace, x: Array) -> Array:
-    return 1.0 / xp.sqrt((1.0 - x) * (1.0 + x))
 
 
 @dataclass(frozen=True)
@@ -130,7 +96,7 @@ def _plain(name: str) -> Function:
 
 
 def _sign(namespace: JetNamespace, x: Jet) -> Jet:
-    _refuse_dual(x, "sign")
+    _refuse_dual("sign", x)
     return Jet(namespace, namespace.base.sign(x.value))
 
 
@@ -142,65 +108,57 @@ def _ones_like(namespace: JetNamespace, x: Jet, **options: Any) -> Jet:
     return Jet(namespace, namespace.base.ones_like(x.value, **options))
 
 
-def _refuse_dual(x: Any, name: str) -> None:
-    if isinstance(x, Jet) and x.is_dual:
+def _refuse_dual(name: str, *given: Any) -> None:
+    if any(isinstance(x, Jet) and x.is_dual for x in given):
         raise not_linear(f"takes {name} of g")
 
 
-def _chosen(namespace: JetNamespace, mask: Array, a: Any, b: Any, value: Array, name: str) -> Jet:
-    """Return a jet with a value, the derivatives of a where a mask is 1, and those of b where 0."""
-    _refuse_dual(a, name)
-    _refuse_dual(b, name)
-    a, b = as_jet(namespace, a), as_jet(namespace, b)
+def _chosen(namespace: JetNamespace, condition: Array, a: Any, b: Any, value: Array) -> Jet:
+    """Return a jet with a value, the derivatives of a where a condition holds, else those of b."""
+    # Not by a product with 0 and 1: derivatives that are not chosen may be infinite.
+    xp, a, b = namespace.base, as_jet(namespace, a), as_jet(namespace, b)
     parts = []
-    for one, other in ((a.first, b.first), (a.second, b.second)):
-        here = None if one is None else mask * lifted(one, len(value.shape))
-        there = None if other is None else (1.0 - mask) * lifted(other, len(value.shape))
-        parts.append(there if here is None else here if there is None else here + there)
-    return Jet(namespace, value, parts[0], parts[1])
+    for pair in zip(*(parts_of(jet, len(value.shape)) for jet in (a, b)), strict=True):
+        one, other = (0.0 if part is None else part for part in pair)
+        both_zero = isinstance(one, float) and isinstance(other, float)
+        parts.append(None if both_zero else xp.where(condition, one, other))
+    return Jet(namespace, value, parts[0], parts[1], a.is_dual or b.is_dual)
 
 
 def _maximum(namespace: JetNamespace, a: Any, b: Any) -> Jet:
-    xp, (x, y) = namespace.base, (value_of(a), value_of(b))
-    value = xp.maximum(x, y)
-    return _chosen(namespace, xp.astype(x > y, value.dtype), a, b, value, "the maximum")
+    _refuse_dual("the maximum", a, b)
+    x, y = value_of(a), value_of(b)
+    return _chosen(namespace, x > y, a, b, namespace.base.maximum(x, y))
 
 
 def _minimum(namespace: JetNamespace, a: Any, b: Any) -> Jet:
-    xp, (x, y) = namespace.base, (value_of(a), value_of(b))
-    value = xp.minimum(x, y)
-    return _chosen(namespace, xp.astype(x < y, value.dtype), a, b, value, "the minimum")
+    _refuse_dual("the minimum", a, b)
+    x, y = value_of(a), value_of(b)
+    return _chosen(namespace, x < y, a, b, namespace.base.minimum(x, y))
 
 
 def _clip(namespace: JetNamespace, x: Jet, low: Any = None, high: Any = None) -> Jet:
+    _refuse_dual("clip", x)
     value = namespace.base.clip(x.value, value_of(low), value_of(high))
-    mask = namespace.base.astype(x.value == value, value.dtype)
     if isinstance(low, Jet) or isinstance(high, Jet):
         raise _without_rule("clip with bounds that depend on the inputs", "Use maximum, minimum.")
-    return _chosen(namespace, mask, x, 0.0, value, "clip")
+    return _chosen(namespace, x.value == value, x, 0.0, value)
 
 
 def _abs(namespace: JetNamespace, x: Jet) -> Jet:
     # The slope at 0 is that from the left, as relu's: softplus adds the two.
-    xp, value = namespace.base, namespace.base.abs(x.value)
-    sign = 2.0 * xp.astype(x.value > 0.0, value.dtype) - 1.0
-    return _chosen(namespace, sign, x, 0.0, value, "the absolute value")
+    _refuse_dual("the absolute value", x)
+    return _chosen(namespace, x.value > 0.0, x, -x, namespace.base.abs(x.value))
 
 
 def _where(namespace: JetNamespace, condition: Array, a: Any, b: Any) -> Jet:
-    xp, is_dual = namespace.base, any(isinstance(x, Jet) and x.is_dual for x in (a, b))
+    is_dual = any(isinstance(x, Jet) and x.is_dual for x in (a, b))
     for x in (a, b):
         is_zero = isinstance(x, int | float) and x == 0
         if is_dual and not is_zero and not (isinstance(x, Jet) and x.is_dual):
             raise not_linear("chooses between g and an array that does not depend on g")
-    value = xp.where(condition, value_of(a), value_of(b))
-    a, b = as_jet(namespace, a), as_jet(namespace, b)
-    parts = []
-    for one, other in ((a.first, b.first), (a.second, b.second)):
-        one, other = (0.0 if p is None else lifted(p, len(value.shape)) for p in (one, other))
-        both_zero = isinstance(one, float) and isinstance(other, float)
-        parts.append(None if both_zero else xp.where(condition, one, other))
-    return Jet(namespace, value, parts[0], parts[1], is_dual)
+    value = namespace.base.where(condition, value_of(a), value_of(b))
+    return _chosen(namespace, condition, a, b, value)
 
 
 def _axes(axis: int | Sequence[int] | None, ndim: int) -> Any:
@@ -230,12 +188,13 @@ def _extreme(name: str) -> Function:
     def function(
         namespace: JetNamespace, x: Jet, *, axis: Any = None, keepdims: bool = False
     ) -> Jet:
-        _refuse_dual(x, f"the {name}")
+        _refuse_dual(f"the {name}", x)
         xp, axes = namespace.base, _axes(axis, x.ndim)
         value = getattr(xp, name)(x.value, axis=axes, keepdims=True)
         shares = xp.astype(x.value == value, value.dtype)
         shares = shares / xp.sum(shares, axis=axes, keepdims=True)
-        total = _reduction("sum")(namespace, x * shares, axis=axes, keepdims=True)
+        chosen = _where(namespace, shares > 0.0, x * shares, 0.0)  # others may be infinite
+        total = _reduction("sum")(namespace, chosen, axis=axes, keepdims=True)
         result = Jet(namespace, value, total.first, total.second)
         return result if keepdims else mapped(result, lambda a: xp.squeeze(a, axis=axes))
 
@@ -311,37 +270,19 @@ def _stack(namespace: JetNamespace, arrays: Sequence[Any], *, axis: int = 0) -> 
     return _concat(namespace, raised, axis=axis)
 
 
-def _power(namespace: JetNamespace, a: Any, b: Any) -> Any:
-    """Return a**b; ``exp(b log(a))`` if b depends on the inputs."""
-    if isinstance(a, Real):
-        return namespace.exp(math.log(a) * b)
-    if isinstance(b, Jet) and (b.first is not None or b.is_dual):
-        return namespace.exp(b * namespace.log(a))
-    xp, a, b = namespace.base, as_jet(namespace, a), value_of(b)
-    n = float(b) if isinstance(b, Real) else xp.astype(b, a.dtype)
-    if not isinstance(n, float):
-        a = a * xp.ones_like(n)  # with the axes of both
-
-    # A factor of 0 is left out: 0 times an infinite power is NaN.
-    def times_power(factor: Any, x: Array, exponent: Any) -> Array:
-        if isinstance(factor, float):
-            return factor * x**exponent if factor else xp.zeros_like(x)
-        return xp.where(factor == 0.0, xp.zeros_like(x), factor * x**exponent)
-
-    rule = Rule(
-        lambda xp, x, y: times_power(n, x, n - 1.0),
-        lambda xp, x, y, s: times_power(n * (n - 1.0), x, n - 2.0),
-    )
-    return composed(a, lambda x: x**b, rule)
-
-
 def _logaddexp(namespace: JetNamespace, a: Any, b: Any) -> Any:
     larger = namespace.maximum(a, b)
     return larger + namespace.log1p(namespace.exp(-namespace.abs(a - b)))
 
 
 def _hypot(namespace: JetNamespace, a: Any, b: Any) -> Any:
-    return namespace.sqrt(a * a + b * b)
+    xp, (x, y) = namespace.base, (value_of(a), value_of(b))
+    size = xp.hypot(x, y)
+    # The root of size * terms, where the terms' value is the size: no square of a or b is formed.
+    divisor = xp.where(size == 0.0, xp.ones_like(size), size)
+    terms = as_jet(namespace, a * (a / divisor) + b * (b / divisor))
+    rule = Rule(lambda xp, x, y: xp.full_like(x, 0.5), lambda xp, x, y, s: -0.25 / divisor)
+    return composed(terms, lambda x: size, rule)
 
 
 def _real(namespace: JetNamespace, x: Jet) -> Jet:
@@ -371,7 +312,7 @@ FUNCTIONS: dict[str, Function] = {
     **{name: _plain(name) for name in ("isfinite", "isinf", "isnan", "argmax", "argmin")},
     **{name: _reduction(name) for name in ("sum", "mean")},
     **{name: _extreme(name) for name in ("max", "min")},
-    "pow": _power,
+    "pow": power,
     "logaddexp": _logaddexp,
     "hypot": _hypot,
     "abs": _abs,

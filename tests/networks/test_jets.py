@@ -11,8 +11,9 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import to_host
-from backprop_xp.networks.jet_functions import RULES, JetNamespace
+from backprop_xp.networks.jet_functions import JetNamespace
 from backprop_xp.networks.jet_passes import seeded, unit_directions, whole
+from backprop_xp.networks.jet_rules import RULES
 from backprop_xp.networks.jets import Jet
 
 # Some ten roundings of numbers of size 1; derivatives of some functions are 100 times as large.
@@ -211,6 +212,49 @@ def test_an_exponent_may_be_a_number_of_numpy(xp: Any) -> None:
     for exponent in (np.int64(3), np.float32(3.0)):
         for part, other in zip(parts(jet**exponent), parts(jet**3.0), strict=True):
             xp.assert_close(part, other, ROUNDING)
+
+
+def at(xp: Any, number: float) -> Jet:
+    """Return a number as a jet with its first and its second derivative."""
+    x = xp.asarray([[number]])
+    return seeded(x, unit_directions(x, (0,)), (((0, 0),),))
+
+
+CHOOSING: dict[str, Any] = {
+    "maximum": lambda xp, x: xp.maximum(xp.sqrt(x), x + 1.0),
+    "minimum": lambda xp, x: xp.minimum(x - 1.0, xp.sqrt(x)),
+    "where": lambda xp, x: xp.where(x.value > 0.0, xp.sqrt(x), x + 1.0),
+    "max": lambda xp, x: xp.max(xp.concat([xp.sqrt(x), x + 1.0], axis=-1), axis=-1)[..., None],
+    "clip": lambda xp, x: x + xp.clip(xp.sqrt(x), 1.0, 2.0),
+}
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+@pytest.mark.filterwarnings("ignore:.*(divide by zero|invalid value)")
+def test_infinite_derivatives_of_what_is_not_chosen_do_not_count(xp: Any, name: str) -> None:
+    point = at(xp, 0.0)
+    found = CHOOSING[name](point.namespace, point)
+    xp.assert_equal(found.first[0, ...], [[1.0]])
+    xp.assert_equal(whole(found, found.second, 1)[0, ...], [[0.0]])
+
+
+def test_powers_of_a_constant_have_their_closed_forms_and_those_of_0_are_constant(xp: Any) -> None:
+    point, log = at(xp, 2.0), math.log(3.0)
+    closed = {3.0: (9.0, 9.0 * log, 9.0 * log**2), 0.0: (0.0, 0.0, 0.0)}
+    for base, expected in closed.items():
+        for power in (base**point, point.namespace.pow(xp.asarray([[base]]), point)):
+            for part, number in zip(parts(power), expected, strict=True):
+                xp.assert_close(xp.host(part).reshape(1), [number], 9.0 * ROUNDING)
+
+
+def test_a_hypotenuse_neither_overflows_nor_underflows(xp: Any) -> None:
+    for size in (1e30, 1e-30):  # squares of both leave float32, which has no smaller numbers
+        x = xp.asarray([[3.0 * size]], dtype="float32")
+        point = seeded(x, unit_directions(x, (0,)), (((0, 0),),))
+        found = point.namespace.hypot(point, 4.0 / 3.0 * x)
+        xp.assert_close(found.value / size, [[5.0]], 1e-5)
+        xp.assert_close(found.first[0, ...], [[0.6]], 1e-6)
+        xp.assert_close(found.second[0, ...] * size, [[0.128]], 1e-6)
 
 
 def test_a_quotient_by_a_constant_has_the_axes_of_both(xp: Any) -> None:
