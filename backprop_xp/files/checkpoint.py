@@ -278,7 +278,10 @@ def _check(content: Checkpoint) -> None:
     """Raise unless the parts of a file fit one another."""
     optimizer = content.optimizer
     if not isinstance(content.network, Network):
-        raise TypeError(f"network must be a bx.Network, not {content.network!r}.")
+        raise TypeError(
+            f"network must be a bx.Network, not a {type(content.network).__name__}: give path, "
+            "network, theta."
+        )
     content.network.unpack(content.theta)
     if optimizer is not None and (
         isinstance(optimizer, type) or not hasattr(optimizer, "initialize")

@@ -14,9 +14,14 @@ _RULE = 'docs/extending.md has the rule, under "A layer".'
 def exported(network: Network, theta: Array, *, stack: bool = False) -> np.ndarray:
     """Return theta ``(P,)`` on the host, or with ``stack`` ``(..., P)``.
 
-    Raises ValueError for another stack, and for a network that does not define its number of
-    features.
+    Raises TypeError for anything but a network, and ValueError for another stack and for a network
+    that does not define its number of features.
     """
+    if not isinstance(network, Network):
+        raise TypeError(
+            f"network must be a bx.Network, not a {type(network).__name__}: give path, network, "
+            "theta."
+        )
     network.check_theta(theta)
     if len(theta.shape) != 1 and not stack:
         raise ValueError(

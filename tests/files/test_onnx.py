@@ -114,6 +114,14 @@ def test_the_file_needs_only_onnxruntime(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=HANGING)
 
 
+def test_arguments_in_another_order_are_an_error_that_names_it(tmp_path: Path) -> None:
+    network = bx.mlp([2, 1])
+    theta, path = network.initialize(backend="numpy"), tmp_path / "file"
+    for write in (bx.export_onnx, bx.export_c, bx.save):
+        with pytest.raises(TypeError, match=r"must be .*, not a ndarray: give path, network, th"):
+            write(path, theta, network)
+
+
 def test_a_stack_is_exported_one_by_one(tmp_path: Path) -> None:
     network = bx.mlp([3, 2])
     theta = network.initialize(backend="numpy", stack=4)
