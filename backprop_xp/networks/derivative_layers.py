@@ -5,7 +5,7 @@ As in ``layers``, ``x`` is ``(..., batch, n_in)``, ``y`` is ``(..., batch, n_out
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from backprop_xp.backends import Array, array_namespace, columns_of
 from backprop_xp.checks import integer, sequence
@@ -39,6 +39,7 @@ class Derivatives:
     (2, 3)
     """
 
+    differentiates: ClassVar[bool] = True
     layers: tuple[Layer, ...]
     terms: tuple[Term, ...]
     names: tuple[str, ...] = field(compare=False)
@@ -107,10 +108,10 @@ def check_differentiable(layers: Iterable[Layer], order: int, kind: str) -> None
                 f"{kind} differentiates by x, but {type(layer).__name__} takes codes of "
                 "categories. Give it layers of numbers alone."
             )
-        if isinstance(layer, Derivatives):
+        if propagation.differentiates(layer):
             raise ValueError(
-                f"{kind} of a layer of derivatives would be of the third order, but two are "
-                "possible. Give one layer all the terms."
+                f"{kind} of {type(layer).__name__} is not possible, which returns derivatives "
+                "itself. Give one layer all the terms."
             )
         activation = getattr(layer, "activation", None)
         is_flat = isinstance(activation, Activation) and is_piecewise_linear(activation)

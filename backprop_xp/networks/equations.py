@@ -8,7 +8,7 @@ derivatives, columns of x, and unknown coefficients.
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from backprop_xp.backends import (
     Array,
@@ -16,6 +16,7 @@ from backprop_xp.backends import (
     array_namespace,
     device_of,
     get_backend,
+    require_floating,
     sum_over_batch,
 )
 from backprop_xp.checks import nearest, real, sequence
@@ -102,7 +103,8 @@ class Equation:
     ``s.u``, ``s.v``, ``s.w`` (or the names ``outputs``), their derivatives ``s.u_t``, ``s.u_xx``,
     the ``variables``, which are the layers' inputs, the ``given`` columns of x behind them, which
     the layers do not get, and the ``unknown`` coefficients, which are learned from their starts.
-    Functions are those of ``s.xp``. Names of several letters, ``["time", "x1"]``, have derivatives
+    ``"tx"`` are two variables or outputs; a string ``given`` is one name. Functions are those of
+    ``s.xp``. Names of several letters, ``["time", "x1"]``, have derivatives
     ``s.d("u", "time", "x1")``.
 
     One call of the residual at construction finds the derivatives that it needs. A training fits
@@ -121,6 +123,7 @@ class Equation:
     ((1, 1), {'k': array(1.)})
     """
 
+    differentiates: ClassVar[bool] = True
     layers: tuple[Layer, ...]
     residual: Callable[[Any], Any]
     variables: tuple[str, ...]
@@ -152,7 +155,9 @@ class Equation:
         if not callable(residual):
             raise TypeError(f"residual must be a function of a point s, not {residual!r}.")
         starts = _starts(unknown or {})
-        found = {"variables": _names(variables, "variables"), "given": _names(given, "given")}
+        found = {"variables": _names(variables, "variables")}
+        # A string is one name: what is no variable has no derivatives, whose names take letters.
+        found["given"] = (given,) if isinstance(given, str) else _names(given, "given")
         found["outputs"] = _outputs(layers, found["variables"], outputs)
         _check_names([*found["outputs"], *found["variables"], *found["given"], *starts])
         _check_no_derivatives(found["outputs"], found["variables"], (*found["given"], *starts))
@@ -174,6 +179,7 @@ class Equation:
 
         ``theta`` is that of a network whose only layer with parameters is this one.
         """
+        require_floating(theta, "theta")
         size = self.network.size
         if theta.shape[-1] != size + len(self.unknown):
             raise ValueError(

@@ -56,9 +56,14 @@ def jacobian(network: _Network, theta: Array, x: Array, predict: bool) -> Array:
     """Return the first derivatives, ``(*stack, batch, n_out, n_in)``, by the shorter way."""
     chain, x = _checked(network, theta, x, predict)
     n_in, n_out = x.shape[-1], network.outputs_shape(theta, x)[-1]
-    if n_out <= n_in or any(network.codes):
+    if n_out <= n_in or not _takes_jets(network):
         return _by_rows(chain, x, 1, -3, functools.partial(_jacobian_backward, chain))
     return _by_rows(chain, x, 1 + n_in, -3, functools.partial(_jacobian_forward, chain))
+
+
+def _takes_jets(network: _Network) -> bool:
+    """Whether all layers run forward on jets, which take no codes and no further derivatives."""
+    return not (any(network.codes) or any(map(propagation.differentiates, network.layers)))
 
 
 def hessian(network: _Network, theta: Array, x: Array, output: int, predict: bool) -> Array:
@@ -92,6 +97,8 @@ def directional(
     if integer(order, "order") > 2:
         raise ValueError(f"order must be 1 or 2, not {order}.")
     x, v = beside_x(theta, x, v, "v")
+    if order == 1 and not _takes_jets(network):
+        return (jacobian(network, theta, x, predict) @ v[..., None])[..., 0]
     n, operators = x.shape[-1], (((0, 0),),) if order == 2 else ()
 
     def of_rows(rows: Array) -> Array:

@@ -115,8 +115,9 @@ def forward(
 def _check_columns(x: Array, plan: Plan) -> None:
     if isinstance(x, Jet):
         raise TypeError(
-            "Derivatives of a layer of derivatives would be of the third order: two are possible. "
-            "Give one layer all the terms."
+            "The outputs of a layer of derivatives have first derivatives by x, those of "
+            "input_jacobian, but no second ones and none in another such layer. Give one layer all "
+            "the terms."
         )
     if plan.columns and plan.columns[-1] >= x.shape[-1]:
         raise ValueError(

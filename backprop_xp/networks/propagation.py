@@ -211,6 +211,12 @@ def takes_codes(layer: Layer) -> bool:
     return any(getattr(layer, "codes", ()))
 
 
+def differentiates(layer: Layer) -> bool:
+    """Whether a layer, or one in it, returns derivatives by its input."""
+    inner = getattr(layer, "layers", ())
+    return getattr(layer, "differentiates", False) or any(map(differentiates, inner))
+
+
 def check_chain(layers: Sequence[Layer]) -> tuple[int | None, int | None]:
     """Return the numbers of features that a chain takes and gives; None if no layer defines one.
 

@@ -13,6 +13,8 @@ from tests.user_layers import sample_network, sample_theta
 
 # Some hundred roundings, relative to the largest entry.
 PARITY = 1e-12
+# A step that no rounding sees: the complex step of an analytic function is exact.
+STEP = 1e-30
 TERMS: list[tuple[int, ...]] = [(), (0,), (2,), (0, 0), (2, 0), (1, 1)]
 generator = np.random.default_rng(60)
 
@@ -239,6 +241,27 @@ def test_a_file_has_the_layer_and_its_terms(xp: Any, tmp_path: Path) -> None:
     xp.assert_close(read.predict(x), network.predict(theta, x))
 
 
+HEAT = bx.Equation(bx.mlp([2, 3, 1], hidden="tanh").layers, lambda s: (s.u_t, s.u_xx), "tx")
+
+
+@pytest.mark.parametrize("name", ["Derivatives", "Equation"])
+def test_the_outputs_of_a_layer_of_derivatives_have_first_derivatives(xp: Any, name: str) -> None:
+    # More outputs than inputs, where a network of other layers runs forward.
+    layers = bx.mlp([2, 3, 2], hidden="tanh").layers
+    layer = bx.Derivatives(layers, [(), (0,)]) if name == "Derivatives" else bx.Residual(HEAT)
+    network = bx.Network([layer, bx.Dense(layer.n_out or 2, 3)], "binary_cross_entropy")
+    theta, x, v = sample_theta(network), *generator.normal(size=(2, 4, 2))
+    steps = [x + 1j * STEP * np.eye(2)[i] for i in range(2)]
+    expected = [network.predict(theta + 0j, step).imag / STEP for step in steps]
+    jacobian = np.stack(expected, axis=-1)
+    found = network.input_jacobian(*xp.put(theta, x), predict=True)
+    xp.assert_close(found, jacobian, PARITY)
+    along = network.directional(*xp.put(theta, x, v), predict=True)
+    xp.assert_close(along, (jacobian @ v[..., None])[..., 0], PARITY)
+    with pytest.raises(TypeError, match=r"first derivatives by x.*no second ones"):
+        network.laplacian(*xp.put(theta, x))
+
+
 @pytest.mark.parametrize(
     ("layers", "terms", "message"),
     [
@@ -249,7 +272,8 @@ def test_a_file_has_the_layer_and_its_terms(xp: Any, tmp_path: Path) -> None:
         ([bx.Dense(2, 1, "relu")], [(0, 1)], "'relu' has none to learn from.*\"tanh\""),
         ([bx.Residual(bx.Activate(bx.activations.leaky_relu_with(0.2)))], [(0, 0)], "second"),
         ([bx.Embedding(3, 2)], [(0,)], "Embedding takes codes of categories"),
-        ([bx.Derivatives([bx.Dense(2, 1)], [(0,)])], [(0,)], "third order"),
+        ([bx.Derivatives([bx.Dense(2, 1)], [(0,)])], [(0,)], "Derivatives is not possible"),
+        ([bx.Residual(HEAT)], [(0,)], "Derivatives of Residual is not possible"),
         ([], [()], "Derivatives needs at least one layer"),
     ],
 )

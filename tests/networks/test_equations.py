@@ -184,7 +184,14 @@ def test_a_wrong_kind_of_argument_is_named(
         bx.Equation(TWO, residual, variables, **options)
 
 
+def test_a_given_column_may_have_a_name_of_several_letters() -> None:
+    equation = bx.Equation(TWO, lambda s: s.u - s.reading, "tx", given="reading")
+    assert (equation.given, equation.n_in) == (("reading",), 3)
+
+
 def test_split_takes_theta_of_the_equation_alone(xp: Any) -> None:
     equation = EQUATIONS["heat"]()
     with pytest.raises(ValueError, match=r"theta has 25 numbers, but the equation has 26"):
         equation.split(xp.asarray(np.zeros(25)))
+    with pytest.raises(TypeError, match=r"theta must be an array, not list\."):
+        equation.split([0.0] * 26)
