@@ -21,7 +21,7 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import choose
 from backprop_xp.gradient_check.curvatures import curvature_mistake
-from backprop_xp.gradient_check.perturbed_losses import perturbed_losses
+from backprop_xp.gradient_check.perturbed_losses import as_given, perturbed_losses
 from backprop_xp.gradient_check.points import Point, Tensor, flatten
 from backprop_xp.gradient_check.problems import DEFAULTS, CheckOptions, Problem, complete_options
 from backprop_xp.gradient_check.products import random_numbers, vjp_problem
@@ -62,7 +62,8 @@ def check_network(
     - ``theta``: the parameters ``(P,)`` of one network, not of a stack.
     - ``x``, ``y``: the samples ``(batch, n_in)`` and targets ``(batch, n_out)``; class labels
       ``(batch,)`` for a categorical cross-entropy.
-    - ``sample_weight``: the weights ``(batch,)`` of the samples, by default equal ones.
+    - ``sample_weight``: the weights of the samples, ``(batch,)``, by default equal ones, or those
+      of the entries of y, ``(batch, n_out)``.
     - ``rng``: the key of the dropout masks, a non-negative integer. Without it there is no dropout.
     - The options are those of ``check_gradient``. ``batched`` here means that the layers take
       stacked parameters, as the built-in ones do.
@@ -183,13 +184,13 @@ def _network_problem(network: Network, theta: Array, rows: Rows, options: CheckO
 
     ``rows`` are in theta's dtype, and ``rows.rng`` is a key.
     """
-    data = {"sample_weight": rows.sample_weight, "rng": rows.rng}
+    data = as_given(network, theta, rows)
     places = [(f"layers[{i}].{p.name}", p) for i, each in enumerate(network.layout) for p in each]
     tensors = tuple(Tensor(name, p.shape, p.part) for name, p in places)
     return Problem(
         flatten(theta)._replace(tensors=tensors),
-        lambda flat: network.loss(flat, rows.x, rows.y, **data),
-        lambda flat: network.loss_and_gradient(flat, rows.x, rows.y, **data)[1],
+        lambda flat: network.loss(flat, **data),
+        lambda flat: network.loss_and_gradient(flat, **data)[1],
         {**options, "batched": None},
         perturbed_values=perturbed_losses(
             network, theta, rows, batched=options["batched"], max_memory=options["max_memory"]

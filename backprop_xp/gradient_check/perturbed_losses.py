@@ -7,13 +7,14 @@ column of its pre-activations. The layers behind it run by their own ``forward``
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from backprop_xp.backends import Array, DType, array_namespace, device_of, to_device_of, to_host
 from backprop_xp.networks.activations import ACTIVATIONS, softmax
 from backprop_xp.networks.batch_rows import Rows
+from backprop_xp.networks.column_weights import targets_of, without_shares
 from backprop_xp.networks.layers import Dense
 from backprop_xp.networks.layout import ParameterSlice, unpack
 from backprop_xp.networks.network import Network
@@ -93,16 +94,22 @@ def perturbed_losses(
     return losses
 
 
+def as_given(network: Network, theta: Array, rows: Rows) -> dict[str, Any]:
+    """Return rows as arguments of a network's methods."""
+    n = targets_of(network.loss_function, network.outputs_shape(theta, rows.x)[-1])
+    y, weight = without_shares(rows.y, rows.sample_weight, n)
+    return {"x": rows.x, "y": y, "sample_weight": weight, "rng": rows.rng}
+
+
 def _take_stacks(network: Network, theta: Array, rows: Rows) -> bool:
     """Whether the layers take a stack: two networks must have the losses that each has alone."""
     if all(map(_is_built_in, network.layers)):
         return True
-    data = {"sample_weight": rows.sample_weight, "rng": rows.rng}
+    data = as_given(network, theta, rows)
     pair = array_namespace(theta).stack([theta, (1.0 + 2.0**-10) * theta + 2.0**-10])
     try:
         both, *single = (
-            to_host(network.loss(thetas, rows.x, rows.y, **data))
-            for thetas in (pair, pair[0, :], pair[1, :])
+            to_host(network.loss(thetas, **data)) for thetas in (pair, pair[0, :], pair[1, :])
         )
         return np.allclose(both.reshape(2), single, rtol=1e-5, atol=0.0)
     except Exception:

@@ -76,7 +76,7 @@ def check_weights(theta: Array, outputs: tuple[int, ...], weights: Array, name: 
     if weights.shape[-1:] != (rows,):
         raise ValueError(
             f"{name} has shape {tuple(weights.shape)}, but one weight for each of the {rows} rows "
-            f"of x is expected: (..., {rows})."
+            f"of x is expected, (..., {rows}), or one for each entry of the targets."
         )
     check_stack(weights.shape[:-1], outputs[:-2], name)
     return weights

@@ -36,11 +36,12 @@ def mean_over_outputs(
 ) -> Iterator[Array]:
     """Yield the mean over the targets of ``each``, then its gradient times the share.
 
-    ``each`` takes as many blocks of the outputs, and yields a derivative by each of them.
+    ``each`` takes as many blocks of the outputs, and yields a derivative by each of them. The
+    targets may have a share for each of their columns behind them.
     """
     n = o.shape[-1] // blocks
-    outputs = (o,) if blocks == 1 else columns_of(o, [n] * blocks)
-    parts = iter(each(*outputs, t))
+    outputs = [o] if blocks == 1 else columns_of(o, [n] * blocks)
+    parts = iter(each(*outputs, t) if t.shape[-1] == n else by_shares(each, outputs, t))
     value = next(parts)
     # One output, the most common case, needs no sum.
     yield value[..., 0] if n == 1 else mean_of_rows(value)
@@ -52,8 +53,18 @@ def mean_over_outputs(
 
 def mean_curvature(o: Array, t: Array, each: OutputRule) -> Array:
     """Return the curvature of the mean over the targets of ``each``, its third array."""
-    _, _, curvature = each(o, t)
+    has_shares = t.shape[-1] > o.shape[-1]
+    _, _, curvature = by_shares(each, [o], t) if has_shares else each(o, t)
     return curvature / o.shape[-1]
+
+
+def by_shares(each: OutputRule, outputs: Iterable[Array], t: Array) -> Iterator[Array]:
+    """Yield what ``each`` does times the shares of the columns, which are behind the targets."""
+    xp, n = array_namespace(t), t.shape[-1] // 2
+    t, shares = columns_of(t, [n, n])
+    # An output that does not count may overflow, and 0 times infinity is NaN.
+    counted = (xp.where(shares == 0.0, t, o) for o in outputs)
+    yield from (shares * part for part in each(*counted, t))
 
 
 def squared(o: Array, t: Array) -> Iterator[Array]:
@@ -307,6 +318,9 @@ def smoothed_curvature(
 
 
 def _smooth(o: Array, t: Array, smoothing: float, by_row: bool) -> Array:
-    several = by_row and o.shape[-1] > 1
-    even = sum_of_rows(t, keepdims=True) / o.shape[-1] if several else 0.5
-    return (1.0 - smoothing) * t + smoothing * even
+    n, xp = o.shape[-1], array_namespace(t)
+    even = sum_of_rows(t, keepdims=True) / n if by_row and n > 1 else 0.5
+    smooth = (1.0 - smoothing) * t + smoothing * even
+    if t.shape[-1] > n:  # shares of the columns
+        smooth = xp.concat([smooth[..., :n], t[..., n:]], axis=-1)
+    return smooth

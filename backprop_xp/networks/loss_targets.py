@@ -22,6 +22,7 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.checks import unravel
+from backprop_xp.networks.column_weights import takes_column_weights, with_shares
 from backprop_xp.networks.initializers import HostArray
 from backprop_xp.networks.inputs import check_beside_outputs, check_stack, check_weights, fits
 from backprop_xp.networks.losses import LOSSES, Loss
@@ -45,6 +46,7 @@ def check_targets(
 ) -> tuple[Array, Array | None]:
     """Return y, ``(..., batch, n_out)``, and the weights, ``(..., batch)``, in theta's dtype.
 
+    Weights of columns are treated as ``with_weights`` says.
     ``outputs`` is the shape of the network's outputs, ``(*stack, batch, n_out)``. If the loss takes
     labels, y may be class labels, which become one-hot rows. The values of lists and of NumPy's
     arrays are checked. Elsewhere that would take a transfer: a label outside the classes becomes a
@@ -59,7 +61,36 @@ def check_targets(
     found = one_hot(theta, found[..., 0], outputs[-1]) if are_labels(found) else found
     if sample_weight is None:
         return found, None
-    return found, check_weights(theta, outputs, sample_weight, "sample_weight")
+    return with_weights(theta, outputs, found, sample_weight, loss)
+
+
+def with_weights(
+    theta: Array, outputs: tuple[int, ...], y: Array, weight: Array, loss: Loss
+) -> tuple[Array, Array]:
+    """Return y and the weights of its rows, ``(..., batch)``, in theta's dtype.
+
+    Weights of columns ``(..., batch, n)`` become shares behind the columns of y, as
+    ``column_weights`` says.
+    """
+    weight, (rows, n), stack = like(theta, weight, "sample_weight"), y.shape[-2:], outputs[:-2]
+    shape = tuple(weight.shape)
+    if shape[-2:] != (rows, n):
+        return y, check_weights(theta, outputs, weight, "sample_weight")
+    if n > 1 and shape[-1] == rows and fits(shape[:-1], stack):
+        raise ValueError(
+            f"sample_weight has shape {shape}: a weight for each row of each network, or for each "
+            f"entry of y. Broadcast it to that of all entries, {(*stack, rows, n)}."
+        )
+    check_stack(shape[:-2], stack, "sample_weight")
+    if n == 1:
+        return y, weight[..., 0]
+    if not takes_column_weights(loss):
+        raise ValueError(
+            f"sample_weight has shape {shape}, a weight for each column of y, but {_name_of(loss)} "
+            f"does not treat each column by itself: give one weight for each row, (..., {rows}). A "
+            "loss of your own that does is made by bx.losses.over_outputs."
+        )
+    return with_shares(y, weight, loss)
 
 
 def shaped_targets(

@@ -175,8 +175,10 @@ class Network:
         """Return each network's loss, ``(*stack,)``: ``sum(w * loss) / sum(w)`` and the penalty.
 
         ``y`` is ``(batch, n_out)``, ``sample_weight`` ``(batch,)``, or either stacked; ``l2``, a
-        number or ``(*stack,)``, overrides the network's own. A row of weight 0 is left out, even
-        if its values overflow. With categorical cross-entropy ``y`` may be integer class labels,
+        number or ``(*stack,)``, overrides the network's own. A loss that treats each output by
+        itself also takes ``sample_weight`` ``(batch, n_out)``, a weight for each entry of y: the
+        mean is over all entries. What has the weight 0 is left out, even if it is NaN or
+        overflows. With categorical cross-entropy ``y`` may be integer class labels,
         ``(batch,)`` or stacked. Raises ValueError for a label outside 0 ... n_out - 1 and a target
         outside the loss's range in a list or NumPy's array. To find one elsewhere takes a transfer,
         as ``fit`` does: such a label adds nothing.

@@ -13,8 +13,10 @@ from backprop_xp.backends import Array
 from backprop_xp.networks import layers
 from backprop_xp.networks.activations import ACTIVATIONS, Activation
 from backprop_xp.networks.column_layers import Columns
+from backprop_xp.networks.loss_rules import Rule
 from backprop_xp.networks.losses import LOSSES, loss_of
 from backprop_xp.networks.network import Network
+from backprop_xp.networks.partial import Partial
 from backprop_xp.networks.propagation import Cache, Gradients, Parameters
 from backprop_xp.networks.random_bits import Key, RowKey
 
@@ -24,9 +26,9 @@ T = TypeVar("T")
 def numba_network(network: Network, kernels: Any) -> Network:
     """Return a network with the same theta, computed by the kernels where they have its parts."""
     loss, own = network.loss_function, tuple(_compiled(one, kernels) for one in network.layers)
-    name = _name(kernels.LOSSES, LOSSES, loss)
+    name, value = _name(kernels.LOSSES, LOSSES, loss), vars(loss)["value"]
     if name is not None:
-        made = loss_of(kernels.loss(name))
+        made = loss_of(Partial(_by_kernel, (kernels.loss(name), value.rule)))
         loss = _changed(loss, value=made.value, gradient=made.gradient)
     return _changed(network, layers=own, loss_function=loss)
 
@@ -57,6 +59,11 @@ def _compiled(layer: Any, kernels: Any) -> Any:
             value, vjp = kernels.activation(name)
             return _changed(layer, activation=Activation(value, vjp, from_output=True))
     return layer
+
+
+def _by_kernel(o: Array, t: Array, share: Array, kernel: Rule, reference: Rule) -> Iterable[Array]:
+    """Return what a loss's rule does by its kernel, which takes no shares of columns."""
+    return (kernel if t.shape[-1] == o.shape[-1] else reference)(o, t, share)
 
 
 def _dropped(kernels: Any, x: Array, rng: Key, rate: float) -> tuple[Array, Array]:

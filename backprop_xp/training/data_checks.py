@@ -9,19 +9,23 @@ from backprop_xp.backends import (
     Array,
     Backend,
     array_namespace,
+    columns_of,
     device_of,
     dtype_name,
     require_owner,
     to_host,
 )
+from backprop_xp.checks import unravel
 from backprop_xp.networks.batch_rows import Blocks, Rows, divider
-from backprop_xp.networks.inputs import are_codes, check_weights, wrong_code
+from backprop_xp.networks.column_weights import takes_column_weights, targets_of, with_shares
+from backprop_xp.networks.inputs import are_codes, wrong_code
 from backprop_xp.networks.loss_targets import (
     Condition,
     are_labels,
     one_hot,
     shaped_targets,
     target_conditions,
+    with_weights,
     wrong_values,
 )
 from backprop_xp.networks.network import Network
@@ -43,10 +47,11 @@ def check_sets(
 ) -> list[Rows]:
     """Return sets ``(x, y)`` or ``(x, y, sample_weight)`` on theta's device, checked.
 
-    Class labels become an int32 column. The name of a set begins its error messages. Only a part of
-    a set may have no rows, or only weights of 0.
+    Class labels become an int32 column. Weights of the columns of y, also those of 0 for its NaN,
+    become shares behind its columns, as ``networks.column_weights`` says. The name of a set begins
+    its error messages. Only a part of a set may have no rows, or only weights of 0.
     """
-    found, conditions = list[Rows](), list[tuple[Condition, str]]()
+    found, conditions, with_gaps = list[Rows](), list[tuple[Condition, str]](), list[int]()
     for where, parts in sets.items():
         if may_be_empty and all(map(_is_empty, parts)):
             found.append(no_rows(theta))
@@ -55,14 +60,35 @@ def check_sets(
             rows = _checked_rows(network, theta, *parts)
         more = _conditions(network, theta, rows, may_weigh_nothing=may_weigh_nothing)
         conditions += [(condition, where) for condition in more]
+        if may_have_gaps(network, theta, rows):
+            with_gaps.append(len(found))
         found.append(rows)
     if conditions:
-        functions, arrays, messages = zip(*(each for each, _ in conditions), strict=True)
-        flags = to_host(compiled_once(theta, Partial(_holds, (functions,)))(arrays))
-        for holds, message, (_, where) in zip(flags.tolist(), messages, conditions, strict=True):
+        questions = [(_is_whole, (found[i].y,), None) for i in with_gaps]
+        asked = [*(each for each, _ in conditions), *questions]
+        functions, arrays, messages = zip(*asked, strict=True)
+        flags = to_host(compiled_once(theta, Partial(_holds, (functions,)))(arrays)).tolist()
+        for holds, message, (_, where) in zip(flags, messages, conditions, strict=False):
             if not holds:
                 raise ValueError(f"{where}{message()}")
+        for i, is_whole in zip(with_gaps, flags[len(conditions) :], strict=True):
+            found[i] = found[i] if is_whole else without_gaps(network, theta, found[i])
     return [_with_int32(rows) for rows in found]
+
+
+def may_have_gaps(network: Network, theta: Array, rows: Rows) -> bool:
+    """Whether NaN in y may be values that were not measured: in one of several columns."""
+    loss, n = network.loss_function, rows.y.shape[-1]
+    has_no_shares = n == targets_of(loss, network.outputs_shape(theta, rows.x)[-1])
+    return n > 1 and has_no_shares and takes_column_weights(loss)
+
+
+def without_gaps(network: Network, theta: Array, rows: Rows) -> Rows:
+    """Return rows whose entries of y that are NaN have the weight 0."""
+    weight = None if rows.sample_weight is None else rows.sample_weight[..., None]
+    weigh = compiled_once(theta, Partial(with_shares, (network.loss_function,)))
+    y, weight = weigh(rows.y, weight)
+    return rows._replace(y=_in_c_order(y), sample_weight=_in_c_order(weight))
 
 
 def _holds(arrays: Sequence[Sequence[Array]], functions: Sequence[Callable[..., Array]]) -> Array:
@@ -150,8 +176,8 @@ def _checked_rows(
     rows = Rows(in_order, _in_c_order(y), divide=divider(x))
     if sample_weight is None:
         return rows
-    weight = check_weights(theta, outputs, sample_weight, "sample_weight")
-    return rows._replace(sample_weight=_in_c_order(detach(weight)))
+    y, weight = with_weights(theta, outputs, y, sample_weight, network.loss_function)
+    return rows._replace(y=_in_c_order(y), sample_weight=_in_c_order(detach(weight)))
 
 
 def _in_c_order(array: Array) -> Array:
@@ -166,13 +192,22 @@ def _conditions(
     """Yield the conditions that the values of rows must meet."""
     loss, codes, y, weight = network.loss_function, network.codes, rows.y, rows.sample_weight
     x = None if isinstance(rows.x, Blocks) else rows.x
-    for name, array in {"x": x, "y": y, "sample_weight": weight}.items():
-        if array is not None and not (array is y and are_labels(y)):
+    has_gaps = may_have_gaps(network, theta, rows)
+    whole = None if has_gaps or are_labels(y) else y
+    for name, array in {"x": x, "sample_weight": weight, "y": whole}.items():
+        if array is not None:
             yield _is_finite, (array,), functools.partial(_not_finite, name, array)
+    if has_gaps:
+        yield _has_no_infinity, (y,), functools.partial(_infinite, y)
+        yield _are_measured, (y, weight), functools.partial(_not_measured, y, weight)
     if x is not None and codes:
         yield Partial(are_codes, (codes,)), (x,), functools.partial(wrong_code, x, codes)
-    given = y[..., 0] if are_labels(y) else y
-    yield from target_conditions(given, y, network.outputs_shape(theta, rows.x)[-1], loss)
+    n_out = network.outputs_shape(theta, rows.x)[-1]
+    given, n = y[..., 0] if are_labels(y) else y, targets_of(loss, n_out)
+    if not are_labels(y) and y.shape[-1] > n:
+        given, shares = columns_of(y, [n, n])
+        yield _are_not_negative, (shares,), functools.partial(unusable_weights, weight)
+    yield from target_conditions(given, y, n_out, loss)
     if weight is not None:
         usable = Partial(is_usable, (may_weigh_nothing,))
         yield usable, (weight,), functools.partial(unusable_weights, weight)
@@ -181,6 +216,31 @@ def _conditions(
 def _is_finite(array: Array) -> Array:
     xp = array_namespace(array)
     return xp.all(xp.isfinite(array))
+
+
+def _is_whole(y: Array) -> Array:
+    xp = array_namespace(y)
+    return ~xp.any(xp.isnan(y))
+
+
+def _has_no_infinity(y: Array) -> Array:
+    xp = array_namespace(y)
+    return ~xp.any(xp.isinf(y))
+
+
+def _empty_rows(y: Array, weight: Array | None) -> Array:
+    """Return whether each row counts and has no measured value."""
+    xp = array_namespace(y)
+    empty = xp.all(xp.isnan(y), axis=-1)
+    return empty if weight is None else empty & (weight != 0.0)
+
+
+def _are_measured(y: Array, weight: Array | None) -> Array:
+    return ~array_namespace(y).any(_empty_rows(y, weight))
+
+
+def _are_not_negative(array: Array) -> Array:
+    return array_namespace(array).all(array >= 0.0)
 
 
 def is_usable(weight: Array, may_weigh_nothing: bool = False) -> Array:
@@ -199,6 +259,21 @@ def _not_finite(name: str, array: Array) -> str:
     host = to_host(array)
     wrong = ~array_namespace(host).isfinite(host)
     return f"{wrong_values(name, host, wrong, 'not finite')} Drop such rows, or fill them in."
+
+
+def _infinite(y: Array) -> str:
+    host = to_host(y)
+    found = wrong_values("y", host, array_namespace(host).isinf(host), "not finite")
+    return f"{found} Values that were not measured are NaN."
+
+
+def _not_measured(y: Array, weight: Array | None) -> str:
+    empty = to_host(_empty_rows(y, weight))
+    first = unravel(empty.reshape(-1).argmax().tolist(), empty.shape)
+    return (
+        f"y has no measured value, only NaN, in {int(empty.sum())} of {empty.size} rows, the first "
+        f"y{list(first)}. Drop such rows, or give them the weight 0."
+    )
 
 
 def _largest_sum(weight: Array) -> float:

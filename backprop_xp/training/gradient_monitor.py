@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from backprop_xp.backends import Array, array_namespace, to_host
 from backprop_xp.checks import unravel
 from backprop_xp.networks.batch_rows import Rows
+from backprop_xp.networks.column_weights import targets_of, without_shares
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import strength_of
 from backprop_xp.networks.random_bits import Key, fold_in
@@ -46,6 +47,7 @@ class GradientMonitor(NamedTuple):
             return [("pass", worst)]
         member = tuple(unravel(each.index(worst), stack))
         x, y, weight = parts_of_member(batch[:3], member, stack)
+        y, weight = _as_given(network, theta, x, y, weight)
         if l2 is not None and not isinstance(l2, float):
             l2 = float(of_member(l2, 0, member, stack))
         alone = Network(network.layers, network.loss_function, l2=l2 or 0.0)
@@ -57,6 +59,12 @@ class GradientMonitor(NamedTuple):
         return [(report.verdict, report.max_relative_error)]
 
 
+def _as_given(network: Network, theta: Array, x: Any, y: Any, weight: Any) -> tuple[Any, Any]:
+    """Return targets and weights in the form that a network takes."""
+    n_out = network.outputs_shape(theta, x)[-1]
+    return without_shares(y, weight, targets_of(network.loss_function, n_out))
+
+
 def _relative_difference(network: Network, theta: Array, batch: Rows, l2: Any) -> Array:
     """Return how far one central difference is from each network's gradient, ``(*stack,)``.
 
@@ -65,6 +73,7 @@ def _relative_difference(network: Network, theta: Array, batch: Rows, l2: Any) -
     finite.
     """
     x, y, weight, rng, *_ = batch
+    y, weight = _as_given(network, theta, x, y, weight)
     options = {"sample_weight": weight, "rng": rng, "l2": 0.0 if l2 is None else l2}
     loss, gradient = network.loss_and_gradient(theta, x, y, **options)
     xp = array_namespace(theta)

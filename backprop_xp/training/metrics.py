@@ -2,11 +2,12 @@
 
 Each takes ``(predictions, targets, weights)``: predictions ``(*stack, batch, n_out)`` as
 ``network.predict`` gives them, targets ``(batch, n_out)`` or stacked, weights None, ``(batch,)`` or
-stacked. It returns ``(*stack,)`` in the predictions' dtype, and moves nothing to the host. The
-definitions, also of weights, are scikit-learn's. The metrics of classes also take integer labels of
-several classes, as the losses do; a row whose label is none of them counts for nothing. Its
-attribute ``mode``, "max" or "min", tells early stopping and a plateau which values are better. A
-function of your own may have one too.
+stacked. The metrics of numbers also take weights of entries, shaped as the targets; their mean is
+over the outputs that have a weight. Each returns ``(*stack,)`` in the predictions' dtype, and moves
+nothing to the host. The definitions, also of weights, are scikit-learn's. The metrics of classes
+also take integer labels of several classes, as the losses do; a row whose label is none of them
+counts for nothing. Its attribute ``mode``, "max" or "min", tells early stopping and a plateau which
+values are better. A function of your own may have one too.
 """
 
 import math
@@ -17,7 +18,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 from backprop_xp.backends import Array, Namespace, device_of, like, require_floating
 from backprop_xp.checks import integer
 from backprop_xp.networks.batch_rows import without_ignored
-from backprop_xp.networks.inputs import check_beside_outputs, check_weights
+from backprop_xp.networks.inputs import check_beside_outputs, check_stack, check_weights
 from backprop_xp.networks.loss_targets import class_labels, one_hot
 from backprop_xp.training.class_weights import class_shares
 
@@ -182,36 +183,60 @@ def r2(predictions: Array, targets: Array, weights: Array | None = None) -> Arra
     It is the unweighted mean over the outputs. An output whose targets are all equal scores 1 if
     the predictions equal them, else 0.
     """
-    xp, predictions, targets, weights = _checked(predictions, targets, weights)
-    w = weights[..., None]
-    mean = xp.sum(w * targets, axis=-2, keepdims=True) / xp.sum(w, axis=-2, keepdims=True)
+    xp, predictions, targets, w = _of_numbers(predictions, targets, weights)
+    totals = xp.sum(w, axis=-2)
+    mean = (xp.sum(w * targets, axis=-2) / _above_0(xp, totals))[..., None, :]
     # Clipped to the extremes: rounding must not move the mean of a constant column.
-    mean = xp.maximum(mean, xp.min(targets, axis=-2, keepdims=True))
-    mean = xp.minimum(mean, xp.max(targets, axis=-2, keepdims=True))
+    mean = xp.maximum(mean, xp.min(xp.where(w == 0.0, math.inf, targets), axis=-2, keepdims=True))
+    mean = xp.minimum(mean, xp.max(xp.where(w == 0.0, -math.inf, targets), axis=-2, keepdims=True))
+    mean = xp.where(totals[..., None, :] == 0.0, xp.zeros_like(mean), mean)
     residual = xp.sum(w * (predictions - targets) ** 2, axis=-2)
     total = xp.sum(w * (targets - mean) ** 2, axis=-2)
     constant = xp.astype(total == 0.0, predictions.dtype)
     perfect = xp.astype(residual == 0.0, predictions.dtype)
     # The quotient of a constant output is set to 0, and to 1 unless its predictions are perfect.
     unexplained = (1.0 - constant) * residual / (total + constant) + constant * (1.0 - perfect)
-    return xp.mean(1.0 - unexplained, axis=-1)
+    return _mean_where(xp, 1.0 - unexplained, totals)
 
 
 @_better_if("min")
 def rmse(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
     """Return the root of the mean squared error, ``(*stack,)``: the mean over the outputs."""
-    xp, predictions, targets, weights = _checked(predictions, targets, weights)
-    w = weights[..., None]
-    squares = xp.sum(w * (predictions - targets) ** 2, axis=-2) / xp.sum(w, axis=-2)
-    return xp.mean(xp.sqrt(squares), axis=-1)
+    xp, predictions, targets, w = _of_numbers(predictions, targets, weights)
+    totals = xp.sum(w, axis=-2)
+    squares = xp.sum(w * (predictions - targets) ** 2, axis=-2) / _above_0(xp, totals)
+    return _mean_where(xp, xp.sqrt(squares), totals)
 
 
 @_better_if("min")
 def mae(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
     """Return the mean absolute error, ``(*stack,)``: the mean over the outputs."""
-    xp, predictions, targets, weights = _checked(predictions, targets, weights)
-    errors = xp.mean(xp.abs(predictions - targets), axis=-1)
-    return xp.sum(errors * weights, axis=-1) / xp.sum(weights, axis=-1)
+    xp, predictions, targets, w = _of_numbers(predictions, targets, weights)
+    totals = xp.sum(w, axis=-2)
+    errors = xp.sum(w * xp.abs(predictions - targets), axis=-2) / _above_0(xp, totals)
+    return _mean_where(xp, errors, totals)
+
+
+def _of_numbers(
+    predictions: Array, targets: Any, weights: Any
+) -> tuple[Namespace, Array, Array, Array]:
+    """Return the checked arguments; the weights are those of entries, ``(..., batch, n or 1)``."""
+    require_floating(predictions, "predictions")
+    shape = tuple(predictions.shape)
+    weights = None if weights is None else like(predictions, weights, "weights")
+    if weights is None or weights.shape[-2:] != shape[-2:] or shape[-1] == 1:
+        xp, predictions, targets, weights = _checked(predictions, targets, weights)
+        return xp, predictions, targets, weights[..., None]
+    xp, predictions, targets, _ = _checked(predictions, targets, None)
+    check_stack(weights.shape[:-2], shape[:-2], "weights")
+    zero = xp.zeros_like(weights)
+    predictions, targets = (xp.where(weights == 0.0, zero, one) for one in (predictions, targets))
+    return xp, predictions, targets, weights
+
+
+def _above_0(xp: Namespace, totals: Array) -> Array:
+    """Return totals with 1 in place of 0."""
+    return totals + xp.astype(totals == 0.0, totals.dtype)
 
 
 def _checked(
@@ -272,10 +297,15 @@ def _indicators(xp: Namespace, values: Array) -> Array:
 
 def _mean_of_classes(xp: Namespace, parts: Array, totals: Array) -> Array:
     """Return the mean of the quotients over the classes of a total above 0, NaN if none is."""
-    present = xp.astype(totals > 0.0, totals.dtype)
-    scores, count = parts / (totals + (1.0 - present)), xp.sum(present, axis=-1)
+    return _mean_where(xp, parts / _above_0(xp, totals), totals)
+
+
+def _mean_where(xp: Namespace, values: Array, totals: Array) -> Array:
+    """Return the mean of values, ``(..., n)``, over those of a total above 0, NaN if none is."""
+    present = xp.astype(xp.broadcast_to(totals, values.shape) > 0.0, totals.dtype)
+    count = xp.sum(present, axis=-1)
     none = xp.astype(count == 0.0, count.dtype)
-    mean = xp.sum(scores * present, axis=-1) / (count + none)
+    mean = xp.sum(values * present, axis=-1) / (count + none)
     return xp.where(none > 0.0, math.nan, mean)
 
 

@@ -75,7 +75,10 @@ class Options:
       the weights. Its int ``seed`` depends on ``seed``, the epoch and the batch alone. With a seed
       for each network, it is called for each network's own batch. What it returns is checked as
       batches that x gives are, with a transfer for each batch.
-    - ``sample_weight`` is ``(batch,)`` or ``(*stack, batch)``.
+    - ``sample_weight`` is ``(batch,)`` or ``(*stack, batch)``. A loss that treats each output by
+      itself, such as ``mean_squared_error``, also takes weights of the entries of y, ``(batch,
+      n_out)``: the loss is the mean over all entries. NaN in y, in some of several columns, was not
+      measured: its weight is 0, also in ``validation``.
     - ``class_weight`` multiplies each row's weight by its class's, in the validation set too: a
       mapping from class numbers, 1 for missing ones, one number for each class, or ``"balanced"``,
       which gives each class the same total weight in the training set. A single output has the

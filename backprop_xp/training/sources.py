@@ -24,6 +24,7 @@ from backprop_xp.backends import (
     require_owner,
 )
 from backprop_xp.networks.batch_rows import Rows, counted
+from backprop_xp.networks.column_weights import targets_of, without_shares
 from backprop_xp.networks.network import Network
 from backprop_xp.training.averages import SWA
 from backprop_xp.training.batches import batch_at, in_blocks, index_tables, parts_of_member
@@ -183,7 +184,12 @@ def _augmented(
     Labels become one-hot rows before. A batch of rows in memory may weigh nothing.
     """
     x, y, weight, *_ = with_columns(network, theta, counted(batch))
-    hook: Any = options.augment
+    n = targets_of(network.loss_function, network.outputs_shape(theta, x)[-1])
+
+    def hook(x: Array, y: Array, weight: Array | None, seed: int) -> Any:
+        made: Any = options.augment
+        return made(x, *without_shares(y, weight, n), seed)
+
     try:
         parts = _augment(hook, options.seed, (x, y, weight), at, tuple(theta.shape[:-1]))
     except Exception as error:

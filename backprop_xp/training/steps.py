@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, is_host_number, like, replaceable
 from backprop_xp.networks.batch_rows import Rows, row_slices, rows_at_once
+from backprop_xp.networks.column_weights import targets_of, without_shares
 from backprop_xp.networks.loss_targets import in_columns
 from backprop_xp.networks.losses import Loss, point_of, value_of
 from backprop_xp.networks.network import Network
@@ -183,12 +184,13 @@ def evaluate(
         return values, loss.link(outputs) if metrics else None
 
     for start, (rows, l2) in sets.items():
+        predicted: Any
         each, predicted = in_pieces(forward, theta, Rows(rows.x, rows.y, divide=rows.divide))
         weight = rows.sample_weight
         found[f"{start}loss"] = loss_of_values(network, theta, each, weight, l2)
-        targets = in_columns(predicted, rows.y) if metrics else rows.y
         for name, metric in metrics.items():
-            given = predicted, targets, weight
+            y, n = in_columns(predicted, rows.y), targets_of(loss, predicted.shape[-1])
+            given = predicted, *without_shares(y, weight, n)
             found[start + name] = _value_of(theta, name, metric, loss, given)
     return found
 

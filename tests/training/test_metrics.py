@@ -336,3 +336,28 @@ def test_predictions_without_a_median_have_no_metric_of_numbers(xp: Any) -> None
         bx.metrics.rmse(network.predict(theta, x), x)
     with pytest.raises(ValueError, match="one row per row of x and one column per output"):
         bx.metrics.mae(network.predict(theta, x), xp.asarray([[1.0, 2.0, 3.0]] * 2))
+
+
+@pytest.mark.parametrize("name", ["mae", "r2", "rmse"])
+def test_an_entry_of_weight_0_is_left_out_of_its_output(xp: Any, name: str) -> None:
+    generator = np.random.default_rng(5)
+    p, t = generator.normal(size=(2, 3, 30, 12))
+    w = generator.uniform(size=(30, 12)) * (generator.uniform(size=(30, 12)) < 0.6)
+    w[:, 2] = 0.0  # an output that has no weight is left out
+    p[:, w == 0.0] = np.nan
+    found = xp.host(METRICS[name](*xp.put(p, t, w)))
+    for member, value in enumerate(found):
+        outputs = [j for j in range(12) if j != 2]
+        each = []
+        for j in outputs:
+            own = [a[w[:, j] > 0.0] for a in (p[member, :, j, None], t[member, :, j, None])]
+            each.append(_reference(name, *own, w[w[:, j] > 0.0, j]))
+        assert value == pytest.approx(np.mean(each), rel=xp.rounding(1e-12))
+
+
+def test_weights_do_not_move_the_mean_of_a_constant_output(xp: Any) -> None:
+    generator = np.random.default_rng(6)
+    w = generator.uniform(size=(30, 40)) * (generator.uniform(size=(30, 40)) < 0.6)
+    t = np.broadcast_to(np.linspace(0.1, 0.7, 40), w.shape)  # whose weighted means are rounded
+    xp.assert_equal(bx.metrics.r2(*xp.put(t, t, w)), 1.0)
+    xp.assert_equal(bx.metrics.r2(*xp.put(t + 0.1, t, w)), 0.0)

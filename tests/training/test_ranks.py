@@ -261,6 +261,25 @@ def test_batches_of_the_ranks_are_joined(xp: Any, weighted: bool) -> None:
         _assert_same(xp, result, alone)
 
 
+@pytest.mark.parametrize("split", ["rows", "stack"])
+def test_values_that_only_one_rank_lacks_have_the_weight_0(xp: Any, split: str) -> None:
+    if xp.name == "jax" and split == "rows":
+        pytest.skip("JAX divides rows by its own sharding")
+    network = bx.mlp([3, 4, 2], hidden="tanh")
+    y = np.concatenate([X[:, :1], np.where(np.arange(ROWS)[:, None] < 9, X[:, 1:2], np.nan)], -1)
+    theta = xp.initialize(network, stack=(2,))
+    options = {"optimizer": bx.Adam(0.05), "epochs": 3, "batch_size": 8, "metrics": ["rmse"]}
+    alone = bx.fit(network, theta, *xp.put(X, y), **options)
+
+    def call(communicator: Any, rank: int) -> bx.FitResult:
+        own = _share(2, rank) if split == "rows" else slice(None)
+        data = xp.put(X[own], y[own])
+        return bx.fit(network, theta, *data, **options, communicator=communicator, split=split)
+
+    for result in on_ranks(xp, 2, call):
+        _assert_same(xp, result, alone)
+
+
 def test_a_row_of_weight_0_is_left_out_on_its_rank_even_if_it_overflows(xp: Any) -> None:
     theta, options = _case(xp, Case(stack=(3,), seed=(5, 0, 1)))
     weights = np.where(np.isin(np.arange(ROWS), (0, 2, 9, 11, 14, 22)), 0.0, 1.0 + BOOTSTRAPS)

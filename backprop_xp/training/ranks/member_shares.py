@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array
 from backprop_xp.networks.batch_rows import Rows
+from backprop_xp.networks.column_weights import targets_of, without_shares
 from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import concat
 from backprop_xp.training.optimizers import optimizer_on_device
@@ -48,11 +49,12 @@ class MemberRanks(Ranks):
         own = _members_of(self, theta)
         _, batches = batches_of(options, rows.x.shape[-2])
         options = own.of_options(options, batches)
-        x, y, weight = own.of_rows(rows)
+        n = targets_of(network.loss_function, network.outputs_shape(theta, rows.x)[-1])
+        x, y, weight = own.of_rows(rows, n)
         vars(options).update(sample_weight=weight, class_weight=None)
         vars(options).update(l2=own.of(l2, 0), l2_of_sum=own.of(l2_of_sum, 0))
         if validation is not None:
-            vars(options).update(validation=own.of_rows(validation))
+            vars(options).update(validation=own.of_rows(validation, n))
         return own.of(theta, 1), x, y, options
 
     def whole(self, state: TrainingState | None) -> TrainingState | None:
@@ -95,9 +97,10 @@ class _Members(NamedTuple):
             return value
         return value[self.part, ...] if value.shape[0] > 1 else value
 
-    def of_rows(self, rows: Rows) -> tuple[Array, Array, Array | None]:
-        """Return their x, y and weights."""
-        return self.of(rows.x, 2), self.of(rows.y, 2), self.of(rows.sample_weight, 1)
+    def of_rows(self, rows: Rows, n: int) -> tuple[Array, Array, Array | None]:
+        """Return their x, y of n columns, and weights."""
+        y, weight = self.of(rows.y, 2), self.of(rows.sample_weight, 1)
+        return self.of(rows.x, 2), *without_shares(y, weight, n)
 
     def of_options(self, options: Options, batches: int) -> Options:
         """Return options with their seeds, hyperparameters and start."""

@@ -24,7 +24,15 @@ from backprop_xp.networks.batch_rows import Part, Rows, rows_at
 from backprop_xp.networks.loss_targets import are_labels
 from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import concat, epoch_order
-from backprop_xp.training.data_checks import PART, check_sets, is_usable, no_rows, unusable_weights
+from backprop_xp.training.data_checks import (
+    PART,
+    check_sets,
+    is_usable,
+    may_have_gaps,
+    no_rows,
+    unusable_weights,
+    without_gaps,
+)
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.objectives import takes_objective
 from backprop_xp.training.options import Options
@@ -68,6 +76,11 @@ class RowRanks(Ranks):
         Raises ValueError, on every rank, for shapes that differ and for a set without rows.
         """
         found = dict(zip(sets, check_sets(network, theta, sets, **PART), strict=True))
+        widths = self.exchange({where: rows.y.shape[-1] for where, rows in found.items()})
+        for where, rows in found.items():
+            is_narrower = rows.y.shape[-1] < max(each[where] for each in widths)
+            if is_narrower and rows.x.shape[-2] and may_have_gaps(network, theta, rows):
+                found[where] = without_gaps(network, theta, rows)
         shapes = self.exchange({w: _shapes(rows) for w, rows in found.items() if rows.x.shape[-2]})
         for where in sets:
             shape = _same_shape(where, shapes)

@@ -141,9 +141,9 @@ def _of_output(vjp: Function) -> Function:
 
 
 def _mean_over_outputs(o: Array, t: Array, share: Share, each: Function, blocks: int = 1) -> Result:
-    if not _are_plain(o, t, share):
-        return NotImplemented
     n = o.shape[-1] // blocks
+    if t.shape[-1] != n or not _are_plain(o, t, share):
+        return NotImplemented
     outputs = columns_of(o, [n] * blocks)
     value, *slopes = _fused(_shared, each)(share / n, 1.0 / n, *outputs, t)
     g = slopes[0] if blocks == 1 else cupy.concatenate(slopes, axis=-1)
