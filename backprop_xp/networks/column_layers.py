@@ -173,7 +173,7 @@ class Columns:
     n_out: int = field(compare=False)
     is_random: bool = field(compare=False)
 
-    writes = True
+    writes = skips = True
     __repr__ = repr_of
 
     def __init__(self, *layers: Layer) -> None:
@@ -215,6 +215,7 @@ class Columns:
         g: Array,
         *,
         wants_input: bool = True,
+        wants_parameters: bool = True,
         out: Buffers | None = None,
     ) -> Gradients:
         """Return the layers' dL/dx side by side, and their gradients."""
@@ -225,6 +226,7 @@ class Columns:
             propagation.backward_through(
                 *([layer], [own[i]], [cache[i]], parts[i]),
                 wants_input=wants_input,
+                wants_parameters=wants_parameters,
                 out=[buffers[i]],
                 start=i,
             )

@@ -154,7 +154,9 @@ def _jacobian_backward(chain: _Chain, x: Array) -> Array:
     rows = []
     for unit in _units(o):
         g = xp.broadcast_to(unit, o.shape)
-        back, _ = propagation.backward_through(chain.layers, chain.parameters, caches, g)
+        back, _ = propagation.backward_through(
+            chain.layers, chain.parameters, caches, g, wants_parameters=False
+        )
         rows.append(back)
     slopes = xp.stack(rows, axis=-2)
     return slopes if chain.link is None else slopes_of(chain.link, o) @ slopes
@@ -186,7 +188,9 @@ def _hessian(chain: _Chain, x: Array, output: int) -> Array:
     else:
         g = _gradient_of(chain.link, y, output)
     parameters = constants(jet.namespace, chain.parameters)
-    back, _ = propagation.backward_through(chain.layers, parameters, caches, g)
+    back, _ = propagation.backward_through(
+        chain.layers, parameters, caches, g, wants_parameters=False
+    )
     found = as_jet(jet.namespace, back)
     return xp.moveaxis(whole(found, found.first, n), 0, -1)
 

@@ -76,7 +76,7 @@ class Dense:
 
     names = ("weights", "bias")
     is_random = False
-    writes = True
+    writes = skips = True
     __repr__ = repr_of
 
     def __init__(
@@ -117,13 +117,16 @@ class Dense:
         g: Array,
         *,
         wants_input: bool = True,
+        wants_parameters: bool = True,
         out: Buffers = (None, None),
     ) -> Gradients:
         """Return ``g_z @ weights^T`` and ``(x^T @ g_z, sum of g_z over the batch)``."""
         weights, _ = parameters
         x, z, a = cache
         g = sent_back(g, self.activation, z, a)
-        gradients = matmul(x.mT, g, out[0]), sum_over_batch(g, out[1])
+        gradients: tuple[Array, ...] = ()
+        if wants_parameters:
+            gradients = matmul(x.mT, g, out[0]), sum_over_batch(g, out[1])
         return (g @ weights.mT if wants_input else None), gradients
 
 
@@ -287,7 +290,7 @@ class Residual:
     keeps_width: bool = field(compare=False)
     is_random: bool = field(compare=False)
 
-    writes = True
+    writes = skips = True
     __repr__ = repr_of
 
     def __init__(self, *layers: Layer) -> None:
@@ -323,13 +326,17 @@ class Residual:
         g: Array,
         *,
         wants_input: bool = True,
+        wants_parameters: bool = True,
         out: Buffers | None = None,
     ) -> Gradients:
         """Return g plus f's dL/dx, and f's gradients."""
         own = propagation.split(self.layers, parameters)
         buffers = propagation.split(self.layers, out or [None] * len(self.names))
         inner, gradients = propagation.backward_through(
-            self.layers, own, cache, g, wants_input=wants_input, out=buffers
+            *(self.layers, own, cache, g),
+            wants_input=wants_input,
+            wants_parameters=wants_parameters,
+            out=buffers,
         )
         flat = tuple(value for layer in gradients for value in layer)
         return (g + inner if wants_input else None), flat

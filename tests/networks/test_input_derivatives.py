@@ -140,6 +140,39 @@ def test_both_ways_to_a_jacobian_agree(xp: Any) -> None:
     xp.assert_close(forward[..., :1, :], backward, PARITY)
 
 
+class Skipping(Factors):
+    """A layer that may leave its gradients out."""
+
+    skips = True
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.n_in = self.n_out = n
+        self.asked: list[bool] = []
+
+    def backward(self, parameters: Any, cache: Any, g: Any, **options: Any) -> Any:
+        self.asked.append(options.pop("wants_parameters", True))
+        back, gradients = super().backward(parameters, cache, g, **options)
+        return back, gradients if self.asked[-1] else ()
+
+
+@pytest.mark.parametrize("inside", ["chain", "Residual", "Columns"])
+def test_gradients_of_parameters_are_left_out_of_derivatives(xp: Any, inside: str) -> None:
+    own, plain = Skipping(3), Skipping(3)
+    plain.skips = False
+    wrap: Any = {"chain": lambda x: x, "Residual": bx.Residual, "Columns": bx.Columns}[inside]
+    ours, theirs = (
+        bx.Network([wrap(layer), bx.Dense(3, 2, "tanh")], "huber") for layer in (own, plain)
+    )
+    theta, x = sample_theta(ours), generator.normal(size=(4, 3))
+    for method in ("input_jacobian", "input_hessian"):
+        found, expected = (getattr(one, method)(*xp.put(theta, x)) for one in (ours, theirs))
+        xp.assert_close(found, expected, PARITY)
+    assert own.asked == [False] * 3
+    ours.loss_and_gradient(*xp.put(theta, x, np.ones((4, 2))))
+    assert own.asked[3:] == [True]
+
+
 def test_the_rows_of_a_large_x_are_computed_alike_in_parts(xp: Any) -> None:
     theta, x = xp.put(sample_theta(WIDE), generator.normal(size=(5000, 2)))
     v = xp.asarray([1.0, 1.0])
