@@ -16,7 +16,7 @@ from backprop_xp.networks.batch_rows import row_slices
 from backprop_xp.networks.jet_functions import JetNamespace
 from backprop_xp.networks.jet_parts import Operators, full, rows_in_cache
 from backprop_xp.networks.jets import Functions, Jet, as_jet, value_of
-from backprop_xp.networks.propagation import Cache, Layer, Parameters
+from backprop_xp.networks.propagation import Cache, Layer, Parameters, check_chain
 from backprop_xp.networks.random_bits import Key
 
 Term: TypeAlias = tuple[int, ...]
@@ -81,6 +81,13 @@ def whole(y: Jet, part: Array | None, count: int) -> Array:
     return y.namespace.base.zeros((count, *y.shape), dtype=y.dtype, device=y.device)
 
 
+class Reverse(NamedTuple):
+    """What ``backward`` needs after first derivatives that a pass backward found."""
+
+    x: Array
+    rng: Key | None
+
+
 class Pass(NamedTuple):
     """Some rows of a pass forward: their slice, the namespace of the jets, the layers' caches."""
 
@@ -95,9 +102,15 @@ def forward(
     x: Array,
     plan: Plan,
     rng: Key | None = None,
-) -> tuple[list[Array], list[Pass]]:
-    """Return each term, ``(*stack, batch, n_out)``, and what ``backward`` needs."""
+) -> tuple[list[Array], list[Pass] | Reverse]:
+    """Return each term, ``(*stack, batch, n_out)``, and what ``backward`` needs.
+
+    Several first derivatives of one output are those that a pass backward finds at once.
+    """
     _check_columns(x, plan)
+    is_gradient = len(plan.columns) > 1 and not plan.operators and check_chain(layers)[1] == 1
+    if is_gradient and None not in x.shape:  # a recorded graph has no number of rows
+        return _forward_by_reverse(layers, parameters, x, plan, rng)
     passes, found = [], []
     for rows in _slices(parameters, x, plan, rng):
         part, caches = x if rows == slice(None) else x[..., rows, :], list[Cache]()
@@ -141,13 +154,15 @@ def _slices(parameters: Sequence[Parameters], x: Array, plan: Plan, rng: Key | N
 def backward(
     layers: Sequence[Layer],
     parameters: Sequence[Parameters],
-    passes: Sequence[Pass],
+    passes: Sequence[Pass] | Reverse,
     gs: Sequence[Array],
     plan: Plan,
     *,
     wants_input: bool = True,
 ) -> tuple[Array | None, tuple[Array, ...]]:
     """Return dL/dx and the gradients by the parameters, from the gradients by each term."""
+    if isinstance(passes, Reverse):
+        return _backward_along_error(layers, parameters, passes, gs, plan, wants_input)
     backs, total = [], None
     for rows, namespace, caches in passes:
         parts = [g[..., rows, :] for g in gs] if len(passes) > 1 else gs
@@ -164,6 +179,62 @@ def backward(
     if not wants_input or len(backs) == 1:
         return backs[0], tuple(total or ())
     return array_namespace(gs[0]).concat(backs, axis=-2), tuple(total or ())
+
+
+def _forward_by_reverse(
+    layers: Sequence[Layer],
+    parameters: Sequence[Parameters],
+    x: Array,
+    plan: Plan,
+    rng: Key | None,
+) -> tuple[list[Array], Reverse]:
+    """Return the terms of one output by a pass backward without gradients of parameters."""
+    xp, caches, stack = array_namespace(x), list[Cache](), _stack_of(layers, parameters)
+    # Layers before the first parameters would give a gradient without the stack.
+    x = xp.broadcast_to(x, (*stack, *x.shape[-2:])) if stack else x
+    u = propagation.forward_through(layers, parameters, x, rng, caches)
+    g = xp.ones_like(u)
+    slopes: Any
+    slopes, _ = propagation.backward_through(layers, parameters, caches, g, wants_parameters=False)
+    found = [slopes[..., term[0], None] if term else u for term in plan.terms]
+    return found, Reverse(x, rng)
+
+
+def _stack_of(layers: Sequence[Layer], parameters: Sequence[Parameters]) -> tuple[int, ...]:
+    """Return the stack's axes of parameters."""
+    for layer, own in zip(layers, parameters, strict=True):
+        for shape, value in zip(layer.shapes, own, strict=True):
+            return tuple(value.shape[: len(value.shape) - len(shape)])
+    return ()
+
+
+def _backward_along_error(
+    layers: Sequence[Layer],
+    parameters: Sequence[Parameters],
+    cache: Reverse,
+    gs: Sequence[Array],
+    plan: Plan,
+    wants_input: bool,
+) -> tuple[Array | None, tuple[Array, ...]]:
+    """Return what ``backward`` does for one output.
+
+    The gradients by its derivatives are a direction v in each row. The gradient of their sum is
+    that of the derivative along v, which one jet has, whatever the number of columns.
+    """
+    xp, zeros = array_namespace(gs[0]), array_namespace(gs[0]).zeros_like(gs[0])
+    by_term: dict[Term, Array] = {}
+    for term, g in zip(plan.terms, gs, strict=True):
+        by_term[term] = by_term[term] + g if term in by_term else g
+    columns = [by_term.get((i,), zeros) for i in range(cache.x.shape[-1])]
+    jet = seeded(cache.x, xp.concat(columns, axis=-1)[None, ...], ())
+    own, caches = constants(jet.namespace, parameters), list[Cache]()
+    propagation.forward_through(layers, own, jet, cache.rng, caches)
+    one = xp.ones_like(zeros)[None, ...]
+    dual = Jet(jet.namespace, by_term.get((), zeros), one, is_dual=True)
+    back, gradients = propagation.backward_through(
+        layers, own, caches, dual, wants_input=wants_input
+    )
+    return value_of(back), tuple(value_of(each) for layer in gradients for each in layer)
 
 
 def _terms_of(y: Jet, plan: Plan) -> list[Array]:

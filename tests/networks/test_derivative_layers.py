@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -183,6 +183,58 @@ def test_the_term_of_the_values_alone_is_the_layers(xp: Any) -> None:
     found, expected = (one.loss_and_gradient(theta, x, y) for one in (network, inner))
     for ours, theirs in zip(found, expected, strict=True):
         xp.assert_close(ours, theirs, PARITY)
+
+
+@pytest.mark.parametrize("stack", [(), (2,)])
+@pytest.mark.parametrize("rng", [None, 5])
+def test_a_pass_backward_finds_the_derivatives_of_one_output_as_jets_do(
+    xp: Any, stack: tuple[int, ...], rng: int | None
+) -> None:
+    # A first layer without parameters: its gradient alone would have no stack.
+    layers = [bx.Activate("tanh"), bx.Dense(4, 5, "silu"), bx.Dropout(0.3), bx.LayerNorm(5)]
+    layers += [bx.Residual(bx.Dense(5, 5, "tanh")), bx.Dense(5, 1)]
+    terms = [(), (2,), (0,), (1,), (3,), (2,)]
+    network = bx.Network([bx.Derivatives(layers, terms)], "mean_squared_error")
+    theta, x = sample_theta(network, stack), generator.normal(size=(5, 4))
+    given, weight = xp.put(theta, x), generator.normal(size=(*stack, 5, 6))
+    found = xp.host(network.forward(*given, rng=rng))
+    of_theta, of_x = network.vjp(*given, xp.asarray(weight), rng=rng)
+    sums = [0.0, 0.0]
+    for i in range(4):
+        one = bx.Network([bx.Derivatives(layers, [(), (i,)])], "mean_squared_error")
+        expected = xp.host(one.forward(*given, rng=rng))
+        g = np.zeros_like(expected)
+        for j, term in enumerate(terms):
+            if term == () and i == 0:
+                xp.assert_close(found[..., j], expected[..., 0], PARITY)
+                g[..., 0] += weight[..., j]
+            elif term == (i,):
+                xp.assert_close(found[..., j], expected[..., 1], PARITY)
+                g[..., 1] += weight[..., j]
+        parts = one.vjp(*given, xp.asarray(g), rng=rng)
+        sums = [a + xp.host(b) for a, b in zip(sums, parts, strict=True)]
+    for ours, theirs in zip((of_theta, of_x), sums, strict=True):
+        xp.assert_close(ours, theirs, PARITY)
+
+
+class Watching(bx.Activate):
+    """An activation that notes the number of directions of each jet."""
+
+    seen: ClassVar[list[int]] = []
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
+        first = getattr(x, "first", None)
+        self.seen.append(0 if first is None else first.shape[0])
+        return super().forward(parameters, x, rng)
+
+
+def test_derivatives_of_one_output_by_many_columns_cost_one_jet(xp: Any) -> None:
+    layers = [bx.Dense(40, 3), Watching("tanh"), bx.Dense(3, 1)]
+    network = bx.Network([bx.Derivatives(layers, [(i,) for i in range(40)])], "huber")
+    Watching.seen.clear()
+    theta, x, y = xp.put(sample_theta(network), *generator.normal(size=(2, 4, 40)))
+    network.loss_and_gradient(theta, x, y)
+    assert Watching.seen == [0, 1]
 
 
 def test_dropout_drops_the_same_units_of_values_and_of_derivatives(xp: Any) -> None:
