@@ -19,6 +19,7 @@ from backprop_xp.estimators.bases import BaseEstimator, CallbackSupportMixin
 from backprop_xp.estimators.parameters import STOCHASTIC, Model, check_parameters, hidden_sizes
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples
 from backprop_xp.estimators.scipy_lbfgs import minimize
+from backprop_xp.estimators.slopes import Slopes
 from backprop_xp.estimators.stochastic import Task, begin_curves, descend
 from backprop_xp.estimators.streaming import Table
 from backprop_xp.networks import ensemble
@@ -53,6 +54,13 @@ def fit_method(method: Method) -> Method:
     return checked
 
 
+def validation_of(x: Any, y: Any, weight: Any) -> Samples | None:
+    """Return the validation set, or raise ValueError for parts of one without x."""
+    if x is None and not y is weight is None:
+        raise ValueError("y_val and sample_weight_val belong to a validation set: pass X_val.")
+    return None if x is None else Samples(x, y, weight)
+
+
 class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
     """A multilayer perceptron.
 
@@ -83,12 +91,17 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
         ``X_val``, ``y_val`` and ``sample_weight_val`` are a validation set: its loss and score are
         recorded after each epoch, and ``early_stopping`` uses it instead of a part of X.
         """
-        if X_val is None and not y_val is sample_weight_val is None:
-            raise ValueError("y_val and sample_weight_val belong to a validation set: pass X_val.")
-        validation = None if X_val is None else Samples(X_val, y_val, sample_weight_val)
+        validation = validation_of(X_val, y_val, sample_weight_val)
         return self._fit(Samples(X, y, sample_weight), validation, incremental=False)
 
-    def _fit(self, data: Samples, validation: Samples | None, *, incremental: bool) -> Self:
+    def _fit(
+        self,
+        data: Samples,
+        validation: Samples | None,
+        *,
+        incremental: bool,
+        dy: ArrayLike | None = None,
+    ) -> Self:
         check_parameters(self, has_validation=validation is not None, incremental=incremental)
         continues = self.warm_start or incremental
         begins = not (continues and hasattr(self, "coefs_"))
@@ -104,10 +117,16 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
             theta = self._begin(network, random_state)
         else:
             theta = network.pack(architecture.parameters_of(self, network))
-        choice = samples.choice_for(self, checked.x)
+        choice, score, trained = samples.choice_for(self, checked.x), self._score(), network
+        if validation is not None:
+            validation = self._validate(validation, "known")
+        if dy is not None:
+            slopes = Slopes.of(dy, checked)
+            trained, score = slopes.network(network, self.loss), slopes.score(score)
+            checked, validation = slopes.samples(checked), slopes.validation(validation)
         on_device = self._to_device(choice, checked, validation, random_state)
-        task = Task(network, samples.put(choice, theta), *on_device, self._score(), random_state)
-        self._solve(task, data, incremental=incremental)
+        task = Task(trained, samples.put(choice, theta), *on_device, score, random_state)
+        self._solve(task, network, data, incremental=incremental)
         return self
 
     def _network(self, n_in: int) -> Network:
@@ -139,13 +158,13 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
         validation: Samples | None,
         random_state: np.random.RandomState,
     ) -> tuple[Samples, Samples | None]:
-        """Return the training samples and the validation set, if there is one, on the device.
+        """Return the validated training samples and validation set, if any, on the device.
 
         The x of a table that is moved by blocks becomes a ``Table``.
         """
         rows, is_stochastic = None, self.solver in STOCHASTIC
         if validation is not None:
-            validation = samples.to_device(choice, self._validate(validation, "known"))
+            validation = samples.to_device(choice, validation)
         elif self.early_stopping and is_stochastic:
             rows, left = self._split(data.y, random_state)
             validation = samples.to_device(choice, data, left)
@@ -171,8 +190,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
             )
         return rows, left
 
-    def _solve(self, task: Task, data: Samples, *, incremental: bool) -> None:
-        """Train, tell scikit-learn's callbacks about it, and write the fitted attributes."""
+    def _solve(self, task: Task, network: Network, data: Samples, *, incremental: bool) -> None:
+        """Train, tell scikit-learn's callbacks about it, and write the network's attributes."""
         weight = data.sample_weight
         details = {"estimator": self, "X": data.x, "y": data.y}
         details["metadata"] = None if weight is None else {"sample_weight": weight}
@@ -180,7 +199,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
         context.call_on_fit_task_begin(**details)
         report = None
         if getattr(self, "_skl_callbacks", []):
-            reports = self._reports(context, task.network, details)
+            reports = self._reports(context, network, details)
             next(reports)
             report = reports.send
         if self.solver in STOCHASTIC:
@@ -188,7 +207,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
         else:
             solve = lm_solver.solve if self.solver == "lm" else minimize
             theta = solve(self, task, report)
-        self.__dict__.update(architecture.attributes_of(task.network, theta))
+        self.__dict__.update(architecture.attributes_of(network, theta))
         context.call_on_fit_task_end(**details, reconstruction_attributes={})
         if not np.isfinite(to_host(theta)).all():
             raise ValueError(

@@ -17,7 +17,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 
 from backprop_xp.backends import Array, array_namespace, owner, to_host
 from backprop_xp.estimators import targets
-from backprop_xp.estimators.base import Classes, Perceptron, fit_method
+from backprop_xp.estimators.base import Classes, Perceptron, fit_method, validation_of
 from backprop_xp.estimators.bases import ClassifierMixin, RegressorMixin
 from backprop_xp.estimators.parameters import STOCHASTIC, Parameters, with_parameters
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples, on_host
@@ -199,6 +199,41 @@ class MLPRegressor(RegressorMixin, Perceptron):
     """
 
     _checks_of_y: ClassVar[dict[str, bool]] = {"multi_output": True, "y_numeric": True}
+
+    @fit_method
+    def fit(
+        self,
+        X: MatrixLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        dy: ArrayLike | None = None,
+        X_val: MatrixLike | None = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
+        """Fit to X, ``(batch, n_features)``, and y; return the estimator.
+
+        ``dy`` are derivatives of y by the features, which are learned too: ``(batch, n_features)``
+        or ``(batch, n_outputs, n_features)``, NaN where not measured. Each counts as much as a
+        value of y, multiplied by the standard deviation of its feature. With one output the cost
+        does not depend on the number of features.
+
+        ``X_val``, ``y_val`` and ``sample_weight_val`` are a validation set: its loss and score are
+        recorded after each epoch, and ``early_stopping`` uses it instead of a part of X.
+
+        >>> import backprop_xp as bx
+        >>> import numpy as np
+        >>> X = np.linspace(-2.0, 2.0, 9)[:, None]
+        >>> model = bx.MLPRegressor(hidden_layer_sizes=20, activation="tanh", solver="lbfgs")
+        >>> model = model.set_params(random_state=0, max_iter=1000)
+        >>> model = model.fit(X, np.sin(3.0 * X[:, 0]), dy=3.0 * np.cos(3.0 * X))
+        >>> at = np.linspace(-2.0, 2.0, 50)[:, None]
+        >>> bool(np.max(np.abs(model.predict(at) - np.sin(3.0 * at[:, 0]))) < 0.05)
+        True
+        """
+        validation = validation_of(X_val, y_val, sample_weight_val)
+        return self._fit(Samples(X, y, sample_weight), validation, incremental=False, dy=dy)
 
     @available_if(_has_partial_fit)  # type: ignore[untyped-decorator]
     @fit_method

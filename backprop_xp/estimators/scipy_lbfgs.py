@@ -26,6 +26,7 @@ class Search:
         total = x.shape[-2]
         if weight is not None:
             total = float(to_host(array_namespace(task.theta).sum(weight)))
+            total /= weight.shape[-1] if len(weight.shape) > 1 else 1  # of entries
         self._l2 = model.alpha / total
         self.interrupt, self.has_ended = Interrupt(), False
 

@@ -224,7 +224,7 @@ def _of_numbers(
     require_floating(predictions, "predictions")
     shape = tuple(predictions.shape)
     weights = None if weights is None else like(predictions, weights, "weights")
-    if weights is None or weights.shape[-2:] != shape[-2:] or shape[-1] == 1:
+    if weights is None or tuple(weights.shape[-2:]) != shape[-2:]:
         xp, predictions, targets, weights = _checked(predictions, targets, weights)
         return xp, predictions, targets, weights[..., None]
     xp, predictions, targets, _ = _checked(predictions, targets, None)

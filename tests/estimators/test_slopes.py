@@ -1,0 +1,122 @@
+"""MLPRegressor.fit with derivatives of y: ``dy``."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+import backprop_xp as bx
+from backprop_xp.estimators.samples import Samples
+from backprop_xp.estimators.slopes import Slopes
+
+# Sums in another order, over a few dozen updates.
+SAME_TRAINING = 1e-10
+generator = np.random.default_rng(4)
+X, AT = generator.uniform(-2.0, 2.0, (12, 2)), generator.uniform(-2.0, 2.0, (200, 2))
+MATRIX, POINTS = generator.normal(size=(4, 3)), generator.normal(size=(2, 4))
+
+
+def surface(x: np.ndarray) -> np.ndarray:
+    return np.sin(2.0 * x[:, 0]) * x[:, 1]
+
+
+def slopes(x: np.ndarray) -> np.ndarray:
+    first = 2.0 * np.cos(2.0 * x[:, 0]) * x[:, 1]
+    return np.stack([first, np.sin(2.0 * x[:, 0])], axis=-1)
+
+
+def model(solver: str = "lbfgs", **options: Any) -> bx.MLPRegressor:
+    given = {"activation": "tanh", "hidden_layer_sizes": 20, "random_state": 0, "max_iter": 300}
+    return bx.MLPRegressor(solver=solver, **{**given, **options})
+
+
+def fitted(chosen: bx.MLPRegressor, *data: Any, **more: Any) -> bx.MLPRegressor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return chosen.fit(*data, **more)
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_derivatives_make_a_fit_of_few_points_better(solver: str, n_outputs: int) -> None:
+    y, dy = surface(X), slopes(X)
+    if n_outputs == 2:
+        y, dy = np.stack([y, -y], axis=-1), np.stack([dy, -dy], axis=-2)
+    options = {"learning_rate_init": 0.02, "max_iter": 800} if solver == "adam" else {}
+    errors = []
+    for more in ({}, {"dy": dy}):
+        found = fitted(model(solver, **options), X, y, **more).predict(AT)
+        errors.append(np.sqrt(np.mean((found.reshape(200, -1)[:, 0] - surface(AT)) ** 2)))
+    assert errors[1] < 0.8 * errors[0]
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "adam", "sgd"])
+def test_derivatives_that_were_not_measured_change_nothing(solver: str) -> None:
+    given = {"max_iter": 20, "alpha": 0.1}
+    plain = fitted(model(solver, **given), X, surface(X))
+    beside = fitted(model(solver, **given), X, surface(X), dy=np.full((12, 2), np.nan))
+    for ours, theirs in zip(beside.coefs_, plain.coefs_, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=SAME_TRAINING, atol=SAME_TRAINING)
+    assert beside.out_activation_ == plain.out_activation_
+
+
+def test_each_derivative_belongs_to_its_output_and_its_feature() -> None:
+    # A linear map of four features to three outputs, from two points and their derivatives.
+    matrix, x = MATRIX, POINTS
+    dy = np.broadcast_to(matrix.T, (2, 3, 4)).copy()
+    dy[0, 1, 2] = np.nan
+    linear = model(activation="identity", hidden_layer_sizes=(), alpha=0.0, tol=1e-12)
+    found = fitted(linear, x, x @ matrix, dy=dy).input_gradient(x)
+    np.testing.assert_allclose(found, np.broadcast_to(matrix.T, (2, 3, 4)), rtol=1e-3, atol=1e-3)
+
+
+def test_derivatives_are_scaled_with_their_features() -> None:
+    units = np.array([1e3, 1e-4])
+    y = surface(X)[:, None]
+    one, other = (
+        Slopes.of(dy, Samples(x, y, None)).samples(Samples(x, y, None)).y
+        for x, dy in ((X, slopes(X)), (units * X, slopes(X) / units))
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-12)
+    np.testing.assert_allclose(one[:, 1:], slopes(X) * X.std(axis=0), rtol=1e-12)
+
+
+def test_a_row_of_weight_0_has_derivatives_that_do_not_count() -> None:
+    weight = np.ones(12)
+    weight[3] = 0.0
+    wrong = slopes(X)
+    wrong[3] = 1e6
+    chosen = {"max_iter": 30}
+    found = fitted(model(**chosen), X, surface(X), weight, dy=wrong)
+    expected = fitted(model(**chosen), X, surface(X), weight, dy=slopes(X))
+    np.testing.assert_allclose(found.coefs_[0], expected.coefs_[0], rtol=SAME_TRAINING)
+
+
+def test_a_validation_set_is_scored_by_its_values() -> None:
+    x = AT[:30]
+    given = {"X_val": x, "y_val": surface(x), "dy": slopes(X)}
+    found = fitted(model("adam", max_iter=5), X, surface(X), **given)
+    assert found.validation_scores_[-1] == pytest.approx(found.score(x, surface(x)))
+    stopped = fitted(model("adam", max_iter=5, early_stopping=True), X, surface(X), dy=slopes(X))
+    assert np.isfinite(stopped.best_validation_score_)
+
+
+def test_several_members_learn_derivatives() -> None:
+    found = fitted(model("adam", n_members=3, max_iter=5), X, surface(X), dy=slopes(X))
+    assert found.coefs_[0].shape == (3, 2, 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "y", "dy", "message"),
+    [
+        ({}, surface(X), slopes(X)[:, :1], r"dy has shape \(12, 1\).*\(12, 1, 2\) or \(12, 2\)"),
+        ({}, np.ones((12, 2)), slopes(X), r"dy has shape \(12, 2\).*\(12, 2, 2\), are expected"),
+        ({}, surface(X), np.full((12, 2), np.inf), "infinite. Those not measured are NaN"),
+        ({"loss": "poisson"}, np.ones(12), slopes(X), "loss=.* a function of them.*huber"),
+    ],
+)
+def test_wrong_derivatives_are_an_error(options: Any, y: Any, dy: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model(**options).fit(X, y, dy=dy)
