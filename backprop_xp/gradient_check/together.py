@@ -12,6 +12,8 @@ from backprop_xp.gradient_check.functions import quiet
 from backprop_xp.gradient_check.judge import KINK, Comparison
 from backprop_xp.gradient_check.problems import Problem
 from backprop_xp.gradient_check.products import random_numbers
+from backprop_xp.networks.jet_passes import namespace_of
+from backprop_xp.networks.jets import Jet, NotLinearError
 from backprop_xp.networks.losses import Loss, curvature_of, value_of
 from backprop_xp.networks.propagation import Layer
 
@@ -39,9 +41,9 @@ def with_mistakes(problem: Problem, find: Callable[[], str | None]) -> Problem:
 def layer_mistake(
     layer: Layer, arrays: list[Array], held: Array | None, rng: Any, *, stacks: bool
 ) -> str | None:
-    """Return what a layer does wrong for a stack of two networks, or None.
+    """Return what a layer does to g that is not linear, or wrong for a stack of two networks.
 
-    ``arrays`` are its input, unless that is ``held``, and its parameters.
+    None if it is right. ``arrays`` are its input, unless that is ``held``, and its parameters.
     """
 
     def results(*arrays: Array) -> dict[str, Array]:
@@ -57,7 +59,26 @@ def layer_mistake(
     y, _ = layer.forward(parameters, x, rng)
     u = to_device_of(y, random_numbers(tuple(y.shape), 0), y.dtype)
     pair = [*arrays, u], [*map(_other, arrays), _other(u)]
-    return _stack_mistake(results, pair) if stacks else None
+    found = _non_linearity(layer, x, parameters, rng, u)
+    return found or (_stack_mistake(results, pair) if stacks else None)
+
+
+def _non_linearity(
+    layer: Layer, x: Array, parameters: list[Array], rng: Any, u: Array
+) -> str | None:
+    """Return what a backward rule does to g that is not linear, found by the type of g, or None.
+
+    The differences for one g do not show it: a rule that clips g is right for a small one.
+    """
+    namespace = namespace_of(array_namespace(u), ())
+    own = [Jet(namespace, parameter) for parameter in parameters]
+    with quiet(), contextlib.suppress(Exception):  # of a layer that takes no jets
+        _, cache = layer.forward(own, Jet(namespace, x), rng)
+        try:
+            layer.backward(own, cache, Jet(namespace, u, is_dual=True))
+        except NotLinearError as error:
+            return str(error)
+    return None
 
 
 def loss_mistake(loss: Loss, outputs: Array, targets: Array, *, stacks: bool) -> str | None:

@@ -16,11 +16,11 @@ from backprop_xp.networks.jet_parts import Operators, full
 from backprop_xp.networks.jet_rules import RULES, power
 from backprop_xp.networks.jets import (
     Jet,
+    NotLinearError,
     Rule,
     as_jet,
     composed,
     mapped,
-    not_linear,
     parts_of,
     value_of,
 )
@@ -110,7 +110,7 @@ def _ones_like(namespace: JetNamespace, x: Jet, **options: Any) -> Jet:
 
 def _refuse_dual(name: str, *given: Any) -> None:
     if any(isinstance(x, Jet) and x.is_dual for x in given):
-        raise not_linear(f"takes {name} of g")
+        raise NotLinearError(f"takes {name} of g")
 
 
 def _chosen(namespace: JetNamespace, condition: Array, a: Any, b: Any, value: Array) -> Jet:
@@ -156,7 +156,7 @@ def _where(namespace: JetNamespace, condition: Array, a: Any, b: Any) -> Jet:
     for x in (a, b):
         is_zero = isinstance(x, int | float) and x == 0
         if is_dual and not is_zero and not (isinstance(x, Jet) and x.is_dual):
-            raise not_linear("chooses between g and an array that does not depend on g")
+            raise NotLinearError("chooses between g and an array that does not depend on g")
     value = namespace.base.where(condition, value_of(a), value_of(b))
     return _chosen(namespace, condition, a, b, value)
 
@@ -243,7 +243,7 @@ def _concat(namespace: JetNamespace, arrays: Sequence[Any], *, axis: int = 0) ->
     xp, jets = namespace.base, [as_jet(namespace, array) for array in arrays]
     is_dual = any(jet.is_dual for jet in jets)
     if is_dual and not all(jet.is_dual for jet in jets):
-        raise not_linear("joins g and an array that does not depend on g")
+        raise NotLinearError("joins g and an array that does not depend on g")
     at = _axes(axis, jets[0].ndim)
     value = xp.concat([jet.value for jet in jets], axis=at)
     first = _joined(xp, [(jet.first, jet) for jet in jets], at)

@@ -223,12 +223,12 @@ def _not_plain(what: str) -> TypeError:
     )
 
 
-def not_linear(what: str) -> TypeError:
-    """Return the error for a backward rule that does something to g which is not linear."""
-    return TypeError(
-        f"A backward rule {what}, but it must be linear in g: a sum of products of g with arrays "
-        "that do not depend on g."
-    )
+class NotLinearError(TypeError):
+    """A backward rule does something to g which is not linear."""
+
+    def __init__(self, what: str) -> None:
+        must = "it must be linear in g: a sum of products of g with arrays that do not depend on g"
+        super().__init__(f"A backward rule {what}, but {must}.")
 
 
 def as_jet(namespace: Functions, value: Any) -> Jet:
@@ -268,7 +268,7 @@ def _added(a: Jet, b: Any, add: Times) -> Jet:
     is_zero = isinstance(b, int | float) and b == 0  # of sum(...), for example
     b = as_jet(a.namespace, b)
     if a.is_dual != b.is_dual and not is_zero:
-        raise not_linear("adds an array that does not depend on g to g")
+        raise NotLinearError("adds an array that does not depend on g to g")
     value = add(a.value, b.value)
     pairs = zip(parts_of(a, len(value.shape)), parts_of(b, len(value.shape)), strict=True)
     first, second = (
@@ -306,7 +306,7 @@ def _contractible(jet: Jet, axis: int) -> Jet:
 def _sent_back(g: Jet, factor: Jet, times: Times) -> Jet:
     """Return the product of a dual element with a jet: the transpose of the product of jets."""
     if factor.is_dual:
-        raise not_linear("multiplies g by g")
+        raise NotLinearError("multiplies g by g")
     value = _paired(g, factor, times)
     (g_1, g_2), (first, _) = (parts_of(one, len(value.shape)) for one in (g, factor))
     back, namespace = multiplied(times, g_1, factor.value), g.namespace
@@ -328,7 +328,7 @@ def _paired(a: Jet, b: Jet, times: Times) -> Array:
 def _quotient(a: Jet, b: Jet) -> Jet:
     """Return a / b."""
     if b.is_dual:
-        raise not_linear("divides by g")
+        raise NotLinearError("divides by g")
     if a.is_dual and b.first is not None:
         return a * (1.0 / b)
     value, namespace = a.value / b.value, a.namespace
@@ -348,7 +348,7 @@ def _quotient(a: Jet, b: Jet) -> Jet:
 def composed(jet: Jet, function: Change, rule: Rule) -> Jet:
     """Return a function of each number, by its value and its derivatives."""
     if jet.is_dual:
-        raise not_linear("applies a function to g")
+        raise NotLinearError("applies a function to g")
     namespace, x, y = jet.namespace, jet.value, function(jet.value)
     if jet.first is None:
         return Jet(namespace, y)

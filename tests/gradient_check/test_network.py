@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.backends import array_namespace
 from backprop_xp.gradient_check.perturbed_losses import perturbed_losses
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.batch_rows import Rows
@@ -391,6 +392,23 @@ WRONG_ON_STACKS = {
     "a shift": (Shift(), "backward's shift has shape (1, 4, 3), but (2, 1, 3) is expected"),
     "an activation": (FROM_THE_FRONT, "forward's output differs from that of each alone"),
 }
+
+
+LIMITED = bx.Activation(
+    lambda z: z**3, lambda g, z, a: 3.0 * z**2 * array_namespace(g).clip(g, -50.0, 50.0)
+)
+
+
+@pytest.mark.parametrize("name", ["Dense", "Activate", "Residual"])
+def test_a_rule_that_is_right_for_small_g_alone_is_not_linear(xp: Any, name: str) -> None:
+    layer = {
+        "Dense": bx.Dense(3, 3, LIMITED),
+        "Activate": LIMITED,
+        "Residual": bx.Residual(bx.Dense(3, 3, LIMITED)),
+    }[name]
+    report = bx.check_layer(layer, xp.asarray([[1.0, 2.0, 0.3], [0.5, -1.0, 0.1]]))
+    assert report.verdict == "fail"
+    assert "takes clip of g, but it must be linear" in str(report.diagnosis)
 
 
 @pytest.mark.parametrize("name", WRONG_ON_STACKS)
