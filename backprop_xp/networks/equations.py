@@ -32,7 +32,7 @@ from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import Cache, Gradients, Layer, Parameters
 from backprop_xp.networks.random_bits import Key
 
-_RESERVED = ("d", "xp", "weights")
+_RESERVED = ("d", "laplacian", "xp", "weights")
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,7 @@ class Point:
 
     def d(self, output: str, *variables: str) -> Jet:
         """Return the derivative of an output by variables, of the first or the second order."""
-        if self._kind(output) != "output":
-            raise AttributeError(f"{output!r} is not an output. {nearest(output, self._outputs)}")
-        for variable in variables:
-            if variable not in self._variables:
-                raise AttributeError(
-                    f"{variable!r} is not a variable. {nearest(variable, [*self._variables])}"
-                )
+        self._check(output, variables)
         if len(variables) > 2:
             raise AttributeError(
                 f"A derivative of {output} by {', '.join(variables)} is of order "
@@ -86,6 +80,26 @@ class Point:
             )
         term = tuple(sorted(map(self._variables.index, variables)))
         return self._value_of(replace(self._names[output], term=term))
+
+    def laplacian(self, output: str, *variables: str) -> Jet:
+        """Return the sum of an output's second derivatives by each variable: ``u_xx + u_yy``.
+
+        It costs one second derivative. Without variables it is that by all.
+        """
+        self._check(output, variables)
+        columns = sorted(map(self._variables.index, variables or self._variables))
+        term = tuple(column for column in columns for _ in range(2))
+        return self._value_of(replace(self._names[output], term=term))
+
+    def _check(self, output: str, variables: Sequence[str]) -> None:
+        """Raise AttributeError for what is no output or no variable."""
+        if self._kind(output) != "output":
+            raise AttributeError(f"{output!r} is not an output. {nearest(output, self._outputs)}")
+        for variable in variables:
+            if variable not in self._variables:
+                raise AttributeError(
+                    f"{variable!r} is not a variable. {nearest(variable, [*self._variables])}"
+                )
 
     def _kind(self, name: str) -> str | None:
         return self._names[name].kind if name in self._names else None
@@ -105,7 +119,7 @@ class Equation:
     the layers do not get, and the ``unknown`` coefficients, which are learned from their starts.
     ``"tx"`` are two variables or outputs; a string ``given`` is one name. Functions are those of
     ``s.xp``. Names of several letters, ``["time", "x1"]``, have derivatives
-    ``s.d("u", "time", "x1")``.
+    ``s.d("u", "time", "x1")``. ``s.laplacian("u", "x", "y")`` is ``u_xx + u_yy``, in less time.
 
     One call of the residual at construction finds the derivatives that it needs. A training fits
     the residual to targets of 0. Raises ValueError for a residual that mixes rows of x, and for

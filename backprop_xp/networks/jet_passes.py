@@ -1,7 +1,8 @@
 """Passes of layers on jets: forward to derivatives by the inputs, and back to the gradients.
 
 A term is a tuple of columns of x: ``()`` is the output itself, ``(0,)`` its derivative by column 0,
-``(0, 1)`` the second derivative by columns 0 and 1.
+``(0, 1)`` the second derivative by columns 0 and 1. A longer term is a sum of second derivatives:
+``(0, 0, 1, 1)`` is that by column 0 twice plus that by column 1 twice.
 """
 
 import functools
@@ -14,7 +15,7 @@ from backprop_xp.backends import Array, Namespace, array_namespace, device_of
 from backprop_xp.networks import propagation
 from backprop_xp.networks.batch_rows import row_slices
 from backprop_xp.networks.jet_functions import JetNamespace
-from backprop_xp.networks.jet_parts import Operators, full, rows_in_cache
+from backprop_xp.networks.jet_parts import Operators, Pairs, full, rows_in_cache
 from backprop_xp.networks.jets import Functions, Jet, as_jet, value_of
 from backprop_xp.networks.propagation import Cache, Layer, Parameters, check_chain
 from backprop_xp.networks.random_bits import Key
@@ -34,13 +35,14 @@ class Plan(NamedTuple):
 def plan_of(terms: tuple[Term, ...]) -> Plan:
     """Return what jets need for these terms."""
     columns = tuple(sorted({*itertools.chain(*terms)}))
-    pairs = dict.fromkeys(_pair(term, columns) for term in terms if len(term) == 2)
-    return Plan(terms, columns, tuple((pair,) for pair in pairs))
+    operators = dict.fromkeys(_pairs(term, columns) for term in terms if len(term) > 1)
+    return Plan(terms, columns, tuple(operators))
 
 
-def _pair(term: Term, columns: tuple[int, ...]) -> tuple[int, int]:
-    i, j = sorted(columns.index(column) for column in term)
-    return i, j
+def _pairs(term: Term, columns: tuple[int, ...]) -> Pairs:
+    """Return the pairs of directions whose second derivatives a term sums."""
+    at = [columns.index(column) for column in term]
+    return tuple((min(pair), max(pair)) for pair in zip(at[::2], at[1::2], strict=True))
 
 
 @functools.lru_cache(maxsize=64)
@@ -253,7 +255,7 @@ def _where(term: Term, plan: Plan) -> tuple[int, int]:
         return 0, 0
     if len(term) == 1:
         return 1, plan.columns.index(term[0])
-    return 2, plan.operators.index((_pair(term, plan.columns),))
+    return 2, plan.operators.index(_pairs(term, plan.columns))
 
 
 def _dual_of_terms(namespace: Functions, gs: Sequence[Array], plan: Plan) -> Jet:

@@ -30,6 +30,10 @@ def flow(s: Any) -> Any:
     return s.u_x + s.v_y, s.u * s.u_x + s.v * s.u_y + s.p_x - s.mu**2 * s.u_xy, s.mu * s.rho
 
 
+def poisson(s: Any) -> Any:
+    return s.laplacian("u", "x", "y") - s.u_xy * s.u_t, s.laplacian("u") + s.u_yy
+
+
 def of_long_names(s: Any) -> Any:
     return s.d("u", "time") - s.d("u", "x1", "x1") + s.d("u", "x1", "time") * s.d("u")
 
@@ -41,6 +45,9 @@ EQUATIONS = {
     ),
     "flow": functools.partial(
         *(bx.Equation, THREE, flow, "xy"), outputs="uvp", unknown={"mu": 0.5, "rho": 2.0}
+    ),
+    "poisson": functools.partial(
+        bx.Equation, bx.mlp([3, 6, 1], hidden="gelu").layers, poisson, "txy"
     ),
     "of_long_names": functools.partial(bx.Equation, TWO, of_long_names, ["time", "x1"]),
 }
@@ -66,6 +73,21 @@ def test_a_residual_is_made_of_the_networks_derivatives(xp: Any) -> None:
     assert float(unknown["nu"]) == pytest.approx(theta[-1])
     expected = u_t + u * u_x - theta[-1] * u_xx - np.sin(x[:, 1]) * x[:, 2]
     xp.assert_close(network.forward(*xp.put(theta, x)), expected[:, None], PARITY)
+
+
+def test_a_laplacian_is_the_sum_of_second_derivatives(xp: Any) -> None:
+    layers = bx.mlp([3, 6, 1], hidden="gelu").layers
+    summed, at = EQUATIONS["poisson"](), generator.normal(size=(5, 3))
+    by_hand = bx.Equation(
+        layers, lambda s: (s.u_xx + s.u_yy - s.u_xy * s.u_t, s.u_tt + s.u_xx + 2.0 * s.u_yy), "txy"
+    )
+    weight = xp.asarray(generator.normal(size=(5, 2)))
+    networks = [bx.Network([one], "mean_squared_error") for one in (summed, by_hand)]
+    given = xp.put(sample_theta(networks[0]), at)
+    for found, expected in zip(*(one.vjp(*given, weight) for one in networks), strict=True):
+        xp.assert_close(found, expected, PARITY)
+    found, expected = (one.forward(*given) for one in networks)
+    xp.assert_close(found, expected, PARITY)
 
 
 def test_only_the_derivatives_that_a_residual_uses_are_computed() -> None:
@@ -132,6 +154,7 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "variable": (lambda s: s.u_tz, AttributeError, r"no 'u_tz'.*s\.d\(\"u\", \"time\""),
     "output": (lambda s: s.d("v", "t"), AttributeError, "'v' is not an output"),
     "name": (lambda s: s.d("u", "time"), AttributeError, "'time' is not a variable"),
+    "laplacian": (lambda s: s.laplacian("u", "y"), AttributeError, "'y' is not a variable"),
     "order": (lambda s: s.u_xxt, AttributeError, "of order 3.*makes a system"),
     "number": (lambda s: 0.0, TypeError, "residual returned float"),
     "mean of rows": (lambda s: s.u - s.xp.mean(s.u, axis=-2), ValueError, "that row alone"),
