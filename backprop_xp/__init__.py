@@ -23,6 +23,7 @@ from backprop_xp.networks.column_layers import Columns, Scale, Standardize
 from backprop_xp.networks.derivative_layers import Derivatives
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.equations import Equation
+from backprop_xp.networks.group_layers import Groups, group_rows
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.mlp import mlp
@@ -97,15 +98,15 @@ __all__ = [
     "EMA", "LBFGS", "SGD", "SWA", "Activate", "Activation", "Adagrad", "Adam", "AdamW",
     "BackendUnavailableError", "Checkpoint", "CheckpointError", "Columns", "Dense",
     "Derivatives", "Dropout", "EarlyStopping", "Embedding", "Equation", "FitResult",
-    "GradientCheckError", "GradientReport", "LayerNorm", "LevenbergMarquardt", "Lion", "Loss",
-    "Nadam", "Network", "NumericEmbedding", "ProblemReport", "RMSProp", "Residual", "Scale",
+    "GradientCheckError", "GradientReport", "Groups", "LayerNorm", "LevenbergMarquardt", "Lion",
+    "Loss", "Nadam", "Network", "NumericEmbedding", "ProblemReport", "RMSProp", "Residual", "Scale",
     "Standardize", "TrainingState", "TransferError", "activations", "asarray", "assert_gradient",
     "check_gradient", "check_hessian", "check_hvp", "check_jacobian", "check_jvp",
     "check_layer", "check_least_squares", "check_loss", "check_minimize", "check_network",
     "check_root", "check_vjp", "data", "ensemble", "export_c", "export_onnx", "find_learning_rate",
-    "fit", "get_backend", "initializers", "list_backends", "load", "losses", "metrics", "mlp",
-    "numeric_gradient", "numeric_hessian", "numeric_jacobian", "optimizers", "plots",
-    "register", "resolve", "save", "schedules", "set_default_backend", "to_host", "train",
+    "fit", "get_backend", "group_rows", "initializers", "list_backends", "load", "losses",
+    "metrics", "mlp", "numeric_gradient", "numeric_hessian", "numeric_jacobian", "optimizers",
+    "plots", "register", "resolve", "save", "schedules", "set_default_backend", "to_host", "train",
     "transfer_guard", "use_backend",
 ]
 # fmt: on

@@ -26,6 +26,7 @@ from backprop_xp.networks.column_layers import Columns, Scale, Standardize
 from backprop_xp.networks.derivative_layers import Derivatives
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.equations import Equation
+from backprop_xp.networks.group_layers import Groups
 from backprop_xp.networks.initializers import uniform
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.losses import focal, huber_with, quantile, smoothed, tweedie
@@ -38,7 +39,7 @@ from backprop_xp.training.states import TrainingState
 
 LAYERS = (
     *(Dense, Activate, Dropout, LayerNorm, Residual),
-    *(Scale, Embedding, NumericEmbedding, Columns, Standardize, Derivatives, Equation),
+    *(Scale, Embedding, NumericEmbedding, Columns, Standardize, Derivatives, Equation, Groups),
 )
 SCHEDULES = (
     *(schedules.constant, schedules.step_decay, schedules.exponential, schedules.inverse_scaling),

@@ -1,0 +1,239 @@
+"""Groups of points with residuals of their own: inside, at a boundary, at a start, at readings.
+
+A row of x has points of all groups side by side, so that a batch of rows has some of each. Each
+group computes the derivatives of its own residual alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    columns_of,
+    device_of,
+    gather,
+    integer_array,
+    like,
+    require_floating,
+)
+from backprop_xp.checks import integer, real, sequence
+from backprop_xp.display.reprs import repr_of
+from backprop_xp.networks.equations import Equation
+from backprop_xp.networks.initializers import Generator, HostArray
+from backprop_xp.networks.network import Network
+from backprop_xp.networks.propagation import Cache, Gradients, Parameters
+from backprop_xp.networks.random_bits import Key, fold_in
+
+
+class GroupedRows(NamedTuple):
+    """The layer of the groups, and their points, targets and weights as rows for ``fit``."""
+
+    layer: "Groups"
+    x: Array
+    y: Array
+    sample_weight: Array
+
+
+@dataclass(frozen=True, init=False)
+class Groups:
+    """Equations of the same layers and unknown coefficients, each at points of its own.
+
+    A row of x has ``points[i]`` points of equation i, one behind the other, then those of the next
+    equation; the outputs are their residuals in this order. ``group_rows`` makes the layer and its
+    rows.
+
+    >>> import backprop_xp as bx
+    >>> layers, residuals = bx.mlp([1, 8, 1]).layers, (lambda s: s.u_x + s.u, lambda s: s.u - 1.0)
+    >>> inside, start = (bx.Equation(layers, residual, "x") for residual in residuals)
+    >>> network = bx.Network([bx.Groups([inside, start], [3, 1])], "mean_squared_error")
+    >>> network.forward(network.initialize(), [[0.1, 0.2, 0.3, 0.0]]).shape
+    (1, 4)
+    """
+
+    differentiates: ClassVar[bool] = True
+    equations: tuple[Equation, ...]
+    points: tuple[int, ...]
+    names: tuple[str, ...] = field(compare=False)
+    shapes: tuple[tuple[int, ...], ...] = field(compare=False)
+    n_in: int = field(compare=False)
+    n_out: int = field(compare=False)
+    is_random: bool = field(compare=False)
+
+    __repr__ = repr_of
+
+    def __init__(self, equations: Sequence[Equation], points: Sequence[int]) -> None:
+        equations = tuple(sequence(equations, "equations", "[inside, boundary]"))
+        counts = tuple(integer(n, "points") for n in sequence(points, "points", "[10, 1]"))
+        for i, one in enumerate(equations):
+            if not isinstance(one, Equation):
+                raise TypeError(f"equations[{i}] must be a bx.Equation, not {one!r}.")
+            if (one.layers, one.unknown) != (equations[0].layers, equations[0].unknown):
+                raise ValueError(
+                    f"equations[{i}] has other layers or unknown coefficients than equations[0]: "
+                    "give all the same layers and the same unknown=, also those that a residual "
+                    "does not use."
+                )
+        if not equations or len(counts) != len(equations):
+            raise ValueError(
+                f"There are {len(equations)} equations and {len(counts)} numbers of points, but a "
+                "number for each of one equation or more is expected."
+            )
+        pairs = [*zip(equations, counts, strict=True)]
+        vars(self).update(equations=equations, points=counts, names=equations[0].names)
+        vars(self).update(shapes=equations[0].shapes, is_random=equations[0].is_random)
+        vars(self).update(n_in=sum(one.n_in * n for one, n in pairs))
+        vars(self).update(n_out=sum(one.n_out * n for one, n in pairs))
+
+    @property
+    def network(self) -> Network:
+        """The network of the layers alone, which returns the outputs."""
+        return self.equations[0].network
+
+    def split(self, theta: Array) -> tuple[Array, dict[str, Array]]:
+        """Return theta of ``network`` and the unknown coefficients, as ``Equation.split`` does."""
+        return self.equations[0].split(theta)
+
+    def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
+        """Draw the layers' parameters, and return the starts of the unknown coefficients."""
+        return self.equations[0].initialize(generator)
+
+    def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
+        """Return the residuals of all points of each row."""
+        widths = [one.n_in * n for one, n in zip(self.equations, self.points, strict=True)]
+        found, caches = [], []
+        for i, (equation, part) in enumerate(
+            zip(self.equations, columns_of(x, widths), strict=True)
+        ):
+            key = None if rng is None else fold_in(rng, i)
+            y, cache = equation.forward(parameters, _in_rows(part, self.points[i]), key)
+            found.append(_in_columns(y, self.points[i]))
+            caches.append(cache)
+        return array_namespace(x).concat(found, axis=-1), caches
+
+    def backward(
+        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
+    ) -> Gradients:
+        """Return dL/dx, and the sums of the groups' gradients."""
+        widths = [one.n_out * n for one, n in zip(self.equations, self.points, strict=True)]
+        backs, total = [], list[Array]()
+        for i, part in enumerate(columns_of(g, widths)):
+            back, own = self.equations[i].backward(
+                parameters, cache[i], _in_rows(part, self.points[i]), wants_input=wants_input
+            )
+            backs.append(back)
+            total = [a + b for a, b in zip(total, own, strict=True)] if total else [*own]
+        if not wants_input:
+            return None, tuple(total)
+        columns = [_in_columns(back, n) for back, n in zip(backs, self.points, strict=True)]
+        return array_namespace(g).concat(columns, axis=-1), tuple(total)
+
+
+def _in_rows(array: Array, points: int) -> Array:
+    """Return points side by side, ``(..., batch, points * n)``, as ``(..., batch * points, n)``."""
+    *stack, rows, width = array.shape
+    shape = (*stack, rows * points, width // points)
+    return array if points == 1 else array_namespace(array).reshape(array, shape)
+
+
+def _in_columns(array: Array, points: int) -> Array:
+    """Return the inverse of ``_in_rows``."""
+    *stack, rows, width = array.shape
+    shape = (*stack, rows // points, width * points)
+    return array if points == 1 else array_namespace(array).reshape(array, shape)
+
+
+def group_rows(
+    groups: Mapping[str, tuple[Equation, Any] | tuple[Equation, Any, Any]],
+    *,
+    weights: Mapping[str, float] | None = None,
+    rows: int | None = None,
+) -> GroupedRows:
+    """Return a layer of several equations, with points, targets and weights as rows for ``fit``.
+
+    ``groups`` has by name ``(equation, points)`` or ``(equation, points, targets)``: points
+    ``(n, n_in)``, and targets ``(n, n_out)``, by default 0, NaN where not measured. The equations
+    have the same layers and unknown coefficients. The loss is the mean of the groups' own means,
+    weighted by ``weights``, 1 for a missing one.
+
+    There are as many ``rows`` as the smallest group has points, unless given. Each row has points
+    of all groups, so that batches of rows have some of each.
+
+    >>> import backprop_xp as bx
+    >>> layers = bx.mlp([1, 8, 1], hidden="tanh").layers
+    >>> inside = bx.Equation(layers, lambda s: s.u_xx + s.u, "x")
+    >>> start = bx.Equation(layers, lambda s: (s.u, s.u_x), "x")
+    >>> points = bx.asarray([[0.1], [0.5], [0.9], [1.3]])
+    >>> layer, x, y, weight = bx.group_rows(
+    ...     {"inside": (inside, points), "start": (start, points[:1, :] * 0.0, [[0.0, 1.0]])}
+    ... )
+    >>> network = bx.Network([layer], "mean_squared_error")
+    >>> theta = network.initialize(seed=0)
+    >>> result = bx.fit(network, theta, x, y, sample_weight=weight, optimizer="adam", epochs=2)
+    >>> x.shape, y.shape, layer.network.predict(layer.split(result.theta)[0], points).shape
+    ((1, 5), (1, 6), (4, 1))
+    """
+    weights = dict(weights or {})
+    if unknown := [name for name in weights if name not in groups]:
+        raise ValueError(f"weights has {unknown}, but the groups are {[*groups]}.")
+    given = {name: _checked(name, *_items(name, group)) for name, group in groups.items()}
+    if not given:
+        raise ValueError("groups is empty, but at least one is expected.")
+    counts = [points.shape[0] for _, points, _ in given.values()]
+    count = min(counts) if rows is None else integer(rows, "rows")
+    layer = Groups([one for one, _, _ in given.values()], [-(-n // count) for n in counts])
+    parts: list[list[Array]] = [[], [], []]
+    for (name, (_, points, targets)), per_row in zip(given.items(), layer.points, strict=True):
+        weight = real(weights.get(name, 1.0), f"weights[{name!r}]", low=0.0)
+        for part, own in zip(parts, _rows(points, targets, count, per_row, weight), strict=True):
+            part.append(own)
+    xp = array_namespace(parts[0][0])
+    return GroupedRows(layer, *(xp.concat(part, axis=-1) for part in parts))
+
+
+def _items(name: str, group: Any) -> tuple[Any, Any, Any]:
+    if not isinstance(group, tuple) or len(group) not in (2, 3):
+        raise TypeError(
+            f"groups[{name!r}] must be (equation, points) or (equation, points, targets), not "
+            f"{group!r}."
+        )
+    return (*group, None)[:3]
+
+
+def _checked(name: str, equation: Any, points: Array, targets: Any) -> tuple[Any, Array, Array]:
+    """Return an equation, its points and its targets, an array of the same library."""
+    if not isinstance(equation, Equation):
+        raise TypeError(f"groups[{name!r}] must begin with a bx.Equation, not {equation!r}.")
+    xp = require_floating(points, f"the points of {name!r}")
+    n, shape = points.shape[0], tuple(points.shape)
+    if len(shape) != 2 or shape[1] != equation.n_in or not n:
+        raise ValueError(
+            f"The points of {name!r} have shape {shape}, but (n, {equation.n_in}) is expected: the "
+            "variables, then the given columns."
+        )
+    expected = (n, equation.n_out)
+    if targets is None:
+        return equation, points, xp.zeros(expected, dtype=points.dtype, device=device_of(points))
+    targets = like(points, targets, f"the targets of {name!r}")
+    if tuple(targets.shape) != expected:
+        raise ValueError(
+            f"The targets of {name!r} have shape {tuple(targets.shape)}, but {expected}, one for "
+            "each residual of each point, is expected."
+        )
+    return equation, points, targets
+
+
+def _rows(
+    points: Array, targets: Array, rows: int, per_row: int, weight: float
+) -> tuple[Array, Array, Array]:
+    """Return a group's points, targets and weights in rows, repeated points of weight 0."""
+    xp, (n, n_out) = array_namespace(points), targets.shape
+    places = range(rows * per_row)
+    at = integer_array(points, [i % n for i in places], "points")
+    own = like(
+        points, [[weight / (n * n_out) if i < n else 0.0] * n_out for i in places], "weights"
+    )
+    arrays = gather(points, at, 0), gather(targets, at, 0), own
+    x, y, w = (xp.reshape(array, (rows, -1)) for array in arrays)
+    return x, y, w

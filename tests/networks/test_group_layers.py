@@ -1,0 +1,129 @@
+"""Equations at groups of points of their own, as one layer and as rows for fit."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from tests.user_layers import sample_theta
+
+# Some hundred roundings, relative to the largest entry.
+PARITY = 1e-12
+generator = np.random.default_rng(71)
+LAYERS = bx.mlp([2, 6, 1], hidden="tanh").layers
+UNKNOWN = {"k": 0.4}
+
+
+def residual_inside(s: Any) -> Any:
+    return s.u_t - s.k * s.u_xx
+
+
+def residual_of_readings(s: Any) -> Any:
+    return s.u - s.reading, 0.1 * s.u_t
+
+
+bx.register("tests.inside", residual_inside)
+bx.register("tests.readings", residual_of_readings)
+INSIDE = bx.Equation(LAYERS, residual_inside, "tx", unknown=UNKNOWN)
+READINGS = bx.Equation(LAYERS, residual_of_readings, "tx", given="reading", unknown=UNKNOWN)
+POINTS, READ = generator.normal(size=(11, 2)), generator.normal(size=(4, 3))
+TARGETS = generator.normal(size=(4, 2))
+TARGETS[1, 0] = np.nan
+
+
+def grouped(xp: Any, **options: Any) -> Any:
+    groups = {
+        "inside": (INSIDE, xp.asarray(POINTS)),
+        "readings": (READINGS, *xp.put(READ, TARGETS)),
+    }
+    return bx.group_rows(groups, **options)
+
+
+@pytest.mark.parametrize("rows", [None, 1, 3, 11, 20])
+def test_the_loss_is_the_mean_of_the_groups_own_means(xp: Any, rows: int | None) -> None:
+    layer, x, y, weight = grouped(xp, rows=rows, weights={"readings": 3.0})
+    assert x.shape[0] == (rows or 4)
+    network = bx.Network([layer], "mean_squared_error")
+    theta = xp.asarray(sample_theta(network))
+    inside, readings = (
+        xp.host(bx.Network([one], "huber").forward(theta, xp.asarray(at)))
+        for one, at in ((INSIDE, POINTS), (READINGS, READ))
+    )
+    squares, measured = (readings - TARGETS) ** 2, ~np.isnan(TARGETS)
+    # A value that was not measured takes its weight with it.
+    share = 3.0 * np.sum(measured) / measured.size
+    expected = (np.mean(inside**2) + 3.0 * np.nansum(squares) / measured.size) / (1.0 + share)
+    xp.assert_close(network.loss(theta, x, y, sample_weight=weight), expected, PARITY)
+
+
+def test_each_group_computes_the_derivatives_of_its_own_residual_alone(xp: Any) -> None:
+    layer, *_ = grouped(xp)
+    assert layer.points == (3, 1)
+    assert (layer.n_in, layer.n_out) == (3 * 2 + 3, 3 + 2)
+    assert [one._terms for one in layer.equations] == [((0,), (1, 1)), ((), (0,))]
+
+
+def test_backpropagation_through_groups_passes_the_check(xp: Any) -> None:
+    layer, x, *_ = grouped(xp)
+    report = bx.check_layer(layer, x, method="complex_step")
+    assert report.passed, str(report)
+
+
+def test_a_training_takes_batches_of_all_groups(xp: Any) -> None:
+    layer, x, y, weight = grouped(xp)
+    network = bx.Network([layer], "mean_squared_error")
+    options = {"optimizer": bx.Adam(1e-2), "epochs": 5, "batch_size": 2, "sample_weight": weight}
+    result = bx.fit(network, xp.initialize(network, stack=(2,)), x, y, **options)
+    losses = xp.host(network.loss(result.theta, x, y, sample_weight=weight))
+    before = xp.host(network.loss(xp.initialize(network, stack=(2,)), x, y, sample_weight=weight))
+    assert np.all(losses < before)
+    theta, unknown = layer.split(result.theta)
+    assert layer.network.predict(theta, xp.asarray(POINTS)).shape == (2, 11, 1)
+    assert unknown["k"].shape == (2,)
+
+
+def test_a_file_has_the_groups(xp: Any, tmp_path: Path) -> None:
+    layer, x, *_ = grouped(xp)
+    network = bx.Network([layer], "mean_squared_error")
+    theta = xp.initialize(network)
+    bx.save(tmp_path / "network", network, theta)
+    read = bx.load(tmp_path / "network")
+    assert read.network == network
+    xp.assert_close(read.predict(x), network.predict(theta, x))
+
+
+OTHER = bx.Equation(LAYERS, residual_inside, "tx", unknown={"k": 0.5})
+WRONG: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
+    "other unknown": (
+        {"a": (INSIDE, POINTS), "b": (OTHER, POINTS)},
+        {},
+        ValueError,
+        "other layers or",
+    ),
+    "no equation": ({"a": (LAYERS, POINTS)}, {}, TypeError, r"groups\['a'\] must begin with"),
+    "no tuple": ({"a": POINTS}, {}, TypeError, r"groups\['a'\] must be \(equation, points\)"),
+    "width": ({"a": (INSIDE, READ)}, {}, ValueError, r"of 'a' have shape \(4, 3\), but \(n, 2\)"),
+    "targets": (
+        {"a": (READINGS, READ, POINTS)},
+        {},
+        ValueError,
+        r"targets of 'a' have shape \(11, 2\), but \(4, 2\)",
+    ),
+    "weights": (
+        {"a": (INSIDE, POINTS)},
+        {"weights": {"b": 1.0}},
+        ValueError,
+        r"weights has \['b'\]",
+    ),
+    "rows": ({"a": (INSIDE, POINTS)}, {"rows": 0}, ValueError, "rows"),
+    "empty": ({}, {}, ValueError, "groups is empty"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_groups_that_do_not_fit_are_an_error(name: str) -> None:
+    groups, options, error, message = WRONG[name]
+    with pytest.raises(error, match=message):
+        bx.group_rows(groups, **options)
