@@ -20,6 +20,7 @@ from backprop_xp.backends import (
 from backprop_xp.networks import activations, ensemble, initializers, losses
 from backprop_xp.networks.activations import Activation
 from backprop_xp.networks.column_layers import Columns, Scale, Standardize
+from backprop_xp.networks.constrained_layers import Constrained
 from backprop_xp.networks.derivative_layers import Derivatives
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.equations import Equation
@@ -95,11 +96,11 @@ __version__ = "0.1.0"
 # These names need no extra: ``from backprop_xp import *`` works wherever the package does.
 # fmt: off
 __all__ = [
-    "EMA", "LBFGS", "SGD", "SWA", "Activate", "Activation", "Adagrad", "Adam", "AdamW",
-    "BackendUnavailableError", "Checkpoint", "CheckpointError", "Columns", "Dense",
-    "Derivatives", "Dropout", "EarlyStopping", "Embedding", "Equation", "FitResult",
-    "GradientCheckError", "GradientReport", "Groups", "LayerNorm", "LevenbergMarquardt", "Lion",
-    "Loss", "Nadam", "Network", "NumericEmbedding", "ProblemReport", "RMSProp", "Residual", "Scale",
+    "Activate", "Activation", "Adagrad", "Adam", "AdamW", "BackendUnavailableError", "Checkpoint",
+    "CheckpointError", "Columns", "Constrained", "Dense", "Derivatives", "Dropout", "EMA",
+    "EarlyStopping", "Embedding", "Equation", "FitResult", "GradientCheckError", "GradientReport",
+    "Groups", "LBFGS", "LayerNorm", "LevenbergMarquardt", "Lion", "Loss", "Nadam", "Network",
+    "NumericEmbedding", "ProblemReport", "RMSProp", "Residual", "SGD", "SWA", "Scale",
     "Standardize", "TrainingState", "TransferError", "activations", "asarray", "assert_gradient",
     "check_gradient", "check_hessian", "check_hvp", "check_jacobian", "check_jvp",
     "check_layer", "check_least_squares", "check_loss", "check_minimize", "check_network",

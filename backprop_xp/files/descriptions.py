@@ -23,6 +23,7 @@ from backprop_xp.checks import nearest
 from backprop_xp.display.reprs import NAMES, argument_text, call_of, maker_name, name_of
 from backprop_xp.networks.activations import leaky_relu_with
 from backprop_xp.networks.column_layers import Columns, Scale, Standardize
+from backprop_xp.networks.constrained_layers import Constrained
 from backprop_xp.networks.derivative_layers import Derivatives
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.equations import Equation
@@ -40,6 +41,7 @@ from backprop_xp.training.states import TrainingState
 LAYERS = (
     *(Dense, Activate, Dropout, LayerNorm, Residual),
     *(Scale, Embedding, NumericEmbedding, Columns, Standardize, Derivatives, Equation, Groups),
+    Constrained,
 )
 SCHEDULES = (
     *(schedules.constant, schedules.step_decay, schedules.exponential, schedules.inverse_scaling),

@@ -24,7 +24,7 @@ from backprop_xp.networks.equations import Equation
 from backprop_xp.networks.initializers import Generator, HostArray
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import Cache, Gradients, Parameters
-from backprop_xp.networks.random_bits import Key, fold_in
+from backprop_xp.networks.random_bits import Key
 
 
 class GroupedRows(NamedTuple):
@@ -103,11 +103,9 @@ class Groups:
         """Return the residuals of all points of each row."""
         widths = [one.n_in * n for one, n in zip(self.equations, self.points, strict=True)]
         found, caches = [], []
-        for i, (equation, part) in enumerate(
-            zip(self.equations, columns_of(x, widths), strict=True)
-        ):
-            key = None if rng is None else fold_in(rng, i)
-            y, cache = equation.forward(parameters, _in_rows(part, self.points[i]), key)
+        for i, part in enumerate(columns_of(x, widths)):
+            points = _in_rows(part, self.points[i])
+            y, cache = self.equations[i].forward(parameters, points, rng)
             found.append(_in_columns(y, self.points[i]))
             caches.append(cache)
         return array_namespace(x).concat(found, axis=-1), caches

@@ -1,0 +1,109 @@
+"""The layer whose outputs have given values where a factor is 0, such as at a boundary."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backprop_xp.backends import Array, array_namespace
+from backprop_xp.checks import sequence
+from backprop_xp.display.reprs import repr_of
+from backprop_xp.networks import propagation
+from backprop_xp.networks.initializers import Generator, HostArray
+from backprop_xp.networks.jet_passes import seeded, unit_directions, whole
+from backprop_xp.networks.jets import Jet, as_jet
+from backprop_xp.networks.propagation import Cache, Gradients, Layer, Parameters
+from backprop_xp.networks.random_bits import Key
+
+
+@dataclass(frozen=True, init=False)
+class Constrained:
+    """``value(x) + factor(x) * u(x)`` of layers u: equal to ``value`` where ``factor`` is 0.
+
+    Boundary conditions thus hold exactly, and an equation of this layer needs no rows for them.
+    Both functions take x ``(..., batch, n_in)`` and return ``(..., batch, n_out)`` or ``(...,
+    batch, 1)``, by functions of ``array_namespace(x)``; ``value`` None is 0. The parameters are
+    those of the layers.
+
+    >>> import backprop_xp as bx
+    >>> layers = bx.mlp([2, 8, 1], hidden="tanh").layers
+    >>> ends = lambda x: x[..., 1:] * (1.0 - x[..., 1:])  # u(t, 0) = u(t, 1) = 0
+    >>> u = bx.Constrained(layers, ends)
+    >>> heat = bx.Equation([u], lambda s: s.u_t - s.u_xx, "tx")
+    >>> theta = heat.network.initialize(seed=0)
+    >>> heat.network.predict(theta, [[0.3, 0.0], [0.7, 1.0]]).tolist()
+    [[0.0], [0.0]]
+    """
+
+    layers: tuple[Layer, ...]
+    factor: Callable[[Any], Any]
+    value: Callable[[Any], Any] | None
+    names: tuple[str, ...] = field(compare=False)
+    shapes: tuple[tuple[int, ...], ...] = field(compare=False)
+    n_in: int | None = field(compare=False)
+    n_out: int | None = field(compare=False)
+    is_random: bool = field(compare=False)
+
+    __repr__ = repr_of
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        factor: Callable[[Any], Any],
+        value: Callable[[Any], Any] | None = None,
+    ) -> None:
+        layers = tuple(sequence(layers, "layers", 'bx.mlp([2, 16, 1], hidden="tanh").layers'))
+        for name, function in {"factor": factor, "value": value or factor}.items():
+            if not callable(function):
+                raise TypeError(f"{name} must be a function of x, not {function!r}.")
+        vars(self).update(propagation.attributes_of(layers, "Constrained"))
+        n_in, n_out = propagation.check_chain(layers)
+        vars(self).update(factor=factor, value=value, n_in=n_in, n_out=n_out)
+
+    def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
+        """Draw the layers' parameters, one layer after the other."""
+        return tuple(value for layer in self.layers for value in layer.initialize(generator))
+
+    def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
+        """Return ``value(x) + factor(x) * u(x)``."""
+        own, caches = propagation.split(self.layers, parameters), list[Cache]()
+        u = propagation.forward_through(self.layers, own, x, rng, caches)
+        factor = self.factor(x)
+        y = factor * u if self.value is None else self.value(x) + factor * u
+        if y.shape != u.shape:
+            raise ValueError(
+                f"factor and value of shape {tuple(u.shape)} or with one column are expected, as "
+                f"the layers return, but they make {tuple(y.shape)}."
+            )
+        return y, (x, u, factor, caches)
+
+    def backward(
+        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
+    ) -> Gradients:
+        """Return dL/dx, through the layers and both functions, and the layers' gradients."""
+        x, u, factor, caches = cache
+        own = propagation.split(self.layers, parameters)
+        back, gradients = propagation.backward_through(
+            self.layers, own, caches, g * factor, wants_input=wants_input
+        )
+        flat = tuple(value for layer in gradients for value in layer)
+        return (back + self._through_functions(x, u, g) if wants_input else None), flat
+
+    def _through_functions(self, x: Array, u: Array, g: Array) -> Array:
+        """Return dL/dx through ``factor`` and ``value`` alone."""
+        if isinstance(x, Jet):
+            raise TypeError(
+                "The functions of Constrained have first derivatives by x alone on the way back: "
+                "neither input_hessian nor dL/dx of an Equation of it is possible. Second "
+                "derivatives are those of network.directional and network.laplacian."
+            )
+        xp, n = array_namespace(x), x.shape[-1]
+        jet = seeded(x, unit_directions(x, range(n)), ())
+
+        def slopes_of(function: Callable[[Any], Any]) -> Array:
+            made = as_jet(jet.namespace, function(jet))
+            return whole(made, made.first, n)
+
+        slopes = slopes_of(self.factor) * u
+        if self.value is not None:
+            slopes = slopes + slopes_of(self.value)
+        return xp.moveaxis(xp.sum(slopes * g, axis=-1), 0, -1)
