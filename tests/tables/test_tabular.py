@@ -25,6 +25,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import backprop_xp as bx
 from backprop_xp.files import checkpoint
+from backprop_xp.tables.columns.scaling import SCALINGS, learn_scaling
 from backprop_xp.tables.model import model_file, model_training, presets, tabular_parameters
 from tests import messy_tables
 from tests.commands import start
@@ -444,6 +445,48 @@ def test_a_fit_that_ended_at_its_last_epoch_resumes_with_a_larger_max_iter(
     np.testing.assert_array_equal(bx.tables.load(path).theta_, whole.theta_)
     with pytest.raises(ValueError, match="max_iter is 5, but the file's training has 6"):
         clone(model).set_params(max_iter=5).fit(frame, y, checkpoint=path, resume=True)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_slopes_of_scaled_numbers_are_those_of_their_transformation(scaling: str) -> None:
+    values = np.random.default_rng(2).normal(50.0, 20.0, (60, 2))
+    learnt = learn_scaling([values], scaling)
+    values[0], values[1] = 1e6, np.nan  # beyond the limit, and missing
+    ahead, behind = (learnt.transform(values + step)[0] for step in (1e-3, -1e-3))
+    expected = (ahead - behind) / 2e-3
+    expected[1] = np.nan
+    # A difference over such a step, of numbers of about 1.
+    np.testing.assert_allclose(learnt.slopes(values), expected, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("n_members", [1, 3])
+def test_input_gradient_is_the_slope_of_predict_by_each_number(n_members: int) -> None:
+    draw = np.random.default_rng(3)
+    table = pd.DataFrame(
+        {
+            "city": draw.choice(["Rome", "Oslo", "Bern"], 120),
+            "age": draw.uniform(20.0, 70.0, 120),
+            "day": pd.date_range("2024-01-01", periods=120),
+            "size": 1e4 * draw.lognormal(size=120),
+        }
+    )
+    y = 100.0 * np.sin(table["age"] / 10.0) + 1e-2 * table["size"]
+    table.loc[5, "age"] = np.nan
+    options = {"activation": "silu", "max_iter": 20, "n_members": n_members, "random_state": 0}
+    model = bx.TabularRegressor(**options).fit(table, y)
+    found = model.input_gradient(table)
+    assert [*found.columns] == ["age", "size"]
+    assert found.index.equals(table.index)
+    assert np.isnan(found.loc[5, "age"])
+    for name, step in (("age", 0.2), ("size", 100.0)):
+        ahead, behind = (table.assign(**{name: table[name] + sign * step}) for sign in (1, -1))
+        slopes = (model.predict(ahead) - model.predict(behind)) / (2.0 * step)
+        known = table[name].notna()
+        difference = np.abs(found[name] - slopes)[known]
+        # Of float32, and of the third derivative over such a step.
+        assert np.median(difference) < 2e-2 * np.abs(slopes[known]).max()
 
 
 @pytest.mark.once

@@ -114,6 +114,17 @@ class Features:
                 f"{' '.join(f'--drop {shlex.quote(name)}' for name in texts)}."
             )
 
+    def slopes(self, frame: pd.DataFrame, names: list[str]) -> np.ndarray:
+        """Return the derivative of a feature by its number, ``(rows, names)``, NaN where missing.
+
+        ``names`` are columns of numbers.
+        """
+        scaled = {name: column for name, column in self.columns.items() if column.is_scaled}
+        encoded = [column.encode(frame[name]) for name, column in scaled.items()]
+        slopes = self.scaling.slopes(within_range(np.concatenate(encoded, axis=1)))
+        indices = self.feature_indices()
+        return slopes[:, [indices[name][0] for name in names]]
+
     def parts(self, encoded: Mapping[str, Array]) -> list[Array]:
         """Return the features of encoded columns, of any array library, in parts side by side."""
         scaled = [encoded[name] for name, column in self.columns.items() if column.is_scaled]

@@ -66,6 +66,14 @@ class Scaling(NamedTuple):
         flags /= scales[n:]
         return tuple(xp.clip(part, -MAX_DEVIATIONS, MAX_DEVIATIONS) for part in (numbers, flags))
 
+    def slopes(self, values: np.ndarray) -> np.ndarray:
+        """Return the derivatives of the scaled features: 0 beyond the limit, NaN where missing."""
+        n, bound = len(self.medians), float(self.bound)
+        numbers = (values - self.centers[:n]) / self.scales[:n]
+        ratio = 1.0 + (numbers / bound) ** 2 if bound else 1.0
+        is_limited = np.abs(numbers / np.sqrt(ratio)) > MAX_DEVIATIONS
+        return np.where(is_limited, 0.0, ratio**-1.5 / self.scales[:n] + 0.0 * values)
+
 
 def within_range(values: Array) -> Array:
     """Return numbers with NaN in place of those beyond float32."""

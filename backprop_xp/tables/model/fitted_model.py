@@ -11,8 +11,10 @@ import pandas as pd
 from backprop_xp.backends import Array, Backend, Device, array_namespace, resolve, to_host
 from backprop_xp.checks import real
 from backprop_xp.networks import ensemble
+from backprop_xp.networks.batch_rows import row_slices, rows_at_once
 from backprop_xp.networks.network import Network
 from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.columns.number import Number
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular_parameters import Task
 
@@ -83,6 +85,35 @@ class TabularModel:
         if self.classes is None:
             return values, deviation[:, 0] * self.scale.scale
         return values, np.broadcast_to(deviation, values.shape)
+
+    def input_gradient(
+        self,
+        frame: pd.DataFrame,
+        *,
+        backend: str | Backend | None = None,
+        device: Device | None = None,
+    ) -> pd.DataFrame:
+        """Return the derivatives of a regression's value by each column of numbers, in its unit.
+
+        It is the mean over the members; NaN where the number is missing.
+        """
+        indices = self.features.feature_indices()
+        names = [name for name, one in self.features.columns.items() if isinstance(one, Number)]
+        if not names or not len(frame):
+            return pd.DataFrame({name: np.empty(0) for name in names}, index=frame.index)
+        x, at = self.features.transform(frame), [indices[name][0] for name in names]
+        choice = resolve(backend=backend, device=device, dtype=self.record["where"]["dtype"])
+        theta = choice.backend.from_host(self.theta, choice.dtype, choice.device)
+        parts = []
+        for rows in row_slices(len(x), rows_at_once(theta)):
+            part = choice.backend.from_host(x[rows], choice.dtype, choice.device)
+            slopes = to_host(self.network.input_jacobian(theta, part, predict=True))[..., 0, :]
+            each = slopes if slopes.ndim > 2 else slopes[None]  # of a single member
+            parts.append(each.mean(axis=0)[:, at])
+        by_feature = np.concatenate(parts).astype("float64") * self.scale.scale
+        return pd.DataFrame(
+            by_feature * self.features.slopes(frame, names), columns=names, index=frame.index
+        )
 
     def in_unit(self, mean: Array) -> Array:
         """Return the outputs that the members' mean ``(rows, n_out)`` stands for."""
