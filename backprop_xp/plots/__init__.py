@@ -9,6 +9,7 @@ from backprop_xp.plots.canvas import save
 from backprop_xp.plots.curves import learning_curves, rate_range
 from backprop_xp.plots.gradients import gradient_entries, taylor_remainders
 from backprop_xp.plots.predictions import calibration, confusion_matrix, residuals
+from backprop_xp.plots.sensitivities import sensitivities
 from backprop_xp.plots.surface import decision_surface
 from backprop_xp.plots.weights import weight_histograms
 
@@ -21,6 +22,7 @@ __all__ = [
     "rate_range",
     "residuals",
     "save",
+    "sensitivities",
     "taylor_remainders",
     "weight_histograms",
 ]

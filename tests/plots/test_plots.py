@@ -472,6 +472,42 @@ def test_weights_that_are_not_finite_are_counted_separately(xp: Any) -> None:
 # Gradients
 
 
+def test_sensitivities_are_sorted_by_their_size_and_leave_out_what_is_missing(xp: Any) -> None:
+    slopes = np.column_stack([np.linspace(0.0, 1.0, 11), np.linspace(-30.0, -10.0, 11)])
+    slopes = np.column_stack([slopes, np.full(11, np.nan)])
+    ax = plots.sensitivities(xp.asarray(slopes), ["age", "size", "empty"])
+    assert ticks(ax.get_yticklabels()) == ["size", "age", "empty"]
+    assert ax.get_ylim() == (2.5, -0.5)  # the first one at the top
+    bands, dots = ax.lines[1::2], ax.lines[2::2]
+    np.testing.assert_allclose(bands[0].get_xdata(), [-28.0, -12.0])
+    np.testing.assert_allclose(dots[1].get_xdata(), [0.5])
+    scaled = plots.sensitivities(xp.asarray(slopes[:, :2]), scales=xp.asarray([100.0, 0.1]))
+    assert ticks(scaled.get_yticklabels()) == ["x0", "x1"]
+    np.testing.assert_allclose(scaled.lines[1].get_xdata(), [10.0, 90.0])
+    assert scaled.get_xlabel() == "slope times scale"
+
+
+def test_the_names_of_sensitivities_are_those_of_a_dataframe() -> None:
+    pandas = pytest.importorskip("pandas")
+    ax = plots.sensitivities(pandas.DataFrame({"age": [1.0, 2.0], "size": [3.0, 4.0]}))
+    assert ticks(ax.get_yticklabels()) == ["size", "age"]
+
+
+@pytest.mark.parametrize(
+    ("slopes", "options", "message"),
+    [
+        ([1.0, 2.0], {}, r"slopes has shape \(2,\), but \(rows, n_features\)"),
+        ([[1.0, 2.0]], {"names": ["a"]}, "names has 1 entries, but slopes has 2 features"),
+        ([[1.0, 2.0]], {"scales": [1.0] * 3}, "scales has 3 entries, but slopes has 2"),
+    ],
+)
+def test_sensitivities_that_do_not_fit_are_an_error(
+    slopes: Any, options: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        plots.sensitivities(slopes, **options)
+
+
 def test_entries_are_drawn_beside_a_diagonal(xp: Any) -> None:
     analytic = {"weights": [[1.0, 2.0], [3.0, 4.0]], "bias": [5.0]}
     numeric = {"weights": [[1.0, 2.0], [3.0, 9.0]], "bias": [-1.0]}
