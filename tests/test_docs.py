@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,15 @@ def run_python(*arguments: Any, **options: Any) -> str:
     return str(done.stdout)
 
 
+@pytest.fixture
+def _closed_figures() -> Iterator[None]:
+    """Close the figures of a page, whose number pyplot limits, as a build of the page does."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.mark.usefixtures("_closed_figures")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_blocks_of_a_page_run_in_order(
     page: Path, xp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
