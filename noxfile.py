@@ -24,10 +24,8 @@ nox.options.sessions = [
     "typecheck",
     "tests(numpy)",
     "tests(array-api-strict)",
-    "tests(no_float64)",
     "tests(jax)",
     "tests(cupy)",
-    "docs",
     "build",
 ]
 
@@ -60,6 +58,7 @@ CORE = (
     *(f"backends/test_{name}.py" for name in ("host_numbers", "probing")),
     *(f"training/test_{name}.py" for name in ("compiled", "data", "metrics")),
     *(f"training/test_{name}.py" for name in ("optimizers", "steps")),
+    "test_readme.py",
 )
 SUITES = {
     "numpy": Suite("numpy", "cpu", "not thorough"),
@@ -73,8 +72,10 @@ SUITES = {
             *("testing", "test_stacks.py", "networks", "backends", "training"),
             *(f"gradient_check/test_{name}.py" for name in ("api", "network", "points")),
             *(f"estimators/test_{name}.py" for name in ("members", "perceptrons")),
+            "test_readme.py",
         ),
     ),
+    # The session of array-api-strict runs it, in the same environment.
     "no_float64": Suite(
         "array-api-strict",
         "no_float64",
@@ -107,6 +108,8 @@ FULL_SUITES = {
 # The suites that run with the lowest dependencies.
 LOWEST = {name: SUITES[name] for name in ("numpy", "array-api-strict", "jax")}
 LOWEST["torch"] = Suite("torch", paths=CORE)
+ALL_SUITES = {**SUITES, **FULL_SUITES}
+SESSIONS = [name for name in ALL_SUITES if name != "no_float64"]
 
 # Other machines, imitated. A product's last bits depend on the kernel that OpenBLAS chooses for the
 # processor and on its threads, a function's on NumPy's loops: "baseline" has none beyond SSE4.2.
@@ -172,11 +175,11 @@ def lint(session: nox.Session) -> None:
 def typecheck(session: nox.Session) -> None:
     """Check the types of the library by mypy, strictly."""
     session.install(*group("typecheck"), "-e", ".[cli]")
-    session.run("mypy", *session.posargs)
+    session.run("mypy", *session.posargs, env={"MYPY_NUM_WORKERS": "2"})
 
 
 @nox.session(tags=["full"])
-@nox.parametrize("suite", [nox.param(name, id=name) for name in (*SUITES, *FULL_SUITES)])
+@nox.parametrize("suite", [nox.param(name, id=name) for name in SESSIONS])
 def tests(session: nox.Session, suite: str) -> None:
     """Run the tests on one backend, with the Python that runs nox."""
     if suite == "cupy" and not has_gpu():
@@ -186,8 +189,10 @@ def tests(session: nox.Session, suite: str) -> None:
         session.skip(reason)
     if suite == "cupy-emulated":
         run_emulated(session)
-    else:
-        run_suite(session, {**SUITES, **FULL_SUITES}[suite])
+        return
+    run_suite(session, ALL_SUITES[suite])
+    if suite == "array-api-strict":
+        run_suite(session, SUITES["no_float64"])
 
 
 @nox.session(python=PYTHONS, tags=["full"])
@@ -244,17 +249,6 @@ def mpi(session: nox.Session, wheel: str) -> None:
 
 
 @nox.session(tags=["full"])
-def docs(session: nox.Session) -> None:
-    """Run the examples in docstrings, and README's on several backends."""
-    session.install(*group("test"), "-e", ".[jax]")
-    words = ["-p", "no:benchmark", *session.posargs]
-    session.run("pytest", "--doctest-modules", "backprop_xp", *words, env=NO_CHOICE)
-    for backend in ("numpy", "array-api-strict", "jax"):
-        env = {**NO_CHOICE, "BACKPROP_XP_BACKEND": backend}
-        session.run("pytest", "tests/test_docs.py", "-k", "README", *words, env=env)
-
-
-@nox.session(tags=["full"])
 @nox.parametrize("backend", [nox.param(b, id=b) for b in ("array-api-strict", "jax", "torch")])
 def pages(session: nox.Session, backend: str) -> None:
     """Run the code of every page on a backend; the session site runs it on NumPy."""
@@ -287,10 +281,10 @@ def build(session: nox.Session) -> None:
 
     An argument is the tag of a release, such as v0.1.0.
     """
-    session.install("build", "twine")
+    session.install("build[uv]", "twine")
     built = Path("dist").resolve()
     shutil.rmtree(built, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(built))
+    session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(built))
     session.run("twine", "check", "--strict", *map(str, built.iterdir()))
     (wheel,) = built.glob("*.whl")
     check_wheel(session, wheel, *session.posargs)
@@ -505,7 +499,7 @@ def run_suite(session: nox.Session, suite: Suite) -> None:
         if suite.paths == CORE:  # jax-all has XLA's own choice
             env |= quick_emitters(session)
     if not session.posargs:  # which may ask for one process
-        options += ["--ignore=tests/test_docs.py"]  # of the session docs
+        options += ["--ignore=tests/test_docs.py"]  # of the session site
         options += [f"tests/{path}" for path in suite.paths]
         if suite.backend != "cupy":  # one GPU is not shared
             options += ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]

@@ -1,6 +1,7 @@
 """The fixtures of the suite; the environment chooses the backend that they use."""
 
 import contextlib
+import gc
 import itertools
 import os
 import signal
@@ -188,6 +189,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("cupy")
         if not fixtures & BACKEND_FIXTURES and item.get_closest_marker("installed") is None:
             item.add_marker("once")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the tests and the imported libraries out of the garbage collections that follow."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

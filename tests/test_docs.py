@@ -203,36 +203,6 @@ def test_contributing_names_the_module_of_the_table_of_backends() -> None:
     assert re.search(r"^BUILT_IN\b.* = ", (ROOT / "backprop_xp" / module).read_text("utf-8"), re.M)
 
 
-def test_the_continuous_integration_runs_the_readmes_test_command() -> None:
-    lines = [line for _, block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
-    (command,) = [line for line in lines if line.endswith("/nox")]
-    assert command in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
-
-
-def test_the_readme_shows_what_its_code_blocks_print(
-    xp: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    if xp.name != "numpy":
-        pytest.skip("the README shows what NumPy prints")
-    page = (ROOT / "README.md").read_text("utf-8")
-    found = re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", page, re.M | re.S)
-    namespace: dict[str, object] = {}
-    for code, output in found:
-        exec(code, namespace)  # noqa: S102 - our own page
-        # Rounding errors depend on the processor, and the widths of columns on the errors.
-        printed, expected = (
-            re.sub(r"[\d.]+e[+-]\d+", "SMALL", text).split()
-            for text in (capsys.readouterr().out, output)
-        )
-        assert printed == expected
-    assert sum(bool(output) for _, output in found) == 3
-
-
-def test_the_readmes_first_code_block_is_at_most_fifteen_lines() -> None:
-    _, first = blocks(ROOT / "README.md", "python")[0]
-    assert len(first.strip().splitlines()) <= 15
-
-
 def test_the_names_in_the_descriptions_of_the_code_exist() -> None:
     page = (ROOT / "docs" / "how_it_is_built.md").read_text("utf-8")
     names = re.findall(r"`([a-z_]+(?:\.[A-Za-z_]+)+)`", page)
