@@ -154,8 +154,8 @@ def test_the_graph_predicts_as_the_estimator_from_columns_of_all_kinds(
         # A graph takes two seconds to write: by default one for each kind of target.
         ("passengers", bx.TabularClassifier, ["class", "sex", "age", "embarked"]),
         thorough("penguins", bx.TabularClassifier, ["island", "sex"]),
-        ("rentals", bx.TabularRegressor, ["day", "weather", "opened"]),
-        thorough("wines", bx.TabularRegressor, ["alcohol", "hue"]),
+        thorough("rentals", bx.TabularRegressor, ["day", "weather", "opened"]),
+        ("wines", bx.TabularRegressor, ["alcohol", "hue"]),
     ],
 )
 def test_the_graph_of_a_messy_table_predicts_as_the_estimator(

@@ -78,8 +78,8 @@ SPLIT = {"check_sample_weight_equivalence_on_dense_data": "the validation set is
     [
         bx.tables.Preparation(),
         bx.tables.Preparation(scaling="robust", max_one_hot=2),
-        bx.TabularClassifier(max_iter=50, n_members=2, dtype="float64"),
-        bx.TabularRegressor(max_iter=50, n_members=1, dtype="float64"),
+        bx.TabularClassifier(hidden_layer_sizes=(16,), max_iter=20, n_members=2, dtype="float64"),
+        bx.TabularRegressor(hidden_layer_sizes=(16,), max_iter=20, n_members=1, dtype="float64"),
     ],
     expected_failed_checks=lambda one: {} if isinstance(one, bx.tables.Preparation) else SPLIT,
 )
