@@ -108,8 +108,8 @@ def forty() -> Messy:
     return frame, "target"
 
 
-def wide(rows: int = 300, columns: int = 200) -> Messy:
-    """Two hundred columns, ten of which determine the target."""
+def wide(rows: int = 300, columns: int = 100) -> Messy:
+    """A hundred columns, ten of which determine the target."""
     draw = np.random.default_rng(7)
     x = draw.normal(size=(rows, columns))
     frame = pd.DataFrame(x, columns=[f"gene {i}" for i in range(columns)])
@@ -151,7 +151,7 @@ TABLES: dict[str, Callable[[], Messy]] = {
     "reviews": reviews,
     "wines": wines,
     "forty rows": forty,
-    "200 columns": wide,
+    "100 columns": wide,
     "classes of two rows": rare,
     "strings for numbers": strings_for_numbers,
 }

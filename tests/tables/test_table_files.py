@@ -168,11 +168,11 @@ def test_the_wrong_cell_beside_decimal_commas_is_named(tmp_path: Path) -> None:
 
 
 def test_the_separator_of_a_wide_table_is_sniffed(tmp_path: Path) -> None:
-    names, path = [f"column {i}" for i in range(4_000)], tmp_path / "wide.csv"
-    path.write_text("\n".join(";".join(row) for row in (names, ["'a"] * 4_000, ["1,5"] * 4_000)))
+    names, path = [f"{i:0200}" for i in range(600)], tmp_path / "wide.csv"
+    path.write_text("\n".join(";".join(row) for row in (names, ["'a"] * 600, ["1,5"] * 600)))
     found = tables.read(path)
     assert list(found) == names
-    assert found["column 7"].tolist() == ["'a", "1,5"]
+    assert found[names[7]].tolist() == ["'a", "1,5"]
 
 
 @pytest.mark.parametrize(
@@ -243,11 +243,11 @@ def test_lines_with_other_fields_than_the_first_are_an_error(
 
 
 def test_a_line_longer_than_a_block_is_read_once(tmp_path: Path) -> None:
-    text = "1,2\n" * 1_500_000
+    text = "1,2\n" * 500_000
     (tmp_path / "table.csv").write_text(f"\r\na,b\n{text}3,{'x' * 3_000_000}\n{text}")
     found = tables.read(tmp_path / "table.csv")
-    assert (len(found), found["a"].sum()) == (3_000_001, 3_000_003)
-    assert len(found["b"][1_500_000]) == 3_000_000
+    assert (len(found), found["a"].sum()) == (1_000_001, 1_000_003)
+    assert len(found["b"][500_000]) == 3_000_000
 
 
 def test_a_column_of_mixed_types_is_read_as_strings(tmp_path: Path) -> None:
@@ -438,7 +438,7 @@ def test_the_fields_of_a_column_decide_its_type(
     assert type(found.tolist()[0]) is type(expected[0])
 
 
-@pytest.mark.parametrize("columns_there", [10, 5_000])
+@pytest.mark.parametrize("columns_there", [10, 2_000])
 def test_a_table_may_have_any_width_and_a_repeated_name_is_an_error(
     tmp_path: Path, columns_there: int
 ) -> None:
