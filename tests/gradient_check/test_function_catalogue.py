@@ -55,6 +55,8 @@ def _size_of_terms(case: Case) -> float:
     return max(sizes)
 
 
+# About the catalogue alone, not about the check.
+@pytest.mark.thorough
 @every_group
 def test_right_gradients_and_values_agree_with_mpmath(group: str) -> None:
     for case in cases([group]):
@@ -97,7 +99,7 @@ def _assert_right_ones_get_through_and_mistakes_do_not(found: Iterable[Verdict])
 
 
 FUNCTIONS = 2  # of each group and kind of point; one of them for each method
-EVERY = 4  # of the mistakes; the sweep plants all
+EVERY = 8  # of the mistakes; the sweep plants all
 
 
 def test_verdicts_on_some_functions_of_each_group_and_kind() -> None:

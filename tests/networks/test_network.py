@@ -79,6 +79,7 @@ def test_the_gradient_agrees_with_the_complex_step(xp: Any, hidden: str, loss: s
     np.testing.assert_allclose(float(xp.host(value)), values, rtol=ROUNDING)
 
 
+@pytest.mark.compiled
 def test_the_gradient_is_the_vjp_of_the_losss_gradient(xp: Any) -> None:
     network = sample_network(loss="poisson")
     theta, x, y, _ = _case(xp, network)
@@ -90,6 +91,7 @@ def test_the_gradient_is_the_vjp_of_the_losss_gradient(xp: Any) -> None:
 
 
 @pytest.mark.float64
+@pytest.mark.compiled
 @pytest.mark.usefixtures("full_precision")
 def test_the_inputs_gradient_agrees_with_the_complex_step(xp: Any) -> None:
     network = sample_network()
@@ -412,6 +414,7 @@ def test_each_layer_draws_by_its_own_initializers(xp: Any) -> None:
 
 
 @pytest.mark.float64
+@pytest.mark.compiled
 @pytest.mark.usefixtures("full_precision")
 def test_a_custom_layer_works_in_a_network_and_in_a_residual(xp: Any) -> None:
     layers = [Factors(N_IN), bx.Residual(Factors(N_IN), bx.Activate("tanh")), bx.Dense(N_IN, N_OUT)]
@@ -498,6 +501,7 @@ def test_different_networks_are_not_equal_and_a_network_is_immutable() -> None:
     assert isinstance(bx.Network([bx.Dense(2, 1)], "huber").layers, tuple)
 
 
+@pytest.mark.compiled
 def test_no_argument_is_written_to(xp: Any) -> None:
     network = sample_network()
     arrays = [sample_theta(network, (4,)), *sample_data()]

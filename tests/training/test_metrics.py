@@ -126,7 +126,10 @@ def test_a_metric_equals_scikit_learns_for_each_network(
     np.testing.assert_allclose(xp.host(actual), expected, rtol=close, atol=close)
 
 
-@pytest.mark.parametrize("name", sorted({*METRICS} - {*OF_VALUES}))
+@pytest.mark.parametrize(
+    "name",
+    ["accuracy", *(compiled(name) for name in sorted({*METRICS} - {*OF_VALUES, "accuracy"}))],
+)
 def test_labels_are_targets_as_their_one_hot_rows_are(xp: Any, name: str) -> None:
     p, t = _case(name, 3, (2,))
     labels, metric = np.argmax(t, -1), METRICS[name]
@@ -140,6 +143,7 @@ def test_labels_are_targets_as_their_one_hot_rows_are(xp: Any, name: str) -> Non
     xp.assert_close(metric(xp.asarray(p), xp.asarray(labels, dtype="int32")), metric(*kept), 1e-13)
 
 
+@pytest.mark.compiled
 def test_roc_auc_is_scikit_learns_for_two_classes_and_one_against_the_rest(xp: Any) -> None:
     generator = np.random.default_rng(5)
     p = generator.dirichlet(np.ones(4), 60)
@@ -305,7 +309,7 @@ DISTRIBUTIONS: dict[str, tuple[bx.Loss, int, int]] = {
 
 
 @pytest.mark.parametrize("stack", [compiled(()), (2,)])
-@pytest.mark.parametrize("case", DISTRIBUTIONS)
+@pytest.mark.parametrize("case", ["quantiles", *map(compiled, ("gaussian", "a user's own"))])
 def test_metrics_of_numbers_take_the_means_or_the_medians(
     xp: Any, case: str, stack: tuple[int, ...]
 ) -> None:
