@@ -258,9 +258,9 @@ def test_a_terminal_shows_progress_and_the_same_lines() -> None:
 
 
 def test_output_to_a_file_does_not_contain_the_terminals_display(tmp_path: Path) -> None:
-    lines = start("-m", "backprop_xp", "xor", "--epochs", "2000").stdout
+    lines = start("-m", "backprop_xp", "xor", "--epochs", "200").stdout
     with (tmp_path / "lines.txt").open("w") as file:
-        output = on_a_terminal("xor", "--epochs", "2000", stdout=file.fileno())
+        output = on_a_terminal("xor", "--epochs", "200", stdout=file.fileno())
     assert (tmp_path / "lines.txt").read_text() == lines
     assert "epoch" in output
     assert "gradient check" not in output
