@@ -22,8 +22,7 @@ nox.options.error_on_external_run = True
 nox.options.sessions = [
     "lint",
     "typecheck",
-    "tests(numpy)",
-    "tests(array-api-strict)",
+    "numpy_and_strict",
     "tests(jax)",
     "tests(cupy)",
     "build",
@@ -75,7 +74,6 @@ SUITES = {
             "test_readme.py",
         ),
     ),
-    # The session of array-api-strict runs it, in the same environment.
     "no_float64": Suite(
         "array-api-strict",
         "no_float64",
@@ -108,8 +106,6 @@ FULL_SUITES = {
 # The suites that run with the lowest dependencies.
 LOWEST = {name: SUITES[name] for name in ("numpy", "array-api-strict", "jax")}
 LOWEST["torch"] = Suite("torch", paths=CORE)
-ALL_SUITES = {**SUITES, **FULL_SUITES}
-SESSIONS = [name for name in ALL_SUITES if name != "no_float64"]
 
 # Other machines, imitated. A product's last bits depend on the kernel that OpenBLAS chooses for the
 # processor and on its threads, a function's on NumPy's loops: "baseline" has none beyond SSE4.2.
@@ -178,8 +174,19 @@ def typecheck(session: nox.Session) -> None:
     session.run("mypy", *session.posargs, env={"MYPY_NUM_WORKERS": "2"})
 
 
+@nox.session
+def numpy_and_strict(session: nox.Session) -> None:
+    """Run the tests on NumPy, then on two devices of array-api-strict, in one environment.
+
+    In a fresh one, each process spends ten seconds to compile SciPy and the others to bytecode.
+    """
+    run_suite(session, SUITES["numpy"])
+    for name in ("array-api-strict", "no_float64"):
+        run_tests(session, SUITES[name])
+
+
 @nox.session(tags=["full"])
-@nox.parametrize("suite", [nox.param(name, id=name) for name in SESSIONS])
+@nox.parametrize("suite", [nox.param(name, id=name) for name in (*SUITES, *FULL_SUITES)])
 def tests(session: nox.Session, suite: str) -> None:
     """Run the tests on one backend, with the Python that runs nox."""
     if suite == "cupy" and not has_gpu():
@@ -189,10 +196,8 @@ def tests(session: nox.Session, suite: str) -> None:
         session.skip(reason)
     if suite == "cupy-emulated":
         run_emulated(session)
-        return
-    run_suite(session, ALL_SUITES[suite])
-    if suite == "array-api-strict":
-        run_suite(session, SUITES["no_float64"])
+    else:
+        run_suite(session, {**SUITES, **FULL_SUITES}[suite])
 
 
 @nox.session(python=PYTHONS, tags=["full"])
@@ -483,8 +488,13 @@ def has_gpu() -> bool:
 
 
 def run_suite(session: nox.Session, suite: Suite) -> None:
-    """Install the backend, and run its tests where the environment chooses it."""
+    """Install the backend, and run its tests."""
     session.install(*group("test"), *suite.install, "-e", *packages(suite.backend))
+    run_tests(session, suite)
+
+
+def run_tests(session: nox.Session, suite: Suite) -> None:
+    """Run a suite where the environment chooses its backend, which is installed."""
     # CuPy's own tests skip, with a reason, in NumPy's sessions and are not collected in others.
     marks = suite.marks if suite.backend in ("cupy", "numpy") else f"{suite.marks} and not cupy"
     options = ["-p", "no:benchmark", "-m", marks, *suite.options]
