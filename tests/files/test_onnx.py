@@ -50,9 +50,9 @@ LAYERS = {
 NETWORKS = {name: bx.Network(layers, "mean_squared_error") for name, layers in LAYERS.items()}
 NETWORKS |= {name: bx.mlp([3, 4, 2], hidden="tanh", loss=name) for name in LOSSES}
 # ndonnx takes a quarter of a second for a product: by default one network has all activations, and
-# a link has one layer before it. The shift gives each activation numbers of both signs.
-SHIFT = bx.Standardize([0.5, 0.5, 0.5], 1.0)
-EACH = [layer for name in ACTIVATIONS for layer in (SHIFT, bx.Activate(name))]
+# a link has one layer before it. Beside a residual each activation gets numbers of both signs.
+SHIFT = bx.Standardize([0.5, 0.5, 0.5], 2.0)
+EACH = [bx.Residual(SHIFT, bx.Activate(name)) for name in ACTIVATIONS]
 NETWORKS["each activation"] = bx.Network([*EACH, bx.Dense(3, 2)], "mean_squared_error")
 LINKS = {
     "link of poisson": bx.Network([bx.Scale(3)], "poisson"),
