@@ -67,7 +67,7 @@ def numeric_gradient(
     >>> import backprop_xp as bx
     >>> found = bx.numeric_gradient(lambda p: float(np.sum(np.exp(p))), np.array([0.0, 1.0]))
     >>> print(np.round(found.value, 10), bool(np.all(found.error_bar < 1e-10)), found.evaluations)
-    [1.         2.71828183] True 18
+    [1.         2.71828183] True 20
     """
     function, found = _derivatives(value, point, args, argnums, scale, bounds, "gradient")
     return _result(function, found.value[:, 0], found.bar[:, 0])

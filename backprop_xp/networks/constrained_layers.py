@@ -30,8 +30,9 @@ class Constrained:
     >>> u = bx.Constrained(layers, ends)
     >>> heat = bx.Equation([u], lambda s: s.u_t - s.u_xx, "tx")
     >>> theta = heat.network.initialize(seed=0)
-    >>> heat.network.predict(theta, [[0.3, 0.0], [0.7, 1.0]]).tolist()
-    [[0.0], [0.0]]
+    >>> at_ends = heat.network.predict(theta, [[0.3, 0.0], [0.7, 1.0]])
+    >>> bool((at_ends == 0.0).all())
+    True
     """
 
     layers: tuple[Layer, ...]

@@ -47,7 +47,7 @@ class LevenbergMarquardt(Configured):
     >>> x = bx.asarray([[0.0], [0.25], [0.5], [0.75], [1.0]])
     >>> network = bx.mlp([1, 3, 1], hidden="tanh")
     >>> optimizer = bx.LevenbergMarquardt()
-    >>> result = bx.fit(network, network.initialize(), x, x**2, optimizer=optimizer, epochs=50)
+    >>> result = bx.fit(network, network.initialize(), x, x**2, optimizer=optimizer, epochs=200)
     >>> bool(result.history["loss"][-1] < 1e-8)
     True
     """
