@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.networks.activations import identity
 from backprop_xp.networks.batch_rows import Rows
+from backprop_xp.networks.column_weights import without_shares
 from backprop_xp.networks.gauss_newton import Dual, Primal, quadratic
 from backprop_xp.networks.inputs import Strength
 from backprop_xp.networks.layers import Dense
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.objective import loss_and_gradient_of, loss_of, shares_of
+from backprop_xp.networks.objective import loss_and_gradient_of, loss_of
 
 # The numbers in the largest matrix, of all networks: 2 GiB in float64.
 _MOST_NUMBERS = 2**28
@@ -73,12 +74,17 @@ class Objective(NamedTuple):
 
     def _output_units(self) -> "_OutputUnits | None":
         (*_, last), loss = self.network.layers, self.network.loss_function
-        is_linear = isinstance(last, Dense) and last.activation is identity
-        if not is_linear or loss.link is not identity.value or loss.outputs_per_target > 1:
+        is_of_outputs = loss.link is identity.value and loss.outputs_per_target == 1
+        if not isinstance(last, Dense) or last.activation is not identity or not is_of_outputs:
             return None
-        xp, y, share = array_namespace(self.rows.y), self.rows.y, shares_of(self.rows)
-        mean = xp.sum(share * y, axis=-2, keepdims=True)
-        scale = xp.sqrt(xp.sum(share * (y - mean) * (y - mean), axis=-2, keepdims=True))
+        rows, xp = self.rows, array_namespace(self.rows.y)
+        y, weight = without_shares(rows.y, rows.sample_weight, last.n_out)
+        if weight is None:
+            weight = xp.ones_like(y)
+        elif y is rows.y:  # weights of rows
+            weight = weight[..., None]
+        mean = _mean(y, weight)
+        scale = xp.sqrt(_mean((y - mean) * (y - mean), weight))
         scale = scale + xp.astype(scale == 0.0, scale.dtype)
         weights, bias = self.network.layout[-1]
         return _OutputUnits(slice(weights.part.start, bias.part.stop), mean, scale)
@@ -106,6 +112,14 @@ class _OutputUnits(NamedTuple):
         weights, bias = layer[..., :-1, :], layer[..., -1:, :] + mean
         last = xp.reshape(xp.concat([weights, bias], axis=-2), (*stack, -1))
         return xp.concat([theta[..., : self.part.start], last], axis=-1)
+
+
+def _mean(y: Array, weight: Array) -> Array:
+    """Return the weighted mean over rows, ``(..., 1, n_out)``, 0 where all weights are 0."""
+    xp = array_namespace(y)
+    total = xp.sum(weight, axis=-2, keepdims=True)
+    total = total + xp.astype(total == 0.0, total.dtype)
+    return xp.sum(weight * y, axis=-2, keepdims=True) / total
 
 
 def takes_objective(optimizer: Any) -> bool:

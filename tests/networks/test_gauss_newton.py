@@ -58,6 +58,17 @@ def test_the_matrix_is_that_of_an_independent_jacobian(xp: Any, loss: str) -> No
     assert_relatively_close(xp, gradient, xp.host(backward), PARITY)
 
 
+def test_the_matrix_has_a_weight_for_each_entry_of_y(xp: Any) -> None:
+    network = sample_network(loss="mean_squared_error")
+    theta, (x, y, _) = sample_theta(network), sample_data("mean_squared_error")
+    weight = generator.uniform(0.0, 2.0, size=y.shape) * (generator.random(y.shape) < 0.7)
+    _, matrix = network.gauss_newton(*xp.put(theta, x, y), sample_weight=xp.asarray(weight))
+    jacobian = jacobian_of(network, theta, x)
+    curved = np.einsum("rap,ra,raq->pq", jacobian, 2.0 * weight / weight.sum(), jacobian)
+    expected = curved + network.l2 * np.diag(network.weight_mask(theta))
+    assert_relatively_close(xp, matrix, expected, PARITY)
+
+
 CODES = np.stack([generator.integers(0, 4, 6), generator.normal(size=6)], axis=-1)
 TWO = [bx.Dense(2, 3, "tanh"), bx.Dense(3, 1)]
 # Networks with each kind of layer that sample_network lacks, and their rows.

@@ -253,3 +253,24 @@ def test_a_row_of_weight_0_is_left_out_even_if_it_overflows(xp: Any, name: str) 
     result = bx.fit(network, theta, *given[:2], sample_weight=given[2], **options)
     expected = bx.fit(network, theta, *xp.put(X, Y), **options)
     xp.assert_close(result.theta, expected.theta, ROUNDING)
+
+
+@each_optimizer
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_targets_that_were_not_measured_count_neither_in_the_loss_nor_in_the_units(
+    xp: Any, name: str, scale: float
+) -> None:
+    network = bx.mlp([1, 4, 2], hidden="tanh")
+    theta = xp.initialize(network, stack=2)
+    y = scale * np.concatenate([np.sin(2.0 * X), 5.0 + np.cos(X)], axis=1)
+    weight = np.ones(y.shape)
+    weight[::3, 0] = weight[1::3, 1] = 0.0
+    missing, filled = (np.where(weight == 0.0, other, y) for other in (np.nan, 1e6 * scale))
+    options: dict[str, Any] = {"optimizer": OPTIMIZERS[name], "epochs": 40}
+    found = bx.fit(network, theta, *xp.put(X, missing), **options)
+    expected = bx.fit(
+        network, theta, *xp.put(X, filled), sample_weight=xp.asarray(weight), **options
+    )
+    xp.assert_equal(found.theta, expected.theta)
+    error = xp.host(network.predict(found.theta, xp.asarray(X)) - xp.asarray(y)) / scale
+    assert np.max(np.mean(weight * error**2, axis=(-2, -1))) < 0.05
