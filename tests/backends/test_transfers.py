@@ -8,6 +8,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.column_weights import takes_column_weights
 from backprop_xp.networks.losses import LOSSES
 from tests.helpers import GUARDED, guarded_array
 
@@ -298,13 +299,13 @@ ENTRIES: dict[str, Entry] = {
     },
     # Each gradient check moves one error of every network.
     **{
-        f"train, {stack}": Entry(train(stack), [(8,), (*stack, SIZE), *[stack] * 3])
+        f"train, {stack}": Entry(train(stack), [(12,), (*stack, SIZE), *[stack] * 3])
         for stack in ((), (2,))
     },
     **{
         # The flags of the data first, the history last.
         f"fit, {epochs} epochs, {name}": Entry(
-            fit(epochs, **options), [(4,), (2, SIZE), *shapes * epochs, (4 * epochs,)]
+            fit(epochs, **options), [(8,), (2, SIZE), *shapes * epochs, (4 * epochs,)]
         )
         for epochs in (1, 4)
         for name, (options, shapes) in OBSERVERS.items()
@@ -312,27 +313,29 @@ ENTRIES: dict[str, Entry] = {
     # What it has converged to is read at the beginning and after 20 epochs.
     **{
         f"fit, {type(optimizer).__name__}": Entry(
-            by_objective(optimizer), [(4,), (2, 26), (2, 1), (2, 1), (50,)]
+            by_objective(optimizer), [(6,), (2, 26), (2, 1), (2, 1), (50,)]
         )
         for optimizer in (bx.LevenbergMarquardt(tolerance=0.0), bx.LBFGS(3, tolerance=0.0))
     },
-    "train, a share of the rows": Entry(share("log_cosh", Y), [(2,), (2, SIZE)]),
+    "train, a share of the rows": Entry(share("log_cosh", Y), [(4,), (2, SIZE)]),
     # The labels of the classes too.
     "train, a share of each class": Entry(
         share("categorical_cross_entropy", np.eye(2)[np.arange(ROWS) % 2]),
         [(3,), (ROWS,), (2, SIZE)],
     ),
     "train, nan in y": Entry(
-        invalid(r"^y has .*nan at y\[4, 0\]", y=Y_WITH_NAN), [(4,), (ROWS, 2)]
+        invalid(r"^y has no measured value, .* first y\[4\]", y=Y_WITH_NAN), [(8,), (ROWS, 2)]
     ),
     "train, nan in validation": Entry(
-        invalid(r"^In validation: .*nan at y\[4, 0\]", validation_y=Y_WITH_NAN),
-        [(4,), (ROWS, 2)],
+        invalid(
+            r"^In validation: y has no measured value, .* first y\[4\]", validation_y=Y_WITH_NAN
+        ),
+        [(8,), (ROWS, 2)],
     ),
     **{
         f"train, negative targets of {name}": Entry(
             invalid(r"^In validation: y has 12 values", loss=name, validation_y=-Y),
-            [(6,), (ROWS, 2)],
+            [(10 if takes_column_weights(LOSSES[name]) else 6,), (ROWS, 2)],
         )
         for name in POSITIVE
     },
