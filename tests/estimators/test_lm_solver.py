@@ -1,6 +1,5 @@
 """The solver lm of the estimators: its losses, starts, members, and what it refuses."""
 
-import os
 import signal
 from typing import Any
 
@@ -78,7 +77,7 @@ def test_ctrl_c_leaves_the_last_iterate() -> None:
             if context.task_name == "epoch":
                 self.left -= 1
                 if not self.left:
-                    os.kill(os.getpid(), signal.SIGINT)
+                    signal.raise_signal(signal.SIGINT)
             return False
 
     model = bx.MLPRegressor(**OPTIONS, max_iter=50).set_callbacks(Interrupts())

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import os
 import pickle
 import re
 import signal
@@ -850,7 +849,7 @@ def _interrupt_at(at: int, until: float = np.inf) -> Any:
 
     def rate(step: int) -> float:
         if step == at:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return 0.05 if step < until else 0.0
 
     return rate
@@ -956,7 +955,7 @@ class _InterruptingCallback:
             self.left -= 1
         if self.left == 0:
             self.left -= 1
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.usefixtures("on_numpy")

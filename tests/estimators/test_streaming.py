@@ -1,6 +1,5 @@
 """Tables too large to copy: the same training as in memory, with little memory."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -268,7 +267,7 @@ def test_ctrl_c_keeps_the_weights_of_a_large_tables_training(large: tuple[Any, n
     def pressing(at: int, until: float) -> Any:
         def rate(step: int) -> float:
             if step == at:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
             return 0.05 if step < until else 0.0
 
         return rate

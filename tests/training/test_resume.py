@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import itertools
-import os
 import pickle
 import signal
 import sys
@@ -276,7 +275,7 @@ def _raise() -> None:
 
 
 def _signal() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("at", [1, 3, 4, 8])

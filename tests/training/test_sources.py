@@ -269,6 +269,7 @@ def _is_waiting(thread: threading.Thread) -> bool:
     return "wait" in functions
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="a thread cannot send signals")
 @pytest.mark.parametrize("ahead", [True, False])
 def test_ctrl_c_reaches_a_source_that_waits(xp: Any, ahead: bool) -> None:
     main, released, threads = threading.main_thread(), threading.Event(), []

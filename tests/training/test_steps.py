@@ -1,6 +1,5 @@
 """Steps: kinds of optimizers and rates, and the use of compilers."""
 
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -405,7 +404,7 @@ def test_ctrl_c_waits_for_no_more_than_one_compiled_call(xp: Any) -> None:
 
     def pressed(step: int) -> float:
         if step == 5:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return 0.1
 
     network, metrics = _network(dropout=0.2), {"rmse": bx.metrics.rmse}
