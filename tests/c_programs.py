@@ -59,10 +59,10 @@ def compiler() -> list[str]:
     pytest.skip("there is no C compiler: install one, or run nox -s c_compilers")
 
 
-def skip_with_zig() -> None:
-    """Skip a test of what the compiler of ziglang lacks: the runtime of the sanitizers."""
-    if "ziglang" in compiler():
-        pytest.skip("ziglang has no runtime of the sanitizers: gcc and clang have one")
+def skip_without_sanitizers() -> None:
+    """Skip where the compiler has no runtime of the sanitizers: ziglang and GCC for Windows."""
+    if "ziglang" in compiler() or os.name == "nt":
+        pytest.skip("this compiler has no runtime of the sanitizers: gcc and clang have one")
 
 
 def compile_c(folder: Path, source: str, options: Sequence[str]) -> None:

@@ -127,6 +127,7 @@ def test_wrong_arguments_are_errors_with_the_right_order(tmp_path: Path) -> None
         ((model, path), "path must be the name of a file, not of MLPRegressor"),
         ((path, network), "theta is missing: a network holds no parameters"),
         ((path, theta, network), "network must be a bx.Network, or .* not of ndarray"),
+        ((path, bx.MLPRegressor), "network must be a bx.Network, or .* not the class MLPRegressor"),
         ((path, model, theta), "an estimator has its own theta"),
     ):
         with pytest.raises(TypeError, match=message + order):

@@ -124,10 +124,12 @@ def _estimator(path: object, given: object, theta: object) -> Estimator:
         raise TypeError(f"path must be the name of a file, not of {type(path).__name__}. {order}")
     if isinstance(given, Network):
         raise TypeError(f"theta is missing: a network holds no parameters. {order}")
-    if not isinstance(given, Estimator):
+    if isinstance(given, type) or not isinstance(given, Estimator):
+        kind = type(given).__name__
+        what = f"the class {given.__name__}" if isinstance(given, type) else f"of {kind}"
         raise TypeError(
-            "network must be a bx.Network, or a fitted estimator of this library, not of "
-            f"{type(given).__name__}. {order} Of a model file or a training give network and "
+            "network must be a bx.Network, or a fitted estimator of this library, not "
+            f"{what}. {order} Of a model file or a training give network and "
             "theta. Of a Pipeline give the last step, with preparation={'mean': scaler.mean_, "
             "'scale': scaler.scale_} of its scaler."
         )

@@ -38,7 +38,10 @@ def test_program(one: Recorded, theta: np.ndarray, x: Array, file: str) -> str:
     """
     network, name, upper = one.network, one.source.name, one.source.name.upper()
     host = plain_numbers(x, "test") if owner(x) is None else to_host(x)
-    rows = network.check_inputs(theta, host.astype(theta.dtype)[:_ROWS])[0]
+    try:
+        rows = network.check_inputs(theta, host.astype(theta.dtype)[:_ROWS])[0]
+    except ValueError as error:
+        raise ValueError(f"test has rows that the network cannot take: {error}") from None
     call = f"{name}_predict(x + row * {upper}_N_IN, found);"
     given = rows if one.scaling is None else (rows - one.scaling.mean) / one.scaling.scale
     results, exact = (
