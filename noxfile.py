@@ -457,6 +457,7 @@ def check_wheel(session: nox.Session, wheel: Path, tag: str = "") -> None:
         (described,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         description = archive.read(described).decode()
     _, version, *_ = wheel.name.split("-")
+    unreleased = f"## {version} (unreleased)" in Path("CHANGELOG.md").read_text("utf-8")
     session.log(f"{wheel.name} has {wheel.stat().st_size / 1e3:.0f} kB")
     if wheel.stat().st_size > WHEEL_BYTES:
         session.error(f"the wheel has more than {WHEEL_BYTES} bytes")
@@ -466,6 +467,8 @@ def check_wheel(session: nox.Session, wheel: Path, tag: str = "") -> None:
         session.error(f"these links of the description lead nowhere on an index: {links}")
     if tag not in ("", f"v{version}"):
         session.error(f"the tag is {tag}, but the version is {version}")
+    if tag and (unreleased or "No release is on PyPI yet" in description):
+        session.error("CHANGELOG.md or README.md says that this version is not released")
 
 
 def packages(backend: str) -> list[str]:

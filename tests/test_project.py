@@ -38,6 +38,20 @@ def test_the_changelog_begins_with_the_version_of_the_package() -> None:
     assert re.fullmatch(r"unreleased|\d{4}-\d\d-\d\d", when)
 
 
+def test_each_python_of_nox_has_a_classifier_and_a_job() -> None:
+    noxfile = (ROOT / "noxfile.py").read_text("utf-8")
+    (pythons,) = re.findall(r"^PYTHONS = (\[.*?\])", noxfile, re.M)
+    jobs = (ROOT / ".github" / "workflows" / "tests.yml").read_text("utf-8")
+    named = [
+        text.rpartition(" ")[2]
+        for text in PROJECT["project"]["classifiers"]
+        if re.fullmatch(r"Programming Language :: Python :: 3\.\d+", text)
+    ]
+    assert named == ast.literal_eval(pythons)
+    assert f"python: {pythons}" in jobs
+    assert PROJECT["project"]["requires-python"] == f">={named[0]}"
+
+
 def test_ruff_has_one_version() -> None:
     (ruff,) = (text for text in GROUPS["lint"] if text.startswith("ruff"))
     assert re.fullmatch(r"ruff==[\d.]+", ruff)
@@ -56,6 +70,8 @@ def test_an_index_shows_the_readme_without_links_to_files_of_the_checkout() -> N
     assert hook["fragments"] == [{"path": "README.md"}]
     for rule in hook["substitutions"]:
         text = re.sub(rule["pattern"], rule["replacement"], text)
+    _, pages = text.split("## Documentation")
+    assert len(pages.partition("\n## ")[0].split()) < 15  # no list of links without their targets
     assert re.findall(r"!?\[[^\]]*\]\((?!https?://)[^)]*\)", text) == []
     assert "a training resumes after any epoch" in " ".join(text.split()).lower()
 
