@@ -5,6 +5,7 @@ that are not installed are left out. Each figure is the least CPU time of severa
 which another process disturbs least. With the package ziglang the bytes are those of 32-bit ARM.
 """
 
+import contextlib
 import importlib.util
 import shutil
 import subprocess
@@ -119,7 +120,8 @@ def microseconds_of_emlearn(folder: Path, sizes: list[int], hidden: str) -> floa
     draw = np.random.default_rng(0)
     x, y = draw.normal(size=(60, sizes[0])), np.arange(60) % max(2, sizes[-1])
     model = MLPClassifier(sizes[1:-1], activation=hidden, max_iter=1).fit(x, y)
-    converted = emlearn.convert(model, method="inline", dtype="float")
+    with contextlib.chdir(folder):  # where it leaves files of its own
+        converted = emlearn.convert(model, method="inline", dtype="float")
     converted.save(file=str(folder / "peer.h"), name="peer")
     include = f"-I{emlearn.includedir}"
     call = f"y[0] = (float)peer_predict(x, {sizes[0]})"
