@@ -324,13 +324,13 @@ ENTRIES: dict[str, Entry] = {
         [(3,), (ROWS,), (2, SIZE)],
     ),
     "train, nan in y": Entry(
-        invalid(r"^y has no measured value, .* first y\[4\]", y=Y_WITH_NAN), [(8,), (ROWS, 2)]
+        invalid(r"^y has no measured value, .* first y\[4\]", y=Y_WITH_NAN), [(8,), (ROWS,)]
     ),
     "train, nan in validation": Entry(
         invalid(
             r"^In validation: y has no measured value, .* first y\[4\]", validation_y=Y_WITH_NAN
         ),
-        [(8,), (ROWS, 2)],
+        [(8,), (ROWS,)],
     ),
     **{
         f"train, negative targets of {name}": Entry(
