@@ -141,7 +141,9 @@ class LBFGS(Configured):
         state = state._replace(
             moves=moves, changes=changes, converged=xp.astype(is_small, move.dtype)
         )
-        scaled = moves / along, changes * along, gradient * units
+        # Relative to the gradient, as squares overflow float32 above 1e19.
+        size = _size(units * gradient, loss)
+        scaled = moves / along, changes * along / size[..., None], units * gradient / size
         return _on_line(state, gradient, -units * _times_inverse(*scaled), loss, units)
 
     def has_converged(self, state: LBFGSState) -> Array:
@@ -160,8 +162,7 @@ def _searching(state: LBFGSState, point: Point, is_low: Array, units: Any) -> LB
     converged = xp.astype(ended & ~has_memory, length.dtype)
     line = state._replace(search=as_array(ahead), length=length, converged=converged)
     empty = state._replace(moves=0.0 * state.moves, changes=0.0 * state.changes)
-    steepest = -units * units * state.gradient
-    again = _on_line(empty, state.gradient, steepest, search.first.value, units)
+    again = _on_line(empty, state.gradient, 0.0 * state.gradient, search.first.value, units)
     return _chosen(ended & has_memory, again, line)
 
 
@@ -170,18 +171,24 @@ def _on_line(
 ) -> LBFGSState:
     """Return the state at a theta with a direction, or the gradient's if the loss rises along it.
 
-    The first length is 1. Without a memory the move is as long as the gradient beside the loss, in
+    The first length is 1. Along the gradient the move is as long as it is beside the loss, in
     units, and at most 1.
     """
-    xp = array_namespace(loss)
+    xp, scaled = array_namespace(loss), units * gradient
     is_down = _dot(gradient, direction) < 0.0
-    scaled = units * gradient
-    direction = xp.where(is_down, direction, -units * scaled)
-    size = xp.maximum(xp.sqrt(_dot(scaled, scaled)), xp.abs(loss))
-    is_known = (_dot(state.moves, state.changes)[..., -1, :] > 0.0) & is_down
-    length = xp.where(is_known, 1.0, 1.0 / xp.where(size > 0.0, size, 1.0))
+    direction = xp.where(is_down, direction, -units * (scaled / _size(scaled, loss)))
     search = as_array(begun(loss, _dot(gradient, direction)))
+    length = xp.ones_like(loss)
     return state._replace(gradient=gradient, direction=direction, length=length, search=search)
+
+
+def _size(gradient: Array, loss: Array) -> Array:
+    """Return the norm of each gradient, or its loss if that is larger; 1 if both are 0."""
+    xp = array_namespace(gradient)
+    largest = xp.maximum(xp.max(xp.abs(gradient), axis=-1, keepdims=True), xp.abs(loss))
+    largest = largest + xp.astype(largest == 0.0, largest.dtype)
+    part = gradient / largest
+    return largest * xp.maximum(xp.sqrt(_dot(part, part)), 1.0)
 
 
 def _times_inverse(moves: Array, changes: Array, gradient: Array) -> Array:

@@ -244,6 +244,19 @@ def test_targets_of_any_unit_give_the_same_fit(xp: Any, name: str, scale: float)
 
 
 @each_optimizer
+@pytest.mark.parametrize("scale", [1e-15, 1e12, 1e18])
+def test_targets_whose_squares_fit_float32_are_fitted_in_it(
+    xp: Any, name: str, scale: float
+) -> None:
+    """The squares of the derivatives by the last layer, about scale^2, do not fit."""
+    theta = xp.initialize(NETWORK, dtype="float32")
+    x, y = xp.put(X, (Y - Y.mean()) / Y.std() * scale, dtype="float32")
+    result = bx.fit(NETWORK, theta, x, y, optimizer=OPTIMIZERS[name], epochs=60)
+    # A training at a standstill leaves half of the targets' variance, sixty steps a thousandth.
+    assert float(xp.host(result.state.loss)) < 0.03 * scale**2
+
+
+@each_optimizer
 def test_a_row_of_weight_0_is_left_out_even_if_it_overflows(xp: Any, name: str) -> None:
     x, weight = np.concatenate([X, [[1e30]]]), np.append(np.ones(30), 0.0)
     network = bx.mlp([1, 4, 1], hidden="relu")
