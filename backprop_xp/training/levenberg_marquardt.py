@@ -67,7 +67,7 @@ class LevenbergMarquardt(Configured):
         damping = of_each_network(theta, self.damping, "damping")
         of_each_network(theta, self.tolerance, "tolerance")
         zeros = array_namespace(theta).zeros_like(theta[..., :1])
-        return LevenbergMarquardtState(0, zeros + damping, zeros)
+        return LevenbergMarquardtState(0, _within(zeros + damping), zeros)
 
     def begin(self, theta: Array, objective: Objective) -> Array:
         """Return theta with outputs in the targets' units, for networks whose loss it lowers."""
@@ -104,8 +104,15 @@ def _next_state(
     xp = array_namespace(damping)
     rounding = xp.finfo(damping.dtype).eps
     ends = xp.astype(is_small | (damping >= 1.0 / rounding), damping.dtype)
-    damping = xp.clip(damping, _LEAST_DAMPING * rounding, 1.0 / rounding)
-    return LevenbergMarquardtState(state.step + 1, damping, xp.maximum(state.converged, ends))
+    converged = xp.maximum(state.converged, ends)
+    return LevenbergMarquardtState(state.step + 1, _within(damping), converged)
+
+
+def _within(damping: Array) -> Array:
+    """Return the damping within its bounds."""
+    xp = array_namespace(damping)
+    rounding = xp.finfo(damping.dtype).eps
+    return xp.clip(damping, _LEAST_DAMPING * rounding, 1.0 / rounding)
 
 
 def _largest(diagonal: Array) -> Array:

@@ -133,6 +133,18 @@ def test_too_many_parameters_are_an_error_that_names_lbfgs(
         _fit(xp, xp.initialize(NETWORK, stack=4))
 
 
+@pytest.mark.parametrize("rows", [30, 4], ids=["more rows", "more parameters"])
+@pytest.mark.parametrize("start", [0.0, 1.0], ids=["theta of zeros", "drawn theta"])
+def test_a_damping_of_0_is_the_least_that_keeps_the_matrix_regular(
+    xp: Any, start: float, rows: int
+) -> None:
+    theta, (x, y) = start * xp.initialize(NETWORK, stack=2), xp.put(X[:rows], Y[:rows])
+    result = bx.fit(NETWORK, theta, x, y, optimizer=bx.LevenbergMarquardt(0.0), epochs=20)
+    losses = result.history["loss"]
+    assert np.isfinite(losses).all()
+    assert (np.diff(losses, axis=0) <= 0.0).all()
+
+
 def test_a_damping_of_another_shape_is_an_error(xp: Any) -> None:
     theta = xp.initialize(NETWORK, stack=2)
     for shape in ((2, 16), (2,)):
