@@ -209,8 +209,10 @@ def _curved(linear: _Linear) -> Array:
 
 def _rows_at_once(network: _Network, theta: Array, rows: Rows) -> int:
     """Return the number of rows of a block: of a matrix's size, which it is added to, or more."""
-    numbers = network.outputs_shape(theta, rows.x)[-1] * math.prod(theta.shape)
-    return max(rows_in_cache(theta, numbers) or _NUMBERS_AT_ONCE // numbers, network.size)
+    n_out = network.outputs_shape(theta, rows.x)[-1]
+    numbers = n_out * math.prod(theta.shape)
+    at_once = rows_in_cache(theta, numbers) or _NUMBERS_AT_ONCE // numbers
+    return max(at_once, network.size // n_out, 1)
 
 
 def _flat(jacobian: Array) -> Array:

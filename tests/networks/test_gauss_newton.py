@@ -132,6 +132,13 @@ def test_each_network_of_a_stack_has_the_matrix_that_it_has_alone(xp: Any) -> No
         xp.assert_close(matrix[i, j, :, :], of_alone, PARITY)
 
 
+def test_a_block_of_rows_has_no_more_derivatives_than_the_matrix_has_entries(xp: Any) -> None:
+    network = bx.mlp([1, 100, 20])
+    theta, x, y = xp.initialize(network), *xp.put(np.zeros((900, 1)), np.zeros((900, 20)))
+    rows = gauss_newton._rows_at_once(network, theta, Rows(x, y))
+    assert 0 < rows * 20 <= network.size
+
+
 def test_blocks_of_rows_give_the_same_matrix(xp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     network = bx.mlp([3, 2, 2], hidden="tanh", loss="categorical_cross_entropy")
     x, y = generator.normal(size=(50, 3)), generator.dirichlet(np.ones(2), 50)
