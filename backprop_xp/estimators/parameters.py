@@ -42,7 +42,8 @@ class Parameters:
       ``"lbfgs"`` or ``"lm"``, which use all rows at once. ``"lm"`` is ``bx.LevenbergMarquardt``,
       for networks of up to some thousand weights and a loss with a curvature.
     - ``alpha``: strength of the L2 penalty on the weights; with adamw, the weight decay.
-    - ``batch_size``: rows of a batch; ``"auto"`` is 200, or all rows if there are fewer.
+    - ``batch_size``: rows of a batch; ``"auto"`` is 200, or all rows if there are fewer. lbfgs
+      ignores it.
     - ``learning_rate``: ``"constant"``, or a function of the update's number, such as those of
       ``bx.schedules``. With sgd also ``"invscaling"``, which divides it by the number of rows seen
       to the power ``power_t``, or ``"adaptive"``, which divides it by 5 when the training stops
@@ -59,7 +60,7 @@ class Parameters:
     - ``warm_start``: whether ``fit`` continues from the weights of the last ``fit``.
     - ``momentum``, ``nesterovs_momentum``: of sgd.
     - ``early_stopping``: whether to stop by the score of a validation set, and to keep the weights
-      of the best score. By default the training stops by its loss.
+      of the best score. By default the training stops by its loss. lbfgs ignores it.
     - ``validation_fraction``: the share of the rows that ``early_stopping`` takes as that set.
     - ``beta_1``, ``beta_2``, ``epsilon``: of adam and adamw; rmsprop uses the last two.
     - ``n_iter_no_change``: epochs without improvement before the training stops.
@@ -176,6 +177,9 @@ def check_parameters(parameters: Parameters, *, has_validation: bool, incrementa
         "n_members": parameters.n_members > 1 and parameters.solver == "lbfgs",
         "A schedule as learning_rate": callable(parameters.learning_rate),
         "X_val": has_validation,
+        # scikit-learn's lbfgs ignores both.
+        "early_stopping": parameters.early_stopping and parameters.solver == "lm",
+        "batch_size": parameters.batch_size != "auto" and parameters.solver == "lm",
     }
     for name, is_given in unused.items():
         if is_given:

@@ -46,8 +46,8 @@ class Objective(NamedTuple):
         if members * min(outputs, size) * size > _MOST_NUMBERS:
             raise ValueError(
                 f"The Gauss-Newton matrix of {size} parameters would have {min(outputs, size)} x "
-                f"{size} numbers for each of {members} networks. Use bx.LBFGS(), which needs some "
-                "vectors of parameters."
+                f"{size} numbers for each of {members} networks. Use bx.LBFGS(), or an estimator's "
+                'solver="lbfgs", which needs some vectors of parameters.'
             )
         return quadratic(self.network, theta, self.rows, self.l2)
 

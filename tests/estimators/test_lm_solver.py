@@ -89,6 +89,8 @@ def test_ctrl_c_leaves_the_last_iterate() -> None:
 REFUSED = {
     "dropout": ({"dropout": 0.1}, "dropout works only with the stochastic.*leave it out with lm"),
     "clip": ({"clip": 1.0}, "clip works only with the stochastic"),
+    "early_stopping": ({"early_stopping": True}, "early_stopping works only with the stochastic"),
+    "batch_size": ({"batch_size": 10}, "batch_size works only with the stochastic"),
     "a loss": ({"loss": "mean_absolute_error"}, "has no curvature"),
 }
 
