@@ -38,7 +38,8 @@ class LevenbergMarquardt(Configured):
 
     Targets may have any unit: a last Dense layer without an activation is measured in their
     standard deviations. The first step begins with outputs of the targets' mean and deviation,
-    unless the loss of the given theta is lower.
+    unless the loss of the given theta is lower. Inputs must be of about 1, by
+    ``bx.data.standardize`` for example: large ones saturate the units, whose gradient is then 0.
 
     Levenberg 1944, Marquardt 1963, for networks Hagan and Menhaj 1994; the damping follows Nielsen
     1999, with a least factor of 0.1.

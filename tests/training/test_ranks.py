@@ -17,6 +17,8 @@ from tests.user_layers import PassThrough, sample_network
 
 # Parts of a sum are added in another order: 1e-16 an update.
 SAME = 1e-12
+# Sums of rows round by their number of networks, and steps by the loss amplify that a thousandfold.
+SAME_STEPS = 1e-7
 ROWS, BATCH = 23, 8
 # The first row of each rank: ragged shares, and some without a row.
 BOUNDS = {1: [0], 2: [0, 9], 3: [0, 0, 14], 5: [0, 2, 2, 11, 22]}
@@ -215,6 +217,31 @@ def test_ranks_that_share_a_stack_train_each_network_to_the_bit(xp: Any, name: s
             _assert_same(xp, result, alone)
             if xp.name != "jax":  # compiled anew for each number of networks
                 xp.assert_equal(result.theta, alone.theta)
+
+
+@pytest.mark.parametrize("kind", [bx.LevenbergMarquardt, bx.LBFGS])
+def test_ranks_that_share_a_stack_end_when_all_its_networks_have_converged(
+    xp: Any, kind: Any
+) -> None:
+    """The tolerances end the first rank's networks within 20 epochs, the last ones later."""
+    network = bx.mlp([3, 4, 1], hidden="tanh", l2=0.01)
+    theta, tolerance = xp.initialize(network, stack=4), np.array([0.5, 0.5, 1e-3, 1e-6])
+    optimizer = kind(tolerance=xp.asarray(tolerance[:, None]))
+    given = theta, *xp.put(X, np.sin(3.0 * X[:, :1]))
+    options: dict[str, Any] = {"optimizer": optimizer, "epochs": 1000, "validation": 0.3}
+    options |= {"l2": xp.asarray(np.geomspace(1e-3, 0.1, 4))}
+    alone = bx.fit(network, *given, **options)
+    assert 20 < alone.epochs < 1000
+
+    def call(communicator: Any, rank: int) -> bx.FitResult:
+        return bx.fit(network, *given, **options, split="stack", communicator=communicator)
+
+    for result in on_ranks(xp, 2, call):
+        if isinstance(result, BaseException):
+            raise result
+        assert result.epochs == alone.epochs
+        for name in ("loss", "validation_loss"):
+            xp.assert_close(result.history[name], alone.history[name], SAME_STEPS)
 
 
 @pytest.mark.parametrize("split", ["rows", "stack"])
@@ -568,6 +595,10 @@ REFUSED = {
     "augment": ({"augment": lambda x, y, weight, seed: (x, y)}, "augment is not for"),
     "check_every": ({"check_every": 1}, "check_every is not for"),
     "accumulate": ({"accumulate": 2}, "multiply batch_size"),
+    "LevenbergMarquardt": (
+        {"optimizer": bx.LevenbergMarquardt(), "batch_size": None},
+        r'LevenbergMarquardt is not for .*divide the stack, split="stack"',
+    ),
     "stack": ({"split": "stack"}, r"the first axis of theta's stack \(\) among 1"),
     "split": ({"split": "columns"}, "split 'columns' is unknown"),
 }
