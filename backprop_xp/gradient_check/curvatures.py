@@ -24,7 +24,8 @@ def curvature_mistake(
     if curvature_of is None:
         return None
     (outputs,) = point.restore(point.flat)
-    curvature = _matrices(to_host(curvature_of(outputs, targets)), outputs.shape)
+    curvature = to_host(curvature_of(outputs, targets)).astype(to_host(outputs).dtype)
+    curvature = _matrices(curvature, outputs.shape)
     eigenvalues = np.linalg.eigvalsh(0.5 * (curvature + np.swapaxes(curvature, -1, -2)))
     slack = math.sqrt(np.finfo(curvature.dtype).eps) * np.max(np.abs(eigenvalues), initial=0.0)
     if not eigenvalues.min() >= -slack:

@@ -231,7 +231,7 @@ def check_updated(theta: Array, updated: Array) -> None:
     """
     if updated.dtype != theta.dtype or tuple(updated.shape) != tuple(theta.shape):
         raise ValueError(
-            f"The optimizer's update returned a theta of {updated.dtype} and shape "
+            f"The optimizer returned a theta of {updated.dtype} and shape "
             f"{tuple(updated.shape)}, but it was given one of {theta.dtype} and "
             f"{tuple(theta.shape)}."
         )

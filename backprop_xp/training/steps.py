@@ -96,7 +96,8 @@ def descend(
 ) -> tuple[Any, Any, Array]:
     """Return theta and the state after an update by the batch's gradient, and the loss before."""
     loss, gradient = loss_and_gradient(theta, batch, l2, shared.views)
-    _check_loss(theta, loss)
+    rule = ": a loss's value is one number per sample, (..., batch)"
+    _check_loss(theta, loss, "A batch's loss", rule)
     if shared.clip is not None:
         gradient = clip_norm(gradient, shared.clip)
     theta, state = update(theta, gradient, state, rate)
@@ -115,12 +116,14 @@ def _by_objective(
 ) -> tuple[Array, Any, Array]:
     """Return theta and the state after an optimizer's ``advance``, and the loss before."""
     found = optimizer.advance(theta, state, Objective(network, batch, l2))
-    if not isinstance(found, tuple) or len(found) != 3:
+    name, parts = f"{type(optimizer).__name__}.advance", found if isinstance(found, tuple) else ()
+    if len(parts) != 3 or not all(hasattr(parts[i], "shape") for i in (0, 2)):
+        kinds = ", ".join(type(part).__name__ for part in parts) or type(found).__name__
         raise TypeError(
-            f"{type(optimizer).__name__}.advance returned a {type(found).__name__}, but theta, the "
-            "state and the loss before the step are expected."
+            f"{name} returned ({kinds}), but a tuple is expected: the array theta, the state, and "
+            "the loss before the step, an array (*stack,)."
         )
-    _check_loss(theta, found[2])
+    _check_loss(theta, found[2], f"The loss that {name} returned")
     return found
 
 
@@ -137,12 +140,13 @@ def advance_of(
     return functools.partial(descend, loss_and_gradient, update_of(optimizer, theta, kernels))
 
 
-def _check_loss(theta: Any, loss: Array) -> None:
+def _check_loss(theta: Any, loss: Array, name: str, rule: str = "") -> None:
+    """Raise ValueError unless a loss is one number for each network."""
     stack = tuple((theta[0] if isinstance(theta, tuple) else theta).shape[:-1])
     if tuple(loss.shape) != stack:
         raise ValueError(
-            f"A batch's loss has shape {tuple(loss.shape)}, but {stack}, one for each network, is "
-            "expected: a loss's value is one number per sample, (..., batch)."
+            f"{name} has shape {tuple(loss.shape)}, but {stack}, one for each network, is "
+            f"expected{rule}."
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.backends import array_namespace
+from backprop_xp.backends import array_namespace, device_of
 from backprop_xp.gradient_check.perturbed_losses import perturbed_losses
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.batch_rows import Rows
@@ -499,3 +499,12 @@ def test_a_wrong_curvature_of_a_loss_fails(xp: Any, name: str) -> None:
     report = check.loss(loss, xp.asarray(NUMBERS), xp.asarray(targets))
     assert report.verdict == "fail"
     assert re.search(message, str(report.diagnosis)), report.diagnosis
+
+
+def test_a_curvature_of_integers_is_checked_as_numbers(xp: Any) -> None:
+    right = bx.losses.half_squared_error
+    loss = dataclasses.replace(
+        right, curvature=lambda o, t: array_namespace(o).full(o.shape, 1, device=device_of(o))
+    )
+    outputs, targets = xp.put([[0.3], [-2.0]], [[0.0], [1.0]])
+    assert bx.check_loss(loss, outputs, targets).passed

@@ -653,7 +653,7 @@ def test_an_optimizer_that_returns_another_shape_is_an_error(xp: Any) -> None:
         def update(self, theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
             return (theta - gradient)[None, ...], state
 
-    with pytest.raises((ValueError, TypeError), match=r"update returned a theta of|carry"):
+    with pytest.raises((ValueError, TypeError), match=r"optimizer returned a theta of|carry"):
         bx.fit(*_case(xp), optimizer=Taller(), epochs=1)
 
 
