@@ -202,6 +202,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
             reports = self._reports(context, network, details)
             next(reports)
             report = reports.send
+        for name in ("alpha_", "_interval"):  # of an earlier fit
+            vars(self).pop(name, None)
         if self.solver in STOCHASTIC:
             theta = descend(self, task, report, incremental=incremental)
         else:

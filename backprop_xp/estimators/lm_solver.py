@@ -7,6 +7,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from backprop_xp.backends import Array, to_host
 from backprop_xp.checks import stacklevel
+from backprop_xp.estimators import intervals
+from backprop_xp.estimators.folds import train_folds
 from backprop_xp.estimators.parameters import Model
 from backprop_xp.estimators.stochastic import Report, Task, at_index, index_of_best
 from backprop_xp.training.fit import fit
@@ -19,7 +21,11 @@ def solve(model: Model, task: Task, report: Report | None) -> Array:
 
     Ctrl-C ends the training after a whole step, as a report does.
     """
-    (x, y, weight), has_ended = task.samples, False
+    (x, y, weight), has_ended, folds = task.samples, False, None
+    intervals.check_interval(model, task)
+    optimizer = LevenbergMarquardt(tolerance=min(model.tol, 0.5))
+    if model.alpha == "auto" or model._interval_kind == "conformal":
+        folds = train_folds(model, task, optimizer)
 
     def after_epoch(state: TrainingState) -> bool:
         nonlocal has_ended
@@ -37,10 +43,10 @@ def solve(model: Model, task: Task, report: Report | None) -> Array:
             task.theta,
             x,
             y,
-            optimizer=LevenbergMarquardt(tolerance=min(model.tol, 0.5)),
+            optimizer=optimizer,
             epochs=model.max_iter,
             sample_weight=weight,
-            l2_of_sum=model.alpha,
+            l2_of_sum=model._l2,
             train_metrics=True,
             callbacks=[after_epoch] if model.verbose or report is not None else [],
         ).state
@@ -63,4 +69,7 @@ def solve(model: Model, task: Task, report: Report | None) -> Array:
     # The state of an earlier optimizer does not belong to this theta.
     vars(model).pop("_optimizer_state", None)
     vars(model).pop("_learning_rate", None)
-    return at_index(state.theta, index)
+    theta = at_index(state.theta, index)
+    if (interval := intervals.measured(model, task, theta, folds)) is not None:
+        model._interval = interval
+    return theta

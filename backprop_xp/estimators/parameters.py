@@ -5,7 +5,7 @@ import numbers
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Annotated, ClassVar, TypeAlias, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar, get_type_hints
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, Options, StrOptions
@@ -41,7 +41,9 @@ class Parameters:
     - ``solver``: ``"adam"``, ``"sgd"``, ``"adamw"`` or ``"rmsprop"``, which train in batches, or
       ``"lbfgs"`` or ``"lm"``, which use all rows at once. ``"lm"`` is ``bx.LevenbergMarquardt``,
       for networks of up to some thousand weights and a loss with a curvature.
-    - ``alpha``: strength of the L2 penalty on the weights; with adamw, the weight decay.
+    - ``alpha``: strength of the L2 penalty on the weights; with adamw, the weight decay. With lm,
+      ``"auto"`` chooses a power of ten by the loss of left-out rows: five folds, trained for each
+      of 1e-5 ... 1e3 in one stack. ``alpha_`` is the choice. Standardize X and y.
     - ``batch_size``: rows of a batch; ``"auto"`` is 200, or all rows if there are fewer. lbfgs
       ignores it.
     - ``learning_rate``: ``"constant"``, or a function of the update's number, such as those of
@@ -82,7 +84,7 @@ class Parameters:
     ] = "relu"
     _: KW_ONLY
     solver: Annotated[str, StrOptions({"lbfgs", "lm", *STOCHASTIC})] = "adam"
-    alpha: Annotated[float, _NOT_NEGATIVE] = 0.0001
+    alpha: Annotated[float | str, _NOT_NEGATIVE, StrOptions({"auto"})] = 0.0001
     batch_size: Annotated[int | str, StrOptions({"auto"}), _COUNT] = "auto"
     learning_rate: Annotated[str | Callable[[int], float | Array], _RATES, callable] = "constant"
     learning_rate_init: Annotated[float, _POSITIVE] = 0.001
@@ -120,6 +122,7 @@ class Model(Parameters):
     n_in, n_out)``, ``loss_`` and each epoch of a curve are lists.
     """
 
+    alpha_: float
     coefs_: list[Array]
     intercepts_: list[Array]
     layer_norms_: list[tuple[Array, Array]]
@@ -135,6 +138,17 @@ class Model(Parameters):
     _no_improvement_count: int | list[int]
     _learning_rate: float
     _optimizer_state: OptimizerState
+    _interval: Any
+
+    @property
+    def _l2(self) -> float:
+        """The strength of the penalty: ``alpha``, or what a fit has chosen for it."""
+        return self.alpha_ if isinstance(self.alpha, str) else self.alpha
+
+    @property
+    def _interval_kind(self) -> str | None:
+        """The kind of prediction intervals that a fit prepares; None for none."""
+        return None
 
 
 def with_parameters(kind: Kind) -> Kind:
@@ -157,7 +171,7 @@ def hidden_sizes(parameters: Parameters) -> list[int]:
     return [operator.index(size) for size in (sizes if np.iterable(sizes) else [sizes])]
 
 
-def check_parameters(parameters: Parameters, *, has_validation: bool, incremental: bool) -> None:
+def check_parameters(parameters: Model, *, has_validation: bool, incremental: bool) -> None:
     """Raise ValueError for parameters that contradict each other."""
     sizes = hidden_sizes(parameters)
     if any(size <= 0 for size in sizes):
@@ -169,6 +183,14 @@ def check_parameters(parameters: Parameters, *, has_validation: bool, incrementa
         )
     if parameters.early_stopping and incremental:
         raise ValueError("partial_fit does not support early_stopping=True")
+    only_lm = {"alpha='auto'": parameters.alpha == "auto"}
+    only_lm[f"interval={parameters._interval_kind!r}"] = parameters._interval_kind is not None
+    for name, is_given in only_lm.items():
+        if is_given and parameters.solver != "lm":
+            raise ValueError(
+                f"{name} trains or measures networks by Levenberg-Marquardt: it needs solver='lm', "
+                f"not {parameters.solver!r}."
+            )
     if parameters.solver in STOCHASTIC:
         return
     unused = {

@@ -4,7 +4,7 @@ Parameters, defaults, fitted attributes, stopping rules and random draws are tho
 ``sklearn.neural_network``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Self
 
@@ -14,11 +14,14 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target
+from sklearn.utils.validation import check_is_fitted
 
 from backprop_xp.backends import Array, array_namespace, owner, to_host
+from backprop_xp.checks import real
 from backprop_xp.estimators import targets
 from backprop_xp.estimators.base import Classes, Perceptron, fit_method, validation_of
 from backprop_xp.estimators.bases import ClassifierMixin, RegressorMixin
+from backprop_xp.estimators.intervals import KINDS
 from backprop_xp.estimators.parameters import STOCHASTIC, Parameters, with_parameters
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples, on_host
 from backprop_xp.networks import ensemble
@@ -195,8 +198,12 @@ class MLPRegressor(RegressorMixin, Perceptron):
 
     - ``loss``: ``"squared_error"`` (half of it, as in scikit-learn), ``"poisson"``, or another name
       or an object of ``bx.losses``.
+    - ``interval``: what ``predict_interval`` needs of a fit with ``solver="lm"``: ``"conformal"``,
+      ``"laplace"`` or None.
     {parameters}
     """
+
+    interval: Annotated[str | None, StrOptions({*KINDS}), None] = field(default=None, kw_only=True)
 
     _checks_of_y: ClassVar[dict[str, bool]] = {"multi_output": True, "y_numeric": True}
 
@@ -235,6 +242,10 @@ class MLPRegressor(RegressorMixin, Perceptron):
         validation = validation_of(X_val, y_val, sample_weight_val)
         return self._fit(Samples(X, y, sample_weight), validation, incremental=False, dy=dy)
 
+    @property
+    def _interval_kind(self) -> str | None:
+        return self.interval
+
     @available_if(_has_partial_fit)  # type: ignore[untyped-decorator]
     @fit_method
     def partial_fit(
@@ -256,7 +267,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
     def predict(self, X: MatrixLike, return_std: bool = False) -> Array | tuple[Array, Array]:
         """Return the values of each row, ``(batch,)`` or ``(batch, n_outputs)``.
 
-        With ``return_std`` return the members' mean and their standard deviation.
+        With ``return_std`` return the members' mean and their standard deviation. It is the
+        disagreement of the members, without the noise of the targets, and not an interval.
         """
         if not return_std:
             return self._columns_of(self._predict_rows(X, "predict"))
@@ -266,6 +278,36 @@ class MLPRegressor(RegressorMixin, Perceptron):
             )
         mean, deviation = self._applied(X, "predict", ensemble.predict)
         return self._columns_of(mean), self._columns_of(deviation)
+
+    def predict_interval(self, X: MatrixLike, coverage: float = 0.9) -> tuple[Array, Array]:
+        """Return the lower and upper bounds of new targets, each of the shape of ``predict(X)``.
+
+        A new row's target is between them with the probability ``coverage``, for each output alone.
+
+        - ``interval="conformal"`` uses the errors of left-out rows, by five folds' networks (CV+ of
+          Barber et al. 2021; Vovk 2015). It does not assume a distribution of the noise. At least
+          ``1 - 2 * (1 - coverage) - sqrt(2 / rows)`` is guaranteed before ``alpha="auto"`` chooses
+          by the same folds, and mostly it is close to ``coverage``.
+        - ``interval="laplace"`` linearizes the network at its weights (MacKay 1992, Immer et al.
+          2021), for normal noise of one variance and ``loss="squared_error"``. It is wider far from
+          the training rows, and too narrow for a network with about as many weights as rows.
+
+        Raises ValueError if the model was fitted without ``interval``, or to too few rows.
+        """
+        coverage = real(coverage, "coverage", above=0.0, below=1.0)
+        check_is_fitted(self)
+        if not hasattr(self, "_interval"):
+            raise ValueError(
+                "predict_interval needs a fit with solver='lm' and interval='conformal' or "
+                "interval='laplace'."
+            )
+
+        def bounds(network: Network, theta: Array, x: Array) -> Sequence[Array]:
+            found: Sequence[Array] = self._interval.bounds(network, theta, x, coverage)
+            return found
+
+        lower, upper = self._applied(X, "predict_interval", bounds)
+        return self._columns_of(lower), self._columns_of(upper)
 
     def input_gradient(self, X: MatrixLike) -> Array:
         """Return the derivatives of ``predict`` by the features of each row.

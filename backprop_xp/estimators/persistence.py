@@ -15,6 +15,7 @@ from sklearn.preprocessing import LabelBinarizer
 
 from backprop_xp.backends import to_host
 from backprop_xp.checks import integer
+from backprop_xp.estimators import intervals
 from backprop_xp.estimators.architecture import attributes_of, parameters_of
 from backprop_xp.estimators.parameters import Numbers, OptimizerState, hidden_sizes
 from backprop_xp.estimators.stochastic import state_on_device
@@ -35,9 +36,9 @@ _WHERE = ("backend", "device")
 # Fitted attributes: counts that every fit leaves, one that a training in epochs leaves, and numbers
 # or None.
 _COUNTS, _STALE = ("n_features_in_", "n_outputs_", "n_iter_", "t_"), "_no_improvement_count"
-_NUMBERS = ("loss_", "best_loss_", "best_validation_score_", "_learning_rate")
+_NUMBERS = ("alpha_", "loss_", "best_loss_", "best_validation_score_", "_learning_rate")
 # These are one number for all members of an ensemble, the others a list.
-_SHARED = (*_COUNTS, "_learning_rate")
+_SHARED = (*_COUNTS, "alpha_", "_learning_rate")
 # A number for each epoch, or None but for the first: arrays of the file keep its JSON short.
 _CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
 _LABELS = ("classes_", "feature_names_in_")
@@ -79,10 +80,18 @@ def _record(model: Any) -> dict[str, object]:
         "parameters": {name: to_json(v) for name, v in parameters.items() if name not in _WHERE},
         "fitted": {name: to_json(v) for name, v in present(*_COUNTS, *_NUMBERS, _STALE)},
         "curves": dict(curves),
+        "interval": _interval_of(model),
         "labels": {name: _written(v) for name, v in present(*_LABELS)},
         "is_multilabel": getattr(model, "_is_multilabel", False),
         "is_sparse": hasattr(model, "classes_") and model._label_binarizer.sparse_input_,
     }
+
+
+def _interval_of(model: Any) -> dict[str, dict[str, np.ndarray]]:
+    """Return the arrays of the prediction intervals by their kind, if the model has some."""
+    found = getattr(model, "_interval", None)
+    kinds = {kind: name for name, kind in intervals.KINDS.items()}
+    return {} if found is None else {kinds[type(found)]: found._asdict()}
 
 
 def load_estimator(kind: type[Estimator], path: str | os.PathLike[str]) -> Estimator:
@@ -138,6 +147,9 @@ def _rebuild(model: Any, file: Checkpoint, record: Mapping[str, Any]) -> None:
     model.n_layers_ = len(hidden_sizes(model)) + 2
     model.out_activation_ = activation_name(network.loss_function)
     vars(model).update(attributes_of(network, file.theta))
+    for kind, arrays in record.get("interval", {}).items():
+        model._interval = intervals.KINDS[kind](**arrays)
+        model._interval.check(network.size, model.n_outputs_)
 
 
 def _number(name: str, value: Any) -> object:

@@ -27,7 +27,7 @@ class Search:
         if weight is not None:
             total = float(to_host(array_namespace(task.theta).sum(weight)))
             total /= weight.shape[-1] if len(weight.shape) > 1 else 1  # of entries
-        self._l2 = model.alpha / total
+        self._l2 = model._l2 / total
         self.interrupt, self.has_ended = Interrupt(), False
 
     def to_device(self, vector: np.ndarray) -> Array:

@@ -180,7 +180,7 @@ def _optimizer(model: Model, task: Task, rate: Callable[[int], float | Array]) -
         return Adam(rate, **betas, corrected_epsilon=False)
     if model.solver == "adamw":
         mask = task.network.weight_mask(task.theta)
-        return AdamW(rate, **betas, weight_decay=model.alpha, mask=mask)
+        return AdamW(rate, **betas, weight_decay=model._l2, mask=mask)
     if model.solver == "rmsprop":
         return RMSProp(rate, decay=model.beta_2, epsilon=model.epsilon)
     nesterov = model.nesterovs_momentum and model.momentum > 0.0
@@ -248,7 +248,7 @@ def _fit(
         validation=task.validation,
         metrics=None if task.validation is None else {"score": task.score},
         clip=model.clip,
-        l2_of_sum=None if model.solver == "adamw" else model.alpha,
+        l2_of_sum=None if model.solver == "adamw" else model._l2,
         early_stopping=early,
         start=TrainingState(0, 0, task.theta, optimizer_state, best=best),
         callbacks=[rules.after_epoch],

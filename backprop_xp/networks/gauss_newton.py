@@ -154,7 +154,7 @@ class _Linear(NamedTuple):
 
 def _linearized(network: _Network, theta: Array, rows: Rows, block: slice) -> _Linear:
     """Return the rows of a block, linearized at theta."""
-    outputs, jacobian = _outputs_and_jacobian(network, theta, rows.x[..., block, :])
+    outputs, jacobian = outputs_and_jacobian(network, theta, rows.x[..., block, :])
     share: Any = shares_of(rows)
     is_number = rows.sample_weight is None
     share = share if is_number else share[..., block, :]
@@ -166,7 +166,7 @@ def _linearized(network: _Network, theta: Array, rows: Rows, block: slice) -> _L
     return _Linear(losses, jacobian, curvature * share, slope)
 
 
-def _outputs_and_jacobian(network: _Network, theta: Array, x: Array) -> tuple[Array, Array]:
+def outputs_and_jacobian(network: _Network, theta: Array, x: Array) -> tuple[Array, Array]:
     """Return the outputs, ``(*stack, rows, n_out)``, and J.
 
     Rows are one more axis of the stack: each is a batch of its own, with its own gradients.
