@@ -314,7 +314,10 @@ class TabularRegressor(RegressorMixin, Tabular):
     def predict(
         self, X: Any, return_std: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Return the value of each row; with ``return_std`` also the members' deviation."""
+        """Return the value of each row; with ``return_std`` also the members' deviation.
+
+        The deviation is their disagreement, without the noise of the targets, and not an interval.
+        """
         values, deviation = self._outputs(X)
         if return_std and self.theta_.ndim == 1:
             raise ValueError(
