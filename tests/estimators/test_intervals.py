@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 import backprop_xp as bx
+from backprop_xp.files.container import decode, encode
 
 X = np.linspace(-2.0, 2.0, 40)[:, None]
 NOISE = 0.3
@@ -240,3 +241,26 @@ def test_a_coverage_needs_enough_rows() -> None:
     for coverage in (0.0, 1.0, 95):
         with pytest.raises(ValueError, match="coverage must be"):
             model.predict_interval(X, coverage)
+
+
+DAMAGED = {
+    "a fold that is not there": ("conformal", "folds", np.full(40, 5)),
+    "errors of other rows": ("conformal", "errors", np.ones((39, 1))),
+    "another network": ("conformal", "thetas", np.ones((5, 1, 15))),
+    "another factor": ("laplace", "factor", np.ones((16, 15))),
+    "more outputs": ("laplace", "freedom", np.ones(2)),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_file_whose_interval_is_of_another_model_is_an_error(name: str, tmp_path: Path) -> None:
+    kind, field, array = DAMAGED[name]
+    path = tmp_path / "model.safetensors"
+    bx.MLPRegressor(**OPTIONS, interval=kind).fit(X, Y).save(path)
+    header, tensors = decode(path.read_bytes())
+    key = f"estimator.interval.{kind}.{field}"
+    assert key in tensors
+    path.write_bytes(encode(header, {**tensors, key: array}))
+    with pytest.raises(bx.CheckpointError, match="the interval's"):
+        bx.MLPRegressor.load(path)
