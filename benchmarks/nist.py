@@ -186,7 +186,11 @@ def by_scipy(method: str, problem: Regression, start: tuple[float, ...]) -> np.n
     from scipy.optimize import curve_fit
 
     model = functools.partial(problem.model, np)
-    options = {"jac": lambda x, *b: np.stack(model(x, *b)[1], axis=-1), "method": method}
+    options = {
+        "jac": lambda x, *b: np.stack(model(x, *b)[1], axis=-1),
+        "method": method,
+        "maxfev": 10**5,
+    }
     tolerances = dict.fromkeys(("ftol", "xtol", "gtol"), 1e-15)
     rows = problem.x[:, 0], problem.y[:, 0]
     try:
