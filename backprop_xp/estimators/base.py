@@ -121,7 +121,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
         if validation is not None:
             validation = self._validate(validation, "known")
         if dy is not None:
-            slopes = Slopes.of(dy, checked)
+            slopes = Slopes.of(dy, checked, getattr(self, "feature_names_in_", ()))
             trained, score = slopes.network(network, self.loss), slopes.score(score)
             checked, validation = slopes.samples(checked), slopes.validation(validation)
         on_device = self._to_device(choice, checked, validation, random_state)

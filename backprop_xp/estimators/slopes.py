@@ -4,7 +4,7 @@ The network that is trained has the derivatives as further outputs, with the sam
 multiplied by the standard deviation of its feature: all targets are then in units of y.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -29,8 +29,8 @@ class Slopes(NamedTuple):
     scales: np.ndarray
 
     @classmethod
-    def of(cls, dy: Any, samples: Samples) -> Self:
-        """Return the slopes of validated samples, checked."""
+    def of(cls, dy: Any, samples: Samples, names: Sequence[str] = ()) -> Self:
+        """Return the slopes of validated samples, checked. ``names`` are the features', if any."""
         if is_large(samples.x):
             raise ValueError("dy is for an X in memory: X is a large table, sparse or in a file.")
         x, (rows, outputs) = np.asarray(to_host(samples.x), float), samples.y.shape
@@ -43,13 +43,18 @@ class Slopes(NamedTuple):
             )
         if np.isinf(given).any():
             raise ValueError("dy has values that are infinite. Those not measured are NaN.")
+        columns, names = [*getattr(dy, "columns", ())], [*names]
+        if columns != names and set(columns) == set(names):
+            raise ValueError(
+                f"dy has the columns {columns}, but X has {names}: give both in the same order."
+            )
         deviations = x.std(axis=0)
         return cls(given.reshape(shapes[0]), np.where(deviations > 0.0, deviations, 1.0))
 
     def network(self, network: Network, loss: str | Loss) -> Network:
         """Return the network that also has the derivatives as outputs, with a regressor's loss."""
-        loss = half_squared_error if loss == "squared_error" else network.loss_function
-        if not takes_column_weights(loss) or loss.link is not identity.value:
+        learned = half_squared_error if loss == "squared_error" else network.loss_function
+        if not takes_column_weights(learned) or learned.link is not identity.value:
             raise ValueError(
                 f"dy has the derivatives of outputs, but loss={argument_text(loss)} compares y "
                 'with a function of them: take another loss, such as "squared_error" or "huber".'
@@ -58,7 +63,7 @@ class Slopes(NamedTuple):
         each = [1.0, *(1.0 / self.scales).tolist()]
         scales = [scale for scale in each for _ in range(self.dy.shape[1])]
         derivatives = Derivatives(network.layers, terms)
-        return Network([derivatives, Standardize(0.0, scales)], loss)
+        return Network([derivatives, Standardize(0.0, scales)], learned)
 
     def validation(self, samples: Samples | None) -> Samples | None:
         """Return a validation set, if there is one, of whose rows no derivative was measured."""

@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
@@ -114,9 +115,23 @@ def test_several_members_learn_derivatives() -> None:
         ({}, surface(X), slopes(X)[:, :1], r"dy has shape \(12, 1\).*\(12, 1, 2\) or \(12, 2\)"),
         ({}, np.ones((12, 2)), slopes(X), r"dy has shape \(12, 2\).*\(12, 2, 2\), are expected"),
         ({}, surface(X), np.full((12, 2), np.inf), "infinite. Those not measured are NaN"),
-        ({"loss": "poisson"}, np.ones(12), slopes(X), "loss=.* a function of them.*huber"),
+        (
+            {"loss": "poisson"},
+            np.ones(12),
+            slopes(X),
+            "loss='poisson' .* a function of them.*huber",
+        ),
     ],
 )
 def test_wrong_derivatives_are_an_error(options: Any, y: Any, dy: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         model(**options).fit(X, y, dy=dy)
+
+
+def test_derivatives_in_a_table_belong_to_the_features_of_their_names() -> None:
+    x, dy = (pd.DataFrame(values, columns=["a", "b"]) for values in (X, slopes(X)))
+    with pytest.raises(ValueError, match=r"columns \['b', 'a'\], but X has \['a', 'b'\]"):
+        model().fit(x, surface(X), dy=dy[["b", "a"]])
+    expected = fitted(model(max_iter=5), x, surface(X), dy=dy)
+    renamed = fitted(model(max_iter=5), x, surface(X), dy=dy.set_axis(["dy/da", "dy/db"], axis=1))
+    np.testing.assert_array_equal(renamed.coefs_[0], expected.coefs_[0])
