@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backprop_xp.backends import Array, array_namespace
+from backprop_xp.backends import Array, array_namespace, device_of
 from backprop_xp.checks import sequence
 from backprop_xp.display.reprs import repr_of
 from backprop_xp.networks import propagation
 from backprop_xp.networks.initializers import Generator, HostArray
 from backprop_xp.networks.jet_passes import seeded, unit_directions, whole
-from backprop_xp.networks.jets import Jet, as_jet
+from backprop_xp.networks.jets import Jet
 from backprop_xp.networks.propagation import Cache, Gradients, Layer, Parameters
 from backprop_xp.networks.random_bits import Key
 
@@ -20,9 +20,9 @@ class Constrained:
     """``value(x) + factor(x) * u(x)`` of layers u: equal to ``value`` where ``factor`` is 0.
 
     Boundary conditions thus hold exactly, and an equation of this layer needs no rows for them.
-    Both functions take x ``(..., batch, n_in)`` and return ``(..., batch, n_out)`` or ``(...,
-    batch, 1)``, by functions of ``array_namespace(x)``; ``value`` None is 0. The parameters are
-    those of the layers.
+    Both functions take x ``(..., batch, n_in)`` and return ``(..., batch, n_out)``, ``(..., batch,
+    1)`` or a number, by functions of ``array_namespace(x)``; ``value`` None is 0. The parameters
+    are those of the layers.
 
     >>> import backprop_xp as bx
     >>> layers = bx.mlp([2, 8, 1], hidden="tanh").layers
@@ -101,8 +101,10 @@ class Constrained:
         jet = seeded(x, unit_directions(x, range(n)), ())
 
         def slopes_of(function: Callable[[Any], Any]) -> Array:
-            made = as_jet(jet.namespace, function(jet))
-            return whole(made, made.first, n)
+            made = function(jet)
+            if isinstance(made, Jet):
+                return whole(made, made.first, n)
+            return xp.zeros((n, *u.shape), dtype=u.dtype, device=device_of(u))
 
         slopes = slopes_of(self.factor) * u
         if self.value is not None:

@@ -47,6 +47,16 @@ def test_backpropagation_passes_the_check(xp: Any, value: Any) -> None:
     assert report.passed, str(report)
 
 
+@pytest.mark.parametrize(("factor", "value"), [(ends, 1.5), (2.0, start), (2.0, 1.5)])
+def test_a_function_may_return_a_number(xp: Any, factor: Any, value: Any) -> None:
+    functions = [
+        (lambda x, made=made: made) if isinstance(made, float) else made for made in (factor, value)
+    ]
+    x = xp.asarray(generator.normal(size=(5, 2)))
+    report = bx.check_layer(bx.Constrained(LAYERS, *functions), x, method="complex_step")
+    assert report.passed, str(report)
+
+
 def test_derivatives_by_the_inputs_are_those_of_the_complex_step(xp: Any) -> None:
     network = bx.Network([bx.Constrained(LAYERS, ends, start)], "mean_squared_error")
     theta, x = sample_theta(network), generator.normal(size=(5, 2))
