@@ -101,12 +101,12 @@ class Groups:
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return the residuals of all points of each row."""
-        widths = [one.n_in * n for one, n in zip(self.equations, self.points, strict=True)]
         found, caches = [], []
-        for i, part in enumerate(columns_of(x, widths)):
-            points = _in_rows(part, self.points[i])
-            y, cache = self.equations[i].forward(parameters, points, rng)
-            found.append(_in_columns(y, self.points[i]))
+        pairs = [*zip(self.equations, self.points, strict=True)]
+        parts = columns_of(x, [one.n_in * n for one, n in pairs])
+        for (one, n), part in zip(pairs, parts, strict=True):
+            y, cache = one.forward(parameters, _of_width(part, one.n_in), rng)
+            found.append(_of_width(y, one.n_out * n))
             caches.append(cache)
         return array_namespace(x).concat(found, axis=-1), caches
 
@@ -114,32 +114,22 @@ class Groups:
         self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
     ) -> Gradients:
         """Return dL/dx, and the sums of the groups' gradients."""
-        widths = [one.n_out * n for one, n in zip(self.equations, self.points, strict=True)]
         backs, total = [], list[Array]()
-        for i, part in enumerate(columns_of(g, widths)):
-            back, own = self.equations[i].backward(
-                parameters, cache[i], _in_rows(part, self.points[i]), wants_input=wants_input
+        pairs = [*zip(self.equations, self.points, strict=True)]
+        parts = columns_of(g, [one.n_out * n for one, n in pairs])
+        for (one, n), part, own_cache in zip(pairs, parts, cache, strict=True):
+            back, own = one.backward(
+                parameters, own_cache, _of_width(part, one.n_out), wants_input=wants_input
             )
-            backs.append(back)
+            backs.append(_of_width(back, one.n_in * n) if wants_input else None)
             total = [a + b for a, b in zip(total, own, strict=True)] if total else [*own]
-        if not wants_input:
-            return None, tuple(total)
-        columns = [_in_columns(back, n) for back, n in zip(backs, self.points, strict=True)]
-        return array_namespace(g).concat(columns, axis=-1), tuple(total)
+        return array_namespace(g).concat(backs, axis=-1) if wants_input else None, tuple(total)
 
 
-def _in_rows(array: Array, points: int) -> Array:
-    """Return points side by side, ``(..., batch, points * n)``, as ``(..., batch * points, n)``."""
-    *stack, rows, width = array.shape
-    shape = (*stack, rows * points, width // points)
-    return array if points == 1 else array_namespace(array).reshape(array, shape)
-
-
-def _in_columns(array: Array, points: int) -> Array:
-    """Return the inverse of ``_in_rows``."""
-    *stack, rows, width = array.shape
-    shape = (*stack, rows // points, width * points)
-    return array if points == 1 else array_namespace(array).reshape(array, shape)
+def _of_width(array: Array, width: int) -> Array:
+    """Return rows of this width: points side by side below each other, or the inverse."""
+    shape = (*array.shape[:-2], -1, width)
+    return array if array.shape[-1] == width else array_namespace(array).reshape(array, shape)
 
 
 def group_rows(
@@ -153,7 +143,7 @@ def group_rows(
     ``groups`` has by name ``(equation, points)`` or ``(equation, points, targets)``: points
     ``(n, n_in)``, and targets ``(n, n_out)``, by default 0, NaN where not measured. The equations
     have the same layers and unknown coefficients. The loss is the mean of the groups' own means,
-    weighted by ``weights``, 1 for a missing one.
+    over their measured values, weighted by ``weights``, 1 for a missing one.
 
     There are as many ``rows`` as the smallest group has points, unless given. Each row has points
     of all groups, so that batches of rows have some of each.
@@ -225,13 +215,16 @@ def _checked(name: str, equation: Any, points: Array, targets: Any) -> tuple[Any
 def _rows(
     points: Array, targets: Array, rows: int, per_row: int, weight: float
 ) -> tuple[Array, Array, Array]:
-    """Return a group's points, targets and weights in rows, repeated points of weight 0."""
-    xp, (n, n_out) = array_namespace(points), targets.shape
+    """Return a group's points, targets and weights in rows.
+
+    Repeated points and values that were not measured have the weight 0.
+    """
+    xp, n = array_namespace(points), targets.shape[0]
     places = range(rows * per_row)
     at = integer_array(points, [i % n for i in places], "points")
-    own = like(
-        points, [[weight / (n * n_out) if i < n else 0.0] * n_out for i in places], "weights"
-    )
-    arrays = gather(points, at, 0), gather(targets, at, 0), own
+    is_first = like(points, [[float(i < n)] for i in places], "weights")
+    measured = xp.astype(~xp.isnan(targets), points.dtype)
+    shares = weight * measured / xp.maximum(xp.sum(measured), xp.ones_like(measured[0, 0]))
+    arrays = gather(points, at, 0), gather(targets, at, 0), is_first * gather(shares, at, 0)
     x, y, w = (xp.reshape(array, (rows, -1)) for array in arrays)
     return x, y, w

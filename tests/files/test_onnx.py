@@ -42,6 +42,16 @@ LAYERS = {
             unknown={"k": 2.0},
         )
     ],
+    "Groups": [
+        bx.Groups(
+            [
+                bx.Equation([bx.Dense(1, 4, "tanh"), bx.Dense(4, 1)], residual, "x")
+                for residual in (lambda s: s.u_xx + s.u, lambda s: (s.u, s.u_x))
+            ],
+            [2, 1],
+        )
+    ],
+    "Constrained": [bx.Constrained([bx.Dense(3, 2)], lambda x: x[..., :1], lambda x: 1.0)],
     "Residual": [bx.Residual(bx.Dense(3, 5, "tanh"), bx.Dense(5, 3)), bx.Dense(3, 2)],
     "leaky_relu_with": [bx.Dense(3, 5, bx.activations.leaky_relu_with(0.3)), bx.Dense(5, 2)],
     **{name: [bx.Dense(3, 5, name), bx.Dense(5, 2)] for name in ACTIVATIONS},
@@ -64,7 +74,7 @@ LINKS = {
 }
 NETWORKS |= LINKS
 NOT_MANY = ("Dropout", "LayerNorm", "Scale", "Columns", "Residual", "each activation")
-NOT_MANY += ("Derivatives", "Equation", "Standardize")
+NOT_MANY += ("Constrained", "Derivatives", "Equation", "Groups", "Standardize")
 FEW = [(name, "float64") for name in (*NOT_MANY, *LINKS)]
 FEW += [("each activation", "float32")]
 CASES = [(name, dtype) for dtype in CLOSE for name in NETWORKS]
