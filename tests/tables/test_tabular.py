@@ -478,7 +478,8 @@ def test_input_gradient_is_the_slope_of_predict_by_each_number(n_members: int) -
     model = bx.TabularRegressor(**options).fit(table, y)
     found = model.input_gradient(table)
     assert [*found.columns] == ["age", "size"]
-    assert found.index.equals(table.index)
+    named = table.set_axis([f"row {i}" for i in range(len(table))], axis=0)
+    assert model.input_gradient(named).index.equals(named.index)
     assert np.isnan(found.loc[5, "age"])
     for name, step in (("age", 0.2), ("size", 100.0)):
         ahead, behind = (table.assign(**{name: table[name] + sign * step}) for sign in (1, -1))

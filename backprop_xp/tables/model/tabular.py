@@ -329,12 +329,13 @@ class TabularRegressor(RegressorMixin, Tabular):
         """Return the derivatives of ``predict`` by each column of numbers, for each row.
 
         They are in units of the target over units of the column: the mean over the members. A
-        missing number has NaN; categories, dates and texts have no column.
+        missing number has NaN; categories, dates and texts have no column. The index is X's.
         """
         check_is_fitted(self)
         features = self.model_.features
         frame = checked_frame(self, X, features.seen, texts=features.texts)
-        return self.model_.input_gradient(frame, backend=self.backend, device=self.device)
+        found = self.model_.input_gradient(frame, backend=self.backend, device=self.device)
+        return found.set_axis(X.index, axis=0) if isinstance(X, pd.DataFrame) else found
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Return the ends of the interval of each row that holds its target with this probability.
