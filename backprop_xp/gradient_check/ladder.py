@@ -19,9 +19,10 @@ from backprop_xp.gradient_check.stencils import unit_of
 # and misses at most 64 times as much of a smooth function as at the step before. A change is a
 # surprise above eight times what shorter steps lead to expect.
 _CARRIED, _GROWTH, _SURPRISE = 17.0, 64.0, 8.0
-# A jump keeps its size at each bisection of its interval. A continuous change is below this part
-# of it before the last one, unless it is a million times as steep as on average.
-_BISECTIONS, _JUMP = 24, 2.0**-5
+# A jump keeps its size at each bisection of its interval, down to neighbouring numbers: it is a
+# part of the first change, and a quarter of what was left before the last bisections. Beside the
+# pole of a logarithm each bisection leaves the same less.
+_BISECTIONS, _JUMP, _LAST, _KEPT = 48, 2.0**-5, 8, 0.25
 # A value that is constant around the point differs at one of these distances, most likely.
 _FAR = 1.37 * 2.0 ** np.asarray([0.0, 8.0, 16.0, 24.0])
 
@@ -148,8 +149,10 @@ def _jumps_beyond(lines: Lines, rungs: _Rungs, surprises: np.ndarray) -> np.ndar
     is_right = part(rests[0]) >= part(rests[1])
     near = np.where(is_right, rungs.up[at, which], rungs.down[at, which])
     far, before, behind = np.where(is_right, up, down), 0.0 * size, np.where(is_right, *rests)
-    some, fx = lines.select(which), lines.function.fx
-    for _ in range(_BISECTIONS):
+    some, fx, wide = lines.select(which), lines.function.fx, size
+    for remaining in range(_BISECTIONS, 0, -1):
+        if remaining == _LAST:
+            wide = np.abs(behind - before)
         if not np.any(part(behind - before) > _JUMP):
             break
         values, steps, correction = some.probe((near + far).T / 2.0)
@@ -158,8 +161,9 @@ def _jumps_beyond(lines: Lines, rungs: _Rungs, surprises: np.ndarray) -> np.ndar
         near, far = np.where(is_near, (near, middle), (middle, far))
         before, behind = np.where(is_near, (before, here), (here, behind))
     kept, jump = part(behind - before), np.zeros(surprises.shape)
+    is_jump = (kept > _JUMP) & (kept >= _KEPT * part(wide))
     # The results of a function are rounded alike.
-    np.maximum.at(jump, which, np.where(is_here & (kept > _JUMP), kept * size, 0.0))
+    np.maximum.at(jump, which, np.where(is_here & is_jump, kept * size, 0.0))
     return jump
 
 

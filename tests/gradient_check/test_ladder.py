@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import backprop_xp as bx
 from backprop_xp.gradient_check.analytic import analytic_gradient
 from backprop_xp.gradient_check.first_calls import first_calls
 from backprop_xp.gradient_check.functions import Function
@@ -65,3 +66,30 @@ def test_a_smooth_value_is_hardly_bisected() -> None:
 
         _ladder(value, 0.3)
         assert len(points) <= 2 * 26 + 12  # the steps to both sides, and a few more
+
+
+def test_a_pole_far_from_the_point_is_no_coarse_value() -> None:
+    """Next to the pole the value changes by log 3 from one number to the next."""
+    least = np.finfo(float).eps
+
+    def value(x: float) -> float:
+        p = min(max(x, least), 1.0 - least)
+        return float(np.log(p / (1.0 - p)))
+
+    for x in (0.3, 0.9, 1.0 - 1e-4, 1.0 - 1e-8):
+        found, true = _ladder(value, x), 1.0 / (x * (1.0 - x))
+        assert abs(found.value.item() - true) <= found.bar.item() <= 1e-4 * true, x
+
+
+def test_a_clipped_logarithm_is_checked_along_a_direction_beside_its_pole() -> None:
+    least = np.finfo(float).eps
+
+    def logit(p: Any) -> Any:
+        q = np.clip(np.real(p), least, 1.0 - least)  # no complex step
+        return np.log(q / (1.0 - q))
+
+    def jacobian(p: Any) -> Any:
+        return np.diag(1.0 / (p * (1.0 - p)))
+
+    report = bx.check_jacobian(logit, jacobian, np.array([1e-8, 1.0 - 1e-8]), method="directional")
+    assert report.verdict in ("pass", "inconclusive")
