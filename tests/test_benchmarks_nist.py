@@ -42,3 +42,13 @@ def test_the_derivatives_of_a_formula_are_right(name: str) -> None:
     network = bx.Network([nist.Formula(problem.model, problem.starts[1])], "mean_squared_error")
     theta = network.initialize(backend="numpy") * 1.01
     assert bx.check_network(network, theta, problem.x, problem.y).passed
+
+
+def test_a_step_that_is_short_by_its_damping_is_no_convergence() -> None:
+    """In their own units the coefficients of Misra1a differ by a factor of 1e6."""
+    problem = nist.REGRESSIONS["Misra1a"]
+    network = bx.Network([nist.Formula(problem.model, (1.0, 1.0))], "mean_squared_error")
+    optimizer, start = bx.LevenbergMarquardt(), np.array(problem.starts[0])
+    result = bx.fit(network, start, problem.x, problem.y, optimizer=optimizer, epochs=1000)
+    np.testing.assert_allclose(result.theta, problem.certified, rtol=SIX_DIGITS)
+    assert result.epochs < 1000

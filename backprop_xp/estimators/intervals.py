@@ -135,7 +135,8 @@ def check_interval(model: Model, task: Task) -> None:
         return
     if task.samples.sample_weight is not None:
         raise ValueError(
-            "interval expects equal rows, but there is a sample_weight or dy: leave one of them out."
+            "interval expects equal rows and values alone, but there is a sample_weight or dy: "
+            "leave one of them out."
         )
     if model._interval_kind == "laplace":
         expected = {"loss": "squared_error", "n_members": 1}

@@ -58,7 +58,10 @@ def solve(model: Model, task: Task, report: Report | None) -> Array:
         warnings.warn("Training interrupted by user.", stacklevel=stacklevel())
     losses = state.history["training_loss"][-1]
     index = index_of_best(losses, model.n_members)
-    if not has_ended and not to_host(state.optimizer_state.converged)[..., 0][index].all():
+    if (
+        not has_ended
+        and not to_host(optimizer.has_converged(state.optimizer_state))[..., 0][index].all()
+    ):
         warnings.warn(
             f"lm failed to converge after {state.epoch} iteration(s). Increase the number of "
             "iterations (max_iter), or scale the data.",

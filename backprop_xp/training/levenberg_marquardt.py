@@ -13,14 +13,20 @@ from backprop_xp.training.optimizer_protocol import Configured
 _LEAST_DAMPING = 4.0
 # The damping's factors: the least one after an accepted step, and that after a refused one.
 _LEAST_FACTOR, _REFUSED = 0.1, 4.0
+# So many small decreases in a row are convergence: one may be small because its damping is large,
+# which falls by up to 1e-10 meanwhile.
+_SETTLED = 10.0
 
 
 class LevenbergMarquardtState(NamedTuple):
-    """The number of steps, the damping, and 1 where a network has converged, ``(*stack, 1)``."""
+    """The number of steps; the damping, and the last steps with a small decrease, ``(*stack, 1)``.
+
+    Ten of these in a row are convergence.
+    """
 
     step: int
     damping: Array
-    converged: Array
+    settled: Array
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,8 +39,9 @@ class LevenbergMarquardt(Configured):
     the damping becomes four times as large.
 
     An epoch is one step, with all rows. ``batch_size``, dropout, ``clip`` and schedules are
-    refused. A network has converged when a step lowers its loss by less than ``tolerance`` times
-    the loss, or no step lowers it. It then stays as it is, and the training ends when all have.
+    refused. A network has converged when ten steps in a row lower its loss by less than
+    ``tolerance`` times the loss, or no step lowers it. It then stays as it is, and the training
+    ends when all have.
 
     Targets may have any unit: a last Dense layer without an activation is measured in their
     standard deviations. The first step begins with outputs of the targets' mean and deviation,
@@ -87,26 +94,27 @@ class LevenbergMarquardt(Configured):
         # What the model falls by (Nielsen 1999, eq. 2.18); the decreases are (*stack, 1).
         predicted = 0.5 * xp.sum(move * (mu * move - model.gradient), axis=-1, keepdims=True)
         decrease = (model.loss - reached)[..., None]
-        accepted = (decrease > 0.0) & (state.converged == 0.0)
+        accepted = (decrease > 0.0) & (state.settled < _SETTLED)
         theta = xp.where(accepted, theta + move, theta)
         damping = state.damping * xp.where(accepted, _factor(decrease, predicted), _REFUSED)
-        is_small = accepted & (decrease <= self.tolerance * model.loss[..., None])
-        return theta, _next_state(state, damping, is_small), model.loss
+        is_small = decrease <= self.tolerance * model.loss[..., None]
+        settled = xp.where(is_small, state.settled + 1.0, 0.0 * state.settled)
+        settled = xp.where(accepted, settled, state.settled)
+        return theta, _next_state(state, damping, settled), model.loss
 
     def has_converged(self, state: LevenbergMarquardtState) -> Array:
         """Return whether each network has converged."""
-        return state.converged > 0.0
+        return state.settled >= _SETTLED
 
 
 def _next_state(
-    state: LevenbergMarquardtState, damping: Array, is_small: Array
+    state: LevenbergMarquardtState, damping: Array, settled: Array
 ) -> LevenbergMarquardtState:
-    """Return the state after a step, given the damping and whether its decrease was small."""
+    """Return the state after a step; where no damping is left to try, the network has converged."""
     xp = array_namespace(damping)
-    rounding = xp.finfo(damping.dtype).eps
-    ends = xp.astype(is_small | (damping >= 1.0 / rounding), damping.dtype)
-    converged = xp.maximum(state.converged, ends)
-    return LevenbergMarquardtState(state.step + 1, _within(damping), converged)
+    is_lost = damping >= 1.0 / xp.finfo(damping.dtype).eps
+    settled = xp.where(is_lost, xp.full_like(settled, _SETTLED), settled)
+    return LevenbergMarquardtState(state.step + 1, _within(damping), settled)
 
 
 def _within(damping: Array) -> Array:

@@ -228,7 +228,7 @@ def test_what_laplace_does_not_take_is_an_error(name: str) -> None:
 
 @pytest.mark.once
 def test_sample_weights_are_refused() -> None:
-    with pytest.raises(ValueError, match="interval expects equal rows, but there is a sample_w"):
+    with pytest.raises(ValueError, match="interval expects equal rows and values alone, but there"):
         bx.MLPRegressor(**OPTIONS, interval="conformal").fit(X, Y, np.ones(40))
 
 
