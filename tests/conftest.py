@@ -129,7 +129,8 @@ def solve_by_numpy(a: Any, b: Any) -> Any:
     """Return the solution of linear equations in CuPy's arrays."""
     import cupy
 
-    return cupy.asarray(np.linalg.solve(a.get(), b.get()))
+    with bx.transfer_guard("allow"):
+        return cupy.asarray(np.linalg.solve(a.get(), b.get()))
 
 
 @pytest.fixture(scope="session")
