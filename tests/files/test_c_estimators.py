@@ -98,7 +98,7 @@ def test_labels_are_decided_one_by_one(tmp_path: Path) -> None:
 def test_a_regressor_behind_a_scaler_takes_raw_rows(tmp_path: Path) -> None:
     pipeline = make_pipeline(StandardScaler(), bx.MLPRegressor("huber", **QUICK))
     pipeline.fit(X, X @ [1.0, -1.0, 0.5, 0.0])
-    with pytest.raises(TypeError, match=r"not of Pipeline.*last step, with preparation=\{'mean'"):
+    with pytest.raises(TypeError, match=r"not a Pipeline.*last step, with preparation=\{'mean'"):
         bx.export_c(tmp_path / "model.c", pipeline)
     scaler, model = (step for _, step in pipeline.steps)
     ready = {"mean": scaler.mean_, "scale": scaler.scale_}
@@ -122,12 +122,12 @@ def test_wrong_arguments_are_errors_with_the_right_order(tmp_path: Path) -> None
         r".*arguments are bx\.export_c\(path, network, theta\) or bx\.export_c\(path, estimator\)"
     )
     for given, message in (
-        ((network, theta, path), "path must be the name of a file, not of Network"),
-        ((theta, network, theta), "path must be the name of a file, not of ndarray"),
-        ((model, path), "path must be the name of a file, not of MLPRegressor"),
+        ((network, theta, path), "path must be the name of a file, not a Network"),
+        ((theta, network, theta), "path must be the name of a file, not a ndarray"),
+        ((model, path), "path must be the name of a file, not a MLPRegressor"),
         ((path, network), "theta is missing: a network holds no parameters"),
-        ((path, theta, network), "network must be a bx.Network, or .* not of ndarray"),
-        ((path, bx.MLPRegressor), "network must be a bx.Network, or .* not the class MLPRegressor"),
+        ((path, theta, network), "network must be a bx.Network or .* not a ndarray"),
+        ((path, bx.MLPRegressor), "network must be a bx.Network or .* not the class MLPRegressor"),
         ((path, model, theta), "an estimator has its own theta"),
     ):
         with pytest.raises(TypeError, match=message + order):

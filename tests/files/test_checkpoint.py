@@ -62,7 +62,16 @@ def residual(s: Any) -> Any:
     return s.u_x - s.k * s.u_xx, s.u * s.given
 
 
-bx.register("residual of a test", residual)
+def value_itself(s: Any) -> Any:
+    return s.u
+
+
+def zero_at_the_ends(x: Any) -> Any:
+    return x[..., :1] * (1.0 - x[..., :1])
+
+
+for function in (residual, value_itself, zero_at_the_ends):
+    bx.register(f"{function.__name__} of a test", function)
 
 LAYERS = [
     *(bx.Dense(3, 3, name) for name in ACTIVATIONS),
@@ -74,6 +83,8 @@ LAYERS = [
     *(bx.Standardize([1.0, -2.0, 0.0], [0.5, 2.0, 3.0]), bx.Standardize(2.0, 0.1)),
     bx.Derivatives([bx.Dense(3, 2, "tanh")], [(), (1,), (2, 0)]),
     bx.Equation([bx.Dense(2, 1, "silu")], residual, "xy", given=["given"], unknown={"k": 2.0}),
+    bx.Constrained([bx.Dense(3, 1, "tanh")], zero_at_the_ends),
+    bx.Groups([bx.Equation([bx.Dense(3, 1)], value_itself, "xyz")], [1]),
     bx.Columns(bx.Scale(1), bx.LayerNorm(2)),
     bx.Columns(bx.Scale(1), bx.Residual(bx.Dense(2, 2))),
     bx.Embedding([2, 4, 3], 1, bx.initializers.uniform(-1.0, 1.0)),

@@ -121,17 +121,16 @@ def _estimator(path: object, given: object, theta: object) -> Estimator:
     """Return the given estimator; raise TypeError, with the order of the arguments, for others."""
     order = "The arguments are bx.export_c(path, network, theta) or bx.export_c(path, estimator)."
     if not _is_path(path):
-        raise TypeError(f"path must be the name of a file, not of {type(path).__name__}. {order}")
+        raise TypeError(f"path must be the name of a file, not a {type(path).__name__}. {order}")
     if isinstance(given, Network):
         raise TypeError(f"theta is missing: a network holds no parameters. {order}")
     if isinstance(given, type) or not isinstance(given, Estimator):
         kind = type(given).__name__
-        what = f"the class {given.__name__}" if isinstance(given, type) else f"of {kind}"
+        what = f"the class {given.__name__}" if isinstance(given, type) else f"a {kind}"
         raise TypeError(
-            "network must be a bx.Network, or a fitted estimator of this library, not "
-            f"{what}. {order} Of a model file or a training give network and "
-            "theta. Of a Pipeline give the last step, with preparation={'mean': scaler.mean_, "
-            "'scale': scaler.scale_} of its scaler."
+            "network must be a bx.Network or a fitted estimator of this library, not "
+            f"{what}. {order} A model file and a training have both. Instead of a Pipeline give "
+            "its last step, with preparation={'mean': scaler.mean_, 'scale': scaler.scale_}."
         )
     if theta is not None:
         raise TypeError(f"an estimator has its own theta: leave it out. {order}")
