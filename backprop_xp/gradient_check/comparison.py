@@ -69,7 +69,9 @@ def compare(lines: Lines, numeric: NumericDerivative, *, least: int = PASS) -> C
     The rounding of the gradient, and then how coarse the values are, are measured only if an
     examined line would fail otherwise.
     """
-    settled, examined = _suffices(lines, numeric), np.zeros(lines.scale.shape, dtype=bool)
+    # A quick difference alone is no reason to fail.
+    settled = _suffices(lines, numeric) & (judge(lines, numeric).outcome.max(axis=1) != FAIL)
+    examined = np.zeros(lines.scale.shape, dtype=bool)
     measured, at_once = examined.copy(), _FIRST
     while True:
         comparison = judge(lines, _with_coarseness(lines, numeric, examined))
