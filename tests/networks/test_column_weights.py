@@ -68,6 +68,7 @@ def test_the_loss_is_the_weighted_mean_over_all_entries(xp: Any, name: str) -> N
     xp.assert_close(found, expected, ROUNDING)
 
 
+@pytest.mark.float64  # float32 leaves a small entry of a smoothed loss inconclusive
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_gradient_of_weighted_entries_passes_the_check(xp: Any, name: str) -> None:
     network, y = network_of(name), targets_of(name, np.where(WEIGHT == 0.0, np.nan, Y))

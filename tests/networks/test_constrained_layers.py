@@ -37,7 +37,8 @@ def test_the_values_hold_where_the_factor_is_0(xp: Any, value: Any, stack: Any) 
     theta, x = sample_theta(network, stack), np.array([[0.3, 0.0], [0.8, 1.0], [0.5, 0.5]])
     found = xp.host(network.forward(*xp.put(theta, x)))
     expected = np.zeros((2, 3)) if value is None else np.repeat(start(x[:2]), 3, axis=-1)
-    np.testing.assert_array_equal(found[..., :2, :], np.broadcast_to(expected, (*stack, 2, 3)))
+    expected = np.broadcast_to(expected.astype(found.dtype), (*stack, 2, 3))
+    np.testing.assert_array_equal(found[..., :2, :], expected)
 
 
 @pytest.mark.parametrize("value", [None, start])

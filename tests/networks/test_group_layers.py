@@ -63,6 +63,7 @@ def test_each_group_computes_the_derivatives_of_its_own_residual_alone(xp: Any) 
     assert [one._terms for one in layer.equations] == [((0,), (1, 1)), ((), (0,))]
 
 
+@pytest.mark.float64  # the complex step of one precision
 def test_backpropagation_through_groups_passes_the_check(xp: Any) -> None:
     layer, x, *_ = grouped(xp)
     report = bx.check_layer(layer, x, method="complex_step")
