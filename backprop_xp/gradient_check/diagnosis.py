@@ -112,7 +112,7 @@ def _evidence(entries: Comparison) -> Iterator[_Evidence]:
     wrong, is_jacobian = entries.error > entries.tolerance, function.problem.is_jacobian
     for name, tensor_shape, part in function.point.tensors:
         inside = (part.start <= columns) & (columns < part.stop)
-        # An entry that is less certain than the largest clear difference tells nothing beside it.
+        # An entry that is less certain than the largest clear difference explains nothing.
         clear = np.max(difference[inside], initial=0.0, where=is_clear[inside]) or np.inf
         known = inside[:, None] & np.isfinite(value) & (slack <= 0.5 * _MOST_LEFT_OVER * clear)
         compared[columns] |= known
