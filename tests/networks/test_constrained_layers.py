@@ -35,10 +35,10 @@ bx.register("tests.start", start)
 def test_the_values_hold_where_the_factor_is_0(xp: Any, value: Any, stack: Any) -> None:
     network = bx.Network([bx.Constrained(LAYERS, ends, value)], "mean_squared_error")
     theta, x = sample_theta(network, stack), np.array([[0.3, 0.0], [0.8, 1.0], [0.5, 0.5]])
-    found = xp.host(network.forward(*xp.put(theta, x)))
+    found = network.forward(*xp.put(theta, x))
     expected = np.zeros((2, 3)) if value is None else np.repeat(start(x[:2]), 3, axis=-1)
-    expected = np.broadcast_to(expected.astype(found.dtype), (*stack, 2, 3))
-    np.testing.assert_array_equal(found[..., :2, :], expected)
+    # The sine of another library, or of another number of rows, may round differently.
+    xp.assert_close(found[..., :2, :], np.broadcast_to(expected, (*stack, 2, 3)))
 
 
 @pytest.mark.parametrize("value", [None, start])
