@@ -29,7 +29,7 @@ from backprop_xp.gradient_check.judge import (
     judge,
     tolerance_of,
 )
-from backprop_xp.gradient_check.ladder import coarseness
+from backprop_xp.gradient_check.ladder import ladder
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.rounding import with_measured_rounding, without_curvature
 
@@ -93,19 +93,13 @@ def compare(lines: Lines, numeric: NumericDerivative, *, least: int = PASS) -> C
             return comparison
         if not np.any(failing & measured):
             lines, measured = lines.through(_measured(comparison, examined)), examined.copy()
-        elif lines.function.coarseness is None:
-            lines.function.coarseness = _coarseness(lines)
+        elif not lines.function.is_measured:
+            lines.function.is_measured = True
+            if not lines.function.is_analytic:
+                with contextlib.suppress(Fault):  # a limit costs no verdict
+                    ladder(along(lines.gradient))
         else:
             return comparison
-
-
-def _coarseness(lines: Lines) -> np.ndarray:
-    """Return the jumps ``(M,)`` of coarse values, along a direction that moves every term."""
-    jumps = np.zeros(lines.function.fx.shape)
-    if not lines.function.is_analytic:
-        with contextlib.suppress(Fault):  # a limit costs no verdict
-            jumps = coarseness(along(lines.gradient))[0]
-    return jumps
 
 
 def _with_coarseness(
@@ -116,7 +110,7 @@ def _with_coarseness(
     All lines have the same values at the point. One along which a coarse term changes slowly does
     not show its jumps, although they hide its slope.
     """
-    if lines.function.coarseness is None:
+    if not lines.function.is_measured:
         return numeric
     bar = _SAFETY_OF_JUMPS * lines.function.coarseness / (numeric.step * lines.scale[:, None])
     return numeric._replace(bar=np.where(examined[:, None], np.fmax(numeric.bar, bar), numeric.bar))

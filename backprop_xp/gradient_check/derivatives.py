@@ -7,7 +7,7 @@ from backprop_xp.gradient_check.functions import BFLOAT, HALF, SINGLE
 from backprop_xp.gradient_check.ladder import ladder
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.points import DOUBLE
-from backprop_xp.gradient_check.rounding import NEAR, rounding_bar
+from backprop_xp.gradient_check.rounding import NEAR, SHORTER, rounding_bar
 from backprop_xp.gradient_check.stencils import differences
 
 # The complex step: its square vanishes beside 1, and no result underflows.
@@ -41,9 +41,9 @@ def complex_step(lines: Lines) -> NumericDerivative | None:
 
 
 def complex_rounding(lines: Lines, step: float) -> np.ndarray:
-    """Return bars ``(K, M)`` for the rounding of the complex step."""
+    """Return bars ``(K, M)`` for the rounding of the complex step, within a step."""
     h = IMAGINARY[lines.function.epsilon] * lines.scale
-    near = step * NEAR[:, None] * lines.scale
+    near = SHORTER * step * NEAR[:, None] * lines.scale
     if lines.direction is None:
         near = near * lines.function.inwards(np.ones(lines.function.x.size))[lines.columns]
     return rounding_bar(lines.probe(near + 1j * h)[0].imag / h[:, None])[0]

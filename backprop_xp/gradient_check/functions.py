@@ -90,8 +90,8 @@ class Function:
     of their ``argument``, the array of the latest call. ``failure`` is the last exception at a
     perturbed point. ``stacks``: whether value takes stacked copies, None until it is tried.
     ``is_analytic``: whether the complex step can be trusted, None until that is decided;
-    ``is_kinked``: whether the decision met a kink. ``coarseness (M,)``: the jumps of coarse values,
-    None until they are measured.
+    ``is_kinked``: whether the decision met a kink. ``coarseness (M,)``: the largest jumps of coarse
+    values along any line; ``is_measured``: whether a ladder along a direction has looked for them.
     """
 
     problem: Problem
@@ -108,7 +108,8 @@ class Function:
     failure: Exception | None = None
     stacks: bool | None = None
     is_analytic: bool | None = None
-    coarseness: np.ndarray | None = None
+    coarseness: np.ndarray | float = 0.0
+    is_measured: bool = False
     is_kinked: bool = False
     argument: Array = None
 

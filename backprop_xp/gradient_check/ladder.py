@@ -13,7 +13,6 @@ import numpy as np
 from backprop_xp.gradient_check import extrapolation
 from backprop_xp.gradient_check.extrapolation import longer, over_shorter
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
-from backprop_xp.gradient_check.stencils import unit_of
 
 # A parabola predicts the value at a step four times as long with 17 times the noise of its values,
 # and misses at most 64 times as much of a smooth function as at the step before. A change is a
@@ -23,8 +22,10 @@ _CARRIED, _GROWTH, _SURPRISE = 17.0, 64.0, 8.0
 # part of the first change, and a quarter of what was left before the last bisections. Beside the
 # pole of a logarithm each bisection leaves the same less.
 _BISECTIONS, _JUMP, _LAST, _KEPT = 48, 2.0**-5, 8, 0.25
-# A value that is constant around the point differs at one of these distances, most likely.
-_FAR = 1.37 * 2.0 ** np.asarray([0.0, 8.0, 16.0, 24.0])
+# A jump is alone if the other side has none up to 16 times as far: above this rung.
+_SEARCHED = 3
+# The longer steps for a value that is constant around the point.
+_LONGER = 0.5 * 4.0 ** np.arange(12, 0, -1)
 
 
 class _Rungs(NamedTuple):
@@ -34,6 +35,11 @@ class _Rungs(NamedTuple):
     left: np.ndarray
     up: np.ndarray
     down: np.ndarray
+
+    @property
+    def sides(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """The changes and the steps of each side."""
+        return (self.right, self.up), (self.left, self.down)
 
     def derivative(self, noise: np.ndarray) -> NumericDerivative:
         """Return the derivatives, given the noise ``(S, K, M)`` of the values."""
@@ -55,15 +61,18 @@ class _Rungs(NamedTuple):
         bend = np.where(np.isfinite(bend), bend, 0.0)
         return np.where(np.isfinite(one), one - bend * self.up, other), bend
 
+    def rests(self) -> np.ndarray:
+        """Return by how much ``(2, S, K, M)`` each rung misses the next longer one on each side."""
+        slope, bend = self.parabolas()
+        rests = np.abs([longer(v) - longer(h) * (slope + bend * longer(h)) for v, h in self.sides])
+        return np.where(np.isfinite(rests), rests, 0.0)
+
     def surprises(self, noise: np.ndarray, limit: np.ndarray) -> np.ndarray:
         """Return the last rungs ``(K, M)`` below a limit that do not predict the next longer one.
 
         They are 0 where all predict it.
         """
-        slope, bend = self.parabolas()
-        sides = (self.right, self.up), (self.left, self.down)
-        rests = np.abs([longer(v) - longer(h) * (slope + bend * longer(h)) for v, h in sides])
-        missed = np.max(rests, axis=0, initial=0.0, where=np.isfinite(rests))
+        missed = np.max(self.rests(), axis=0)
         none = 0.0 * missed[:1]
         last = np.concatenate([missed[1:], none])
         growth = np.nan_to_num(last / np.concatenate([last[1:], none]), nan=1.0)
@@ -73,49 +82,115 @@ class _Rungs(NamedTuple):
         shown = missed > _SURPRISE * np.fmax(_CARRIED * noise, before)
         return np.asarray(np.max(each * (shown & (each < limit)), axis=0))
 
+    def sizes(self, fx: np.ndarray) -> np.ndarray:
+        """Return the size ``(S, K, M)`` of the values of each rung, and of the point's."""
+        sizes = np.abs(fx + np.stack([self.right, self.left, np.zeros_like(self.right)]))
+        return np.asarray(np.max(np.where(np.isfinite(sizes), sizes, 0.0), axis=0))
+
+    def without(self, broken: np.ndarray) -> "_Rungs":
+        """Return the rungs without the values beyond some of them ``(2, K, M)``, right and left."""
+        each = np.arange(len(self.up))[:, None, None]
+        right = np.where(each < broken[0], np.nan, self.right)
+        left = np.where(each < broken[1], np.nan, self.left)
+        return self._replace(right=right, left=left)
+
 
 @np.errstate(all="ignore")
 def ladder(lines: Lines) -> NumericDerivative:
-    """Return derivatives from a ladder of steps, from half the scale down to the rounding error."""
-    rungs, rounding, values = _climb(lines)
-    noise = np.fmax(rounding, _jumps(lines, rungs, rounding))
-    is_constant = np.all((values == lines.function.fx) | ~np.isfinite(values), axis=0)
-    found = _with_far_unit(lines, rungs.derivative(noise), is_constant)
+    """Return derivatives from a ladder of steps, from half the scale down to the rounding error.
+
+    Where the value is constant over all of them, but the gradient is not 0, the value may be
+    coarse: longer steps follow. The function keeps the jumps of coarse values.
+    """
+    rungs = _climb(lines, 0.5 * 4.0 ** -np.arange(lines.rungs))
+    found, is_constant = _derivative(lines, rungs)
+    is_coarse = is_constant & np.isfinite(found.bar) & (lines.analytic.value != 0.0)
+    if (some := np.flatnonzero(np.any(is_coarse, axis=1))).size:
+        far = lines.select(some)
+        parts = zip(_climb(far, _LONGER), (part[:, some] for part in rungs), strict=True)
+        other = _derivative(far, _Rungs(*map(np.concatenate, parts)))[0]
+        found = found.with_lines(some, found.select(some).where(is_coarse[some], other))
     return found._replace(step=found.step / lines.scale[:, None])
 
 
-@np.errstate(all="ignore")
-def coarseness(lines: Lines) -> np.ndarray:
-    """Return the largest jumps ``(K, M)`` of the values along lines, 0 where there are none."""
-    rungs, rounding, _ = _climb(lines)
-    return _jumps(lines, rungs, rounding)
+def _derivative(lines: Lines, rungs: _Rungs) -> tuple[NumericDerivative, np.ndarray]:
+    """Return the derivatives that the rungs show, and whether the value is constant there."""
+    function, (jumps, rungs) = lines.function, _jumps(lines, rungs)
+    function.coarseness = np.fmax(function.coarseness, jumps.max(axis=0))
+    found = rungs.derivative(np.fmax(_rounding(lines, rungs), jumps))
+    return found, ~np.any(np.nan_to_num([rungs.right, rungs.left]), axis=(0, 1))
 
 
-def _climb(lines: Lines) -> tuple[_Rungs, np.ndarray, np.ndarray]:
-    """Return the changes at all steps, their rounding ``(S, K, M)``, and the values."""
-    function, fx, count = lines.function, lines.function.fx, lines.rungs
-    h = lines.scale * 0.5 * 4.0 ** -np.arange(count)[:, None]
+def _climb(lines: Lines, steps: np.ndarray) -> _Rungs:
+    """Return the changes of the value at all steps ``(S,)``."""
+    h, count = lines.scale * steps[:, None], len(steps)
     values, steps, correction = lines.probe(np.concatenate([h, -h]))
-    change = _changes(values, fx, correction)
-    rungs = _Rungs(change[:count], change[count:], steps[:count], steps[count:])
+    change = _changes(values, lines.function.fx, correction)
+    return _Rungs(change[:count], change[count:], steps[:count], steps[count:])
+
+
+def _rounding(lines: Lines, rungs: _Rungs) -> np.ndarray:
+    """Return the rounding ``(S, K, M)`` of the values."""
+    function, fx = lines.function, lines.function.fx
     # Terms may cancel at the point: they are as large as the values are further away.
-    sizes = np.where(np.isfinite(values), np.abs(values), 0.0)
-    noise = function.epsilon * np.fmax(sizes.max(axis=0), np.abs(fx))
+    noise = function.epsilon * rungs.sizes(fx).max(axis=0)
     # The rounding error of terms that cancel is that of the entry, times the slope.
     x = function.x[lines.columns] if lines.columns.size else np.zeros(1)
     slope = np.abs((rungs.right - rungs.left) / (rungs.up - rungs.down))
-    return rungs, np.fmax(noise, function.epsilon * np.abs(x)[:, None] * slope), values
+    return np.asarray(np.fmax(noise, function.epsilon * np.abs(x)[:, None] * slope))
 
 
-def _jumps(lines: Lines, rungs: _Rungs, rounding: np.ndarray) -> np.ndarray:
-    """Return the largest jumps ``(K, M)`` of the values, given their rounding ``(S, K, M)``."""
-    noise, jumps = rounding, np.zeros(rounding.shape[1:])
-    limit = np.full(jumps.shape, len(rounding))
+def _jumps(lines: Lines, rungs: _Rungs) -> tuple[np.ndarray, _Rungs]:
+    """Return the largest jumps ``(K, M)`` of coarse values, and the rungs that show the function.
+
+    Coarse values jump to the right and to the left of the point. Beyond a jump on one side alone,
+    and beyond a pole, the function is another one: those values count as little as those outside of
+    the domain.
+    """
+    noise = rounding = _rounding(lines, rungs)
+    jumps, limit = np.zeros(rounding.shape[1:]), np.full(rounding.shape[1:], len(rounding))
+    # Nothing is known about the jumps of a side that ends.
+    ends = np.stack([~np.all(np.isfinite(change), axis=0) for change, _ in rungs.sides])
     # The terms of a value may have several units: larger ones show at longer steps.
     while np.any(limit := rungs.surprises(noise, limit)):
-        jumps = np.fmax(jumps, _jumps_beyond(lines, rungs, limit))
-        noise = np.fmax(rounding, jumps)
-    return jumps
+        rests = np.stack([_at(rest, limit) for rest in rungs.rests()])
+        size, largest = rests.max(axis=0), over_shorter(np.fmax, rungs.sizes(lines.function.fx))
+        found = _jumps_around(lines, rungs, limit, rests)
+        is_jump, is_pole = np.any(found > 0.0, axis=0), size > _at(largest, limit)
+        is_coarse = _on_both(np.where(ends, is_jump, found)) | (limit < _SEARCHED) & ~is_pole
+        is_coarse &= is_jump
+        jumps = np.fmax(jumps, np.where(is_coarse, found.max(axis=0), 0.0))
+        is_broken = (rests > 0.5 * size) & (is_jump | is_pole) & ~is_coarse
+        rungs, noise = rungs.without(np.where(is_broken, limit, 0)), np.fmax(rounding, jumps)
+    return jumps, rungs
+
+
+def _at(table: np.ndarray, rungs: np.ndarray) -> np.ndarray:
+    """Return the values ``(K, M)`` of a table at some rungs ``(K, M)``."""
+    return np.asarray(np.take_along_axis(table, rungs[None], 0)[0])
+
+
+def _on_both(found: np.ndarray) -> np.ndarray:
+    """Whether a result of a line ``(K, 1)`` jumps ``(2, K, M)`` on both sides."""
+    return np.asarray(np.any(np.all(found > 0.0, axis=0), axis=1, keepdims=True))
+
+
+def _jumps_around(lines: Lines, rungs: _Rungs, at: np.ndarray, rests: np.ndarray) -> np.ndarray:
+    """Return the jumps ``(2, K, M)`` to the right and left, beyond some rungs.
+
+    The side with the larger rest is searched. If it jumps, the other one is, also further away,
+    until one result of a line jumps on both: the results are rounded alike.
+    """
+    size, is_right = rests.max(axis=0), rests[0] >= rests[1]
+    sought = np.where(is_right, at, 0), np.where(is_right, 0, at)
+    pairs = zip(rungs.sides, sought, strict=True)
+    found = np.stack([_jumps_beyond(lines, side, here, size) for side, here in pairs])
+    for side, here, there in zip(rungs.sides, found, found[::-1], strict=True):
+        further = np.where((here == 0.0) & (there > 0.0), at, 0)
+        while np.any(further := np.where(_on_both(found), 0, further)):
+            here[:] = np.fmax(here, _jumps_beyond(lines, side, further, there))
+            further = np.maximum(further - 1, 0)
+    return found
 
 
 def _changes(values: np.ndarray, fx: np.ndarray, correction: np.ndarray) -> np.ndarray:
@@ -123,63 +198,48 @@ def _changes(values: np.ndarray, fx: np.ndarray, correction: np.ndarray) -> np.n
     return np.where(values == fx, 0.0, values - fx - correction)
 
 
-def _jumps_beyond(lines: Lines, rungs: _Rungs, surprises: np.ndarray) -> np.ndarray:
+def _jumps_beyond(
+    lines: Lines, side: tuple[np.ndarray, np.ndarray], rungs: np.ndarray, size: np.ndarray
+) -> np.ndarray:
     """Return the jumps ``(K, M)`` of the value beyond some rungs, 0 where it is continuous.
 
-    The rungs ``(K, M)`` are 0 where no jump is sought.
+    The rungs ``(K, M)`` of the side are 0 where no jump is sought; one is not tiny beside a
+    ``size (K, M)``.
     """
-    line, result = np.nonzero(surprises)
-    # A line whose results have surprises at several rungs appears once for each of these.
-    which, at = np.unique(np.stack([line, surprises[line, result]]), axis=1)
-    is_here = surprises[which] == at[:, None]
-    slope, bend = (part[at, which] for part in rungs.parabolas())
+    line, result = np.nonzero(rungs)
+    # A line whose results are searched at several rungs appears once for each of these.
+    which, at = np.unique(np.stack([line, rungs[line, result]]), axis=1)
+    is_here = rungs[which] == at[:, None]
+    (changes, steps), size = side, size[which]
+    below = np.minimum(at + 1, len(steps) - 1)
+    slope, other = (changes[rung, which] / steps[rung, which] for rung in (at, below))
+    bend = np.nan_to_num((slope - other) / (steps[at, which] - steps[below, which]))
+    slope = slope - bend * steps[at, which]
 
     def rest(change: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Return what the parabola leaves of a change; results of other rungs do not count."""
         found = change - step * (slope + bend * step)
         return np.where(is_here & np.isfinite(found), found, 0.0)
 
-    right, left, up, down = (part[at - 1, which] for part in rungs)
-    rests = rest(right, up), rest(left, down)
-    size = np.fmax(*np.abs(rests))
+    near, far = steps[at, which], steps[at - 1, which]
+    before, behind = rest(changes[at, which], near), rest(changes[at - 1, which], far)
 
     def part(rest: np.ndarray) -> np.ndarray:
         return np.asarray(np.max(np.nan_to_num(np.abs(rest) / size), axis=1, keepdims=True))
 
-    is_right = part(rests[0]) >= part(rests[1])
-    near = np.where(is_right, rungs.up[at, which], rungs.down[at, which])
-    far, before, behind = np.where(is_right, up, down), 0.0 * size, np.where(is_right, *rests)
     some, fx, wide = lines.select(which), lines.function.fx, size
     for remaining in range(_BISECTIONS, 0, -1):
         if remaining == _LAST:
             wide = np.abs(behind - before)
         if not np.any(part(behind - before) > _JUMP):
             break
-        values, steps, correction = some.probe((near + far).T / 2.0)
-        middle, here = steps[0], rest(_changes(values, fx, correction)[0], steps[0])
+        values, moved, correction = some.probe((near + far).T / 2.0)
+        middle, here = moved[0], rest(_changes(values, fx, correction)[0], moved[0])
         is_near = part(here - before) >= part(behind - here)
         near, far = np.where(is_near, (near, middle), (middle, far))
         before, behind = np.where(is_near, (before, here), (here, behind))
-    kept, jump = part(behind - before), np.zeros(surprises.shape)
+    kept, jump = part(behind - before), np.zeros(rungs.shape)
     is_jump = (kept > _JUMP) & (kept >= _KEPT * part(wide))
     # The results of a function are rounded alike.
     np.maximum.at(jump, which, np.where(is_here & is_jump, kept * size, 0.0))
     return jump
-
-
-def _with_far_unit(
-    lines: Lines, found: NumericDerivative, is_constant: np.ndarray
-) -> NumericDerivative:
-    """Return derivatives with bars for the unit of a constant value, which only shows far away."""
-    is_constant = is_constant & np.isfinite(found.bar)
-    constant = np.flatnonzero(np.any(is_constant, axis=1))
-    if not constant.size:
-        return found
-    some, fx = lines.select(constant), lines.function.fx
-    far = some.probe(_FAR[:, None] * some.scale)[0]
-    units = [np.where(one != fx, unit_of(one[None]), np.inf) for one in far]
-    unit = np.min(units, axis=0)
-    bar = np.where(is_constant[constant] & np.isfinite(unit), unit, 0.0) / some.scale[:, None]
-    wider = found.bar.copy()
-    wider[constant] = np.fmax(wider[constant], bar)
-    return found._replace(bar=wider)

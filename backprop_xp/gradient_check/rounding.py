@@ -20,7 +20,7 @@ _LEFT, _FREE = np.eye(7) - _CUBICS @ _CUBICS.T, 3
 # An error of rounding is at most so many times its standard deviation, estimated from few points.
 _SAFETY = 16.0
 # Curvature shrinks with the distance, rounding does not: a second distance tells them apart.
-_SHORTER, _CURVED = 2.0**-5, 64.0
+SHORTER, _CURVED = 2.0**-5, 64.0
 # The gradient's size elsewhere is sampled at these parts of the point.
 _PARTS = (0.0, 0.5)
 
@@ -56,7 +56,7 @@ def without_curvature(
     gradient: AnalyticGradient, steps: np.ndarray, is_lost: np.ndarray
 ) -> AnalyticGradient:
     """Return a gradient without what shrinks with the distance in its bar: that is no rounding."""
-    shorter, is_constant = _near(gradient, _SHORTER * steps)
+    shorter, is_constant = _near(gradient, SHORTER * steps)
     is_curved = (gradient.bar > _CURVED * shorter) & ~is_constant & ~is_lost
     return gradient._replace(bar=np.where(is_curved, shorter, gradient.bar))
 
@@ -72,8 +72,8 @@ def _near(gradient: AnalyticGradient, steps: np.ndarray) -> tuple[np.ndarray, np
 def _natural_size(gradient: AnalyticGradient) -> np.ndarray:
     """Return the size ``(P, M)`` of the terms of a gradient: the largest that it has elsewhere.
 
-    A term may also be as large as the value divided by the entry's scale; a result of 0 consists of
-    terms as large as the others of its tensor.
+    A term may also be as large as the value divided by the entry's scale; the results of a
+    tensor consist of the same terms, as those of a factorization do.
     """
     function = gradient.function
     found = np.abs(function.gradients([part * function.x for part in _PARTS]))
@@ -83,9 +83,8 @@ def _natural_size(gradient: AnalyticGradient) -> np.ndarray:
 
 
 def _results(function: Function) -> np.ndarray:
-    """Return the sizes ``(M,)`` of the results; a 0 has that of the largest of its tensor."""
+    """Return the sizes ``(M,)`` of the results: that of the largest of a tensor."""
     results: np.ndarray = np.abs(function.fx)
     for tensor in function.results.tensors if function.results is not None else ():
-        part = results[tensor.part]
-        part[part == 0.0] = part.max(initial=0.0)
+        results[tensor.part] = results[tensor.part].max(initial=0.0)
     return results

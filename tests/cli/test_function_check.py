@@ -339,7 +339,7 @@ def test_input_that_cannot_be_used_is_a_one_line_error_with_status_2(
 
 @pytest.mark.installed
 # PyTorch's own, at the first dual number of a process.
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 @pytest.mark.parametrize(
     ("words", "verdicts"),
     [

@@ -81,6 +81,38 @@ def test_a_pole_far_from_the_point_is_no_coarse_value() -> None:
         assert abs(found.value.item() - true) <= found.bar.item() <= 1e-4 * true, x
 
 
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_a_pole_that_is_clipped_has_no_part_in_the_rounding(power: float) -> None:
+    """The clipped value is constant and huge; from one number to the next it is a jump."""
+    least = np.finfo(float).eps
+    for x in (0.9, 0.99, 1.0 - 1e-4):
+        found = _ladder(lambda x: max(1.0 - x, least) ** -power, x)
+        true = power * (1.0 - x) ** (-power - 1.0)
+        assert abs(found.value.item() - true) <= found.bar.item() <= 1e-4 * true, x
+
+
+def test_a_jump_on_one_side_alone_is_no_coarse_value() -> None:
+    for at in (0.97, 1.001, 1.02):
+        found = _ladder(lambda x, at=at: x**2 + 0.3 * (x > at), 1.0)
+        assert abs(found.value.item() - 2.0) <= found.bar.item() <= 1e-6, at
+
+
+@pytest.mark.parametrize("digits", [3, 4])
+def test_a_coarse_value_jumps_on_both_sides_however_near_one_of_them_is(digits: int) -> None:
+    for part in (0.02, 0.1, 0.5, 0.9, 0.98):
+        x = 1.0 + 10.0**-digits * (0.5 + part)
+        found = _ladder(lambda x: round(x, digits) + 0.1 * np.sin(x), x)
+        assert abs(found.value.item() - 1.0 - 0.1 * np.cos(x)) <= found.bar.item(), part
+
+
+def test_a_value_that_is_constant_far_around_is_measured_over_longer_steps() -> None:
+    """A difference of numbers near 1 is 0, and then a multiple of 1e-16, of which it is a part."""
+    for a in (1.0, 1.339):
+        found = _ladder(lambda x, a=a: float(a**2 * (1.0 - np.cos(x / a))), -3e-9)
+        assert abs(found.value.item() + 3e-9) <= found.bar.item() <= 1e-10
+    assert _ladder(lambda x: max(x, 0.0), -1e-8).value == 0.0
+
+
 def test_a_clipped_logarithm_is_checked_along_a_direction_beside_its_pole() -> None:
     least = np.finfo(float).eps
 

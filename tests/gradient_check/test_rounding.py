@@ -602,3 +602,37 @@ def test_a_mistake_fails_though_other_entries_are_lost_in_rounding() -> None:
             for k in (1.0, factor)
         ]
         assert found == ["inconclusive", "fail"]
+
+
+def test_the_rounding_of_a_result_is_that_of_its_tensor() -> None:
+    """As in a factorization: the slope of the small result is 0, its gradient of a few 1e-16."""
+
+    def value(p: Any) -> Any:
+        return np.stack([0.0625 + 0.0 * p[0], p[0] + p[1] ** 2])
+
+    for error in (0.0, 8.9e-16, -3e-16):
+        jacobian = lambda p, e=error: np.array([[e, 0.0], [1.0, 2.0 * p[1]]])  # noqa: E731
+        assert check.jacobian(value, jacobian, np.array([1.0, 0.7])).verdict != "fail"
+    assert (
+        check.jacobian(
+            value, lambda p: np.array([[1e-6, 0.0], [1.0, 2.0 * p[1]]]), np.ones(2)
+        ).verdict
+        == "fail"
+    )
+
+
+def test_corners_near_the_point_are_no_rounding_of_the_complex_step() -> None:
+    """The slope of relu units changes within the step of the quick difference, but not here."""
+    for seed in (7, 30, 46):
+        draw = np.random.default_rng(seed)
+        w, x = draw.normal(size=(8, 64)), draw.normal(size=64)
+        at = w @ x + 1e-2 * draw.normal(size=8)
+
+        def value(p: Any, w: Any = w, at: Any = at) -> Any:
+            z = w @ p - at
+            return np.sum(np.where(z.real > 0.0, z, 0.0 * z))
+
+        def gradient(p: Any, w: Any = w, at: Any = at) -> Any:
+            return np.sum(w[w @ p > at], axis=0)
+
+        assert check.gradient(value, gradient, x, method="directional").verdict == "pass", seed

@@ -206,7 +206,7 @@ def test_exponents_of_each_column_take_negative_numbers(xp: Any) -> None:
 
 
 def test_an_exponent_may_be_a_number_of_numpy(xp: Any) -> None:
-    if xp.name == "array-api-strict":
+    if xp.name in ("array-api-strict", "lookalike"):
         pytest.skip("its arrays raise for numbers of NumPy")
     jet = -random_jet(xp, (2, 4), 9)
     for exponent in (np.int64(3), np.float32(3.0)):
@@ -299,7 +299,7 @@ def test_a_jet_without_derivatives_is_a_constant(xp: Any) -> None:
 
 
 def test_an_array_of_the_library_times_a_jet_is_a_jet(xp: Any) -> None:
-    if xp.name == "array-api-strict":
+    if xp.name in ("array-api-strict", "lookalike"):
         pytest.skip("its arrays raise for anything but arrays and numbers")
     jet, w = random_jet(xp, (4, 4), 7), xp.asarray(np.arange(16.0).reshape(4, 4))
     for function in (operator.mul, operator.add, operator.sub, operator.truediv, operator.matmul):

@@ -25,8 +25,9 @@ class Case(NamedTuple):
     """A function and its library's derivative, as the check ``entrance`` takes them.
 
     A point may be a tuple of inputs; ``args`` are further arguments. ``gradient`` is True if
-    ``value`` returns both. ``wrong`` describes the mistake. ``expected`` has another verdict than
-    pass or fail, and its reason. Pass, or fail for a wrong gradient, may replace kink and
+    ``value`` returns both. ``wrong`` describes the mistake, ``noise`` a noise of the gradient that
+    the check measures and accepts. ``expected`` has another verdict than pass or fail, and its
+    reason. Pass, or fail for a wrong gradient, may replace kink and
     inconclusive: one method may see more than another.
     """
 
@@ -37,6 +38,7 @@ class Case(NamedTuple):
     entrance: Callable[..., bx.GradientReport] = bx.check_gradient
     bounds: tuple[Any, Any] | None = None
     wrong: str | None = None
+    noise: str | None = None
     expected: Mapping[str, str] = MappingProxyType({})
 
     def verdicts(self, label: str) -> set[str]:

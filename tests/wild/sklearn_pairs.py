@@ -135,7 +135,7 @@ CLIPPED |= {"optimum": OPTIMUM}
 KINK = "kink: the loss has a corner"
 ROOT = "(1 + d / 2)^-1.5 instead of (1 + d / 2)^-1 in every entry, 40 to 85 % off in norm (1.9.1)"
 LUMPED = "an approximation by design, in float32: it groups far points (1.9.1)"
-STEP = "a forward difference with step 1e-10, 1e-6 off (1.9.1)"
+STEP = "a forward difference of step 1e-10: an error of 1e-6, as large as its noise (1.9.1)"
 NOISY = "inconclusive: float32 hides it along a direction"
 NEAR = {"start": "pass: 1 + d / 2 is 1 up to 1e-8"}
 LINEAR = {
@@ -169,7 +169,7 @@ OTHERS: dict[str, Callable[[], Case]] = {
     },
     **{f"MLP {name}": partial(perceptron, *row) for name, row in NETWORKS.items()},
     **{f"kernel, {name}": partial(kernel_gradient, kernel) for name, kernel in KERNELS.items()},
-    "kernel, pairwise": partial(kernel_gradient, k.PairwiseKernel(metric="rbf"), wrong=STEP),
+    "kernel, pairwise": partial(kernel_gradient, k.PairwiseKernel(metric="rbf"), noise=STEP),
     **{f"GaussianProcessRegressor, {n}": partial(process, KERNELS[n]) for n in SINGLE},
     "NeighborhoodComponentsAnalysis": components,
     "exact t-SNE, 2 components": partial(embedding, 2),

@@ -25,7 +25,8 @@ class Finding(NamedTuple):
 
     @property
     def passes(self) -> bool:
-        return all({*at_points.values()} == {"pass"} for at_points in self.verdicts.values())
+        found = {kind for at_points in self.verdicts.values() for kind in at_points.values()}
+        return found == {"pass"} and not self.reasons
 
 
 def finding(pair: Pair) -> Finding:
@@ -34,7 +35,7 @@ def finding(pair: Pair) -> Finding:
     found = {
         method: {label: verdict(case, label, method) for label in case.points} for method in METHODS
     }
-    reasons = [case.wrong] if case.wrong else []
+    reasons = [reason for reason in (case.wrong, case.noise) if reason]
     for label, expected in case.expected.items():
         named, _, reason = expected.partition(": ")
         if any(verdicts.get(label) == named for verdicts in found.values()):
