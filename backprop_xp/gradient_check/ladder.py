@@ -2,8 +2,9 @@
 
 Over steps shorter than its unit, a coarse value is constant, and so is a coarse term inside a
 value. The slope there is not the derivative, however smooth the value looks. A coarse value jumps
-where the next unit begins; a kink or a narrow feature changes it without a jump. So the first
-change that shorter steps do not predict is bisected. A jump is noise of the values at all steps.
+where the next unit begins, to the right and to the left; a kink or a narrow feature changes it
+without a jump. So the first change that shorter steps do not predict is bisected. Such jumps are
+noise of the values at all steps.
 """
 
 from typing import NamedTuple

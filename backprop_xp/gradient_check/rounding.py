@@ -72,19 +72,23 @@ def _near(gradient: AnalyticGradient, steps: np.ndarray) -> tuple[np.ndarray, np
 def _natural_size(gradient: AnalyticGradient) -> np.ndarray:
     """Return the size ``(P, M)`` of the terms of a gradient: the largest that it has elsewhere.
 
-    A term may also be as large as the value divided by the entry's scale; the results of a
-    tensor consist of the same terms, as those of a factorization do.
+    The results of a tensor that depend on the same entry share its terms, as those of a
+    factorization do. A term may also be as large as the value divided by the entry's scale; a
+    result of 0 consists of terms as large as the others of its tensor.
     """
     function = gradient.function
     found = np.abs(function.gradients([part * function.x for part in _PARTS]))
     found = np.where(np.isfinite(found), found, 0.0).max(axis=0)
-    of_value = _results(function) / gradient.scale[:, None]
-    return np.asarray(np.fmax(np.fmax(found, np.abs(gradient.finite)), of_value))
+    found = np.fmax(found, np.abs(gradient.finite))
+    for tensor in function.results.tensors if function.results is not None else ():
+        found[:, tensor.part] = found[:, tensor.part].max(axis=1, keepdims=True, initial=0.0)
+    return np.asarray(np.fmax(found, _results(function) / gradient.scale[:, None]))
 
 
 def _results(function: Function) -> np.ndarray:
-    """Return the sizes ``(M,)`` of the results: that of the largest of a tensor."""
+    """Return the sizes ``(M,)`` of the results; a 0 has that of the largest of its tensor."""
     results: np.ndarray = np.abs(function.fx)
     for tensor in function.results.tensors if function.results is not None else ():
-        results[tensor.part] = results[tensor.part].max(initial=0.0)
+        part = results[tensor.part]
+        part[part == 0.0] = part.max(initial=0.0)
     return results

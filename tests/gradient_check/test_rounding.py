@@ -604,21 +604,24 @@ def test_a_mistake_fails_though_other_entries_are_lost_in_rounding() -> None:
         assert found == ["inconclusive", "fail"]
 
 
-def test_the_rounding_of_a_result_is_that_of_its_tensor() -> None:
+def test_results_that_share_terms_share_their_rounding() -> None:
     """As in a factorization: the slope of the small result is 0, its gradient of a few 1e-16."""
 
     def value(p: Any) -> Any:
         return np.stack([0.0625 + 0.0 * p[0], p[0] + p[1] ** 2])
 
-    for error in (0.0, 8.9e-16, -3e-16):
+    for error, verdict in ((0.0, "pass"), (8.9e-16, "pass"), (-3e-16, "pass"), (1e-6, "fail")):
         jacobian = lambda p, e=error: np.array([[e, 0.0], [1.0, 2.0 * p[1]]])  # noqa: E731
-        assert check.jacobian(value, jacobian, np.array([1.0, 0.7])).verdict != "fail"
-    assert (
-        check.jacobian(
-            value, lambda p: np.array([[1e-6, 0.0], [1.0, 2.0 * p[1]]]), np.ones(2)
-        ).verdict
-        == "fail"
-    )
+        assert check.jacobian(value, jacobian, np.array([1.0, 0.7])).verdict == verdict
+
+
+def test_a_result_that_is_tiny_beside_others_of_its_tensor_is_checked_like_them() -> None:
+    for forgotten in (0, 1, 2):
+        factor = np.where(np.arange(3) == forgotten, 0.0, 1.0)
+        jacobian = lambda p, f=factor: np.diag(3.0 * f * p**2)  # noqa: E731
+        assert (
+            check.jacobian(lambda p: p**3, jacobian, np.array([1e-7, 1.0, 1e8])).verdict == "fail"
+        )
 
 
 def test_corners_near_the_point_are_no_rounding_of_the_complex_step() -> None:
