@@ -46,6 +46,7 @@ from backprop_xp.training.optimizers import (
     RMSProp,
 )
 from backprop_xp.training.options import Options
+from backprop_xp.training.plateau import Plateau
 from backprop_xp.training.rate_range import find_learning_rate
 from backprop_xp.training.states import FitResult, TrainingState
 
@@ -100,15 +101,15 @@ __all__ = [
     "BackendUnavailableError", "Checkpoint", "CheckpointError", "Columns", "Constrained", "Dense",
     "Derivatives", "Dropout", "EarlyStopping", "Embedding", "Equation", "FitResult",
     "GradientCheckError", "GradientReport", "Groups", "LayerNorm", "LevenbergMarquardt", "Lion",
-    "Loss", "Nadam", "Network", "NumericEmbedding", "ProblemReport", "RMSProp", "Residual", "Scale",
-    "Standardize", "TrainingState", "TransferError", "activations", "asarray", "assert_gradient",
-    "check_gradient", "check_hessian", "check_hvp", "check_jacobian", "check_jvp", "check_layer",
-    "check_least_squares", "check_loss", "check_minimize", "check_network", "check_root",
-    "check_vjp", "data", "ensemble", "export_c", "export_onnx", "find_learning_rate", "fit",
-    "get_backend", "group_rows", "initializers", "list_backends", "load", "losses", "metrics",
-    "mlp", "numeric_gradient", "numeric_hessian", "numeric_jacobian", "optimizers", "plots",
-    "register", "resolve", "save", "schedules", "set_default_backend", "to_host", "train",
-    "transfer_guard", "use_backend",
+    "Loss", "Nadam", "Network", "NumericEmbedding", "Plateau", "ProblemReport", "RMSProp",
+    "Residual", "Scale", "Standardize", "TrainingState", "TransferError", "activations", "asarray",
+    "assert_gradient", "check_gradient", "check_hessian", "check_hvp", "check_jacobian",
+    "check_jvp", "check_layer", "check_least_squares", "check_loss", "check_minimize",
+    "check_network", "check_root", "check_vjp", "data", "ensemble", "export_c", "export_onnx",
+    "find_learning_rate", "fit", "get_backend", "group_rows", "initializers", "list_backends",
+    "load", "losses", "metrics", "mlp", "numeric_gradient", "numeric_hessian", "numeric_jacobian",
+    "optimizers", "plots", "register", "resolve", "save", "schedules", "set_default_backend",
+    "to_host", "train", "transfer_guard", "use_backend",
 ]
 # fmt: on
 

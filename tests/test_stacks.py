@@ -273,8 +273,8 @@ def trainings() -> dict[str, Row]:
     }
     own = {"x": x, "y": y, "sample_weight": weights, "learning_rate": np.array([0.1, 0.01, 0.0])}
     strengths = {"l2": np.array([0.0, 0.1, 1.0])}
-    slow = bx.SGD(bx.schedules.plateau(0.9, factor=0.5, patience=2, min_delta=0.01), momentum=0.5)
-    plateau = {"optimizer": slow, "epochs": 25, "validation": (x[1], y[1])}
+    plateau = {"optimizer": bx.SGD(0.9, momentum=0.5), "epochs": 25, "validation": (x[1], y[1])}
+    plateau["plateau"] = bx.Plateau(factor=0.5, patience=2, min_delta=0.01)
     watch_loss = {"early_stopping": bx.EarlyStopping()}
 
     def row(function: Any, each: dict[str, Any], more: dict[str, Any]) -> Row:

@@ -14,7 +14,6 @@ from backprop_xp.backends import Array, Backend, Device
 from backprop_xp.networks.activations import ACTIVATIONS, Activation
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.training.optimizers import AdamState, RMSPropState, SGDState
-from backprop_xp.training.schedules import plateau
 
 STOCHASTIC = ("sgd", "adam", "adamw", "rmsprop")
 # scikit-learn calls the sigmoid "logistic".
@@ -176,11 +175,6 @@ def check_parameters(parameters: Model, *, has_validation: bool, incremental: bo
     sizes = hidden_sizes(parameters)
     if any(size <= 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-    if isinstance(parameters.learning_rate, plateau):
-        raise ValueError(
-            "schedules.plateau is for bx.fit. Here the solver 'sgd' with "
-            'learning_rate="adaptive" lowers the rate where the loss stays.'
-        )
     if parameters.early_stopping and incremental:
         raise ValueError("partial_fit does not support early_stopping=True")
     only_lm = {"alpha='auto'": parameters.alpha == "auto"}

@@ -36,9 +36,10 @@ from backprop_xp.files.container import decode, encode, read, refusing
 from backprop_xp.files.descriptions import OPTIMIZER_STATES, describe, rebuild
 from backprop_xp.networks.network import Network
 from backprop_xp.training.data import Standardized, standardize
-from backprop_xp.training.early_stopping import Best, Slowed
+from backprop_xp.training.early_stopping import Best
 from backprop_xp.training.optimizers import AnyOptimizer, check_state
 from backprop_xp.training.options import Options
+from backprop_xp.training.plateau import Slowed
 from backprop_xp.training.states import FitResult, TrainingState
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ if TYPE_CHECKING:
 _ON_HOST = ("state.history.", "state.best.score", "state.best.epoch", "state.slowed.", "estimator.")
 # The options of a training that are neither data nor functions.
 _STORED = (
-    "epochs batch_size accumulate shuffle seed clip l2 early_stopping average check_every "
-    "checkpoint_every"
+    "epochs batch_size accumulate shuffle seed clip l2 early_stopping plateau average "
+    "check_every checkpoint_every"
 )
 _MAPPINGS = ("preparation", "metadata", "options", "estimator")
 

@@ -33,9 +33,10 @@ from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Res
 from backprop_xp.networks.losses import focal, huber_with, quantile, smoothed, tweedie
 from backprop_xp.training import optimizers, schedules
 from backprop_xp.training.averages import EMA, SWA
-from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
+from backprop_xp.training.early_stopping import Best, EarlyStopping
 from backprop_xp.training.lbfgs import LBFGSState
 from backprop_xp.training.levenberg_marquardt import LevenbergMarquardtState
+from backprop_xp.training.plateau import Plateau, Slowed
 from backprop_xp.training.states import TrainingState
 
 LAYERS = (
@@ -46,7 +47,7 @@ LAYERS = (
 SCHEDULES = (
     *(schedules.constant, schedules.step_decay, schedules.exponential, schedules.inverse_scaling),
     *(schedules.cosine_restarts, schedules.one_cycle, schedules.epochs),
-    *(schedules.cosine, schedules.warmup, schedules.chain, schedules.plateau),
+    *(schedules.cosine, schedules.warmup, schedules.chain),
 )
 OPTIMIZER_STATES = (
     *(optimizers.SGDState, optimizers.RMSPropState, optimizers.AdagradState, optimizers.AdamState),
@@ -56,8 +57,8 @@ OPTIMIZER_STATES = (
 _MAKERS: tuple[Callable[..., object], ...] = (
     *(*LAYERS, *OPTIMIZER_STATES, *SCHEDULES),
     *(*optimizers.OPTIMIZERS.values(), *optimizers.OBJECTIVE_OPTIMIZERS.values()),
-    *(TrainingState, Best, Slowed, EarlyStopping, EMA, SWA, leaky_relu_with, uniform),
-    *(huber_with, quantile, tweedie, focal, smoothed),
+    *(TrainingState, Best, Slowed, EarlyStopping, Plateau, EMA, SWA),
+    *(leaky_relu_with, uniform, huber_with, quantile, tweedie, focal, smoothed),
 )
 
 # The registry of what a file may refer to, by the key of the description and by name.

@@ -11,7 +11,7 @@ from backprop_xp.backends import Identity, content_of, key_of, outer_variables
 from backprop_xp.checks import stacklevel
 
 # The cache of compiled functions, for later trainings.
-_made: dict[Any, tuple[Any, ...]] = {}
+_cache: dict[Any, tuple[Any, ...]] = {}
 _KEPT = 32
 _lock = threading.Lock()
 
@@ -20,7 +20,7 @@ def kept(
     names: tuple[Any, ...], parts: tuple[Any, ...], build: Callable[[], tuple[Any, ...]]
 ) -> tuple[Any, ...]:
     """Return what was built for these names and parts of a training; build it the first time."""
-    key = *names, *map(_hashable, parts), *_own(parts)
+    key = *names, *map(_hashable, parts), *_variables_of(parts)
     if unknown := [part for part in key if not _has_hash(part)]:
         name, *_, value = unknown[0]
         is_named = isinstance(name, str)
@@ -33,14 +33,14 @@ def kept(
         )
         return build()
     with _lock:
-        if key not in _made:
-            while len(_made) >= _KEPT:
-                del _made[next(iter(_made))]
-            _made[key] = build()
-        return _made[key]
+        if key not in _cache:
+            while len(_cache) >= _KEPT:
+                del _cache[next(iter(_cache))]
+            _cache[key] = build()
+        return _cache[key]
 
 
-def _own(value: Any) -> Iterator[Any]:
+def _variables_of(value: Any) -> Iterator[Any]:
     """Yield what keys of a network, its loss and the metrics lack about a user's own objects.
 
     These are the outer variables that a function or a method reads, since its result depends on
@@ -49,12 +49,12 @@ def _own(value: Any) -> Iterator[Any]:
     """
     if _is_ours(value):
         for part in vars(value).values():
-            yield from _own(part)
+            yield from _variables_of(part)
     elif type(value) is tuple:
         for part in value:
-            yield from _own(part)
+            yield from _variables_of(part)
     elif isinstance(value, functools.partial):
-        yield from _own(value.func)
+        yield from _variables_of(value.func)
     elif isinstance(value, FunctionType):
         yield from outer_variables(value)
     elif callable(value) or hasattr(value, "forward"):

@@ -109,7 +109,7 @@ def split(*arrays: Any, test_size: float = 0.2, seed: int = 0) -> list[Array]:
 
     ``test_size`` is a share between 0 and 1 (rounded up) or a number of rows.
     """
-    given, rows = _given(arrays)
+    given, rows = _arrays_and_rows(arrays)
     count = _test_rows(test_size, rows)
     order = order_of(rows, integer(seed, "seed", at_least=0), 0)
     parts = []
@@ -129,7 +129,7 @@ def minibatches(
     >>> [len(x) for x, in bx.data.minibatches(list(range(10)), batch_size=4)]
     [4, 4, 2]
     """
-    given, rows = _given(arrays)
+    given, rows = _arrays_and_rows(arrays)
     size = integer(batch_size, "batch_size")
     seed = integer(seed, "seed", at_least=0)
     order = order_of(rows, seed if boolean(shuffle, "shuffle") else None, epoch)
@@ -181,18 +181,18 @@ def _numbers(value: Any, name: str) -> Array:
     return value
 
 
-def _given(arrays: Sequence[Any]) -> tuple[list[Array], int]:
+def _arrays_and_rows(arrays: Sequence[Any]) -> tuple[list[Array], int]:
     """Return arrays of numbers, or NumPy's arrays of any dtype, and their number of rows."""
-    made = [
+    checked = [
         (plain_array if isinstance(array, np.ndarray) else _numbers)(array, f"arrays[{i}]")
         for i, array in enumerate(arrays)
     ]
-    counts = [array.shape[0] if array.shape else 0 for array in made]
+    counts = [array.shape[0] if array.shape else 0 for array in checked]
     if not counts:
         raise ValueError("Give at least one array.")
     if len(set(counts)) > 1 or not counts[0]:
         raise ValueError(f"The arrays must have equally many rows, at least 1, not {counts}.")
-    return made, int(counts[0])
+    return checked, int(counts[0])
 
 
 def _test_rows(test_size: Any, rows: int) -> int:

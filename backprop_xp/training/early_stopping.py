@@ -1,28 +1,25 @@
-"""Early stopping, and the learning rates that a plateau lowers: rules that watch each epoch.
-
-They watch each network of a stack by itself.
-"""
+"""Early stopping: a rule that watches each epoch of each network of a stack."""
 
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from backprop_xp.backends import Array, array_namespace, device_of, owner, to_host
 from backprop_xp.checks import boolean, check_watch, integer, real
 from backprop_xp.display.reprs import repr_of
 from backprop_xp.training.metrics import Mode
 from backprop_xp.training.pytrees import Pytree, copied, mapped
-from backprop_xp.training.schedules import plateau
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
     """A rule that ends training when no network of the stack has improved for ``patience`` epochs.
 
-    - ``watch`` is the name of a metric or ``"validation_loss"``, the default. ``"loss"``, the
-      default without a validation set, is that of the training set after the epoch, without
-      dropout, which takes another forward pass.
+    - ``watch`` is a name in the history: ``"validation_loss"``, the default, a metric's, or
+      ``"training_loss"``, the default without a validation set. Watching a measure of the training
+      set adds it to the history, and takes another forward pass. ``"loss"`` takes none: it is the
+      mean of the epoch's batches before their updates, not the loss of the theta that is kept.
     - A network improves when the watched value falls by more than ``min_delta`` below its best, or
       rises above it with ``mode="max"``. ``mode`` None is "min" for a loss, and a metric's own.
     - With ``restore_best`` ``fit`` returns each network, and its optimizer's state, of its own best
@@ -71,20 +68,6 @@ class Best(NamedTuple):
     mode: str
 
 
-class Slowed(NamedTuple):
-    """The reduction of each network's learning rate by a plateau: NumPy arrays ``(*stack,)``.
-
-    ``score`` is the best watched value, as in ``Best``; ``epoch`` is the one from which patience
-    counts; ``factor`` multiplies the rate. ``watch`` and ``mode`` are those of the plateau.
-    """
-
-    score: Array
-    epoch: Array
-    factor: Array
-    watch: str
-    mode: str
-
-
 def better(
     rule: EarlyStopping, old: Best | None, watched: Array, epoch: int, carry: tuple[Array, Pytree]
 ) -> Best:
@@ -93,7 +76,7 @@ def better(
     ``carry`` is theta, as it was measured, and the optimizer's state after the epoch. A network
     whose patience has run out has ended, though the others go on.
     """
-    score = _score(rule, watched)
+    score = score_of(rule, watched)
     np = array_namespace(score)
     if old is None:
         theta, state = copied(carry)
@@ -116,24 +99,12 @@ def better(
     )
 
 
-def slowed(rule: plateau, old: Slowed | None, watched: Array, epoch: int) -> Slowed:
-    """Return how far each network's rate is lowered after one more epoch."""
-    score = _score(rule, watched)
-    np = array_namespace(score)
-    if old is None:
-        since, factor = np.full(score.shape, epoch), np.ones(score.shape)
-        return Slowed(score, since, factor, str(rule.watch), str(rule.mode))
-    improved = score < old.score - rule.min_delta
-    since = np.where(improved, epoch, old.epoch)
-    waited = epoch - since >= rule.patience
-    return old._replace(
-        score=np.where(improved, score, old.score),
-        epoch=np.where(waited, epoch, since),
-        factor=np.where(waited, old.factor * rule.factor, old.factor),
-    )
+class _HasMode(Protocol):
+    @property
+    def mode(self) -> Mode | None: ...
 
 
-def _score(rule: EarlyStopping | plateau, watched: Array) -> Array:
+def score_of(rule: _HasMode, watched: Array) -> Array:
     """Return the watched value on the host, negated for ``mode="max"``; NaN counts as infinity."""
     score = to_host(watched) * (1.0 if rule.mode == "min" else -1.0)
     np = array_namespace(score)

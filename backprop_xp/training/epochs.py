@@ -15,9 +15,10 @@ from backprop_xp.training.batches import (
     mean_of_batches,
     without_first,
 )
-from backprop_xp.training.early_stopping import EarlyStopping, better, slowed
+from backprop_xp.training.early_stopping import EarlyStopping, better
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Options
+from backprop_xp.training.plateau import slowed
 from backprop_xp.training.set_up import Training
 from backprop_xp.training.states import TrainingState
 from backprop_xp.training.steps import Carry, measured_theta
@@ -190,11 +191,10 @@ def _measured(
     )
     if not reached.epochs:
         return state, {}
-    first, *others = training.options.measures
-    names = [name for name in (*others, first) if name != "loss"]
+    _, *names = training.options.measures
     measures = {"loss": reached.mean, **{name: _measure(reached.measures, name) for name in names}}
     last = {name: values[reached.epochs - 1, ...] for name, values in measures.items()}
-    state = _watched(training, state, reached)._replace(
+    state = _watched(training, state, reached.carry, last)._replace(
         loss=last.pop("loss"), validation_loss=last.pop("validation_loss", None), metrics=last
     )
     return state, measures
@@ -205,18 +205,20 @@ def _measure(found: dict[str, Array], name: str) -> Array:
 
     ``found`` names a measure of the validation set, or else the training set, without a prefix.
     """
-    name = {"validation_loss": "loss", "loss": "training_loss"}.get(name, name)
+    name = "loss" if name == "validation_loss" else name
     return found[name] if name in found else found[name.removeprefix("training_")]
 
 
-def _watched(training: Training, state: TrainingState, reached: _Reached) -> TrainingState:
+def _watched(
+    training: Training, state: TrainingState, carry: Carry, measures: dict[str, Array]
+) -> TrainingState:
     """Return the state with the best networks and the slowed rates after its last epoch."""
     best, slow = state.best, state.slowed
-    for rule in training.options.rules.values():
-        watched = _measure(reached.measures, str(rule.watch))[reached.epochs - 1, ...]
+    for rule in training.options.rules:
+        watched = measures[str(rule.watch)]
         if isinstance(rule, EarlyStopping):
-            carry = measured_theta(reached.carry), state.optimizer_state
-            best = better(rule, best, watched, state.epoch, carry)
+            kept = measured_theta(carry), state.optimizer_state
+            best = better(rule, best, watched, state.epoch, kept)
         else:
             slow = slowed(rule, slow, watched, state.epoch)
     return state._replace(best=best, slowed=slow)

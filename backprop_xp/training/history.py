@@ -87,7 +87,7 @@ def history_of(state: TrainingState, record: Record, options: Options) -> dict[s
         known = to_host(state.theta[..., 0])
         np = array_namespace(known)
         unknown = np.full((state.epoch, *known.shape), math.nan, dtype=known.dtype, device="cpu")
-        history = dict.fromkeys(["loss", *options.measures], unknown)
+        history = dict.fromkeys(options.measures, unknown)
     if options.check_every is not None:
         history["gradient_error"] = to_host([error for _, error in record.checks])
         history["gradient_verdict"] = to_host([verdict for verdict, _ in record.checks])
@@ -104,7 +104,7 @@ def returned(state: TrainingState, options: Options) -> TrainingState | Best:
     return state if state.average is None else state._replace(theta=state.average)
 
 
-# Writes the checkpoint of a theta and a state. The wing files, above training, registers it.
+# Writes the checkpoint of a theta and a state. The package ``files``, above training, registers it.
 Writer: TypeAlias = Callable[[Array, TrainingState], None]
 WriterOf: TypeAlias = Callable[[Network, TrainingState, Options], Writer]
 _registered: list[WriterOf] = []

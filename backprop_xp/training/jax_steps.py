@@ -19,12 +19,12 @@ from backprop_xp.backends import (
     require_owner,
     to_host,
 )
-from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.loop import Method, Outcome, check_updated, one_by_one, rows_of_batches
+from backprop_xp.training.plateau import Slowed
 from backprop_xp.training.pytrees import mapped
 from backprop_xp.training.steps import Carry, Shared, StepInput
-from backprop_xp.training.traced_steps import Constants, compiled
+from backprop_xp.training.traced_steps import Constants, compiled_steps
 
 # Numbers in the arrays of a schedule that one compiled call takes.
 _MOST_RATES = 2**22
@@ -64,14 +64,14 @@ class Compiled:
 
     def __init__(self, method: Method, theta: Array) -> None:
         self.method, self.network = method, method.network
-        made = compiled(
+        functions = compiled_steps(
             require_owner(theta, "theta"),
             method.network,
             method.optimizer,
             method.metrics,
             method.size,
         )
-        self._one, self._many, self.evaluate, self._hyperparameters = made
+        self._step, self._loop, self.evaluate, self._hyperparameters = functions
         self._queue = Queue()
 
     def take(
@@ -103,7 +103,7 @@ class Compiled:
         self, constants: Constants, carry: Carry, varying: StepInput, shared: Shared
     ) -> tuple[Carry, Array]:
         """Take one compiled step, which counts in the queue."""
-        (theta, state, average), loss = self._one(carry, varying, shared, constants)
+        (theta, state, average), loss = self._step(carry, varying, shared, constants)
         self._queue.add(1, loss)
         return (theta, _with_int_step(carry[1], state, 1), average), loss
 
@@ -120,7 +120,7 @@ class Compiled:
         outcomes: Any = None
         while done < count and not (done and interrupt.is_pending):
             last, before = min(count, done + self._queue.room), carry[1]
-            (theta, state, average), found = self._many(carry, columns, done, last, *shared)
+            (theta, state, average), found = self._loop(carry, columns, done, last, *shared)
             # An int again: the compiler would make another function for an array in its place.
             carry = theta, _with_int_step(before, state, last - done), average
             # A call returns zeros for the steps that it did not take.

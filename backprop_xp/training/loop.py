@@ -11,12 +11,12 @@ from backprop_xp.networks.objective import Views, loss_and_gradient_of, views_of
 from backprop_xp.training.accumulation import accumulate
 from backprop_xp.training.alone import Alone
 from backprop_xp.training.averages import Average
-from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.learning_rates import learning_rates, rate_of
+from backprop_xp.training.learning_rates import learning_rates
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizer_protocol import AnyOptimizer
+from backprop_xp.training.plateau import Plateau, Slowed, lowered
 from backprop_xp.training.pytrees import copied
 from backprop_xp.training.steps import (
     Carry,
@@ -45,11 +45,15 @@ class Method(NamedTuple):
     batches: int | None
     average: Average | None
     monitor: GradientMonitor | None
+    plateau: Plateau | None
 
     def rates(self, steps: range, theta: Array, slowed: Slowed | None) -> list[Any]:
         """Return the learning rate of each step, as ``StepInput`` has it."""
         # Asked each time: a callback may change the rate of a user's own optimizer.
-        return learning_rates(rate_of(self.optimizer, self.batches), steps, theta, slowed)
+        rates = learning_rates(self.optimizer, self.batches, steps, theta)
+        if self.plateau is None or slowed is None:
+            return rates
+        return lowered(self.plateau, slowed, rates, theta)
 
     def weights(self, steps: range) -> list[float | None]:
         """Return theta's weight in its average after each step; None without an average."""
@@ -126,7 +130,7 @@ class Eager:
         in_pieces, metrics = self._processes.in_pieces, self.method.metrics
         self.network = network
         advance = advance_of(optimizer, network, summed, theta, kernels)
-        self._one: Any = functools.partial(step, advance)
+        self._step: Any = functools.partial(step, advance)
         self.evaluate = functools.partial(evaluate, network, metrics, in_pieces)
         # Ranks must round alike, and may count other rows.
         is_open = self.method.batches is None and self._processes.is_alone
@@ -152,7 +156,7 @@ class Eager:
         inputs = map(StepInput, rows_of_batches(batches), steps, rates, weights)
         # A built-in optimizer keeps no gradient: all steps share its buffer.
         shared = shared._replace(views=self._views_of(theta) if is_built else None)
-        options = {"take_one": self._one, "may_fail_midway": not is_built}
+        options = {"take_one": self._step, "may_fail_midway": not is_built}
         return one_by_one(self, carry, inputs, shared, interrupt, **options)
 
     def _views_of(self, theta: Array) -> Views:

@@ -120,8 +120,3 @@ def _mean(y: Array, weight: Array) -> Array:
     total = xp.sum(weight, axis=-2, keepdims=True)
     total = total + xp.astype(total == 0.0, total.dtype)
     return xp.sum(weight * y, axis=-2, keepdims=True) / total
-
-
-def takes_objective(optimizer: Any) -> bool:
-    """Whether an optimizer has ``advance``, which takes the objective in place of a gradient."""
-    return hasattr(optimizer, "advance")

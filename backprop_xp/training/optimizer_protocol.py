@@ -75,6 +75,11 @@ class ObjectiveOptimizer(Protocol):
 AnyOptimizer: TypeAlias = Optimizer | ObjectiveOptimizer
 
 
+def takes_objective(optimizer: Any) -> bool:
+    """Whether an optimizer has ``advance``, which takes the objective in place of a gradient."""
+    return hasattr(optimizer, "advance")
+
+
 class Configured:
     """The methods that the built-in optimizers share: each has its own kind of state."""
 

@@ -1,5 +1,6 @@
 """The options of a training: their types, their defaults, and their checks."""
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,11 +12,10 @@ from backprop_xp.training.averages import Average
 from backprop_xp.training.class_weights import ClassWeight
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.metrics import METRICS, Metric, Mode
-from backprop_xp.training.objectives import takes_objective
-from backprop_xp.training.optimizer_protocol import AnyOptimizer
+from backprop_xp.training.optimizer_protocol import AnyOptimizer, takes_objective
 from backprop_xp.training.optimizers import named_optimizer
 from backprop_xp.training.orders import seeds_of
-from backprop_xp.training.schedules import plateau
+from backprop_xp.training.plateau import Plateau
 from backprop_xp.training.states import FitResult, TrainingState
 
 # ``(x, y)`` or ``(x, y, sample_weight)``.
@@ -24,6 +24,8 @@ Batch: TypeAlias = Sequence[Array]
 Batches: TypeAlias = Callable[[int], Iterable[Batch]] | Iterable[Batch]
 # ``(x, y, sample_weight, seed) -> batch``.
 Augment: TypeAlias = Callable[[Array, Array, Array | None, int], Batch]
+# What watches a measure of each epoch.
+Rule: TypeAlias = EarlyStopping | Plateau
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -45,6 +47,7 @@ class TrainingOptions(TypedDict, total=False):
     metrics: Mapping[str, Metric] | Sequence[str | Metric] | None
     train_metrics: bool
     early_stopping: EarlyStopping | None
+    plateau: Plateau | None
     average: Average | None
     start: TrainingState | FitResult | None
     check_every: int | None
@@ -94,7 +97,8 @@ class Options:
       set, or else the training set.
     - ``train_metrics`` also measures the training set after each epoch, without dropout, as
       ``"training_loss"`` and, for the metric ``"accuracy"``, ``"training_accuracy"``.
-    - ``early_stopping`` is a ``bx.EarlyStopping``.
+    - ``early_stopping`` is a ``bx.EarlyStopping``, and ``plateau`` a ``bx.Plateau``, which lowers
+      the learning rate. Each watches a measure of the epochs, by its name in the history.
     - ``average`` is ``bx.EMA(decay)`` or ``bx.SWA(start_epoch)``: the average of theta is measured
       after each epoch, and returned; training moves theta itself.
     - ``start`` is the ``TrainingState``, or the ``FitResult``, of an earlier training to resume.
@@ -132,6 +136,7 @@ class Options:
     metrics: Mapping[str, Metric] | None = None
     train_metrics: bool = False
     early_stopping: EarlyStopping | None = None
+    plateau: Plateau | None = None
     average: Average | None = None
     start: TrainingState | None = None
     check_every: int | None = None
@@ -143,12 +148,13 @@ class Options:
         self._set("optimizer", named_optimizer(self.optimizer))
         if isinstance(self.optimizer, type) or not hasattr(self.optimizer, "initialize"):
             raise TypeError(f"optimizer must be an object like bx.Adam(), not {self.optimizer!r}.")
-        for name, kind in (("early_stopping", EarlyStopping), ("average", Average)):
+        for name, kind, example in (
+            ("early_stopping", EarlyStopping, "EarlyStopping"),
+            ("plateau", Plateau, "Plateau"),
+            ("average", Average, "EMA"),
+        ):
             if not isinstance(value := getattr(self, name), kind | None):
-                example = "EMA" if name == "average" else "EarlyStopping"
                 raise TypeError(f"{name} must be an object like bx.{example}(), not {value!r}.")
-        if self.l2 is not None and self.l2_of_sum is not None:
-            raise ValueError("l2 and l2_of_sum are two strengths of one penalty: give one of them.")
         if not isinstance(self.checkpoint, str | os.PathLike | None):
             raise TypeError(f"checkpoint must be the path of a file, not {self.checkpoint!r}.")
         if self.checkpoint == "":
@@ -178,49 +184,51 @@ class Options:
         for name in ("batch_size", "accumulate", "check_every", "checkpoint_every"):
             if (value := getattr(self, name)) is not None:
                 self._set(name, integer(value, name))
-        if self.accumulate > 1 and self.batch_size is None:
-            raise ValueError(f"accumulate={self.accumulate} needs batch_size, such as 32.")
-        if start is not None and start.epoch > self.epochs:
-            raise ValueError(
-                f"start has run {start.epoch} epochs, but epochs={self.epochs} counts from the "
-                "beginning of the training."
-            )
-        if takes_objective(self.optimizer):
-            for name in ("batch_size", "augment", "clip"):
-                if getattr(self, name) is not None:
-                    raise ValueError(full_batch_message(self.optimizer, name))
+        _check_together(self)
         _check_rules(self, start)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    @property
-    def rules(self) -> dict[str, EarlyStopping | plateau]:
-        """The rules that watch each epoch, by name, with what they watch and its mode.
+    @functools.cached_property
+    def rules(self) -> list[Rule]:
+        """The rules that watch each epoch, with what each watches and its mode, None if unknown."""
+        given = self.early_stopping, self.plateau
+        return [self._decided(rule) for rule in given if rule is not None]
 
-        By default a rule watches the first of ``measures``. The mode is None if it is not known.
-        """
-        rate = getattr(self.optimizer, "learning_rate", None)
-        slowing = rate if isinstance(rate, plateau) else None
-        rules = {"early_stopping": self.early_stopping, "plateau": slowing}
-        return {
-            name: self._decided(rule, self.measures[0] if rule.watch is None else rule.watch)
-            for name, rule in rules.items()
-            if rule is not None
-        }
-
-    def _decided(self, rule: EarlyStopping | plateau, watch: str) -> EarlyStopping | plateau:
+    def _decided(self, rule: Rule) -> Rule:
         """Return a rule with what it watches, and the mode of that."""
+        watch = rule.watch
+        if watch is None:
+            watch = "training_loss" if self.validation is None else "validation_loss"
         metric = (self.metrics or {}).get(watch.removeprefix("training_"))
         known: Mode | None = "min" if metric is None else getattr(metric, "mode", None)
         return replace(rule, watch=watch, mode=known if rule.mode is None else rule.mode)
 
-    @property
+    @functools.cached_property
     def measures(self) -> list[str]:
-        """The names of the measures of an epoch that a rule may watch."""
+        """The names of the measures of an epoch, which are those of the history.
+
+        The training set is measured after an epoch for ``train_metrics``, and for a rule.
+        """
+        watched = {rule.watch for rule in self.rules}
+        return [
+            name
+            for name in self.watchable
+            if not name.startswith("training_") or self.train_metrics or name in watched
+        ]
+
+    @property
+    def of_training(self) -> list[str]:
+        """The names of the measures of the training set after an epoch."""
+        return [name for name in self.measures if name.startswith("training_")]
+
+    @property
+    def watchable(self) -> list[str]:
+        """The names of the measures that a rule may watch."""
         names = ["loss", *(self.metrics or {})]
-        of_training = [f"training_{name}" for name in names] if self.train_metrics else []
-        return ["loss" if self.validation is None else "validation_loss", *names[1:], *of_training]
+        of_validation = [] if self.validation is None else ["validation_loss"]
+        return [*names, *(f"training_{name}" for name in names), *of_validation]
 
 
 def full_batch_message(optimizer: AnyOptimizer, given: str) -> str:
@@ -234,18 +242,41 @@ def full_batch_message(optimizer: AnyOptimizer, given: str) -> str:
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 
 
+def _check_together(options: Options) -> None:
+    """Raise ValueError for options that do not go with one another."""
+    optimizer, start = options.optimizer, options.start
+    if options.plateau is not None and not hasattr(optimizer, "learning_rate"):
+        raise ValueError(
+            f"plateau lowers the learning rate, but {type(optimizer).__name__} has none."
+        )
+    if options.l2 is not None and options.l2_of_sum is not None:
+        raise ValueError("l2 and l2_of_sum are two strengths of one penalty: give one of them.")
+    if options.accumulate > 1 and options.batch_size is None:
+        raise ValueError(f"accumulate={options.accumulate} needs batch_size, such as 32.")
+    if start is not None and start.epoch > options.epochs:
+        raise ValueError(
+            f"start has run {start.epoch} epochs, but epochs={options.epochs} counts from the "
+            "beginning of the training."
+        )
+    if takes_objective(optimizer):
+        for name in ("batch_size", "augment", "clip"):
+            if getattr(options, name) is not None:
+                raise ValueError(full_batch_message(optimizer, name))
+
+
 def _check_rules(options: Options, start: TrainingState | None) -> None:
     """Raise ValueError for a rule that watches no measure, or watched another before ``start``."""
-    measures = list(dict.fromkeys([*options.measures, "loss"]))
-    for name, rule in options.rules.items():
-        if rule.watch not in measures:
-            raise ValueError(f"{name} watches {rule.watch!r}. {nearest(str(rule.watch), measures)}")
+    for rule in options.rules:
+        is_early = isinstance(rule, EarlyStopping)
+        name, field = ("early_stopping", "best") if is_early else ("plateau", "slowed")
+        if rule.watch not in options.watchable:
+            choices = nearest(str(rule.watch), options.watchable)
+            raise ValueError(f"{name} watches {rule.watch!r}. {choices}")
         if rule.mode not in ("min", "max"):
             raise ValueError(
                 f"{name} watches {rule.watch!r}, a metric that does not tell whether larger values "
                 'are better: give the rule mode="max" or mode="min", or the metric its own mode.'
             )
-        field = "best" if name == "early_stopping" else "slowed"
         known = getattr(start, field, None)
         if known is not None and (known.watch, known.mode) != (rule.watch, rule.mode):
             raise ValueError(

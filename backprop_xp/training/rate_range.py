@@ -14,7 +14,7 @@ from backprop_xp.training.alone import Alone
 from backprop_xp.training.batches import concat
 from backprop_xp.training.epochs import advance
 from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.objectives import takes_objective
+from backprop_xp.training.optimizer_protocol import takes_objective
 from backprop_xp.training.optimizers import Optimizer, named_optimizer
 from backprop_xp.training.options import Options
 from backprop_xp.training.set_up import prepare
@@ -110,9 +110,13 @@ def find_learning_rate(
             losses += found
     host = to_host(concat(losses, axis=0)[:steps, ...])
     rates = np.asarray([rise(step) for step in range(steps)])
-    counted = np.where(np.isfinite(host), host, np.inf)
-    count = steps - _WINDOW + 1
+    return RateRange(rates, host, _suggestion(rates, host))
+
+
+def _suggestion(rates: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """Return a tenth of each network's rate with the lowest mean loss; NaN without a finite one."""
+    counted = np.where(np.isfinite(losses), losses, np.inf)
+    count = len(rates) - _WINDOW + 1
     means = sum(counted[i : i + count] for i in range(_WINDOW))
     lowest = rates[np.argmin(means, axis=0) + _WINDOW // 2] / 10.0
-    is_finite = np.isfinite(np.min(means, axis=0))
-    return RateRange(rates, host, np.where(is_finite, lowest, np.nan))
+    return np.where(np.isfinite(np.min(means, axis=0)), lowest, np.nan)

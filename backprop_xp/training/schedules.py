@@ -2,7 +2,7 @@
 
 Steps are updates, counted from 0, or epochs in ``epochs``. ``learning_rate`` is a number, an array
 ``(*stack, 1)`` for a stack of networks, or ``(..., P)`` with a rate for each parameter. The host
-evaluates it. Only ``plateau`` depends on the losses.
+evaluates it. No schedule depends on the losses: ``bx.Plateau`` does.
 """
 
 import math
@@ -12,11 +12,10 @@ from numbers import Real
 from typing import Any, TypeAlias
 
 from backprop_xp.backends import array_namespace, owner
-from backprop_xp.checks import check_watch, integer, real, refuse_list
+from backprop_xp.checks import integer, real, refuse_list
 from backprop_xp.display.reprs import call_hash, is_same_call, repr_of
 from backprop_xp.networks.inputs import check_entries
 from backprop_xp.training.hyperparameters import Hyperparameter, not_negative
-from backprop_xp.training.metrics import Mode
 
 # A function of the step; its rate is a number, or an array ``(*stack, 1)``.
 Schedule: TypeAlias = Callable[[int], Hyperparameter]
@@ -273,44 +272,6 @@ class chain(_Schedule):
         return rate
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class plateau(_Schedule):
-    """A rate that falls by ``factor`` after each ``patience`` epochs without improvement.
-
-    ``learning_rate`` may be another schedule. The product stays at ``final`` or above. ``watch``,
-    ``min_delta`` and ``mode`` are those of ``bx.EarlyStopping``. Each network of a stack
-    has its own factor. ``train`` and ``fit`` lower the rate; a call, and ``optimizer.update``
-    alone, do not.
-
-    >>> import backprop_xp as bx
-    >>> bx.SGD(bx.schedules.plateau(0.1, factor=0.5, patience=5))
-    SGD(schedules.plateau(schedules.constant(0.1), 0.5, 5))
-    """
-
-    learning_rate: LearningRate
-    factor: float = 0.1
-    patience: int = 10
-    min_delta: float = 0.0
-    final: float = 0.0
-    watch: str | None = None
-    mode: Mode | None = None
-
-    def __post_init__(self) -> None:
-        check_watch(self.watch, self.mode)
-        self._set(
-            learning_rate=_as_schedule(self.learning_rate),
-            factor=real(self.factor, "factor", above=0.0, below=1.0),
-            patience=integer(self.patience, "patience"),
-            min_delta=real(self.min_delta, "min_delta", low=0.0),
-            final=real(self.final, "final", low=0.0),
-        )
-
-    def __call__(self, step: int) -> Hyperparameter:
-        schedule: Any = self.learning_rate
-        rate: Hyperparameter = schedule(step)
-        return rate
-
-
 def with_batches(schedule: Any, batches: int | None) -> Any:
     """Return a schedule in which ``epochs`` without a number of batches have this one."""
     match schedule:
@@ -319,8 +280,6 @@ def with_batches(schedule: Any, batches: int | None) -> Any:
             return replace(schedule, schedule=inner, batches=own)
         case warmup():
             return replace(schedule, schedule=with_batches(schedule.schedule, batches))
-        case plateau():
-            return replace(schedule, learning_rate=with_batches(schedule.learning_rate, batches))
         case chain():
             parts = [with_batches(part, batches) for part in schedule.schedules]
             return replace(schedule, schedules=parts)
@@ -347,11 +306,6 @@ def lowest(rate: Any, final: float) -> Any:
 
 
 def _as_schedule(schedule: LearningRate) -> Schedule:
-    if isinstance(schedule, plateau):
-        raise TypeError(
-            "A plateau cannot be part of another schedule. It may contain one, as in "
-            "plateau(warmup(0.1, 100))."
-        )
     return schedule if callable(schedule) else constant(schedule)
 
 
@@ -370,7 +324,6 @@ def __dir__() -> list[str]:
         "exponential",
         "inverse_scaling",
         "one_cycle",
-        "plateau",
         "step_decay",
         "warmup",
     ]

@@ -15,7 +15,8 @@ from backprop_xp.training.batches import mean_over
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.jax_steps import Compiled
 from backprop_xp.training.loop import Eager, Method, Stepper
-from backprop_xp.training.objectives import Objective, takes_objective
+from backprop_xp.training.objectives import Objective
+from backprop_xp.training.optimizer_protocol import takes_objective
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options, full_batch_message
 from backprop_xp.training.orders import keys_of
@@ -70,6 +71,7 @@ def prepare(
         batches=data.batches,
         average=options.average,
         monitor=None if every is None else GradientMonitor(every, key, l2, l2_of_sum),
+        plateau=options.plateau,
     )
     if steps is None and data.batches is not None:
         steps = options.epochs * data.batches
@@ -82,14 +84,23 @@ def prepare(
     backend = require_owner(theta, "theta")
     mean = backend.compile(mean_over)
     training = Training(options, data, evaluated, shared, stepper, backend, mean)
+    return training, _first_state(network, theta, optimizer, training)
+
+
+def _first_state(
+    network: Network, theta: Array, optimizer: Any, training: Training
+) -> TrainingState:
+    """Return the state before the first step, whose theta an optimizer may choose."""
+    options, shared = training.options, training.shared
     averages = options.average is not None
-    at = data.batches, data.size
+    at = training.data.batches, training.data.size
     state = initial_state(options.start, optimizer, theta, *at, averages=averages)
-    if options.start is None and hasattr(optimizer, "begin"):
-        with backend.no_grad():
-            objective = Objective(network, counted(rows), strength_of(rows, l2, l2_of_sum))
-            state = state._replace(theta=optimizer.begin(state.theta, objective))
-    return training, state
+    if options.start is not None or not hasattr(optimizer, "begin"):
+        return state
+    with training.backend.no_grad():
+        l2 = strength_of(shared.rows, shared.l2, shared.l2_of_sum)
+        objective = Objective(network, counted(shared.rows), l2)
+        return state._replace(theta=optimizer.begin(state.theta, objective))
 
 
 def _check_full_batch(network: Network, data: TrainingData, options: Options) -> None:
@@ -126,10 +137,7 @@ def _measured_sets(
     sets: dict[str, tuple[Rows, Any]] = {}
     if data.validation is not None:
         sets[""] = processes.with_all_targets(theta, data.validation), None
-    rules = options.rules.values()
-    is_measured = options.train_metrics or any(rule.watch == "loss" for rule in rules)
-    if data.validation is None:
-        is_measured = options.train_metrics or bool(options.metrics or rules)
+    is_measured = options.of_training or (data.validation is None and options.metrics)
     if data.rows is not None and is_measured:
         rows = processes.with_all_targets(theta, data.rows)
         sets["training_" if sets else ""] = rows, strength_of(rows, *strengths)

@@ -98,19 +98,18 @@ def _check_batches(batches: Any, options: Options) -> None:
             "y is missing: the arguments are network, theta, x, y. Or x gives batches (x, y), as a "
             "function of the epoch or an iterable."
         )
-    if options.validation is None and (options.metrics or options.rules):
+    if options.validation is None and options.measures != ["loss"]:
         raise ValueError(
-            "metrics, early_stopping and a plateau need validation=(x, y) where x gives batches: "
-            "no training rows are kept to measure theta on."
+            "metrics, early_stopping and plateau need validation=(x, y) where x gives batches: no "
+            'training rows are kept to measure theta on. A rule may have watch="loss".'
         )
-    watches_training = any(rule.watch == "loss" for rule in options.rules.values())
     for wrong, name, way_out in (
         (options.sample_weight is not None, "sample_weight", "give (x, y, sample_weight)"),
         (options.batch_size is not None, "batch_size", "each batch has its own size"),
         (options.class_weight is not None, "class_weight", "give weights with each batch"),
         (isinstance(options.validation, Real), "A share for validation", "give validation=(x, y)"),
         (options.train_metrics, "train_metrics", "give validation=(x, y)"),
-        (watches_training, 'A rule that watches "loss"', "watch a measure of validation=(x, y)"),
+        (bool(options.of_training), "A watch of the training set", "watch another measure"),
         (isinstance(options.average, SWA), "SWA, which counts epochs", "take bx.EMA"),
     ):
         if wrong:

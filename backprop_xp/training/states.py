@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, checksum, require_like
-from backprop_xp.training.early_stopping import Best, Slowed
+from backprop_xp.training.early_stopping import Best
 from backprop_xp.training.hyperparameters import check_alike
 from backprop_xp.training.optimizers import AnyOptimizer, check_state
+from backprop_xp.training.plateau import Slowed
 from backprop_xp.training.pytrees import copied
 
 if TYPE_CHECKING:
@@ -90,9 +91,9 @@ class FitResult:
       ``restore_best`` they are those of each network's best epoch. With ``average=`` theta is the
       average; ``state.theta`` is the theta that training moves.
     - ``history`` maps ``"loss"``, with validation rows ``"validation_loss"``, each metric's name,
-      and those of ``train_metrics``, to a NumPy array ``(epochs, *stack)`` over the whole training.
-      With ``check_every`` it has ``"gradient_error"`` and ``"gradient_verdict"``, ``(checks,)``, of
-      this call's checks.
+      and the training set's measures of ``train_metrics`` or a rule, such as ``"training_loss"``,
+      to a NumPy array ``(epochs, *stack)`` over the whole training. With ``check_every`` it has
+      ``"gradient_error"`` and ``"gradient_verdict"``, ``(checks,)``, of this call's checks.
     - ``epochs`` counts from the beginning of the training.
     - ``state`` is the last state: ``start=result`` resumes there.
 

@@ -21,8 +21,8 @@ from backprop_xp.networks.random_bits import Key, as_int32, fold_in
 from backprop_xp.training.averages import averaged
 from backprop_xp.training.batches import batch_at, concat
 from backprop_xp.training.metrics import OF_NUMBERS, Metric
-from backprop_xp.training.objectives import Objective, takes_objective
-from backprop_xp.training.optimizer_protocol import ObjectiveOptimizer
+from backprop_xp.training.objectives import Objective
+from backprop_xp.training.optimizer_protocol import ObjectiveOptimizer, takes_objective
 from backprop_xp.training.optimizers import OBJECTIVE_OPTIMIZERS, SGD, Optimizer, rule_of
 from backprop_xp.training.pytrees import mapped
 

@@ -43,16 +43,16 @@ class Constants(NamedTuple):
     hyperparameters: Mapping[str, Any] = {}
 
 
-def compiled(
+def compiled_steps(
     backend: Backend,
     network: Network,
     optimizer: AnyOptimizer,
     metrics: Mapping[str, Metric],
     size: int | None,
 ) -> tuple[Any, ...]:
-    """Return compiled ``one``, ``many`` and ``evaluate``, and the hyperparameters of the two first.
+    """Return compiled ``step``, ``loop`` and ``evaluate``, and the hyperparameters of both steps.
 
-    ``many(carry, columns, first, last, shared, constants)`` takes the steps ``first`` to ``last``
+    ``loop(carry, columns, first, last, shared, constants)`` takes the steps ``first`` to ``last``
     of the columns, and evaluates theta after each if ``shared.evaluated`` is set. Functions that
     were compiled before are used again.
     """
@@ -60,11 +60,11 @@ def compiled(
 
     def build() -> tuple[Any, ...]:
         traced = functools.partial(_traced, network, make, size)
-        judge = functools.partial(evaluate, network, metrics, functools.partial(_looped, backend))
-        loop = backend.loop(functools.partial(_evaluated, traced, judge))
-        many = functools.partial(_many, loop, is_elementwise(optimizer), network.parts)
+        measure = functools.partial(evaluate, network, metrics, functools.partial(_looped, backend))
+        loop = backend.loop(functools.partial(_evaluated, traced, measure))
+        loop = functools.partial(_in_parts, loop, is_elementwise(optimizer), network.parts)
         compile_step = functools.partial(backend.compile, donate=(0,))
-        return compile_step(traced), compile_step(many), backend.compile(judge)
+        return compile_step(traced), compile_step(loop), backend.compile(measure)
 
     parts = network.layers, network.loss_function, *metrics.values()
     return *kept((backend.name, size, *metrics, *kind), parts, build), hyperparameters
@@ -113,7 +113,7 @@ def _traced(
 
 def _evaluated(
     traced: Callable[..., tuple[Carry, Array]],
-    judge: Callable[..., dict[str, Array]],
+    measure: Callable[..., dict[str, Array]],
     carry: Carry,
     varying: StepInput,
     shared: Shared,
@@ -126,7 +126,7 @@ def _evaluated(
     whole: Any = carry
     if isinstance(carry[0], tuple):
         whole = tuple(put_together(parts) for parts in carry)
-    return carry, (loss, judge(measured_theta(whole), shared.evaluated))
+    return carry, (loss, measure(measured_theta(whole), shared.evaluated))
 
 
 def _looped(
@@ -162,7 +162,7 @@ def _in_precision_of(theta: Array, value: Any) -> Any:
     return array_namespace(theta).astype(value, theta.dtype) if is_number else value
 
 
-def _many(
+def _in_parts(
     loop: Any,
     is_elementwise: bool,
     parts: Sequence[slice],

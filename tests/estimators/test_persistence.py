@@ -269,8 +269,3 @@ def test_an_unfitted_model_cannot_be_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not fitted"):
         bx.MLPClassifier().save(tmp_path / "model")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_plateau_schedule_as_learning_rate_is_an_error() -> None:
-    with pytest.raises(ValueError, match='learning_rate="adaptive"'):
-        bx.MLPClassifier(learning_rate=bx.schedules.plateau(0.1)).fit(X, y)

@@ -98,7 +98,6 @@ SCHEDULES = [
     schedules.inverse_scaling(0.1, 0.25),
     schedules.warmup(schedules.cosine(0.1, 100, 0.01), 10),
     schedules.chain([0.1, schedules.cosine(0.1, 10)], [5]),
-    schedules.plateau(0.1, 0.5, 3, watch="rmse", mode="max"),
     schedules.one_cycle(0.1, 20, 0.2, last=10.0),
     schedules.epochs(schedules.cosine_restarts(0.1, 3, 2, 0.01), 5),
 ]
@@ -378,9 +377,9 @@ def test_a_custom_order_is_not_saved(tmp_path: Path) -> None:
 
 def _training(xp: Any, stack: Any = ()) -> tuple[tuple[Any, ...], dict[str, Any]]:
     network = _network()
-    rate = schedules.plateau(0.6, 0.5, patience=2)
     options: dict[str, Any] = {
-        "optimizer": bx.SGD(rate, momentum=0.5),
+        "optimizer": bx.SGD(0.6, momentum=0.5),
+        "plateau": bx.Plateau(0.5, patience=2),
         "batch_size": 4,
         "validation": (xp.asarray(X[:4]), xp.asarray(Y[:4])),
         "metrics": {"rmse": bx.metrics.rmse},

@@ -121,8 +121,9 @@ def network_and_its_use(path: Path) -> LoadAndUse:
     """Write a file with all parts; return the functions that load such files and predict."""
     x = np.random.default_rng(0).normal(size=(9, 3))
     network, rows = bx.mlp([3, 4, 2], hidden="tanh", layer_norm=True), bx.data.standardize(x)
-    theta, optimizer = network.initialize(backend="numpy"), bx.Adam(bx.schedules.plateau(0.1))
+    theta, optimizer = network.initialize(backend="numpy"), bx.Adam(bx.schedules.warmup(0.1, 2))
     options: dict[str, Any] = {"optimizer": optimizer, "early_stopping": bx.EarlyStopping()}
+    options["plateau"] = bx.Plateau()
     state = bx.fit(network, theta, rows.x, x[:, :2], epochs=3, **options)
     more = {"optimizer": optimizer, "preparation": rows, "metadata": {"of": ["today"]}}
     bx.save(path, network, state.theta, state=state, **more)

@@ -430,6 +430,15 @@ def test_an_interrupted_fit_resumes_to_the_same_theta(
     assert states == [1, 2, 3, 4, 5]
 
 
+def test_the_schedule_plateau_lowers_the_rate(xp: Any) -> None:
+    options = {"learning_rate": "plateau", "learning_rate_init": 0.5, "n_iter_no_change": 12}
+    factors = list[float]()
+    model = bx.TabularClassifier(**{**QUICK, **options, "max_iter": 12})
+    model.fit(*table(), callbacks=[lambda state: factors.append(np.min(state.slowed.factor))])
+    assert factors[0] == 1.0
+    assert factors[-1] < 0.1
+
+
 def test_a_fit_that_ended_at_its_last_epoch_resumes_with_a_larger_max_iter(
     xp: Any, tmp_path: Path
 ) -> None:

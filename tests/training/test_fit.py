@@ -471,11 +471,12 @@ def test_training_ends_after_patience_epochs_without_improvement(xp: Any, name: 
 
 
 def test_without_validation_the_training_loss_after_the_epoch_decides(xp: Any) -> None:
-    # After each epoch: 16, 64, 256. Before it, as the history has it, 64, 16, 64.
+    # Both measures are in the history.
     path = [8.0, 4.0, 8.0, 16.0, 2.0, 1.0]
     result = _fit_led(xp, bx.EarlyStopping(patience=2), path, validation=None)
     assert result.epochs == 3
     assert result.history["loss"].ravel().tolist() == [64.0, 16.0, 64.0]
+    assert result.history["training_loss"].ravel().tolist() == [16.0, 64.0, 256.0]
     assert _biases(xp, result) == [4.0]
 
 
@@ -584,7 +585,7 @@ def test_a_rule_without_a_mode_asks_the_metric(xp: Any, own: str, best: float) -
     path = [4.0, 2.0, 8.0, 1.0, 2.0]
     for watch in ("size", "training_size"):
         options = {"metrics": {"size": metric}, "train_metrics": True}
-        options |= {"optimizer": bx.SGD(bx.schedules.plateau(0.0, watch=watch))}
+        options |= {"optimizer": bx.SGD(0.0), "plateau": bx.Plateau(watch=watch)}
         rule = bx.EarlyStopping(patience=9, watch=watch)
         assert _biases(
             xp, _fit_led(xp, rule, path, metrics={"size": metric}, train_metrics=True)
@@ -602,9 +603,11 @@ def test_a_rule_without_a_mode_maximizes_accuracy_and_minimizes_a_loss(xp: Any) 
         ("training_accuracy", "max"),
         ("training_loss", "min"),
     ):
-        rate = bx.schedules.plateau(0.1, watch=watch)
-        rule = bx.EarlyStopping(watch=watch)
-        (state,) = bx.train(*_case(xp), optimizer=bx.SGD(rate), early_stopping=rule, **options)
+        rules = {
+            "early_stopping": bx.EarlyStopping(watch=watch),
+            "plateau": bx.Plateau(watch=watch),
+        }
+        (state,) = bx.train(*_case(xp), optimizer=bx.SGD(0.1), **rules, **options)
         assert (state.best.mode, state.slowed.mode) == (mode, mode)
 
 
@@ -612,7 +615,7 @@ def test_a_rule_needs_a_mode_for_a_metric_without_one(xp: Any) -> None:
     options = {"metrics": {"size": _size}, "epochs": 1, "optimizer": bx.SGD(0.1)}
     for rules in (
         {"early_stopping": bx.EarlyStopping(watch="size")},
-        {"optimizer": bx.SGD(bx.schedules.plateau(0.1, watch="size"))},
+        {"plateau": bx.Plateau(watch="size")},
     ):
         with pytest.raises(ValueError, match=r"watches 'size', .* mode=\"max\" or mode=\"min\""):
             bx.fit(*_case(xp), **{**options, **rules})
@@ -728,23 +731,27 @@ def test_the_history_has_the_training_sets_measures_if_asked(
 
 
 @pytest.mark.parametrize("watch", ["loss", "training_loss", "training_accuracy"])
-def test_early_stopping_watches_the_training_set_beside_a_validation_set(
-    xp: Any, watch: str
-) -> None:
+@pytest.mark.parametrize("validates", [compiled(False), True])
+def test_the_history_has_what_a_rule_watches(xp: Any, watch: str, validates: bool) -> None:
     part = (xp.asarray(np.ones((4, 3))), xp.asarray([0, 1, 2, 0], dtype="int32"))
-    mode = "max" if watch.endswith("accuracy") else "min"
-    options: dict[str, Any] = {"validation": part, "optimizer": bx.Adam(0.3), "epochs": 12}
-    options |= {"metrics": ["accuracy"], "train_metrics": watch != "loss"}
-    rule = bx.EarlyStopping(3, watch=watch, mode=mode)
-    network, _, x, y, result = _measures(xp, early_stopping=rule, **options)
+    mode: Any = "max" if watch.endswith("accuracy") else "min"
+    options: dict[str, Any] = {"validation": part if validates else None, "metrics": ["accuracy"]}
+    options |= {"optimizer": bx.Adam(0.3), "epochs": 12, "batch_size": 6}
+    rule, plateau = bx.EarlyStopping(3, watch=watch, mode=mode), bx.Plateau(watch=watch, mode=mode)
+    network, _, x, y, result = _measures(xp, early_stopping=rule, plateau=plateau, **options)
     best, sign = result.state.best, {"max": -1.0, "min": 1.0}[mode]
+    assert sign * best.score == sign * np.min(sign * result.history[watch])
+    assert int(best.epoch) == int(np.argmin(sign * result.history[watch])) + 1
+    assert result.state.slowed.score == best.score
+    assert {*result.history} == {"loss", "accuracy", watch} | (
+        {"validation_loss"} if validates else set()
+    )
+    if watch == "loss":  # measured before the updates
+        return
     found = network.loss(result.theta, x, y)
     if mode == "max":
         found = bx.metrics.accuracy(network.predict(result.theta, x), y)
     xp.assert_close(sign * best.score, found, 1e-12)
-    assert ("training_loss" in result.history) == (watch != "loss")
-    if watch != "loss":
-        assert int(best.epoch) == int(np.argmin(sign * result.history[watch])) + 1
 
 
 # ---- a share of the rows

@@ -96,7 +96,8 @@ def test_a_network_with_its_own_seed_is_the_one_trained_alone_with_it(
         "validation": xp.put(*_rows()),
         "metrics": {"r2": bx.metrics.r2},
     }
-    of_rates = (lambda rate: bx.AdamW(bx.schedules.plateau(0.1), weight_decay=rate), bx.Adam)
+    options["plateau"] = bx.Plateau(factor=0.5, patience=1)
+    of_rates = (lambda rate: bx.AdamW(0.1, weight_decay=rate), bx.Adam)
     for make in of_rates if weighted == "no" else of_rates[1:]:
         data = {"sample_weight": weight, "seed": seed, "optimizer": make(rates)}
         together = bx.fit(network, theta, x, y, **data, **options)

@@ -75,8 +75,10 @@ CASES = {
     "all weights 0 on a rank": Case(sample_weight=WEIGHTS * (np.arange(ROWS) >= 14)),
     "balanced": Case(class_weight="balanced", metrics=["balanced_accuracy"], sample_weight=WEIGHTS),
     "share": Case(validation=0.3, metrics=["accuracy"], early_stopping=STOPPING, epochs=9),
-    "sets": Case(validation=True, early_stopping=bx.EarlyStopping(1, watch="loss"), epochs=9),
-    "plateau": Case(optimizer=bx.SGD(bx.schedules.plateau(0.5, patience=1)), average=bx.EMA(0.9)),
+    "sets": Case(
+        validation=True, early_stopping=bx.EarlyStopping(1, watch="training_loss"), epochs=9
+    ),
+    "plateau": Case(optimizer=bx.SGD(0.5), plateau=bx.Plateau(patience=1), average=bx.EMA(0.9)),
     "stack": Case(stack=(2, 2), l2=np.array([[0.0, 0.1], [0.2, 0.3]]), average=bx.SWA(2)),
     "seeds": Case(stack=(3,), seed=(5, 0, 2**40 + 7), sample_weight=WEIGHTS),
     "bootstraps": Case(stack=(3,), seed=(1, 2, 3), sample_weight=BOOTSTRAPS),

@@ -572,7 +572,9 @@ def test_an_invalid_start_is_an_error_that_names_it(
 
 
 @pytest.mark.parametrize("rule", ["early_stopping", "plateau"])
-@pytest.mark.parametrize("watch", [("loss", "min"), ("rmse", "min"), ("r2", "max"), ("r2", "min")])
+@pytest.mark.parametrize(
+    "watch", [("training_loss", "min"), ("rmse", "min"), ("r2", "max"), ("r2", "min")]
+)
 def test_a_training_that_watched_another_value_is_not_resumed(
     xp: Any, rule: str, watch: tuple[str, str]
 ) -> None:
@@ -583,14 +585,13 @@ def test_a_training_that_watched_another_value_is_not_resumed(
         metrics = {"rmse": bx.metrics.rmse, "r2": bx.metrics.r2}
         given: dict[str, Any] = {**ADAM, "epochs": 3, "metrics": metrics, **more}
         if rule == "plateau":
-            rate = bx.schedules.plateau(0.05, watch=watch, mode=mode)
-            return given | {"optimizer": bx.Adam(rate)}
+            return given | {"plateau": bx.Plateau(watch=watch, mode=mode)}
         return given | {"early_stopping": bx.EarlyStopping(watch=watch, mode=mode)}
 
     begun = bx.fit(*case, **options(*watch))  # type: ignore[arg-type]
     kept = getattr(begun.state, memory)
     assert (kept.watch, kept.mode) == watch
-    same = None if watch[0] == "loss" else watch[0]  # the loss is the default
+    same = None if watch[0] == "training_loss" else watch[0]  # which is the default
     assert bx.fit(*case, **options(same, watch[1], epochs=5), start=begun).epochs == 5
     held_out = xp.asarray(X[:4]), xp.asarray(Y[:4])
     turned = "max" if watch[1] == "min" else "min"

@@ -86,11 +86,6 @@ CASES: dict[str, tuple[Callable[[Any], Schedule], Callable[[Any, int], Any]]] = 
         lambda rate: bx.schedules.warmup(bx.schedules.cosine(rate, steps=10, final=0.05), steps=5),
         lambda rate, step: rate * (step + 1) / 5 if step < 5 else _half_cosine(rate, step - 5),
     ),
-    "plateau": (lambda rate: bx.schedules.plateau(rate, final=0.1), lambda rate, step: rate),
-    "plateau of a schedule": (
-        lambda rate: bx.schedules.plateau(bx.schedules.exponential(rate, 0.97), patience=3),
-        lambda rate, step: rate * 0.97**step,
-    ),
     "chain": (
         lambda rate: bx.schedules.chain([rate, bx.schedules.exponential(rate, 0.5), 0.25], [3, 10]),
         _chained,
@@ -180,17 +175,6 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: bx.schedules.inverse_scaling(0.1, power=-1), ValueError, "power must be >= 0"),
     (lambda: bx.schedules.cosine(0.1, steps=0), ValueError, "steps must be an integer"),
     (lambda: bx.schedules.cosine(0.1, steps=5, final=-1), ValueError, "final must be >= 0"),
-    (lambda: bx.schedules.plateau(-0.1), ValueError, "learning_rate must be >= 0"),
-    (lambda: bx.schedules.plateau(0.1, factor=1.0), ValueError, "factor must be .* < 1"),
-    (lambda: bx.schedules.plateau(0.1, patience=0), ValueError, "patience must be an integer"),
-    (lambda: bx.schedules.plateau(0.1, min_delta=-1), ValueError, "min_delta must be >= 0"),
-    (lambda: bx.schedules.plateau(0.1, mode="most"), ValueError, 'mode must be "min" or "max"'),
-    (lambda: bx.schedules.plateau(0.1, watch=print), TypeError, "watch must be the name"),
-    (
-        lambda: bx.schedules.warmup(bx.schedules.plateau(0.1), 5),
-        TypeError,
-        "cannot be part",
-    ),
     (lambda: bx.schedules.warmup(0.1, steps=0), ValueError, "steps must be an integer"),
     (lambda: bx.schedules.warmup(-0.1, steps=2), ValueError, "learning_rate must be >= 0"),
     (lambda: bx.schedules.chain([0.1, 0.2], []), ValueError, "one boundary fewer"),
@@ -263,9 +247,8 @@ def test_a_schedule_is_pytorchs(kind: str, options: dict[str, Any], schedule: An
         lambda inner, batches: bx.schedules.epochs(inner, batches),
         lambda inner, batches: bx.schedules.warmup(bx.schedules.epochs(inner, batches), 2),
         lambda inner, batches: bx.schedules.chain([0.1, bx.schedules.epochs(inner, batches)], [3]),
-        lambda inner, batches: bx.schedules.plateau(bx.schedules.epochs(inner, batches)),
     ],
-    ids=["alone", "warmup", "chain", "plateau"],
+    ids=["alone", "warmup", "chain"],
 )
 def test_a_training_counts_its_epochs_also_when_it_is_resumed(
     xp: Any, form: Any, batch_size: int | None
@@ -292,8 +275,6 @@ def test_epochs_that_are_not_known_are_refused() -> None:
         optimizer.update(theta, theta, optimizer.initialize(theta))
     with pytest.raises(ValueError, match="batches must be an integer of at least 1, not 0"):
         bx.schedules.epochs(bx.schedules.constant(0.1), 0)
-    with pytest.raises(TypeError, match="A plateau cannot be part"):
-        bx.schedules.epochs(bx.schedules.plateau(0.1))
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,16 @@ def test_batches_that_are_given_train_as_the_rows_in_memory(
     _assert_same(xp, found, bx.fit(NETWORK, theta, **_in_memory(xp, weighted), **options))
 
 
+def test_rules_watch_the_loss_of_batches_without_a_validation_set(xp: Any) -> None:
+    theta, options = xp.initialize(NETWORK), _options(xp, validation=None, epochs=6)
+    options |= {"optimizer": bx.SGD(8.0), "plateau": bx.Plateau(patience=1, watch="loss")}
+    options["early_stopping"] = bx.EarlyStopping(9, watch="loss")
+    result: Any = bx.fit(NETWORK, theta, _given, **options)
+    assert [*result.history] == ["loss"]
+    assert result.state.best.score == np.min(result.history["loss"])
+    assert result.state.slowed.factor < 1.0
+
+
 def test_the_function_is_given_each_epoch_and_an_iterator_one(xp: Any) -> None:
     asked: list[int] = []
 
@@ -434,9 +444,9 @@ REFUSED: list[tuple[Any, dict[str, Any], Any, str]] = [
     (_given, {"average": bx.SWA(1)}, ValueError, "SWA, .* is for rows in memory.*bx.EMA"),
     (
         _given,
-        {"early_stopping": bx.EarlyStopping(watch="loss")},
+        {"early_stopping": bx.EarlyStopping(watch="training_loss")},
         ValueError,
-        'A rule that watches "loss" is for rows in memory',
+        "A watch of the training set is for rows in memory",
     ),
     (
         lambda epoch: [GOOD],

@@ -158,6 +158,7 @@ def learn(
                 metrics=None if metric is None else [metric],
                 average=EMA(recipe.decay) if recipe.decay else None,
                 early_stopping=EarlyStopping(recipe.n_iter_no_change, watch=metric),
+                plateau=recipe.plateau,
                 start=state,
                 callbacks=callbacks,
                 progress=bool(parameters.verbose),

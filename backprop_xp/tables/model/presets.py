@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from backprop_xp.backends import Array
 from backprop_xp.training import schedules
 from backprop_xp.training.optimizers import OPTIMIZERS, Optimizer
+from backprop_xp.training.plateau import Plateau
 from backprop_xp.training.schedules import Schedule
 
 # An epoch has at least about ten updates, also in a small table.
@@ -21,7 +22,7 @@ SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
     "cosine": schedules.cosine,
     "exponential": lambda rate, updates: schedules.exponential(rate, 0.01 ** (1.0 / updates)),
     "inverse_scaling": lambda rate, updates: schedules.inverse_scaling(rate),
-    "plateau": lambda rate, updates: schedules.plateau(rate, factor=0.3, patience=4),
+    "plateau": lambda rate, updates: schedules.constant(rate),  # lowered by ``Recipe.plateau``
 }
 
 
@@ -76,6 +77,11 @@ class Recipe:
         rate = SCHEDULES[self.learning_rate](self.learning_rate_init, updates)
         decay = {"weight_decay": self.alpha, "mask": mask} if self.decays else {}
         return OPTIMIZERS[self.solver](rate, **decay)
+
+    @property
+    def plateau(self) -> Plateau | None:
+        """The rule that lowers the rate of the schedule "plateau"."""
+        return Plateau(factor=0.3, patience=4) if self.learning_rate == "plateau" else None
 
     @property
     def decays(self) -> bool:

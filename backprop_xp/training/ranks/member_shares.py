@@ -6,7 +6,6 @@ the states.
 """
 
 import copy
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array
@@ -19,7 +18,7 @@ from backprop_xp.training.options import Options
 from backprop_xp.training.orders import keys_of
 from backprop_xp.training.pytrees import Pytree, mapped
 from backprop_xp.training.ranks.exchange import Ranks, packed, refuse, unpacked
-from backprop_xp.training.schedules import plateau, rate_at, with_batches
+from backprop_xp.training.schedules import rate_at, with_batches
 from backprop_xp.training.set_up import check_strength
 from backprop_xp.training.states import TrainingState, first_checksum
 from backprop_xp.training.training_set import batches_of, check_data
@@ -116,8 +115,6 @@ class _Members(NamedTuple):
         return own
 
     def _of_schedule(self, schedule: Any) -> Any:
-        if isinstance(schedule, plateau):
-            return replace(schedule, learning_rate=self._of_schedule(schedule.learning_rate))
         return lambda step: self.of(rate_at(schedule, step), 1)
 
     def _of_state(self, state: TrainingState) -> TrainingState:

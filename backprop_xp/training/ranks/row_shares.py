@@ -34,7 +34,7 @@ from backprop_xp.training.data_checks import (
     without_gaps,
 )
 from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.objectives import takes_objective
+from backprop_xp.training.optimizer_protocol import takes_objective
 from backprop_xp.training.options import Options
 from backprop_xp.training.ranks.exchange import Ranks, refuse
 from backprop_xp.training.sources import Source, source_of

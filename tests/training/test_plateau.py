@@ -17,9 +17,9 @@ RULE: dict[str, Any] = {"factor": 0.5, "patience": 2, "min_delta": 0.01}
 
 def _case(xp: Any, stack: Any = (), **rule: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     network = bx.mlp([3, 5, 2], hidden="tanh")
-    rate = bx.schedules.plateau(0.9, **{**RULE, **rule})
     options = {
-        "optimizer": bx.SGD(rate, momentum=0.5),
+        "optimizer": bx.SGD(0.9, momentum=0.5),
+        "plateau": bx.Plateau(**{**RULE, **rule}),
         "epochs": EPOCHS,
         "batch_size": 5,
         "validation": (xp.asarray(X[:5]), xp.asarray(Y[:5])),
@@ -43,9 +43,10 @@ def _factors(watched: list[float], factor: float, patience: int, min_delta: floa
 def test_a_rate_below_the_final_rate_is_not_raised(xp: Any, stack: Any) -> None:
     """With a gradient of 1, each update of SGD equals its rate."""
     network = bx.Network([bx.Dense(1, 1)], bx.Loss(lambda o, t: o[..., 0], lambda o, t: o**0))
-    rate = bx.schedules.plateau(bx.schedules.warmup(0.1, 5), final=0.05, factor=0.5, patience=50)
+    rule = bx.Plateau(final=0.05, factor=0.5, patience=50)
     theta, x = xp.initialize(network, stack=stack), xp.asarray([[0.0]])
-    options = {"optimizer": bx.SGD(rate), "epochs": 4, "validation": (x, x)}
+    options: dict[str, Any] = {"optimizer": bx.SGD(bx.schedules.warmup(0.1, 5)), "plateau": rule}
+    options |= {"epochs": 4, "validation": (x, x)}
     biases = [xp.host(theta)[..., 1]]
     states = bx.train(network, theta, x, x, **options)
     biases += [np.array(xp.host(state.theta)[..., 1]) for state in states]
@@ -77,7 +78,7 @@ def test_updates_use_the_rate_that_a_plateau_lowered(xp: Any) -> None:
     factors = [1.0, *(float(factor) for factor in states)]
     assert 0.9 * factors[-2] < 0.2
     optimizer = bx.SGD(lambda step: max(0.9 * factors[step // 3], 0.2), momentum=0.5)
-    plain = bx.fit(*case, **{**options, "optimizer": optimizer})
+    plain = bx.fit(*case, **{**options, "optimizer": optimizer, "plateau": None})
     slowed = bx.fit(*case, **options)
     assert np.array_equal(xp.host(plain.theta), xp.host(slowed.theta))
 
@@ -94,11 +95,13 @@ def test_a_resumed_training_keeps_the_plateaus_state(xp: Any) -> None:
 def test_a_plateau_watches_the_training_loss_by_default(xp: Any) -> None:
     case, options = _case(xp)
     options |= {"validation": None, "metrics": None, "batch_size": None}
-    states = [(s.loss, s.slowed) for s in bx.train(*case, **options)]
-    assert states[-1][1].factor < 1.0
+    result = bx.fit(*case, **options)
+    slowed, history = result.state.slowed, result.history
+    assert slowed is not None
+    assert slowed.factor < 1.0
+    assert float(slowed.score) == np.min(history["training_loss"])
     # For a full batch it is the next epoch's loss, measured before its update.
-    best = min(float(xp.host(loss)) for loss, _ in states[1:])
-    assert float(states[-2][1].score) == pytest.approx(best, rel=1e-5)
+    xp.assert_close(history["training_loss"][:-1], history["loss"][1:], 1e-5)
 
 
 def test_a_plateau_equals_pytorchs(xp: Any) -> None:
@@ -118,13 +121,32 @@ def test_a_plateau_equals_pytorchs(xp: Any) -> None:
 
 def test_watching_an_unknown_metric_is_an_error(xp: Any) -> None:
     case, options = _case(xp, watch="accuracy")
-    with pytest.raises(ValueError, match=r"plateau watches 'accuracy'.*Known: validation_loss, r2"):
+    with pytest.raises(
+        ValueError, match=r"plateau watches 'accuracy'.*Known: loss, r2, training_loss"
+    ):
         bx.fit(*case, **options)
 
 
-def test_a_manual_update_does_not_change_the_rate(xp: Any) -> None:
-    theta, gradient = xp.asarray([1.0]), xp.asarray([1.0])
-    for rate in (0.25, bx.schedules.plateau(0.25)):
-        optimizer = bx.SGD(rate)
-        moved, _ = optimizer.update(xp.asarray([1.0]), gradient, optimizer.initialize(theta))
-        assert xp.host(moved).tolist() == [0.75]
+def test_a_plateau_needs_a_learning_rate() -> None:
+    network, x = bx.mlp([1, 1]), np.ones((2, 1))
+    options = {"optimizer": bx.LBFGS(), "epochs": 1, "plateau": bx.Plateau()}
+    with pytest.raises(ValueError, match="plateau lowers the learning rate, but LBFGS has none"):
+        bx.fit(network, network.initialize(backend="numpy"), x, x, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"factor": 1.0}, ValueError, "factor must be .* < 1"),
+        ({"patience": 0}, ValueError, "patience must be an integer"),
+        ({"min_delta": -1}, ValueError, "min_delta must be >= 0"),
+        ({"final": -0.1}, ValueError, "final must be >= 0"),
+        ({"mode": "most"}, ValueError, 'mode must be "min" or "max"'),
+        ({"watch": print}, TypeError, "watch must be the name"),
+    ],
+)
+def test_an_impossible_plateau_is_an_error(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        bx.Plateau(**options)
