@@ -16,8 +16,8 @@ from tests.helpers import python
 
 PACKAGE = Path(backprop_xp.__file__).parent
 
-# A unit is a module or a package directly below backprop_xp. Each new unit needs a floor here.
-FLOORS: tuple[tuple[str, ...], ...] = (
+# A unit is a module or a package directly below backprop_xp. Each new unit needs a layer here.
+LAYERS: tuple[tuple[str, ...], ...] = (
     ("atomic_files", "backends", "checks"),
     ("display",),
     ("networks",),
@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("estimators", "tables"),
     ("testing", "cli", "__main__", "__init__"),  # the package itself imports everything below
 )
-FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
+LAYER = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
 
 # The folders of a unit, each of which imports only those before it. A new folder needs a position.
 FOLDERS = {"tables": ("readers", "columns", "model", "study")}
@@ -133,12 +133,12 @@ def complaints(package: Path) -> list[str]:
         if found.target.partition(".")[0] == package.name
     ]
     of_imports = [*upward_imports(inside), *array_libraries(everything), *cycles(inside)]
-    return [*without_floor(modules), *namesakes(modules), *without_device(modules), *of_imports]
+    return [*without_layer(modules), *namesakes(modules), *without_device(modules), *of_imports]
 
 
-def without_floor(modules: dict[str, Path]) -> Iterator[str]:
-    for unit in sorted({unit_of(name) for name in modules} - set(FLOOR)):
-        yield f"{unit} has no floor: give it one in FLOORS of tests/test_architecture.py"
+def without_layer(modules: dict[str, Path]) -> Iterator[str]:
+    for unit in sorted({unit_of(name) for name in modules} - set(LAYER)):
+        yield f"{unit} has no layer: give it one in LAYERS of tests/test_architecture.py"
     for name in modules:
         if (folder := folder_of(name)) and folder not in FOLDERS[unit_of(name)]:
             yield f"{name} is in no folder of FOLDERS of tests/test_architecture.py"
@@ -156,9 +156,9 @@ def namesakes(modules: dict[str, Path]) -> Iterator[str]:
 
 def upward_imports(inside: list[tuple[Import, str]]) -> Iterator[str]:
     for found, target in inside:
-        here, there = FLOOR.get(unit_of(found.module)), FLOOR.get(unit_of(target))
+        here, there = LAYER.get(unit_of(found.module)), LAYER.get(unit_of(target))
         if here is not None and there is not None and there > here:
-            yield f"{found.location}: floor {here} imports {target}, which is on floor {there}"
+            yield f"{found.location}: layer {here} imports {target}, which is in layer {there}"
         folders = FOLDERS.get(unit_of(found.module), ())
         mine, other = folder_of(found.module), folder_of(target)
         if {mine, other} <= {*folders} and folders.index(mine) < folders.index(other):
@@ -220,7 +220,7 @@ def test_imports_go_downwards_and_the_maths_knows_no_array_library() -> None:
     assert "backprop_xp.networks.activations.sigmoid" in losses
 
 
-UPWARDS = "floor 1 imports broken.networks"
+UPWARDS = "layer 1 imports broken.networks"
 
 
 @pytest.mark.parametrize(
@@ -229,14 +229,14 @@ UPWARDS = "floor 1 imports broken.networks"
         ({"display/html.py": "from broken.networks import mlp"}, UPWARDS),
         ({"display/html.py": "import broken.networks"}, UPWARDS),
         ({"display/html.py": "from ..networks import mlp"}, UPWARDS),
-        ({"checks.py": "from . import networks"}, "floor 0 imports broken.networks"),
+        ({"checks.py": "from . import networks"}, "layer 0 imports broken.networks"),
         (
             {"display/html.py": "from broken import mlp"},
-            "floor 1 imports broken, which is on floor 7",
+            "layer 1 imports broken, which is in layer 7",
         ),
         (
             {"backends/__init__.py": "", "backends/numpy.py": "from ..networks import mlp"},
-            "broken.backends.numpy, line 1: floor 0 imports broken.networks",
+            "broken.backends.numpy, line 1: layer 0 imports broken.networks",
         ),
         (
             {"display/html.py": "def f():\n    from broken.networks import mlp"},
@@ -274,7 +274,7 @@ UPWARDS = "floor 1 imports broken.networks"
             "line 2: namespace(x).o",
         ),
         ({"gradient_check/points.py": "xp.asarray([1.0])"}, "xp.asarray([1.0]) names no device"),
-        ({"surprise.py": ""}, "surprise has no floor"),
+        ({"surprise.py": ""}, "surprise has no layer"),
         ({"tables/surprise.py": ""}, "broken.tables.surprise is in no folder"),
         (
             {"tables/readers/text.py": "from broken.tables.columns import number"}

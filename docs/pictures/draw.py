@@ -235,7 +235,7 @@ def units_by_layer() -> list[list[str]]:
     (table,) = (
         node.value
         for node in ast.parse(source).body
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "FLOORS"
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "LAYERS"
     )
     return [[unit for unit in units if unit[0] != "_"] for units in ast.literal_eval(table)]
 

@@ -29,7 +29,7 @@ from backprop_xp.backends.sums_and_products import columns_of
 cupy = LazyModule("cupy")
 Result: TypeAlias = Any  # that of a reference function, or NotImplemented
 Share: TypeAlias = Array | float  # of each sample in the mean
-Activation: TypeAlias = Any  # of networks.activations, which is on a higher floor
+Activation: TypeAlias = Any  # of networks.activations, which is in a higher layer
 
 
 class _Fused:

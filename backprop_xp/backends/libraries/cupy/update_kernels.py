@@ -30,7 +30,7 @@ class Kernel(NamedTuple):
     body: str
 
 
-Optimizer: TypeAlias = Any  # one of training.optimizers, which is on a higher floor
+Optimizer: TypeAlias = Any  # one of training.optimizers, which is in a higher layer
 State: TypeAlias = Any  # its NamedTuple of arrays
 # The inputs of kernels by name.
 Values: TypeAlias = dict[str, Any]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backprop_xp.backends.libraries.numpy.compilers import compiled
+from backprop_xp.backends.libraries.numpy.compilers import jit
 from backprop_xp.backends.protocol import Array
 
 # A network's product of at most so many multiplications is computed in the loop.
@@ -28,7 +28,7 @@ ACTIVATIONS = {"identity": 0, "relu": 1, "tanh": 2, "sigmoid": 3}
 _BY_NUMPY = {2: (0, np.tanh, None), 3: (4, np.exp, 5)}
 
 
-@compiled
+@jit
 def _value(code: int, z: Any, one: Any) -> Any:
     if code == 0:
         return z
@@ -41,7 +41,7 @@ def _value(code: int, z: Any, one: Any) -> Any:
     return -z if code == 4 else one / (one + z)
 
 
-@compiled
+@jit
 def _vjp(code: int, g: Any, a: Any, one: Any) -> Any:
     if code == 0:
         return g
@@ -52,13 +52,13 @@ def _vjp(code: int, g: Any, a: Any, one: Any) -> Any:
     return g * ((one - a) * a)
 
 
-@compiled
+@jit
 def _stacked(array: Array) -> Array:
     """Return an array with the axis of a stack."""
     return np.expand_dims(array, 0) if array.ndim == 2 else array
 
 
-@compiled
+@jit
 def _whole(code: int, x: Array, w: Array, b: Array, a: Array) -> None:
     x, w, b, a = _stacked(x), _stacked(w), _stacked(b), _stacked(a)
     one = w.dtype.type(1)
@@ -72,7 +72,7 @@ def _whole(code: int, x: Array, w: Array, b: Array, a: Array) -> None:
                 a[s, i, j] = _value(code, z, one)
 
 
-@compiled
+@jit
 def _whole_back(
     code: int, g: Array, a: Array, x: Array, w: Array, dw: Array, db: Array, dx: Array
 ) -> None:
@@ -100,7 +100,7 @@ def _whole_back(
                 dx[s, i, k] = total
 
 
-@compiled
+@jit
 def _biased(code: int, z: Array, b: Array) -> None:
     one = z.dtype.type(1)
     for s in range(z.shape[0]):
@@ -109,21 +109,21 @@ def _biased(code: int, z: Array, b: Array) -> None:
                 z[s, i, j] = _value(code, z[s, i, j] + b[s, 0, j], one)
 
 
-@compiled
+@jit
 def _each(code: int, z: Array, out: Array) -> None:
     one = z.dtype.type(1)
     for i in range(z.size):
         out[i] = _value(code, z[i], one)
 
 
-@compiled
+@jit
 def _each_back(code: int, g: Array, a: Array, h: Array) -> None:
     one = a.dtype.type(1)
     for i in range(a.size):
         h[i] = _vjp(code, g[i], a[i], one)
 
 
-@compiled
+@jit
 def _sent_back(code: int, g: Array, a: Array, h: Array, db: Array) -> None:
     one = a.dtype.type(1)
     block = np.empty(a.shape[2], a.dtype)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends.libraries.numpy.compilers import compiled, summing
+from backprop_xp.backends.libraries.numpy.compilers import jit, summing
 from backprop_xp.backends.protocol import Array
 
 # The codes of the losses of each output alone.
@@ -17,7 +17,7 @@ LOSSES = {"mean_squared_error": 0, "half_squared_error": 1, "binary_cross_entrop
 LOSSES["categorical_cross_entropy"] = 3
 
 
-@compiled
+@jit
 def _loss(code: int, o: Any, t: Any, one: Any) -> Any:
     """Return the loss of an output, and its derivative."""
     r = o - t
@@ -31,7 +31,7 @@ def _loss(code: int, o: Any, t: Any, one: Any) -> Any:
     return math.log1p(e) - t * o, ((one - t) * e - t) / (one + e)
 
 
-@compiled
+@jit
 def _mean_over_outputs(code: int, o: Array, t: Array, share: Array, value: Array, g: Array) -> None:
     one, width, k, m = o.dtype.type(1), o.dtype.type(o.shape[1]), 0, 0
     for i in range(o.shape[0]):
@@ -44,13 +44,13 @@ def _mean_over_outputs(code: int, o: Array, t: Array, share: Array, value: Array
         k, m = _after(k, t.shape[0]), _after(m, share.size)
 
 
-@compiled
+@jit
 def _after(i: int, count: int) -> int:
     """Return the next of so many indices, and the first one after the last."""
     return i + 1 if i + 1 < count else 0
 
 
-@compiled
+@jit
 def _shifted(o: Array, top: Array, s: Array) -> None:
     """Write the outputs less the largest of their row, which goes into ``top``."""
     for i in range(o.shape[0]):
@@ -63,7 +63,7 @@ def _shifted(o: Array, top: Array, s: Array) -> None:
             s[i, j] = o[i, j] - largest
 
 
-@compiled
+@jit
 def _categorical(o: Array, t: Array, share: Array, value: Array, g: Array) -> None:
     """Finish categorical cross-entropy: g has the exponentials, value each row's largest output."""
     one, tiny, k, m = o.dtype.type(1), o.dtype.type(1e-37), 0, 0
@@ -114,7 +114,7 @@ def loss(name: str) -> Callable[[Array, Array, Any], tuple[Array, Array]]:
     return rule
 
 
-@compiled
+@jit
 def _dropped(
     x: Array, keys: Array, rows: int, bound: int, factor: float, y: Array, mask: Array
 ) -> None:
@@ -129,7 +129,7 @@ def _dropped(
             y[i, j] = x[i, j] * mask[i, j]
 
 
-@compiled
+@jit
 def _mixed(h: Any) -> Any:
     """Return the hash of ``networks.random_bits``."""
     h = np.uint32(h - np.uint32(0x61C88647))

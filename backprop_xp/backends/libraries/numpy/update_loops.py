@@ -6,14 +6,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from backprop_xp.backends.libraries.numpy.compilers import compiled
+from backprop_xp.backends.libraries.numpy.compilers import jit
 from backprop_xp.backends.libraries.numpy.updates import in_pieces
 from backprop_xp.backends.protocol import Array
 
 Rule: TypeAlias = Callable[[Array, Array, Any, Any], tuple[Array, Any]]
 
 
-@compiled
+@jit
 def _by_moments(
     theta: Array, gradient: Array, mean: Array, square: Array, numbers: tuple[float, ...]
 ) -> None:
@@ -29,7 +29,7 @@ def _by_moments(
         square[i], mean[i] = s, m
 
 
-@compiled
+@jit
 def _by_one(
     code: int, theta: Array, gradient: Array, memory: Array, numbers: tuple[float, ...]
 ) -> None:
