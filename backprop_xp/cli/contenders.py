@@ -241,7 +241,7 @@ def _jax_step(carry: Tree, rows: Array, x: Array, y: Array) -> tuple[Tree, Array
 
 
 class Library(NamedTuple):
-    """The distribution, the module, and the contender of a library."""
+    """The package to install, the module, and the contender of a library."""
 
     distribution: str
     module: str

@@ -28,7 +28,7 @@ Gradient: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="[MODULE:]NAME",
-        help="The gradient of MODULE:VALUE, which without it returns (value, gradient).",
+        help="The gradient. Without this option, VALUE returns (value, gradient).",
     ),
 ]
 Jacobian: TypeAlias = Annotated[

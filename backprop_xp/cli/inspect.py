@@ -35,7 +35,7 @@ _MAX_BARS = 30
 
 Data: TypeAlias = Annotated[
     str | None,
-    typer.Option(help="A table, best of rows not trained on: the importance of each column."),
+    typer.Option(help="Show the importance of each column for this table, best of new rows."),
 ]
 Plot: TypeAlias = Annotated[
     Path | None,

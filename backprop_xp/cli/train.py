@@ -85,7 +85,7 @@ FeatureColumns: TypeAlias = Annotated[
 ]
 Group: TypeAlias = Annotated[
     str | None,
-    typer.Option(help="A column, no feature: rows of one value stay in the same part or fold."),
+    typer.Option(help="A column, which is no feature: its rows of one value stay together."),
 ]
 Time: TypeAlias = Annotated[
     str | None,
@@ -103,7 +103,7 @@ Test: TypeAlias = Annotated[
 ]
 Folds: TypeAlias = Annotated[
     int | None,
-    typer.Option(min=2, help="Cross-validation: so many folds, in place of the test rows."),
+    typer.Option(min=2, help="The folds of a cross-validation, in place of the test rows."),
 ]
 DType: TypeAlias = Annotated[
     str, typer.Option(callback=arguments.one_of(DTYPES), help=" or ".join(DTYPES))
@@ -160,10 +160,10 @@ def train(
 ) -> None:
     """Train a network on a table, and compare it with other models.
 
-    They are a linear model, gradient boosting and a trivial baseline. An option that is not given
-    has the value of --preset. The report goes to stdout. Progress goes to stderr: a live two-line
-    display on a terminal, plain lines otherwise. The exit status is 2 for input that cannot be
-    used, and 130 after Ctrl-C, which keeps the best network so far: --resume continues.
+    The others are a linear model, gradient boosting and a trivial baseline. An option that is not
+    given has the value of --preset. The report goes to stdout. Progress goes to stderr: a live
+    two-line display on a terminal, plain lines otherwise. The exit status is 2 for input that
+    cannot be used, and 130 after Ctrl-C, which keeps the best network so far: --resume continues.
     """
     # NumPy alone warns when a training diverges; on every backend an error says so.
     with errors_in_one_line(2, [out]), np.errstate(all="ignore"):
