@@ -227,6 +227,7 @@ OBSERVERS: dict[str, tuple[dict[str, Any], list[tuple[int, ...]]]] = {
     "nothing": ({}, []),
     "progress": ({"progress": True}, [(4,)]),
     "early stopping": ({"early_stopping": STOPPING}, [(2,)]),
+    "plateau": ({"plateau": bx.Plateau(0.5, patience=1)}, [(2,)]),
     "gradient checks": ({"check_every": 1}, [(2,), (2,)]),
     "all": (
         {"progress": True, "early_stopping": STOPPING, "check_every": 2}
