@@ -109,11 +109,11 @@ def split(*arrays: Any, test_size: float = 0.2, seed: int = 0) -> list[Array]:
 
     ``test_size`` is a share between 0 and 1 (rounded up) or a number of rows.
     """
-    given, rows = _arrays_and_rows(arrays)
+    checked, rows = _arrays_and_rows(arrays)
     count = _test_rows(test_size, rows)
     order = order_of(rows, integer(seed, "seed", at_least=0), 0)
     parts = []
-    for array in given:
+    for array in checked:
         parts += [_take(array, order[count:]), _take(array, order[:count])]
     return parts
 
@@ -129,12 +129,12 @@ def minibatches(
     >>> [len(x) for x, in bx.data.minibatches(list(range(10)), batch_size=4)]
     [4, 4, 2]
     """
-    given, rows = _arrays_and_rows(arrays)
+    checked, rows = _arrays_and_rows(arrays)
     size = integer(batch_size, "batch_size")
     seed = integer(seed, "seed", at_least=0)
     order = order_of(rows, seed if boolean(shuffle, "shuffle") else None, epoch)
     return (
-        tuple(_take(array, order[start : start + size]) for array in given)
+        tuple(_take(array, order[start : start + size]) for array in checked)
         for start in range(0, rows, size)
     )
 

@@ -3,7 +3,7 @@
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, device_of, owner, to_host
 from backprop_xp.checks import boolean, check_watch, integer, real
@@ -76,7 +76,7 @@ def better(
     ``carry`` is theta, as it was measured, and the optimizer's state after the epoch. A network
     whose patience has run out has ended, though the others go on.
     """
-    score = score_of(rule, watched)
+    score = score_of(watched, rule.mode)
     np = array_namespace(score)
     if old is None:
         theta, state = copied(carry)
@@ -99,14 +99,9 @@ def better(
     )
 
 
-class _HasMode(Protocol):
-    @property
-    def mode(self) -> Mode | None: ...
-
-
-def score_of(rule: _HasMode, watched: Array) -> Array:
+def score_of(watched: Array, mode: Mode | None) -> Array:
     """Return the watched value on the host, negated for ``mode="max"``; NaN counts as infinity."""
-    score = to_host(watched) * (1.0 if rule.mode == "min" else -1.0)
+    score = to_host(watched) * (1.0 if mode == "min" else -1.0)
     np = array_namespace(score)
     return np.where(np.isnan(score), math.inf, score)
 

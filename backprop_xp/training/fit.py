@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, Unpack, get_type_hints
 
 from backprop_xp.backends import Array, owner
-from backprop_xp.checks import boolean, choose, nearest, sequence
+from backprop_xp.checks import boolean, known, nearest, sequence
 from backprop_xp.display.progress import Report, reporting
 from backprop_xp.networks.network import Network
 from backprop_xp.training.alone import Alone, Split
@@ -39,12 +39,12 @@ _EPOCHS_AT_ONCE = 2000
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _checked(function: str, options: Mapping[str, Any], *own: str) -> Options:
+def _checked(function: str, options: Mapping[str, Any], *others: str) -> Options:
     """Return the checked options of ``train`` or ``fit``; ``own`` names its other arguments."""
     for name in options:
         if name not in OPTION_NAMES:
-            known = [*OPTION_NAMES, *own]
-            raise TypeError(f"{function} has no option {name!r}. {nearest(name, known)}")
+            names = [*OPTION_NAMES, *others]
+            raise TypeError(f"{function} has no option {name!r}. {nearest(name, names)}")
     for name, example in (("optimizer", "bx.Adam()"), ("epochs", "100")):
         if name not in options:
             raise TypeError(f"{function} needs {name}=, such as {name}={example}.")
@@ -168,13 +168,13 @@ def fit(
 
 def _fit(
     processes: Alone,
-    given: tuple[Network, Array, Any, Any],
+    arguments: tuple[Network, Array, Any, Any],
     options: Mapping[str, Any],
     callbacks: Sequence[Callable[[TrainingState], bool | None]],
     progress: bool,
 ) -> FitResult:
     """Return what ``fit`` does; every error, of any process, gets the state that was reached."""
-    (network, theta, x, y), record, start, result = given, None, None, None
+    (network, theta, x, y), record, start, result = arguments, None, None, None
     try:
         with Interrupt(processes.tell) as interrupt:
             try:
@@ -213,7 +213,7 @@ def _fit(
 
 def _processes_of(communicator: Any, split: Split) -> Alone:
     """Return the processes of a communicator, or this one for None."""
-    choose({"rows": 0, "stack": 0}, split, "split")
+    known(split, ("rows", "stack"), "split")
     if communicator is None:
         return Alone()
     from backprop_xp.training import ranks  # which few trainings need

@@ -57,10 +57,10 @@ class Record:
 
 def _filled(earlier: Any, now: Any, epochs: tuple[int, int]) -> list[Any]:
     """Return the values before and after the start; NaN where they were not measured."""
-    known = next(values for values in (now, earlier) if values is not None)
-    np = array_namespace(known)
+    measured = next(values for values in (now, earlier) if values is not None)
+    np = array_namespace(measured)
     return [
-        np.full((count, *known.shape[1:]), math.nan, dtype=known.dtype, device="cpu")
+        np.full((count, *measured.shape[1:]), math.nan, dtype=measured.dtype, device="cpu")
         if values is None
         else values
         for values, count in zip((earlier, now), epochs, strict=True)
@@ -84,9 +84,9 @@ def history_of(state: TrainingState, record: Record, options: Options) -> dict[s
     """Return the history of a result: that of a completed state, and this call's checks."""
     history: dict[str, Any] = copied(dict(state.history))
     if not history:  # of a start that has run all epochs, and has none
-        known = to_host(state.theta[..., 0])
-        np = array_namespace(known)
-        unknown = np.full((state.epoch, *known.shape), math.nan, dtype=known.dtype, device="cpu")
+        one = to_host(state.theta[..., 0])
+        np = array_namespace(one)
+        unknown = np.full((state.epoch, *one.shape), math.nan, dtype=one.dtype, device="cpu")
         history = dict.fromkeys(options.measures, unknown)
     if options.check_every is not None:
         history["gradient_error"] = to_host([error for _, error in record.checks])

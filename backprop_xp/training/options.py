@@ -193,8 +193,8 @@ class Options:
     @functools.cached_property
     def rules(self) -> list[Rule]:
         """The rules that watch each epoch, with what each watches and its mode, None if unknown."""
-        given = self.early_stopping, self.plateau
-        return [self._decided(rule) for rule in given if rule is not None]
+        rules = self.early_stopping, self.plateau
+        return [self._decided(rule) for rule in rules if rule is not None]
 
     def _decided(self, rule: Rule) -> Rule:
         """Return a rule with what it watches, and the mode of that."""
@@ -202,8 +202,8 @@ class Options:
         if watch is None:
             watch = "training_loss" if self.validation is None else "validation_loss"
         metric = (self.metrics or {}).get(watch.removeprefix("training_"))
-        known: Mode | None = "min" if metric is None else getattr(metric, "mode", None)
-        return replace(rule, watch=watch, mode=known if rule.mode is None else rule.mode)
+        own_mode: Mode | None = "min" if metric is None else getattr(metric, "mode", None)
+        return replace(rule, watch=watch, mode=own_mode if rule.mode is None else rule.mode)
 
     @functools.cached_property
     def measures(self) -> list[str]:
@@ -231,11 +231,11 @@ class Options:
         return [*names, *(f"training_{name}" for name in names), *of_validation]
 
 
-def full_batch_message(optimizer: AnyOptimizer, given: str) -> str:
+def full_batch_message(optimizer: AnyOptimizer, option: str) -> str:
     """Return the error message for an option that needs an optimizer with an ``update``."""
     return (
         f"{type(optimizer).__name__} evaluates the objective of all rows at points of its own: it "
-        f"does not take {given}. Leave it out, or use an optimizer such as bx.Adam()."
+        f"does not take {option}. Leave it out, or use an optimizer such as bx.Adam()."
     )
 
 
@@ -277,12 +277,12 @@ def _check_rules(options: Options, start: TrainingState | None) -> None:
                 f"{name} watches {rule.watch!r}, a metric that does not tell whether larger values "
                 'are better: give the rule mode="max" or mode="min", or the metric its own mode.'
             )
-        known = getattr(start, field, None)
-        if known is not None and (known.watch, known.mode) != (rule.watch, rule.mode):
+        earlier = getattr(start, field, None)
+        if earlier is not None and (earlier.watch, earlier.mode) != (rule.watch, rule.mode):
             raise ValueError(
                 f"{name} watches {rule.watch!r} (mode={rule.mode!r}), but start has watched "
-                f"{known.watch!r} (mode={known.mode!r}): their values cannot be compared. Watch "
-                f"the same, or discard the old values: start=state._replace({field}=None)."
+                f"{earlier.watch!r} (mode={earlier.mode!r}): their values cannot be compared. "
+                f"Watch the same, or discard the old values: start=state._replace({field}=None)."
             )
 
 
@@ -295,17 +295,17 @@ def _checked_metrics(metrics: Any) -> dict[str, Metric]:
             f"not {metrics!r}."
         )
     is_named = isinstance(metrics, Mapping)
-    given: dict[Any, Any] = dict(metrics if is_named else enumerate(metrics))
-    made = {key: choose(METRICS, metric, f"metrics[{key!r}]") for key, metric in given.items()}
+    entries: dict[Any, Any] = dict(metrics if is_named else enumerate(metrics))
+    checked = {key: choose(METRICS, metric, f"metrics[{key!r}]") for key, metric in entries.items()}
     if not is_named:
-        made = {_name_of(metric): metric for metric in made.values()}
-    if not all(isinstance(name, str) for name in made):
-        raise TypeError(f"metrics must have strings as names, not {list(made)!r}.")
-    taken = {"loss", "validation_loss", "gradient_error", "gradient_verdict"} & set(made)
-    taken |= {name for name in made if name.startswith("training_")}
-    if taken:
-        raise ValueError(f"metrics cannot be named {min(taken)!r}: the history uses that name.")
-    return made
+        checked = {_name_of(metric): metric for metric in checked.values()}
+    if not all(isinstance(name, str) for name in checked):
+        raise TypeError(f"metrics must have strings as names, not {list(checked)!r}.")
+    reserved = {"loss", "validation_loss", "gradient_error", "gradient_verdict"} & set(checked)
+    reserved |= {name for name in checked if name.startswith("training_")}
+    if reserved:
+        raise ValueError(f"metrics cannot be named {min(reserved)!r}: the history uses that name.")
+    return checked
 
 
 def _name_of(metric: Metric) -> str:

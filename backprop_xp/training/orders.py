@@ -18,10 +18,10 @@ def seeds_of(seed: Any) -> Seed:
     is_nested = isinstance(seed, Sequence) and not isinstance(seed, str)
     if not is_nested and not getattr(seed, "shape", None):
         return integer(seed, "seed", at_least=0)
-    given = np.array(seed if owner(seed) is None else to_host(seed), dtype=object)
-    for i, one in np.ndenumerate(given):
-        given[i] = integer(one, f"seed{list(i)}", at_least=0)
-    seeds: list[Any] = given.tolist()
+    numbers = np.array(seed if owner(seed) is None else to_host(seed), dtype=object)
+    for i, number in np.ndenumerate(numbers):
+        numbers[i] = integer(number, f"seed{list(i)}", at_least=0)
+    seeds: list[Any] = numbers.tolist()
     return seeds
 
 

@@ -64,7 +64,7 @@ class Slowed(NamedTuple):
 
 def slowed(rule: Plateau, old: Slowed | None, watched: Array, epoch: int) -> Slowed:
     """Return how far each network's rate is lowered after one more epoch."""
-    score = score_of(rule, watched)
+    score = score_of(watched, rule.mode)
     np = array_namespace(score)
     if old is None:
         since, factor = np.full(score.shape, epoch), np.ones(score.shape)

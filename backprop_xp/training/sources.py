@@ -69,10 +69,10 @@ def source_of(
 
     def batches(epoch: int) -> Generator[Rows]:
         i = -1
-        given = _batches_of_user(network, theta, x, epoch, are_whole=are_whole)
+        plain = _batches_of_user(network, theta, x, epoch, are_whole=are_whole)
         if rows is not None:
-            given = _batches_of_rows(rows, size, options, epoch)
-        for i, batch in enumerate(given):
+            plain = _batches_of_rows(rows, size, options, epoch)
+        for i, batch in enumerate(plain):
             if options.augment is None:
                 yield batch
             else:
@@ -82,10 +82,10 @@ def source_of(
             raise ValueError(f"x gave no batches in epoch {epoch}: at least one is expected.")
 
     def source(epoch: int, interrupt: Interrupt) -> Generator[Rows]:
-        made = batches(epoch)
+        items = batches(epoch)
         if reads_ahead:
-            made = read_ahead(made, require_owner(theta, "theta"), device_of(theta))
-        return interrupt.waiting_for(made)
+            items = read_ahead(items, require_owner(theta, "theta"), device_of(theta))
+        return interrupt.waiting_for(items)
 
     return source
 
@@ -186,8 +186,8 @@ def _augmented(
     n = targets_of(network.loss_function, network.outputs_shape(theta, x)[-1])
 
     def hook(x: Array, y: Array, weight: Array | None, seed: int) -> Any:
-        made: Any = options.augment
-        return made(x, *without_shares(y, weight, n), seed)
+        augment: Any = options.augment
+        return augment(x, *without_shares(y, weight, n), seed)
 
     try:
         parts = _augment(hook, options.seed, (x, y, weight), at, tuple(theta.shape[:-1]))

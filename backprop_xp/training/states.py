@@ -165,9 +165,9 @@ def first_checksum(theta: Array, start: TrainingState | None) -> int | None:
         return checksum(theta)
     way_out = " start belongs to another network or another stack."
     check_alike(theta, start.theta, "start.theta", way_out)
-    given, best = checksum(theta), None if start.best is None else start.best.theta
-    known = (checksum(each) for each in (start.theta, start.average, best) if each is not None)
-    if start.first not in (None, given) and given not in known:
+    own_sum, best = checksum(theta), None if start.best is None else start.best.theta
+    sums = (checksum(each) for each in (start.theta, start.average, best) if each is not None)
+    if start.first not in (None, own_sum) and own_sum not in sums:
         raise ValueError(
             "theta is not one of the training that start resumes, and would be ignored: give "
             "start.theta, or the theta that it began with. To train another theta with the state "
@@ -192,21 +192,21 @@ def initial_state(
     Raises ValueError or TypeError for a ``start`` that does not fit the optimizer, or epochs
     of ``batches`` batches of ``size`` rows. ``batches`` is None for a number that is not known.
     """
-    first, made = first_checksum(theta, start), optimizer.initialize(theta)
+    first, fresh = first_checksum(theta, start), optimizer.initialize(theta)
     if start is None:
         # The state may hold theta itself, or one array twice.
         average = copied(theta) if averages else None
-        return TrainingState(0, 0, copied(theta), copied(made), average=average, first=first)
-    given = start.optimizer_state
-    if isinstance(made, tuple | list | dict) and type(given) is not type(made):
+        return TrainingState(0, 0, copied(theta), copied(fresh), average=average, first=first)
+    resumed = start.optimizer_state
+    if isinstance(fresh, tuple | list | dict) and type(resumed) is not type(fresh):
         raise TypeError(
-            f"start.optimizer_state is {type(given).__name__}, but {type(optimizer).__name__} "
-            f"resumes from {type(made).__name__}."
+            f"start.optimizer_state is {type(resumed).__name__}, but {type(optimizer).__name__} "
+            f"resumes from {type(fresh).__name__}."
         )
-    check_state(optimizer, theta, given)
-    taken = 0 if start.batch_losses is None else start.batch_losses.shape[0]
-    fits = batches is None or start.step == start.epoch * batches + taken
-    if not fits or (taken and start.batch_size != size):
+    check_state(optimizer, theta, resumed)
+    passed = 0 if start.batch_losses is None else start.batch_losses.shape[0]
+    fits = batches is None or start.step == start.epoch * batches + passed
+    if not fits or (passed and start.batch_size != size):
         raise ValueError(
             f"start has made {start.step} updates in {start.epoch} epochs, but with these rows and "
             f"this batch_size an epoch has {batches}: resume with the data it was trained on."
@@ -215,6 +215,6 @@ def initial_state(
     require_like(theta, average, "start.average")
     return start._replace(
         theta=copied(start.theta),
-        optimizer_state=copied(given),
+        optimizer_state=copied(resumed),
         average=copied(average) if averages else None,
     )

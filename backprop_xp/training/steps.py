@@ -180,7 +180,7 @@ def evaluate(
 
     ``in_pieces(forward, theta, rows)`` computes the forward pass for a piece of the rows at a time.
     """
-    loss, found = network.loss_function, {}
+    loss, measures = network.loss_function, {}
 
     def forward(theta: Array, part: Rows) -> tuple[Array, Array | None]:
         outputs = outputs_of(network, theta, part)
@@ -191,19 +191,19 @@ def evaluate(
         predicted: Any
         each, predicted = in_pieces(forward, theta, Rows(rows.x, rows.y, divide=rows.divide))
         weight = rows.sample_weight
-        found[f"{start}loss"] = loss_of_values(network, theta, each, weight, l2)
+        measures[f"{start}loss"] = loss_of_values(network, theta, each, weight, l2)
         for name, metric in metrics.items():
             y, n = in_columns(predicted, rows.y), targets_of(loss, predicted.shape[-1])
-            given = predicted, *without_shares(y, weight, n)
-            found[start + name] = _value_of(theta, name, metric, loss, given)
-    return found
+            arguments = predicted, *without_shares(y, weight, n)
+            measures[start + name] = _value_of(theta, name, metric, loss, arguments)
+    return measures
 
 
 def _value_of(
-    theta: Array, name: str, metric: Metric, loss: Loss, given: tuple[Any, Array, Array | None]
+    theta: Array, name: str, metric: Metric, loss: Loss, arguments: tuple[Any, Array, Array | None]
 ) -> Array:
     """Return a metric's value, ``(*stack,)``."""
-    predicted, targets, weight = given
+    predicted, targets, weight = arguments
     try:
         if metric in OF_NUMBERS:
             predicted = point_of(loss, predicted)

@@ -47,8 +47,8 @@ def data_of(
 ) -> TrainingData:
     """Return the data of a training, checked."""
     processes.check_options(theta, y, options)
-    given = None if y is None else (x, y, options.sample_weight)
-    rows, validation = check_data(network, theta, given, options, processes)
+    training = None if y is None else (x, y, options.sample_weight)
+    rows, validation = check_data(network, theta, training, options, processes)
     size, batches = 0, None
     if rows is not None:
         size, batches = batches_of(options, processes.place(rows)[1])

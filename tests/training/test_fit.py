@@ -1044,6 +1044,8 @@ OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
     ({"shuffle": None}, TypeError, "shuffle must be True or False, not None"),
     ({"shuffle": 0}, TypeError, "shuffle must be True or False, not 0"),
     ({"l2": [[0.1, 0.2]]}, (TypeError, ValueError), "l2"),
+    ({"early_stopping": 5}, TypeError, r"early_stopping must be an object like bx\.EarlyStopping"),
+    ({"plateau": 5}, TypeError, r"plateau must be an object like bx\.Plateau\(\), not 5"),
 ]
 
 
@@ -1052,6 +1054,11 @@ def test_an_impossible_option_is_an_error_that_names_it(
     xp: Any, options: dict[str, Any], error: Any, message: str
 ) -> None:
     _refuses(xp, error, message, **options)
+
+
+def test_a_split_that_is_no_name_is_an_error(xp: Any) -> None:
+    with pytest.raises(TypeError, match="split must be one of rows, stack, not 3"):
+        bx.fit(*_case(xp), optimizer=bx.SGD(0.1), epochs=1, split=3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", [-0.1, math.nan, math.inf])
