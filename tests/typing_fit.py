@@ -42,6 +42,7 @@ bx.fit(
     train_metrics=True,
 )
 bx.fit(network, theta, x, y, optimizer=bx.Lion(), epochs=3, average=bx.EMA(0.9))
+bx.fit(network, theta, x, y, optimizer="adam", epochs=3, plateau=bx.Plateau(0.5, watch="loss"))
 bx.fit(network, theta, x, y, optimizer=bx.LevenbergMarquardt(), epochs=3).best_member()
 bx.train(network, theta, x, y, optimizer=bx.Nadam(), epochs=3, batch_size=8, accumulate=4)
 bx.find_learning_rate(network, theta, x, y, optimizer=bx.Adagrad())
@@ -59,6 +60,7 @@ bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1))  # type: ignore[call-arg]
 bx.fit(network, theta, x, y, optimizer=3, epochs=3)  # type: ignore[arg-type]
 bx.train(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, clip="1")  # type: ignore[arg-type]
 bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, average=0.9)  # type: ignore[arg-type]
+bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, plateau=0.5)  # type: ignore[arg-type]
 losses = result.losses  # type: ignore[attr-defined]
 
 bx.MLPClassifier((32, 16), "tanh", alpha=1e-3, class_weight="balanced")
