@@ -194,7 +194,9 @@ def _measured(
     _, *names = training.options.measures
     measures = {"loss": reached.mean, **{name: _measure(reached.measures, name) for name in names}}
     last = {name: values[reached.epochs - 1, ...] for name, values in measures.items()}
-    state = _watched(training, state, reached.carry, last)._replace(
+    if training.options.rules:
+        state = _watched(training, state, reached.carry, last)
+    state = state._replace(
         loss=last.pop("loss"), validation_loss=last.pop("validation_loss", None), metrics=last
     )
     return state, measures

@@ -156,8 +156,15 @@ class Eager:
         inputs = map(StepInput, rows_of_batches(batches), steps, rates, weights)
         # A built-in optimizer keeps no gradient: all steps share its buffer.
         shared = shared._replace(views=self._views_of(theta) if is_built else None)
-        options = {"take_one": self._step, "may_fail_midway": not is_built}
-        return one_by_one(self, carry, inputs, shared, interrupt, **options)
+        return one_by_one(
+            self,
+            carry,
+            inputs,
+            shared,
+            interrupt,
+            take_one=self._step,
+            may_fail_midway=not is_built,
+        )
 
     def _views_of(self, theta: Array) -> Views:
         if self._views is None or self._views.theta is not theta:
@@ -208,8 +215,9 @@ def one_by_one(
             whole, kept, carry = len(losses), carry, copied(carry)
         try:
             if monitor is not None:
-                at = shared.rows, varying.indices, varying.number
-                checks += monitor.check(stepper.network, carry[0], *at)
+                checks += monitor.check(
+                    stepper.network, carry[0], shared.rows, varying.indices, varying.number
+                )
             carry, loss = take_one(carry, varying, shared)
             losses.append(loss)
             if shared.evaluated:

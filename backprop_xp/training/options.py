@@ -169,7 +169,7 @@ class Options:
         self._set("start", start)
         self._set("epochs", integer(self.epochs, "epochs"))
         self._set("seed", seeds_of(self.seed))
-        self._set("metrics", _checked_metrics(self.metrics))
+        self._set("metrics", {} if self.metrics is None else _checked_metrics(self.metrics))
         for name in ("train_metrics", "read_ahead"):
             self._set(name, boolean(getattr(self, name), name))
         if self.clip is not None:
@@ -185,7 +185,8 @@ class Options:
             if (value := getattr(self, name)) is not None:
                 self._set(name, integer(value, name))
         _check_together(self)
-        _check_rules(self, start)
+        for rule in self.rules:
+            _check_rule(self, rule)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -264,31 +265,28 @@ def _check_together(options: Options) -> None:
                 raise ValueError(full_batch_message(optimizer, name))
 
 
-def _check_rules(options: Options, start: TrainingState | None) -> None:
+def _check_rule(options: Options, rule: Rule) -> None:
     """Raise ValueError for a rule that watches no measure, or watched another before ``start``."""
-    for rule in options.rules:
-        is_early = isinstance(rule, EarlyStopping)
-        name, field = ("early_stopping", "best") if is_early else ("plateau", "slowed")
-        if rule.watch not in options.watchable:
-            choices = nearest(str(rule.watch), options.watchable)
-            raise ValueError(f"{name} watches {rule.watch!r}. {choices}")
-        if rule.mode not in ("min", "max"):
-            raise ValueError(
-                f"{name} watches {rule.watch!r}, a metric that does not tell whether larger values "
-                'are better: give the rule mode="max" or mode="min", or the metric its own mode.'
-            )
-        earlier = getattr(start, field, None)
-        if earlier is not None and (earlier.watch, earlier.mode) != (rule.watch, rule.mode):
-            raise ValueError(
-                f"{name} watches {rule.watch!r} (mode={rule.mode!r}), but start has watched "
-                f"{earlier.watch!r} (mode={earlier.mode!r}): their values cannot be compared. "
-                f"Watch the same, or discard the old values: start=state._replace({field}=None)."
-            )
+    is_early = isinstance(rule, EarlyStopping)
+    name, field = ("early_stopping", "best") if is_early else ("plateau", "slowed")
+    if rule.watch not in options.watchable:
+        choices = nearest(str(rule.watch), options.watchable)
+        raise ValueError(f"{name} watches {rule.watch!r}. {choices}")
+    if rule.mode not in ("min", "max"):
+        raise ValueError(
+            f"{name} watches {rule.watch!r}, a metric that does not tell whether larger values "
+            'are better: give the rule mode="max" or mode="min", or the metric its own mode.'
+        )
+    earlier = getattr(options.start, field, None)
+    if earlier is not None and (earlier.watch, earlier.mode) != (rule.watch, rule.mode):
+        raise ValueError(
+            f"{name} watches {rule.watch!r} (mode={rule.mode!r}), but start has watched "
+            f"{earlier.watch!r} (mode={earlier.mode!r}): their values cannot be compared. Watch "
+            f"the same, or discard the old values: start=state._replace({field}=None)."
+        )
 
 
 def _checked_metrics(metrics: Any) -> dict[str, Metric]:
-    if metrics is None:
-        return {}
     if isinstance(metrics, str) or not isinstance(metrics, Mapping | Sequence):
         raise TypeError(
             'metrics must be a list such as ["accuracy", bx.metrics.r2], or a mapping from names, '

@@ -20,7 +20,7 @@ from backprop_xp.training.optimizer_protocol import takes_objective
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options, full_batch_message
 from backprop_xp.training.orders import keys_of
-from backprop_xp.training.states import TrainingState, initial_state
+from backprop_xp.training.states import TrainingState, initial_state, resumed_state
 from backprop_xp.training.steps import Sets, Shared
 from backprop_xp.training.training_set import TrainingData, data_of
 
@@ -91,11 +91,12 @@ def _first_state(
     network: Network, theta: Array, optimizer: Any, training: Training
 ) -> TrainingState:
     """Return the state before the first step, whose theta an optimizer may choose."""
-    options, shared = training.options, training.shared
-    averages = options.average is not None
-    at = training.data.batches, training.data.size
-    state = initial_state(options.start, optimizer, theta, *at, averages=averages)
-    if options.start is not None or not hasattr(optimizer, "begin"):
+    options, data, shared = training.options, training.data, training.shared
+    start, averages = options.start, options.average is not None
+    if start is not None:
+        return resumed_state(start, optimizer, theta, data.batches, data.size, averages=averages)
+    state = initial_state(optimizer, theta, averages=averages)
+    if not hasattr(optimizer, "begin"):
         return state
     with training.backend.no_grad():
         l2 = strength_of(shared.rows, shared.l2, shared.l2_of_sum)

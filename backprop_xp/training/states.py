@@ -155,29 +155,19 @@ class FitResult:
         return figure
 
 
-def first_checksum(theta: Array, start: TrainingState | None) -> int | None:
-    """Return the checksum of the theta that a training began with, None if it is not known.
+def initial_state(optimizer: AnyOptimizer, theta: Array, *, averages: bool) -> TrainingState:
+    """Return the state before the first step, in memory of its own.
 
-    Raises ValueError for a theta beside ``start`` that is not one of its training: the first, the
-    last or the best one, or the average.
+    With ``averages`` it has theta as the average.
     """
-    if start is None:
-        return checksum(theta)
-    way_out = " start belongs to another network or another stack."
-    check_alike(theta, start.theta, "start.theta", way_out)
-    own_sum, best = checksum(theta), None if start.best is None else start.best.theta
-    sums = (checksum(each) for each in (start.theta, start.average, best) if each is not None)
-    if start.first not in (None, own_sum) and own_sum not in sums:
-        raise ValueError(
-            "theta is not one of the training that start resumes, and would be ignored: give "
-            "start.theta, or the theta that it began with. To train another theta with the state "
-            "of the optimizer, start=start._replace(theta=theta)."
-        )
-    return start.first
+    first, fresh = checksum(theta), optimizer.initialize(theta)
+    # The optimizer's state may hold theta itself, or one array twice.
+    average = copied(theta) if averages else None
+    return TrainingState(0, 0, copied(theta), copied(fresh), average=average, first=first)
 
 
-def initial_state(
-    start: TrainingState | None,
+def resumed_state(
+    start: TrainingState,
     optimizer: AnyOptimizer,
     theta: Array,
     batches: int | None,
@@ -185,19 +175,13 @@ def initial_state(
     *,
     averages: bool,
 ) -> TrainingState:
-    """Return the state before the first step, in memory of its own.
+    """Return the state ``start`` in memory of its own, with an average if there is to be one.
 
-    With ``averages`` it has the average of ``start``, or theta as the average.
-
-    Raises ValueError or TypeError for a ``start`` that does not fit the optimizer, or epochs
+    Raises ValueError or TypeError for a ``start`` that does not fit theta, the optimizer, or epochs
     of ``batches`` batches of ``size`` rows. ``batches`` is None for a number that is not known.
     """
-    first, fresh = first_checksum(theta, start), optimizer.initialize(theta)
-    if start is None:
-        # The state may hold theta itself, or one array twice.
-        average = copied(theta) if averages else None
-        return TrainingState(0, 0, copied(theta), copied(fresh), average=average, first=first)
-    resumed = start.optimizer_state
+    check_training(theta, start)
+    fresh, resumed = optimizer.initialize(theta), start.optimizer_state
     if isinstance(fresh, tuple | list | dict) and type(resumed) is not type(fresh):
         raise TypeError(
             f"start.optimizer_state is {type(resumed).__name__}, but {type(optimizer).__name__} "
@@ -218,3 +202,20 @@ def initial_state(
         optimizer_state=copied(resumed),
         average=copied(average) if averages else None,
     )
+
+
+def check_training(theta: Array, start: TrainingState) -> None:
+    """Raise ValueError for a theta beside ``start`` that is not one of its training.
+
+    It is the first, the last or the best one, or the average.
+    """
+    way_out = " start belongs to another network or another stack."
+    check_alike(theta, start.theta, "start.theta", way_out)
+    own_sum, best = checksum(theta), None if start.best is None else start.best.theta
+    sums = (checksum(each) for each in (start.theta, start.average, best) if each is not None)
+    if start.first not in (None, own_sum) and own_sum not in sums:
+        raise ValueError(
+            "theta is not one of the training that start resumes, and would be ignored: give "
+            "start.theta, or the theta that it began with. To train another theta with the state "
+            "of the optimizer, start=start._replace(theta=theta)."
+        )

@@ -13,6 +13,7 @@ from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.network import Network
 from backprop_xp.training.alone import Alone
 from backprop_xp.training.class_weights import (
+    ClassWeight,
     check_classes,
     has_classes,
     weights_by_class,
@@ -96,13 +97,7 @@ def check_data(
     if rows is not None and isinstance(share, Real):
         rows, validation = _split(theta, rows, loss, share, options.seed, processes)
     if rows is not None and options.class_weight is not None:
-        n_out = network.outputs_shape(theta, rows.x)[-1]
-        check_classes(loss, n_out)
-        weights = options.class_weight, rows.y, rows.sample_weight
-        if are_labels(rows.y):
-            by_class = weights_by_label(theta, *weights, n_out, total=processes.sum)
-        else:
-            by_class = weights_by_class(*weights, total=processes.sum)
+        by_class = _weights_of_classes(network, theta, rows, options.class_weight, processes)
         rows = _by_class(theta, rows, by_class)
         validation = None if validation is None else _by_class(theta, validation, by_class)
     return rows, validation
@@ -138,6 +133,18 @@ def _rows_at(rows: Rows, at: Array) -> Rows:
     """Return the rows at indices, with their weights."""
     weight = rows.sample_weight
     return selected(rows, at, None if weight is None else gather(weight, at, -1), None)
+
+
+def _weights_of_classes(
+    network: Network, theta: Array, rows: Rows, class_weight: ClassWeight, processes: Alone
+) -> Array:
+    """Return the weight of each class, by all processes' rows if they are balanced."""
+    n_out = network.outputs_shape(theta, rows.x)[-1]
+    check_classes(network.loss_function, n_out)
+    weight, total = rows.sample_weight, processes.sum
+    if are_labels(rows.y):
+        return weights_by_label(theta, class_weight, rows.y, weight, n_out, total=total)
+    return weights_by_class(class_weight, rows.y, weight, total=total)
 
 
 def _by_class(theta: Array, rows: Rows, by_class: Array) -> Rows:

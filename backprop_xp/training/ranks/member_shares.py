@@ -8,7 +8,7 @@ the states.
 import copy
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array
+from backprop_xp.backends import Array, checksum
 from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.column_weights import targets_of, without_shares
 from backprop_xp.networks.network import Network
@@ -20,7 +20,7 @@ from backprop_xp.training.pytrees import Pytree, mapped
 from backprop_xp.training.ranks.exchange import Ranks, packed, refuse, unpacked
 from backprop_xp.training.schedules import rate_at, with_batches
 from backprop_xp.training.set_up import check_strength
-from backprop_xp.training.states import TrainingState, first_checksum
+from backprop_xp.training.states import TrainingState, check_training
 from backprop_xp.training.training_set import batches_of, check_data
 
 
@@ -44,7 +44,10 @@ class MemberRanks(Ranks):
         l2, l2_of_sum = (check_strength(theta, options, name) for name in ("l2", "l2_of_sum"))
         keys_of(options.seed, theta)
         optimizer_on_device(options.optimizer, theta)
-        self._theta, self._first = theta, first_checksum(theta, options.start)
+        start = options.start
+        if start is not None:
+            check_training(theta, start)
+        self._theta, self._first = theta, checksum(theta) if start is None else start.first
         own = _members_of(self, theta)
         _, batches = batches_of(options, rows.x.shape[-2])
         options = own.of_options(options, batches)
