@@ -40,7 +40,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _checked(function: str, options: Mapping[str, Any], *others: str) -> Options:
-    """Return the checked options of ``train`` or ``fit``; ``own`` names its other arguments."""
+    """Return the checked options of ``train`` or ``fit``; ``others`` are its other arguments."""
     for name in options:
         if name not in OPTION_NAMES:
             names = [*OPTION_NAMES, *others]
