@@ -493,6 +493,33 @@ def test_the_names_of_sensitivities_are_those_of_a_dataframe() -> None:
     assert ticks(ax.get_yticklabels()) == ["size", "age"]
 
 
+def test_scales_with_names_multiply_the_slopes_of_those_names() -> None:
+    pandas = pytest.importorskip("pandas")
+    slopes, scales = np.array([[1.0, 9.0]] * 3), pandas.Series({"size": 1.0, "age": 100.0})
+    table = pandas.DataFrame(slopes, columns=["age", "size"])
+    drawn = plots.sensitivities(table, scales=scales)
+    assert ticks(drawn.get_yticklabels()) == ["age", "size"]
+    np.testing.assert_allclose(drawn.lines[2].get_xdata(), [100.0])
+    named = plots.sensitivities(slopes, ["age", "size"], scales=scales)
+    np.testing.assert_allclose(named.lines[2].get_xdata(), [100.0])
+    retitled = plots.sensitivities(table, ["years", "m"], scales=scales)
+    assert ticks(retitled.get_yticklabels()) == ["years", "m"]
+    # Without names of the slopes those of the scales are in the order of the features.
+    alone = plots.sensitivities(slopes, scales=scales)
+    assert ticks(alone.get_yticklabels()) == ["age", "size"]
+    np.testing.assert_allclose(alone.lines[2].get_xdata(), [900.0])
+    in_order = plots.sensitivities(table, scales=pandas.Series([100.0, 1.0]))
+    np.testing.assert_allclose(in_order.lines[2].get_xdata(), [100.0])
+    with pytest.raises(ValueError, match="scales has no entry for 'age', only for 'size'"):
+        plots.sensitivities(table, scales=scales.drop("age"))
+
+
+@pytest.mark.parametrize("size", [1e-170, 1e155, 1e300])
+def test_sensitivities_whose_squares_overflow_or_underflow_are_sorted(size: float) -> None:
+    ax = plots.sensitivities(np.array([[1.0, 0.0, -9.0], [2.0, 0.0, 8.0]]) * size)
+    assert ticks(ax.get_yticklabels()) == ["x2", "x0", "x1"]
+
+
 @pytest.mark.parametrize(
     ("slopes", "options", "message"),
     [
