@@ -12,6 +12,7 @@ from backprop_xp.backends import (
     columns_of,
     device_of,
     dtype_name,
+    like,
     require_owner,
     to_host,
 )
@@ -58,7 +59,8 @@ def check_sets(
             continue
         with named(where):
             rows = _checked_rows(network, theta, *parts)
-        more = _conditions(network, theta, rows, may_weigh_nothing=may_weigh_nothing)
+        weight = parts[2] if len(parts) > 2 else None
+        more = _conditions(network, theta, rows, weight, may_weigh_nothing=may_weigh_nothing)
         conditions += [(condition, where) for condition in more]
         if may_have_gaps(network, theta, rows):
             with_gaps.append(len(found))
@@ -187,14 +189,20 @@ def _in_c_order(array: Array) -> Array:
 
 
 def _conditions(
-    network: Network, theta: Array, rows: Rows, *, may_weigh_nothing: bool
+    network: Network, theta: Array, rows: Rows, given_weight: Any, *, may_weigh_nothing: bool
 ) -> Iterator[Condition]:
-    """Yield the conditions that the values of rows must meet."""
+    """Yield the conditions that the values of rows must meet; messages have the weights as given.
+
+    A weight that is not finite makes those of its row and its shares not finite.
+    """
     loss, codes, y, weight = network.loss_function, network.codes, rows.y, rows.sample_weight
     x = None if isinstance(rows.x, Blocks) else rows.x
     has_gaps = may_have_gaps(network, theta, rows)
     whole = None if has_gaps or are_labels(y) else y
-    for name, array in {"x": x, "sample_weight": weight, "y": whole}.items():
+    if weight is not None:
+        message = functools.partial(_not_finite_weight, theta, given_weight, weight)
+        yield _is_finite, (weight,), message
+    for name, array in {"x": x, "y": whole}.items():
         if array is not None:
             yield _is_finite, (array,), functools.partial(_not_finite, name, array)
     if has_gaps:
@@ -259,6 +267,12 @@ def _not_finite(name: str, array: Array) -> str:
     host = to_host(array)
     wrong = ~array_namespace(host).isfinite(host)
     return f"{wrong_values(name, host, wrong, 'not finite')} Drop such rows, or fill them in."
+
+
+def _not_finite_weight(theta: Array, given: Any, weight: Array) -> str:
+    array = like(theta, given, "sample_weight")
+    is_finite = to_host(_is_finite(array))  # The sum of a row's weights has overflowed.
+    return unusable_weights(weight) if is_finite else _not_finite("sample_weight", array)
 
 
 def _infinite(y: Array) -> str:

@@ -678,6 +678,23 @@ def test_a_stacked_x_that_is_not_finite_is_an_error_with_its_index(xp: Any) -> N
     _refuses(xp, ValueError, r"nan at x\[1, 3, 2\]", stack=2, x=x)
 
 
+@pytest.mark.parametrize("stack", [(), (2,)])
+def test_a_weight_of_an_entry_that_is_not_finite_is_an_error_with_its_index(
+    xp: Any, stack: tuple[int, ...]
+) -> None:
+    index = (*(1 for _ in stack), 3, 1)
+    weight = _holding(xp, math.nan, index, shape=(*stack, ROWS, N_OUT))
+    said = re.escape(f"1 value that is not finite, nan at sample_weight{[*index]}.")
+    _refuses(xp, ValueError, f"^sample_weight has {said}", stack=stack, sample_weight=weight)
+
+
+@pytest.mark.float64
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_weights_of_entries_whose_sum_overflows_are_too_large(xp: Any) -> None:
+    weight = _holding(xp, 1.7e308, (3, 0), (3, 1), shape=(ROWS, N_OUT))
+    _refuses(xp, ValueError, "^sample_weight sums to .* too large for", sample_weight=weight)
+
+
 OWN = bx.Loss(bx.losses.poisson.value, bx.losses.poisson.gradient)
 BINARY = "binary_cross_entropy"
 NOT_MEANT: list[tuple[Any, float, list[tuple[int, ...]], str]] = [
