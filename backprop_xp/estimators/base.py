@@ -121,7 +121,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
         if validation is not None:
             validation = self._validate(validation, "known")
         if dy is not None:
-            slopes = Slopes.of(dy, checked, getattr(self, "feature_names_in_", ()))
+            names = getattr(self, "feature_names_in_", ())
+            slopes = Slopes.of(dy, checked, names, are_scaled=not incremental)
             trained, score = slopes.network(network, self.loss), slopes.score(score)
             checked, validation = slopes.samples(checked), slopes.validation(validation)
         on_device = self._to_device(choice, checked, validation, random_state)

@@ -249,10 +249,19 @@ class MLPRegressor(RegressorMixin, Perceptron):
     @available_if(_has_partial_fit)  # type: ignore[untyped-decorator]
     @fit_method
     def partial_fit(
-        self, X: MatrixLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+        self,
+        X: MatrixLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        dy: ArrayLike | None = None,
     ) -> Self:
-        """Train for one epoch on X and y."""
-        return self._fit(Samples(X, y, sample_weight), None, incremental=True)
+        """Train for one epoch on X and y, and on ``dy`` as in ``fit``.
+
+        Each derivative counts as it is: some of the rows do not show the deviations of the
+        features. Standardize X, and multiply ``dy`` by the deviations.
+        """
+        return self._fit(Samples(X, y, sample_weight), None, incremental=True, dy=dy)
 
     def _columns(self, y: Array, classes: Classes) -> np.ndarray:
         targets.check_dates(y, as_classes=False)

@@ -1,7 +1,7 @@
 """Derivatives of y by the features, which a regressor learns beside y.
 
-The network that is trained has the derivatives as further outputs, with the same theta. Each is
-multiplied by the standard deviation of its feature: all targets are then in units of y.
+The network that is trained has the derivatives as further outputs, with the same theta. In ``fit``
+each is multiplied by the standard deviation of its feature: all targets are then in units of y.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,9 @@ class Slopes(NamedTuple):
     scales: np.ndarray
 
     @classmethod
-    def of(cls, dy: Any, samples: Samples, names: Sequence[str] = ()) -> Self:
+    def of(
+        cls, dy: Any, samples: Samples, names: Sequence[str] = (), *, are_scaled: bool = True
+    ) -> Self:
         """Return the slopes of validated samples, checked. ``names`` are the features', if any."""
         if is_large(samples.x):
             raise ValueError("dy is for an X in memory: X is a large table, sparse or in a file.")
@@ -48,7 +50,7 @@ class Slopes(NamedTuple):
             raise ValueError(
                 f"dy has the columns {columns}, but X has {names}: give both in the same order."
             )
-        deviations = x.std(axis=0)
+        deviations = x.std(axis=0) if are_scaled else np.ones(x.shape[1])
         return cls(given.reshape(shapes[0]), np.where(deviations > 0.0, deviations, 1.0))
 
     def network(self, network: Network, loss: str | Loss) -> Network:

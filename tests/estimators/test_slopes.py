@@ -84,6 +84,18 @@ def test_derivatives_are_scaled_with_their_features() -> None:
     np.testing.assert_allclose(one[:, 1:], slopes(X) * X.std(axis=0), rtol=1e-12)
 
 
+def test_parts_of_the_rows_teach_derivatives_as_all_of_them_do() -> None:
+    units = X.std(axis=0)
+    x, dy = X / units, slopes(X) * units
+    given = {"learning_rate_init": 0.02, "shuffle": False, "batch_size": 6}
+    whole = fitted(model("adam", max_iter=30, **given), x, surface(X), dy=dy)
+    parts = model("adam", **given)
+    for _ in range(30):
+        for rows in (slice(6), slice(6, 12)):
+            parts.partial_fit(x[rows], surface(X)[rows], dy=dy[rows])
+    np.testing.assert_allclose(parts.coefs_[0], whole.coefs_[0], rtol=SAME_TRAINING)
+
+
 def test_a_row_of_weight_0_has_derivatives_that_do_not_count() -> None:
     weight = np.ones(12)
     weight[3] = 0.0
