@@ -1,61 +1,60 @@
-"""A loss of derivatives by the inputs with its gradient, beside PyTorch and JAX.
+"""The squared residual of an equation with its gradient, beside PyTorch, JAX and folx.
 
-The network is 2-64-64-64-1 with tanh, and the loss that of u, u_t, u_x and u_xx on 1,000 rows in
-float64. PyTorch differentiates backward, twice and once more; JAX takes a jvp of a jvp, compiled.
+``heat`` is u_t - u_xx of 2-64-64-64-1 on 1,000 rows, ``laplace`` the Laplacian of 8-64-64-64-1 on
+500 rows, with tanh in float64. Each library has a process with one thread, and they take turns by
+CPU time. PyTorch differentiates backward twice and once more. JAX is compiled: jvp of jvp, its
+Taylor mode ``jax.experimental.jet``, or the forward Laplacian of folx.
 """
 
-from collections.abc import Callable, Iterator
+import importlib.util
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 
 import backprop_xp as bx
+from backprop_xp.cli.race import Entrant, race, start_children
+from benchmarks.conftest import Row, in_units
 
-ROUNDS = 21
-SIZES, ROWS = [2, 64, 64, 64, 1], 1000
-WHAT = "a loss of u, u_t, u_x, u_xx of 2-64-64-64-1 and its gradient, 1,000 rows"
-# The largest good ratios to a peer's time.
-AIMS = {"torch": 1.0, "jax": 1.25, "jax, ours compiled by it": 1.25}
+ROUNDS, CALLS = 15, 4
+# The columns of x, and the rows.
+CASES = {"heat": ("tx", 1000), "laplace": ("ijklmnop", 500)}
+HIDDEN = [64, 64, 64]
+# The largest good ratios of our time, on NumPy or on JAX, to a peer's.
+AIMS = {("NumPy", "PyTorch"): 1.0, ("JAX", "JAX, jvp of jvp"): 1.0, ("JAX", "folx"): 1.0}
 # Rounding of a loss near 1.
 CLOSE = 1e-12
+EIGEN = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+ONE_THREAD = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "XLA_FLAGS": EIGEN,
+    "JAX_ENABLE_X64": "1",
+}
 
 
 class Case(NamedTuple):
-    """The network with derivatives as its outputs, and the arguments of its loss."""
+    """The network of the residuals, theta, x, and the weights and biases in turn."""
 
     network: bx.Network
     theta: np.ndarray
     x: np.ndarray
-    y: np.ndarray
-
-    def loss_and_gradient(self) -> Any:
-        return self.network.loss_and_gradient(*self[1:])
-
-    @property
-    def parameters(self) -> list[np.ndarray]:
-        """The weights and biases of the layers, in turn."""
-        return list(self.network.unpack(self.theta)[0])
+    parameters: list[np.ndarray]
 
 
-@pytest.fixture
-def case() -> Case:
-    generator = np.random.default_rng(0)
-    layers = bx.mlp(SIZES, hidden="tanh").layers
-    terms = [(), (0,), (1,), (1, 1)]
-    network = bx.Network([bx.Derivatives(layers, terms)], "mean_squared_error")
+def case_of(name: str) -> Case:
+    variables, rows = CASES[name]
+    layers = bx.mlp([len(variables), *HIDDEN, 1], hidden="tanh").layers
+
+    def residual(s: Any) -> Any:
+        return s.u_t - s.u_xx if name == "heat" else s.laplacian("u", *variables)
+
+    network = bx.Network([bx.Equation(layers, residual, variables)], "mean_squared_error")
     theta = network.initialize(0, backend="numpy", dtype="float64")
-    return Case(network, theta, *(generator.normal(size=(ROWS, n)) for n in (2, 4)))
-
-
-@pytest.fixture
-def torch() -> Iterator[Any]:
-    """Return PyTorch on one thread."""
-    module = pytest.importorskip("torch", reason="the peer, PyTorch, is not installed")
-    threads = module.get_num_threads()
-    module.set_num_threads(1)
-    yield module
-    module.set_num_threads(threads)
+    x = np.random.default_rng(0).normal(size=(rows, len(variables)))
+    return Case(network, theta, x, list(network.unpack(theta)[0]))
 
 
 def outputs(xp: Any, parameters: list[Any], x: Any) -> Any:
@@ -65,66 +64,152 @@ def outputs(xp: Any, parameters: list[Any], x: Any) -> Any:
     return x
 
 
-def test_a_loss_of_derivatives_beside_torch(
-    compare: Callable[..., object], torch: Any, case: Case
-) -> None:
+def on_numpy(case: Case, name: str) -> Callable[[], float]:
+    y = np.zeros((len(case.x), 1))
+    return lambda: float(case.network.loss_and_gradient(case.theta, case.x, y)[0])
+
+
+def on_jax(case: Case, name: str) -> Callable[[], float]:
+    import jax
+
+    theta, x = jax.numpy.asarray(case.theta), jax.numpy.asarray(case.x)
+    y = jax.numpy.zeros((len(case.x), 1))
+    compiled = jax.jit(lambda theta: case.network.loss_and_gradient(theta, x, y))
+    return lambda: float(jax.block_until_ready(compiled(theta))[0])
+
+
+def pytorch(case: Case, name: str) -> Callable[[], float]:
+    import torch
+
+    torch.set_num_threads(1)
     parameters = [torch.tensor(p, requires_grad=True) for p in case.parameters]
-    x, y = torch.tensor(case.x, requires_grad=True), torch.tensor(case.y)
+    x = torch.tensor(case.x, requires_grad=True)
 
     def slopes(column: Any) -> Any:
         return torch.autograd.grad(column.sum(), x, create_graph=True)[0]
 
-    def loss_and_gradient() -> Any:
-        u = outputs(torch, parameters, x)
-        first = slopes(u)
-        columns = torch.cat([u, first, slopes(first[:, 1])[:, 1:]], 1)
-        loss = torch.mean((columns - y) ** 2)
-        return loss, torch.autograd.grad(loss, parameters)
+    def loss() -> float:
+        first = slopes(outputs(torch, parameters, x))
+        if name == "heat":
+            residual = first[:, 0] - slopes(first[:, 1])[:, 1]
+        else:
+            residual = sum(slopes(first[:, i])[:, i] for i in range(x.shape[1]))
+        value = (residual**2).mean()
+        torch.autograd.grad(value, parameters, allow_unused=True)  # the last bias
+        return value.item()
 
-    loss, _ = case.loss_and_gradient()
-    assert loss_and_gradient()[0].item() == pytest.approx(float(loss), rel=CLOSE)
-    name = "torch"
-    compare(
-        case.loss_and_gradient, loss_and_gradient, name, what=WHAT, aim=AIMS[name], rounds=ROUNDS
-    )
+    return loss
 
 
-@pytest.mark.parametrize("name", ["jax", "jax, ours compiled by it"])
-def test_a_loss_of_derivatives_beside_jax(
-    compare: Callable[..., object], case: Case, name: str
-) -> None:
-    jax = pytest.importorskip("jax", reason="the peer, JAX, is not installed")
+def compiled_by_jax(
+    residual: Callable[[Callable[..., Any], Any, str], Any],
+) -> Callable[[Case, str], Callable[[], float]]:
+    """Return the loss of a residual that JAX computes for a function u and a row."""
 
-    def columns(parameters: list[Any], row: Any) -> Any:
-        def u(row: Any) -> Any:
-            return outputs(jax.numpy, parameters, row[None])[0, 0]
+    def loss_of(case: Case, name: str) -> Callable[[], float]:
+        import jax
 
-        along_t, along_x = jax.numpy.eye(2)
-        value, u_t = jax.jvp(u, (row,), (along_t,))
-        u_x, u_xx = jax.jvp(lambda at: jax.jvp(u, (at,), (along_x,))[1], (row,), (along_x,))
-        return jax.numpy.stack([value, u_t, u_x, u_xx])
+        parameters, x = [jax.numpy.asarray(p) for p in case.parameters], jax.numpy.asarray(case.x)
 
-    with jax.enable_x64(True):
-        parameters = [jax.numpy.asarray(p) for p in case.parameters]
-        theta, x, y = map(jax.numpy.asarray, case[1:])
+        def of_row(parameters: list[Any], row: Any) -> Any:
+            return residual(lambda at: outputs(jax.numpy, parameters, at[None])[0, 0], row, name)
 
         @jax.jit
         @jax.value_and_grad
-        def of_jax(parameters: list[Any]) -> Any:
-            return jax.numpy.mean((jax.vmap(columns, (None, 0))(parameters, x) - y) ** 2)
+        def loss(parameters: list[Any]) -> Any:
+            return jax.numpy.mean(jax.vmap(of_row, (None, 0))(parameters, x) ** 2)
 
-        compiled = jax.jit(lambda theta: case.network.loss_and_gradient(theta, x, y))
+        return lambda: float(jax.block_until_ready(loss(parameters))[0])
 
-        def ours() -> Any:
-            return jax.block_until_ready(compiled(theta))
+    return loss_of
 
-        loss, _ = case.loss_and_gradient()
-        assert float(of_jax(parameters)[0]) == pytest.approx(float(loss), rel=CLOSE)
-        compare(
-            case.loss_and_gradient if name == "jax" else ours,
-            lambda: jax.block_until_ready(of_jax(parameters)),
-            name,
-            what=WHAT,
-            aim=AIMS[name],
-            rounds=ROUNDS,
-        )
+
+def of_directions(second: Callable[..., Any], u: Callable[..., Any], row: Any, name: str) -> Any:
+    """Return the residual, from ``second``: the second derivative of u along a direction."""
+    import jax
+
+    units = jax.numpy.eye(len(row))
+    if name == "heat":
+        return jax.jvp(u, (row,), (units[0],))[1] - second(u, row, units[1])
+    return jax.numpy.sum(jax.vmap(lambda v: second(u, row, v))(units))
+
+
+def by_jvp(u: Callable[..., Any], row: Any, v: Any) -> Any:
+    import jax
+
+    return jax.jvp(lambda at: jax.jvp(u, (at,), (v,))[1], (row,), (v,))[1]
+
+
+def by_jet(u: Callable[..., Any], row: Any, v: Any) -> Any:
+    import jax
+    from jax.experimental.jet import jet
+
+    return jet(u, (row,), ((v, jax.numpy.zeros_like(v)),))[1][1]
+
+
+def by_folx(u: Callable[..., Any], row: Any, name: str) -> Any:
+    import folx
+    import jax
+
+    if name == "laplace":
+        return folx.forward_laplacian(u)(row).laplacian
+    of_x = folx.forward_laplacian(lambda x: u(jax.numpy.concatenate([row[:1], x])))(row[1:])
+    return jax.jvp(u, (row,), (jax.numpy.eye(2)[0],))[1] - of_x.laplacian
+
+
+OURS = {"NumPy": on_numpy, "JAX": on_jax}
+PEERS = {
+    "PyTorch": pytorch,
+    "JAX, jvp of jvp": compiled_by_jax(lambda *given: of_directions(by_jvp, *given)),
+    "JAX, jet": compiled_by_jax(lambda *given: of_directions(by_jet, *given)),
+    "folx": compiled_by_jax(by_folx),
+}
+LIBRARIES = {"JAX": "jax", "PyTorch": "torch", "folx": "folx"}
+
+
+def turns(contender: str) -> tuple[Callable[[str], float], dict[str, Any]]:
+    """Return the CPU seconds of a call, and each case's loss: the entrant of a race."""
+    losses: dict[str, Callable[[], float]] = {}
+    make = (OURS | PEERS)[contender]
+    found = {name: make(case_of(name), name)() for name in CASES}
+
+    def turn(name: str) -> float:
+        loss = losses.setdefault(name, make(case_of(name), name))
+        loss()
+        start = time.process_time()
+        for _ in range(CALLS):
+            loss()
+        return (time.process_time() - start) / CALLS
+
+    return turn, {"losses": found}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_residual_and_its_gradient(
+    case: str,
+    benchmark: BenchmarkFixture,
+    record: Callable[[Row], None],
+    show: Callable[[str], None],
+) -> None:
+    racing = []
+    for name in OURS | PEERS:
+        library = LIBRARIES.get(name.partition(",")[0])
+        if library is None or importlib.util.find_spec(library) is not None:
+            maker = "benchmarks.bench_input_derivatives:turns"
+            racing.append(Entrant(name, maker, (name,), ONE_THREAD))
+        else:
+            show(f"{case}: {library} is not installed and left out")
+    with start_children(racing) as children:
+        outcome = benchmark.pedantic(lambda: race(children, case, ROUNDS), rounds=1)
+        said = {name: child.description.get("losses") for name, child in children.items()}
+    for name, reason in outcome.left_out.items():
+        show(f"{case}: {name} is left out: {reason}")
+    for name in outcome.times:
+        assert said[name][case] == pytest.approx(said["NumPy"][case], rel=CLOSE)
+    for ours in OURS:
+        for peer in PEERS:
+            if ours in outcome.times and peer in outcome.times:
+                time_of, ratio = outcome.time(ours).median, outcome.ratio(ours, peer)
+                aim = AIMS.get((ours, peer))
+                record(Row(f"{case}, ours on {ours}", in_units(time_of), ratio, peer, aim))
+    assert "NumPy" in outcome.times
