@@ -9,6 +9,7 @@ import functools
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from backprop_xp.backends import Array, DType, Namespace
@@ -43,6 +44,8 @@ class JetNamespace:
         if name.startswith("__") and name != "__array_namespace_info__":
             raise AttributeError(name)
         found = getattr(self.base, name)
+        if isinstance(found, ModuleType):
+            return _Extension(self, found, name)
         if callable(found) and not isinstance(found, type) and name not in _AS_THEY_ARE:
             found = functools.partial(_call, self, name, found)
             vars(self)[name] = found  # made once
@@ -60,6 +63,20 @@ class JetNamespace:
         if not is_floating:
             raise _without_rule(f"astype to {dtype}", "Integers and booleans have no derivatives.")
         return mapped(x, cast, cast, broadcasts=True)
+
+
+@dataclass(frozen=True)
+class _Extension:
+    """A module of a library's namespace, ``linalg`` or ``fft``: its functions have no rules."""
+
+    namespace: JetNamespace
+    base: ModuleType
+    name: str
+
+    def __getattr__(self, name: str) -> Function:
+        """Return a function that takes arrays."""
+        found = getattr(self.base, name)
+        return functools.partial(_call, self.namespace, f"{self.name}.{name}", found)
 
 
 _AS_THEY_ARE = ("isdtype", "finfo", "iinfo", "result_type", "__array_namespace_info__")
