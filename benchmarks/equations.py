@@ -103,7 +103,7 @@ PROBLEMS = {
         [8.0],
         lambda s: s.u_tt + s.xp.sin(s.u),
         pendulum,
-        lambda x: x**2 / (1.0 + x**2),
+        lambda x: (x / 8.0) ** 2,
         2.0,
     ),
 }
