@@ -39,13 +39,14 @@ def train_folds(model: Model, task: Task, optimizer: LevenbergMarquardt) -> Fold
     starts = draw_theta(model, task.network, task.random_state).reshape(-1, task.network.size)
     counts = to_host(weight) if weight is not None else np.ones(len(of_rows))
     mask = of_rows == np.arange(of_rows.max() + 1)[:, None]
+    mask = mask.reshape(*mask.shape, *(1 for _ in counts.shape[1:]))  # beside weights of entries
 
     def put(values: np.ndarray) -> Array:
         return to_device_of(task.theta, values, task.theta.dtype)
 
     def for_each(by_fold: np.ndarray, networks: int) -> Array:
         """Return a row for each network, from one for each fold."""
-        return put(np.tile(np.repeat(by_fold, networks, axis=0), (len(alphas), 1)))
+        return put(np.concatenate([np.repeat(by_fold, networks, axis=0)] * len(alphas)))
 
     cells = len(alphas) * len(mask)
     result = fit(
@@ -65,7 +66,8 @@ def train_folds(model: Model, task: Task, optimizer: LevenbergMarquardt) -> Fold
     if chooses:
         held = for_each(mask * counts, model.n_members)
         losses = to_host(task.network.loss(thetas, x, y, sample_weight=held, l2=0.0))
-        best = _best(losses.reshape(len(alphas), len(mask), -1), np.sum(mask * counts, axis=-1))
+        totals = np.sum((mask * counts).reshape(len(mask), -1), axis=-1)
+        best = _best(losses.reshape(len(alphas), len(mask), -1), totals)
         model.alpha_ = alphas[best]
     shape = (len(alphas), len(mask), model.n_members, -1)
     return Folds(of_rows, array_namespace(thetas).reshape(thetas, shape)[best, ...])

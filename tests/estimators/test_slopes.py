@@ -121,6 +121,16 @@ def test_several_members_learn_derivatives() -> None:
     assert found.coefs_[0].shape == (3, 2, 20)
 
 
+def test_the_penalty_is_chosen_by_left_out_rows_with_their_derivatives() -> None:
+    options = {"alpha": "auto", "max_iter": 20, "hidden_layer_sizes": 4}
+    noisy = surface(X) + np.random.default_rng(0).normal(size=12)
+    # The mean predicts best after a dozen noisy values, and a network after exact derivatives.
+    assert fitted(model("lm", **options), X, noisy).alpha_ >= 1.0
+    found = fitted(model("lm", **options, n_members=2), X, surface(X), dy=slopes(X))
+    assert found.alpha_ <= 0.01
+    assert found.coefs_[0].shape == (2, 2, 4)
+
+
 @pytest.mark.parametrize(
     ("options", "y", "dy", "message"),
     [
