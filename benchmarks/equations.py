@@ -343,7 +343,8 @@ def run_apart(out: Path, names: list[str], words: list[str]) -> None:
         with out.open("a") as file:
             file.writelines(f"{line}\n" for line in own)
         if done.returncode:
-            sys.stderr.write(f"{name}: {done.stderr.strip().splitlines()[-1]}\n")
+            said = done.stderr.strip() or f"exit status {done.returncode}"
+            sys.stderr.write(f"{name}: {said.splitlines()[-1]}\n")
 
 
 def table(lines: list[Any]) -> str:
