@@ -16,7 +16,7 @@ T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Words of scikit-learn, PyTorch and Keras, in lower case without underscores and a final "loss",
-# and the names that they have here: of losses, activations, and arguments.
+# and the names that they have here: of losses, activations, optimizers and arguments.
 _ELSEWHERE = {
     "mse": "mean_squared_error",
     "l1": "mean_absolute_error",
@@ -34,6 +34,8 @@ _ELSEWHERE = {
     "swish": "silu",
     "logistic": "sigmoid",
     "linear": "identity",
+    "lm": "levenbergmarquardt",
+    "trainlm": "levenbergmarquardt",
     "lr": "learning_rate",
     "eps": "epsilon",
     "rho": "decay",
