@@ -37,9 +37,12 @@ def has_ended(state: TrainingState, options: Options) -> bool:
 
 
 def _have_converged(state: TrainingState, options: Options) -> bool:
-    """Whether all networks have converged by their optimizer, read from the device now and then."""
+    """Whether all networks have converged by their optimizer, read from the device now and then.
+
+    The first epochs are taken in any case: they measure the loss.
+    """
     read = getattr(options.optimizer, "has_converged", None)
-    if read is None or state.epoch % EPOCHS_BETWEEN_READS:
+    if read is None or not state.epoch or state.epoch % EPOCHS_BETWEEN_READS:
         return False
     return bool(to_host(read(state.optimizer_state)).all())
 

@@ -83,14 +83,25 @@ def on_host(measured: Sequence[tuple[int, Mapping[str, Array]]]) -> dict[str, An
 def history_of(state: TrainingState, record: Record, options: Options) -> dict[str, Any]:
     """Return the history of a result: that of a completed state, and this call's checks."""
     history: dict[str, Any] = copied(dict(state.history))
-    if not history:  # of a start that has run all epochs, and has none
-        one = to_host(state.theta[..., 0])
-        np = array_namespace(one)
-        unknown = np.full((state.epoch, *one.shape), math.nan, dtype=one.dtype, device="cpu")
-        history = dict.fromkeys(options.measures, unknown)
+    if not history:  # of a start that has ended, and has none
+        history = _of_last_epoch(state, options.measures)
     if options.check_every is not None:
         history["gradient_error"] = to_host([error for _, error in record.checks])
         history["gradient_verdict"] = to_host([verdict for verdict, _ in record.checks])
+    return history
+
+
+def _of_last_epoch(state: TrainingState, names: Sequence[str]) -> dict[str, Any]:
+    """Return the history of a state without one: its last measures, and NaN before."""
+    measured = {"loss": state.loss, "validation_loss": state.validation_loss, **state.metrics}
+    first = to_host(state.theta[..., 0])
+    np, history = array_namespace(first), {}
+    for name in names:
+        history[name] = np.full(
+            (state.epoch, *first.shape), math.nan, dtype=first.dtype, device="cpu"
+        )
+        if state.epoch and measured.get(name) is not None:
+            history[name][-1, ...] = to_host(measured[name])
     return history
 
 

@@ -46,6 +46,46 @@ def test_a_training_ends_when_every_network_has_converged(xp: Any, name: str) ->
     xp.assert_equal(more.theta, result.theta)
 
 
+class Settled:
+    """An optimizer that moves nothing, and has converged before its first step."""
+
+    def initialize(self, theta: Any) -> Any:
+        return (theta[..., :1],)
+
+    def advance(self, theta: Any, state: Any, objective: Any) -> Any:
+        return theta, state, objective.loss(theta)
+
+    def has_converged(self, state: Any) -> Any:
+        return state[0] == state[0]
+
+
+def test_a_training_that_has_converged_before_it_begins_has_the_loss_of_its_start(xp: Any) -> None:
+    theta = xp.initialize(NETWORK, stack=2)
+    result = _fit(xp, theta, optimizer=Settled(), epochs=60)
+    assert result.epochs == 20
+    np.testing.assert_allclose(
+        result.history["loss"][0], xp.host(NETWORK.loss(theta, *xp.put(X, Y))), rtol=ROUNDING
+    )
+    assert result.best_member().shape == (NETWORK.size,)
+
+
+@each_optimizer
+def test_a_state_without_a_history_that_has_converged_keeps_its_last_measures(
+    xp: Any, name: str
+) -> None:
+    theta, make = xp.initialize(NETWORK, stack=3), type(OPTIMIZERS[name])
+    given = {"optimizer": make(tolerance=0.5), "epochs": 200, "metrics": ["rmse"]}
+    data = (*xp.put(X, Y),)
+    *_, last = bx.train(NETWORK, theta, *data, **given)
+    result = bx.fit(NETWORK, theta, *data, start=last, **given)
+    assert result.epochs == last.epoch < 200
+    for measure, value in {"loss": last.loss, "rmse": last.metrics["rmse"]}.items():
+        assert np.isnan(result.history[measure][:-1]).all()
+        np.testing.assert_array_equal(result.history[measure][-1], xp.host(value))
+    best = int(np.argmin(xp.host(last.loss)))
+    xp.assert_equal(result.best_member(), last.theta[best, :])
+
+
 @each_optimizer
 def test_a_network_that_has_converged_stays_as_it_is(xp: Any, name: str) -> None:
     """Of two networks that are asked for more and less, the second goes on without the first."""
@@ -223,6 +263,13 @@ def test_an_optimizer_is_found_by_its_name() -> None:
     for name, optimizer in names.items():
         assert bx.fit(NETWORK, NETWORK.initialize(backend="numpy"), X, Y, optimizer=name, epochs=1)
         assert optimizer == eval(f"bx.{optimizer!r}")  # noqa: S307
+
+
+@pytest.mark.parametrize("name", ["lm", "levenberg_marquardt", "LevenbergMarquardt", "trainlm"])
+def test_another_word_for_an_optimizer_is_an_error_with_its_name(name: str) -> None:
+    theta = NETWORK.initialize(backend="numpy")
+    with pytest.raises(ValueError, match=rf"'{name}' is unknown. Did you mean 'levenbergmarquardt"):
+        bx.fit(NETWORK, theta, X, Y, optimizer=name, epochs=1)
 
 
 @pytest.mark.parametrize(
