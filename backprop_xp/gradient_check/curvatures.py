@@ -24,14 +24,11 @@ def curvature_mistake(
     if curvature_of is None:
         return None
     (outputs,) = point.restore(point.flat)
-    curvature = to_host(curvature_of(outputs, targets)).astype(to_host(outputs).dtype)
-    curvature = _matrices(curvature, outputs.shape)
-    eigenvalues = np.linalg.eigvalsh(0.5 * (curvature + np.swapaxes(curvature, -1, -2)))
-    slack = math.sqrt(np.finfo(curvature.dtype).eps) * np.max(np.abs(eigenvalues), initial=0.0)
-    if not eigenvalues.min() >= -slack:
-        return (
-            f"its curvature has the eigenvalue {eigenvalues.min():.3g}, but none below 0 is valid"
-        )
+    given = curvature_of(outputs, targets)
+    fault = curvature_fault(given, loss.value(outputs, targets))
+    if fault is not None:
+        return fault
+    curvature = _matrices(to_host(given).astype(to_host(outputs).dtype), outputs.shape)
     if _is_weight(loss, outputs, targets, curvature):
         return None
     problem = vjp_problem(
@@ -50,6 +47,25 @@ def curvature_mistake(
         f"/d outputs{list(worst.index)} is {worst.numeric:.6g}, but curvature gives "
         f"{worst.analytic:.6g}"
     )
+
+
+def curvature_fault(curvature: Array, value: Array) -> str | None:
+    """Return what is wrong with a curvature, beside the loss's value of each row; None if nothing.
+
+    It must be finite where the value is, and positive semidefinite. The curvature is ``(..., batch,
+    n_out)`` or ``(..., batch, n_out, n_out)``, the value ``(..., batch)``.
+    """
+    values = to_host(value)
+    found = to_host(curvature).astype(values.dtype)[np.isfinite(values)]
+    if not np.isfinite(found).all():
+        return "its curvature is not finite at outputs where its value is"
+    if len(curvature.shape) > len(value.shape) + 1:
+        found = np.linalg.eigvalsh(0.5 * (found + np.swapaxes(found, -1, -2)))
+    least = np.min(found, initial=0.0)
+    slack = math.sqrt(np.finfo(found.dtype).eps) * np.max(np.abs(found), initial=0.0)
+    if least < -slack:
+        return f"its curvature has the eigenvalue {least:.3g}, but none below 0 is valid"
+    return None
 
 
 def _is_weight(loss: Loss, outputs: Array, targets: Array, curvature: np.ndarray) -> bool:

@@ -46,7 +46,8 @@ class LevenbergMarquardt(Configured):
     Targets may have any unit: a last Dense layer without an activation is measured in their
     standard deviations. The first step begins with outputs of the targets' mean and deviation,
     unless the loss of the given theta is lower. Inputs must be of about 1, by
-    ``bx.data.standardize`` for example: large ones saturate the units, whose gradient is then 0.
+    ``bx.data.standardize`` for example: large ones saturate the units, whose gradient is then 0. A
+    warning says so.
 
     Levenberg 1944, Marquardt 1963, for networks Hagan and Menhaj 1994; the damping follows Nielsen
     1999, with a least factor of 0.1.
@@ -78,8 +79,13 @@ class LevenbergMarquardt(Configured):
         return LevenbergMarquardtState(0, _within(zeros + damping), zeros)
 
     def begin(self, theta: Array, objective: Objective) -> Array:
-        """Return theta with outputs in the targets' units, for networks whose loss it lowers."""
-        return objective.begun(theta)
+        """Return theta with outputs in the targets' units, for networks whose loss it lowers.
+
+        Raises ValueError for a loss whose curvature is negative or not a number there.
+        """
+        theta = objective.begun(theta)
+        objective.check_curvature(theta)
+        return theta
 
     def advance(
         self, theta: Array, state: LevenbergMarquardtState, objective: Objective

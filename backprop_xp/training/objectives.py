@@ -1,18 +1,30 @@
 """The objective of a full batch, which some optimizers evaluate themselves."""
 
 import math
+import warnings
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace
+from backprop_xp.backends import Array, array_namespace, to_host
+from backprop_xp.checks import stacklevel
+from backprop_xp.display.reprs import argument_text
 from backprop_xp.networks.activations import identity
 from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.column_weights import without_shares
 from backprop_xp.networks.gauss_newton import Dual, Primal, quadratic
 from backprop_xp.networks.inputs import Strength
 from backprop_xp.networks.layers import Dense
+from backprop_xp.networks.layout import unpack
+from backprop_xp.networks.loss_targets import in_columns
+from backprop_xp.networks.losses import curvature_of, value_of
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.objective import loss_and_gradient_of, loss_of
+from backprop_xp.networks.objective import loss_and_gradient_of, loss_of, outputs_of
+from backprop_xp.networks.saturation import saturated_share
 
+# Columns of mean 0 and variance 1, and drawn weights, make pre-activations of a variance of at most
+# about 2: by Chebyshev's inequality at most 3 % of them are as large as saturated_share counts.
+_MOST_SATURATED = 0.05
+# Columns below this mean size are scaled: weights that have grown saturate units too.
+_ORDINARY_SIZE = 3.0
 # The numbers in the largest matrix, of all networks: 2 GiB in float64.
 _MOST_NUMBERS = 2**28
 
@@ -50,6 +62,40 @@ class Objective(NamedTuple):
                 'solver="lbfgs", which needs some vectors of parameters.'
             )
         return quadratic(self.network, theta, self.rows, self.l2)
+
+    def check_curvature(self, theta: Array) -> None:
+        """Raise ValueError if the loss's curvature is negative or not a number; one transfer."""
+        from backprop_xp.gradient_check.curvatures import curvature_fault  # which few need
+
+        loss, rows = self.network.loss_function, self.rows
+        outputs = outputs_of(self.network, theta, rows)
+        y = in_columns(outputs, rows.y)
+        fault = curvature_fault(curvature_of(loss, outputs, y), value_of(loss, outputs, y))
+        if fault is not None:
+            raise ValueError(
+                f"{argument_text(loss)} cannot be used with the Gauss-Newton matrix: {fault}. "
+                "bx.check_loss checks it. Correct curvature, or use an optimizer that needs only "
+                "the gradient, such as bx.LBFGS()."
+            )
+
+    def warn_if_saturated(self, theta: Array) -> None:
+        """Warn of tanh or sigmoid units that inputs of large numbers have saturated."""
+        network, x, xp = self.network, self.rows.x, array_namespace(theta)
+        share = saturated_share(network.layers, unpack(network.layout, theta), x)
+        if share is None or not x.shape[-2]:
+            return
+        of_slopes, sizes = map(to_host, (share, xp.mean(xp.abs(x), axis=-2)))
+        sizes = sizes.reshape(-1, sizes.shape[-1]).max(axis=0)
+        if of_slopes > _MOST_SATURATED and sizes.max() > _ORDINARY_SIZE:
+            column = int(sizes.argmax())
+            warnings.warn(
+                f"x saturates the network: at the start {of_slopes:.0%} of the slopes of its first "
+                f"tanh or sigmoid units are 0. Column {column} of x has a mean size of "
+                f"{sizes[column]:.3g}. Such units hardly learn. Scale x to about 1: by "
+                "bx.data.standardize, by bx.Standardize(mean, scale) as the first layer, or by "
+                "scikit-learn's StandardScaler.",
+                stacklevel=stacklevel(),
+            )
 
     def begun(self, theta: Array) -> Array:
         """Return theta with outputs of the targets' mean and deviation, where that lowers the loss.

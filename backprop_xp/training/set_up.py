@@ -96,12 +96,15 @@ def _first_state(
     if start is not None:
         return resumed_state(start, optimizer, theta, data.batches, data.size, averages=averages)
     state = initial_state(optimizer, theta, averages=averages)
-    if not hasattr(optimizer, "begin"):
+    if not takes_objective(optimizer):
         return state
     with training.backend.no_grad():
         l2 = strength_of(shared.rows, shared.l2, shared.l2_of_sum)
         objective = Objective(network, counted(shared.rows), l2)
-        return state._replace(theta=optimizer.begin(state.theta, objective))
+        objective.warn_if_saturated(state.theta)
+        if hasattr(optimizer, "begin"):
+            state = state._replace(theta=optimizer.begin(state.theta, objective))
+    return state
 
 
 def _check_full_batch(network: Network, data: TrainingData, options: Options) -> None:

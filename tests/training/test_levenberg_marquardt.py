@@ -168,6 +168,19 @@ def test_a_state_of_another_optimizer_or_stack_is_an_error(xp: Any) -> None:
         _fit(xp, theta, start=state._replace(optimizer_state=wrong))
 
 
+@pytest.mark.parametrize(("curvature", "fault"), [(-1.0, "eigenvalue -1"), (np.nan, "not finite")])
+def test_an_impossible_curvature_is_an_error_that_names_the_loss(
+    xp: Any, curvature: float, fault: str
+) -> None:
+    right = bx.losses.log_cosh
+    wrong = bx.Loss(right.value, right.gradient, curvature=lambda o, t: curvature + 0.0 * o)
+    network = bx.Network(NETWORK.layers, wrong)
+    with pytest.raises(ValueError, match=rf"log_cosh.* cannot be used .*{fault}.* bx\.check_loss"):
+        _fit(xp, xp.initialize(network), network=network)
+    report = bx.check_loss(wrong, *xp.put([[0.3]], [[0.0]]))
+    assert fault in report.diagnosis
+
+
 def test_float32_stays_float32_and_reaches_the_loss_of_float64(xp: Any) -> None:
     theta = xp.initialize(NETWORK, dtype="float32", stack=4)
     x, y = xp.put(X, Y, dtype="float32")

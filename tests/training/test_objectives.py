@@ -1,5 +1,6 @@
 """Optimizers that take the objective: the library's and a user's, with a training's options."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,39 @@ def test_a_training_resumed_from_a_file_equals_the_uninterrupted_one(
     else:
         xp.assert_equal(resumed.theta, whole.theta)
         xp.assert_equal(resumed.history["loss"], whole.history["loss"])
+
+
+WIDE = 1e4 * X  # in raw units
+SCALING = bx.Standardize(WIDE.mean(axis=0), WIDE.std(axis=0))
+
+
+@each_optimizer
+@pytest.mark.parametrize("hidden", ["tanh", "sigmoid"])
+def test_inputs_that_saturate_the_units_warn_once_with_the_way_out(
+    xp: Any, name: str, hidden: str
+) -> None:
+    network = bx.mlp([1, 5, 1], hidden=hidden)
+    theta, data = xp.initialize(network, stack=2), xp.put(WIDE, Y)
+    with pytest.warns(UserWarning, match=r"Column 0 of x .* bx\.Standardize\(mean") as found:
+        begun = bx.fit(network, theta, *data, optimizer=OPTIMIZERS[name], epochs=3)
+    assert [Path(one.filename).name for one in found] == [Path(__file__).name]
+    options = {"optimizer": OPTIMIZERS[name], "epochs": 6}
+    bx.fit(network, theta, *data, start=begun, **options)  # warnings are errors
+
+
+@each_optimizer
+def test_ordinary_inputs_and_units_that_do_not_saturate_do_not_warn(xp: Any, name: str) -> None:
+    options = {"optimizer": OPTIMIZERS[name], "epochs": 1}
+    scaled = bx.Network([SCALING, *NETWORK.layers], "mean_squared_error")
+    for network in (scaled, bx.mlp([1, 5, 1], hidden="relu")):
+        bx.fit(network, xp.initialize(network), *xp.put(WIDE, Y), **options)
+    draw = np.random.default_rng(5)
+    for x in (draw.lognormal(0.0, 3.0, 200), draw.integers(0, 8, 200), draw.standard_t(2.0, 200)):
+        x = x[:, None] if x.max() < 8.0 else bx.data.standardize(x[:, None]).x
+        y = xp.asarray(np.tanh(x))
+        bx.fit(NETWORK, xp.initialize(NETWORK, stack=8), xp.asarray(1.0 * x), y, **options)
+    # Weights that have grown saturate the units on purpose.
+    bx.fit(NETWORK, 30.0 * xp.initialize(NETWORK), *xp.put(X, Y), **options)
 
 
 REFUSED: dict[str, dict[str, Any]] = {

@@ -1,0 +1,36 @@
+"""Impossible curvatures: negative ones and those that are not finite."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backprop_xp.gradient_check.curvatures import curvature_fault
+
+VALUE = np.ones(2)
+MATRIX = np.array([[1.0, 1.0], [1.0, 1.0]])
+FAULTS: dict[str, tuple[np.ndarray, str]] = {
+    "negative": (np.array([[1.0, 2.0], [-0.5, 3.0]]), "the eigenvalue -0.5, but none below 0"),
+    "NaN": (np.array([[1.0, np.nan], [0.5, 3.0]]), "is not finite"),
+    "infinite": (np.array([[1.0, np.inf], [0.5, 3.0]]), "is not finite"),
+    "indefinite": (np.stack([MATRIX, np.eye(2)[::-1]]), "the eigenvalue -1, but"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_an_impossible_curvature_has_a_fault(xp: Any, name: str) -> None:
+    curvature, fault = FAULTS[name]
+    assert fault in (curvature_fault(*xp.put(curvature, VALUE)) or "")
+
+
+def test_a_possible_curvature_has_none(xp: Any) -> None:
+    zero = np.zeros((2, 2))
+    rounding = np.array([[1.0, -1e-12], [1.0, 1.0]])  # of a second derivative that is 0
+    for curvature in (zero, np.ones((2, 2)), rounding, np.stack([MATRIX, 0.0 * MATRIX])):
+        assert curvature_fault(*xp.put(curvature, VALUE)) is None
+
+
+def test_rows_whose_loss_is_not_finite_do_not_count(xp: Any) -> None:
+    curvature = np.array([[np.nan, np.nan], [1.0, 1.0]])
+    for value in (np.array([np.nan, 1.0]), np.array([np.inf, 1.0])):
+        assert curvature_fault(*xp.put(curvature, value)) is None
