@@ -14,11 +14,10 @@ from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from backprop_xp.backends import Array, Selection, refuse_distributed, to_host
-from backprop_xp.estimators import architecture, lm_solver, samples, targets
+from backprop_xp.estimators import architecture, full_batch, samples, targets
 from backprop_xp.estimators.bases import BaseEstimator, CallbackSupportMixin
 from backprop_xp.estimators.parameters import STOCHASTIC, Model, check_parameters, hidden_sizes
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples
-from backprop_xp.estimators.scipy_lbfgs import minimize
 from backprop_xp.estimators.slopes import Slopes
 from backprop_xp.estimators.stochastic import Task, begin_curves, descend
 from backprop_xp.estimators.streaming import Table
@@ -208,8 +207,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
         if self.solver in STOCHASTIC:
             theta = descend(self, task, report, incremental=incremental)
         else:
-            solve = lm_solver.solve if self.solver == "lm" else minimize
-            theta = solve(self, task, report)
+            theta = full_batch.solve(self, task, report)
         self.__dict__.update(architecture.attributes_of(network, theta))
         context.call_on_fit_task_end(**details, reconstruction_attributes={})
         if not np.isfinite(to_host(theta)).all():

@@ -38,8 +38,9 @@ class Parameters:
     - ``activation`` of the hidden layers: a name or an object of ``bx.activations``,
       ``"logistic"``, or a list with one for each layer.
     - ``solver``: ``"adam"``, ``"sgd"``, ``"adamw"`` or ``"rmsprop"``, which train in batches, or
-      ``"lbfgs"`` or ``"lm"``, which use all rows at once. ``"lm"`` is ``bx.LevenbergMarquardt``,
-      for networks of up to some thousand weights and a loss with a curvature.
+      ``"lbfgs"`` or ``"lm"``, which use all rows at once. They are ``bx.LBFGS``, and
+      ``bx.LevenbergMarquardt`` for networks of up to some thousand weights and a loss with a
+      curvature.
     - ``alpha``: strength of the L2 penalty on the weights; with adamw, the weight decay. With lm,
       ``"auto"`` chooses a power of ten by the loss of left-out rows: five folds, trained for each
       of 1e-5 ... 1e3 in one stack. ``alpha_`` is the choice. Standardize X and y.
@@ -55,8 +56,9 @@ class Parameters:
     - ``shuffle``: whether each epoch takes the rows in a new order.
     - ``random_state``: an integer makes weights, batches and dropout reproducible.
     - ``tol``: an epoch improves if its loss, or its validation score, is better by at least this;
-      lbfgs stops at a gradient whose largest entry is at most this, and lm at a step that lowers
-      the loss by at most this part of it.
+      lbfgs stops at a gradient whose largest entry is at most this, or at a step that lowers the
+      loss by at most 2.2e-9 of it or of 1, as in scikit-learn; lm at a step that lowers the loss
+      by at most this part of it.
     - ``verbose``: whether to print the loss of each epoch.
     - ``warm_start``: whether ``fit`` continues from the weights of the last ``fit``.
     - ``momentum``, ``nesterovs_momentum``: of sgd.
@@ -65,7 +67,7 @@ class Parameters:
     - ``validation_fraction``: the share of the rows that ``early_stopping`` takes as that set.
     - ``beta_1``, ``beta_2``, ``epsilon``: of adam and adamw; rmsprop uses the last two.
     - ``n_iter_no_change``: epochs without improvement before the training stops.
-    - ``max_fun``: the largest number of evaluations of the loss by lbfgs.
+    - ``max_fun``: the largest number of evaluations of the loss by lbfgs, for each start.
     - ``dropout``: the share of each hidden layer's outputs that a training step sets to 0.
     - ``layer_norm``: whether to normalize each hidden layer before its activation.
     - ``clip``: the largest norm of a gradient; None for no limit.
@@ -190,7 +192,6 @@ def check_parameters(parameters: Model, *, has_validation: bool, incremental: bo
     unused = {
         "dropout": parameters.dropout != 0.0,
         "clip": parameters.clip is not None,
-        "n_members": parameters.n_members > 1 and parameters.solver == "lbfgs",
         "A schedule as learning_rate": callable(parameters.learning_rate),
         "X_val": has_validation,
         # scikit-learn's lbfgs ignores both.

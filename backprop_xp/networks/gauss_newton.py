@@ -55,11 +55,11 @@ class Primal(NamedTuple):
     @property
     def matrix(self) -> Array:
         """The matrix H, ``(*stack, P, P)``."""
-        return _with_diagonal(self.curved, self.decay)
+        return with_diagonal(self.curved, self.decay)
 
     def step(self, damping: Array) -> Array:
         """Return ``-(H + diag(damping))^-1 gradient``, for ``(..., P)`` or ``(..., 1)``."""
-        return -_solved(_with_diagonal(self.curved, self.decay + damping), self.gradient)
+        return -_solved(with_diagonal(self.curved, self.decay + damping), self.gradient)
 
 
 class Dual(NamedTuple):
@@ -92,7 +92,7 @@ class Dual(NamedTuple):
         pull = inverse * self.pull
         scaled = (self.jacobian * inverse[..., None, :]).mT
         ones = array_namespace(self.slope).ones_like(self.slope)
-        system = _with_diagonal(self.curved @ scaled, ones)
+        system = with_diagonal(self.curved @ scaled, ones)
         z = _solved(system, self.slope - _product(self.curved, pull))
         return -pull - _product(scaled, z)
 
@@ -234,7 +234,7 @@ def _penalty(network: _Network, theta: Array, l2: Strength) -> tuple[Array, Arra
     return decay, decay * theta
 
 
-def _with_diagonal(matrix: Array, diagonal: Array) -> Array:
+def with_diagonal(matrix: Array, diagonal: Array) -> Array:
     """Return a matrix ``(*stack, n, n)`` plus the diagonal matrix of ``(..., n)``."""
     xp, n = array_namespace(matrix), matrix.shape[-1]
     unit = xp.eye(n, dtype=matrix.dtype, device=device_of(matrix))

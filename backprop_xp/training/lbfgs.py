@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, require_floating
 from backprop_xp.checks import integer
+from backprop_xp.networks.gauss_newton import with_diagonal
 from backprop_xp.training.hyperparameters import Hyperparameter, of_each_network
 from backprop_xp.training.line_search import (
     Point,
@@ -109,77 +110,76 @@ class LBFGS(Configured):
         trial = theta + state.length * state.direction
         loss, gradient = objective.loss_and_gradient(trial)
         point = Point(state.length, loss[..., None], _dot(gradient, state.direction))
-        units = objective.units(theta)
-        accepted, is_low = is_accepted(search, point)
+        is_first = xp.isinf(search.first.value)
+        before = xp.where(is_first, point.value, search.first.value)
         goes_on = state.converged == 0.0
-        after = _chosen(
-            accepted,
-            self._moved(state, trial - theta, gradient, point.value, units),
-            _searching(state, point, is_low, units),
+        accepted, is_low = is_accepted(search, point)
+        accepted = accepted & goes_on
+        ahead, length = narrowed(search, point, is_low)
+        # A search without an end begins anew along the gradient, and ends the training there.
+        gives_up = goes_on & ~accepted & (ahead.tries >= _MOST_TRIES)
+        begins_anew = gives_up & (_dot(state.moves, state.changes)[..., -1, :] > 0.0)
+        moves, changes = _remembered(state, trial - theta, gradient, accepted, begins_anew)
+        is_small = ~is_first & (before - point.value <= self.tolerance * xp.abs(before))
+        has_ended = ~goes_on | (accepted & is_small) | (gives_up & ~begins_anew)
+        after = LBFGSState(
+            step=state.step + 1,
+            gradient=xp.where(accepted, gradient, state.gradient),
+            direction=state.direction,
+            length=xp.where(goes_on, length, state.length),
+            search=xp.where(goes_on, as_array(ahead), state.search),
+            moves=moves,
+            changes=changes,
+            converged=xp.astype(has_ended, theta.dtype),
         )
-        theta = xp.where(accepted & goes_on, trial, theta)
-        before = search.first.value
-        before = xp.where(xp.isinf(before), point.value, before)  # the first evaluation
-        return theta, _chosen(goes_on, after, state)._replace(step=state.step + 1), before[..., 0]
-
-    def _moved(
-        self, state: LBFGSState, move: Array, gradient: Array, loss: Array, units: Any
-    ) -> LBFGSState:
-        """Return the state at a point that was accepted, with a new direction."""
-        xp, change = array_namespace(move), gradient - state.gradient
-        slope = xp.abs(_dot(move, state.gradient))
-        is_kept = _dot(move, change) > xp.finfo(move.dtype).eps * slope  # else B is not positive
-        moves, changes = (
-            xp.where(is_kept[..., None], _appended(memory, new), memory)
-            for memory, new in ((state.moves, move), (state.changes, change))
-        )
-        before = from_array(state.search).first.value
-        is_first = xp.isinf(before)
-        before = xp.where(is_first, loss, before)
-        is_small = (before - loss <= self.tolerance * xp.abs(before)) & ~is_first
-        along = units[..., None, :] if hasattr(units, "shape") else units
-        state = state._replace(
-            moves=moves, changes=changes, converged=xp.astype(is_small, move.dtype)
-        )
-        # Relative to the gradient, as squares overflow float32 above 1e19.
-        size = _size(units * gradient, loss)
-        scaled = moves / along, changes * along / size[..., None], units * gradient / size
-        return _on_line(state, gradient, -units * _times_inverse(*scaled), loss, units)
+        value = xp.where(accepted, point.value, search.first.value)
+        after = _on_new_line(after, accepted | begins_anew, value, objective.units(theta))
+        return xp.where(accepted, trial, theta), after, before[..., 0]
 
     def has_converged(self, state: LBFGSState) -> Array:
         """Return whether each network has converged."""
         return state.converged > 0.0
 
 
-def _searching(state: LBFGSState, point: Point, is_low: Array, units: Any) -> LBFGSState:
-    """Return the state with another point of the line, or of the gradient's after many."""
-    xp, search = array_namespace(is_low), from_array(state.search)
-    ahead, length = narrowed(search, point, is_low)
-    ended, has_memory = (
-        ahead.tries >= _MOST_TRIES,
-        _dot(state.moves, state.changes)[..., -1, :] > 0.0,
-    )
-    converged = xp.astype(ended & ~has_memory, length.dtype)
-    line = state._replace(search=as_array(ahead), length=length, converged=converged)
-    empty = state._replace(moves=0.0 * state.moves, changes=0.0 * state.changes)
-    again = _on_line(empty, state.gradient, 0.0 * state.gradient, search.first.value, units)
-    return _chosen(ended & has_memory, again, line)
+def _remembered(
+    state: LBFGSState, move: Array, gradient: Array, accepted: Array, begins_anew: Array
+) -> tuple[Array, Array]:
+    """Return the memory with a move that was accepted, unless B would not be positive by it.
 
-
-def _on_line(
-    state: LBFGSState, gradient: Array, direction: Array, loss: Array, units: Any
-) -> LBFGSState:
-    """Return the state at a theta with a direction, or the gradient's if the loss rises along it.
-
-    The first length is 1. Along the gradient the move is as long as it is beside the loss, in
-    units, and at most 1.
+    Where a search begins anew, it is empty.
     """
-    xp, scaled = array_namespace(loss), units * gradient
+    xp, change = array_namespace(move), gradient - state.gradient
+    slope = xp.abs(_dot(move, state.gradient))
+    is_kept = accepted & (_dot(move, change) > xp.finfo(move.dtype).eps * slope)
+    is_kept, rest = is_kept[..., None], xp.astype(~begins_anew, move.dtype)[..., None]
+    return (
+        xp.where(is_kept, _appended(state.moves, move), rest * state.moves),
+        xp.where(is_kept, _appended(state.changes, change), rest * state.changes),
+    )
+
+
+def _on_new_line(state: LBFGSState, is_new: Array, loss: Array, units: Any) -> LBFGSState:
+    """Return the state with another direction for some networks, and a length of 1.
+
+    It is ``-B gradient`` in units, or the gradient's if the loss rises along it. Along the gradient
+    the first move is as long as it is beside the loss, in units, and at most 1.
+    """
+    xp, gradient = array_namespace(loss), state.gradient
+    along = units[..., None, :] if hasattr(units, "shape") else units
+    scaled = units * gradient
+    # Relative to the gradient, as squares overflow float32 above 1e19.
+    size = _size(scaled, loss)
+    scaled = scaled / size
+    memory = state.moves / along, state.changes * along / size[..., None]
+    direction = -units * _times_inverse(*memory, scaled)
     is_down = _dot(gradient, direction) < 0.0
-    direction = xp.where(is_down, direction, -units * (scaled / _size(scaled, loss)))
+    direction = xp.where(is_down, direction, -units * scaled)
     search = as_array(begun(loss, _dot(gradient, direction)))
-    length = xp.ones_like(loss)
-    return state._replace(gradient=gradient, direction=direction, length=length, search=search)
+    return state._replace(
+        direction=xp.where(is_new, direction, state.direction),
+        length=xp.where(is_new, 1.0, state.length),
+        search=xp.where(is_new, search, state.search),
+    )
 
 
 def _size(gradient: Array, loss: Array) -> Array:
@@ -192,25 +192,29 @@ def _size(gradient: Array, loss: Array) -> Array:
 
 
 def _times_inverse(moves: Array, changes: Array, gradient: Array) -> Array:
-    """Return ``B gradient`` by the two loops over the memory (algorithm 7.4).
+    """Return ``B gradient`` by small matrices (Byrd, Nocedal and Schnabel 1994, theorem 2.2).
 
-    The latest move and change are last; a pair of zeros is none.
+    It is what the two loops over the memory compute, without the loops (Nocedal and Wright 2006,
+    algorithm 7.4). The latest move and change are last; a pair of zeros is none.
     """
-    xp, memory = array_namespace(gradient), range(moves.shape[-2])
-    products = xp.sum(moves * changes, axis=-1)
-    is_pair = products > 0.0
-    rho = xp.astype(is_pair, products.dtype) / xp.where(is_pair, products, 1.0)
-    pairs = [(moves[..., i, :], changes[..., i, :], rho[..., i : i + 1]) for i in memory]
-    alphas = list[Array]()
-    for move, change, weight in reversed(pairs):
-        alphas.append(weight * _dot(move, gradient))
-        gradient = gradient - alphas[-1] * change
-    squared = _dot(pairs[-1][1], pairs[-1][1])
-    is_empty = xp.astype(squared == 0.0, squared.dtype)
-    result = gradient * ((products[..., -1:] + is_empty) / (squared + is_empty))
-    for move, change, weight in pairs:
-        result = result + move * (alphas.pop() - weight * _dot(change, result))
-    return result
+    xp, g = array_namespace(gradient), gradient[..., None]
+    products = moves @ changes.mT
+    diagonal = xp.linalg.diagonal(products)
+    is_none = xp.astype(diagonal <= 0.0, gradient.dtype)
+    triangle = with_diagonal(xp.triu(products), is_none)
+    squares = changes @ changes.mT
+    last, is_empty = squares[..., -1:, -1:], is_none[..., -1:, None]
+    scale = (products[..., -1:, -1:] + is_empty) / (last + is_empty)
+    a = xp.linalg.solve(triangle, moves @ g)
+    right = diagonal[..., None] * a + scale * (squares @ a - changes @ g)
+    # Upper triangular matrices have no pivots to choose, and so no singular ones: in reverse order
+    # the transposed one is such a matrix.
+    b = _reversed(xp.linalg.solve(_reversed(triangle.mT, -1, -2), _reversed(right, -2)), -2)
+    return (scale * (g - changes.mT @ a) + moves.mT @ b)[..., 0]
+
+
+def _reversed(array: Array, *axes: int) -> Array:
+    return array_namespace(array).flip(array, axis=axes)
 
 
 def _appended(memory: Array, new: Array) -> Array:
@@ -220,14 +224,4 @@ def _appended(memory: Array, new: Array) -> Array:
 
 def _dot(a: Array, b: Array) -> Array:
     """Return the products of vectors, with an axis of length 1 in place of theirs."""
-    return array_namespace(a).sum(a * b, axis=-1, keepdims=True)
-
-
-def _chosen(condition: Array, yes: LBFGSState, no: LBFGSState) -> LBFGSState:
-    """Return one state or the other for each network, ``(*stack, 1)``; the step is not chosen."""
-    xp, count = array_namespace(condition), len(condition.shape)
-    fields = [
-        xp.where(condition if len(a.shape) == count else condition[..., None], a, b)
-        for a, b in zip(yes[1:], no[1:], strict=True)
-    ]
-    return LBFGSState(no.step, *fields)
+    return array_namespace(a).vecdot(a, b)[..., None]

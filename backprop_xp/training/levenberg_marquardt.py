@@ -38,6 +38,10 @@ class LevenbergMarquardt(Configured):
     loss beside that of the quadratic model. A step that would not lower the loss is refused, and
     the damping becomes four times as large.
 
+    A step takes about ``n P^2`` operations for P parameters and n outputs of all rows together, and
+    holds six matrices of ``P x P`` numbers; ``n^2 P`` and ``n x P`` if n is less than P. Above 8
+    GiB in float64 it is an error.
+
     An epoch is one step, with all rows. ``batch_size``, dropout, ``clip`` and schedules are
     refused. A network has converged when ten steps in a row lower its loss by less than
     ``tolerance`` times the loss, or no step lowers it. It then stays as it is, and the training

@@ -15,7 +15,7 @@ from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.learning_rates import learning_rates
 from backprop_xp.training.metrics import Metric
-from backprop_xp.training.optimizer_protocol import AnyOptimizer
+from backprop_xp.training.optimizer_protocol import AnyOptimizer, takes_objective
 from backprop_xp.training.plateau import Plateau, Slowed, lowered
 from backprop_xp.training.pytrees import copied
 from backprop_xp.training.steps import (
@@ -163,7 +163,7 @@ class Eager:
             shared,
             interrupt,
             take_one=self._step,
-            may_fail_midway=not is_built,
+            may_fail_midway=not (is_built or takes_objective(self.method.optimizer)),
         )
 
     def _views_of(self, theta: Array) -> Views:
@@ -203,7 +203,8 @@ def one_by_one(
     """Take steps one by one, and delay an error that comes after the first of them.
 
     If an update may fail midway, with theta half written, each epoch begins with a copy, which an
-    error restores: an update of a user's own, which no compiler runs.
+    error restores: an update of a user's own, which no compiler runs. What takes the objective
+    writes in no place.
     """
     losses: list[Array] = []
     found: list[dict[str, Array]] = []

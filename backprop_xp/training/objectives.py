@@ -25,19 +25,22 @@ from backprop_xp.networks.saturation import saturated_share
 _MOST_SATURATED = 0.05
 # Columns below this mean size are scaled: weights that have grown saturate units too.
 _ORDINARY_SIZE = 3.0
-# The numbers in the largest matrix, of all networks: 2 GiB in float64.
-_MOST_NUMBERS = 2**28
+# A step holds at most so many matrices, of parameters by parameters, or by outputs if those are
+# fewer; and so many numbers in all, 8 GiB in float64.
+_MATRICES, _MOST_NUMBERS = 6, 2**30
 
 
 class Objective(NamedTuple):
     """The mean loss of all rows plus the penalty, as functions of theta, ``(*stack, P)``.
 
-    Each call computes all rows; nothing moves to the host.
+    Each call computes all rows; nothing moves to the host. ``known_units`` are the ``units`` if
+    they were computed before.
     """
 
     network: Network
     rows: Rows
     l2: Strength
+    known_units: Array | None = None
 
     def loss(self, theta: Array) -> Array:
         """Return each network's loss, ``(*stack,)``."""
@@ -55,11 +58,14 @@ class Objective(NamedTuple):
         """
         outputs = math.prod(self.network.outputs_shape(theta, self.rows.x)[-2:])
         size, members = self.network.size, math.prod(theta.shape[:-1])
-        if members * min(outputs, size) * size > _MOST_NUMBERS:
+        numbers = _MATRICES * members * min(outputs, size) * size
+        if numbers > _MOST_NUMBERS:
+            needed = numbers * array_namespace(theta).finfo(theta.dtype).bits / 2**33
             raise ValueError(
-                f"The Gauss-Newton matrix of {size} parameters would have {min(outputs, size)} x "
-                f"{size} numbers for each of {members} networks. Use bx.LBFGS(), or an estimator's "
-                'solver="lbfgs", which needs some vectors of parameters.'
+                f"A step of {members} networks of {size} parameters holds about {needed:.0f} GiB: "
+                f"{_MATRICES} matrices of {min(outputs, size)} x {size} numbers for each. Use "
+                'bx.LBFGS(), or an estimator\'s solver="lbfgs", which holds some vectors of '
+                "parameters; or train fewer networks at once."
             )
         return quadratic(self.network, theta, self.rows, self.l2)
 
@@ -115,6 +121,8 @@ class Objective(NamedTuple):
         The last layer's parameters follow the targets if it is Dense without an activation, and the
         loss has no link. Steps that are computed in these units are the same for targets of any.
         """
+        if self.known_units is not None:
+            return self.known_units
         units = self._output_units()
         return 1.0 if units is None else units.of(theta)
 

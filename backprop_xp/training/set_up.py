@@ -82,29 +82,37 @@ def prepare(
     rows, seed = data.rows or Rows(None, None), key if network.is_random else None
     shared = Shared(rows, l2, l2_of_sum, options.clip, seed, with_steps)
     backend = require_owner(theta, "theta")
+    state = _first_state(theta, optimizer, options, data)
+    if takes_objective(optimizer):
+        with backend.no_grad():
+            theta, units = _begun(network, optimizer, shared, state, is_new=options.start is None)
+        state, shared = state._replace(theta=theta), shared._replace(units=units)
     mean = backend.compile(mean_over)
-    training = Training(options, data, evaluated, shared, stepper, backend, mean)
-    return training, _first_state(network, theta, optimizer, training)
+    return Training(options, data, evaluated, shared, stepper, backend, mean), state
 
 
 def _first_state(
-    network: Network, theta: Array, optimizer: Any, training: Training
+    theta: Array, optimizer: Any, options: Options, data: TrainingData
 ) -> TrainingState:
-    """Return the state before the first step, whose theta an optimizer may choose."""
-    options, data, shared = training.options, training.data, training.shared
+    """Return the state before the first step."""
     start, averages = options.start, options.average is not None
     if start is not None:
         return resumed_state(start, optimizer, theta, data.batches, data.size, averages=averages)
-    state = initial_state(optimizer, theta, averages=averages)
-    if not takes_objective(optimizer):
-        return state
-    with training.backend.no_grad():
-        l2 = strength_of(shared.rows, shared.l2, shared.l2_of_sum)
-        objective = Objective(network, counted(shared.rows), l2)
-        objective.warn_if_saturated(state.theta)
+    return initial_state(optimizer, theta, averages=averages)
+
+
+def _begun(
+    network: Network, optimizer: Any, shared: Shared, state: TrainingState, *, is_new: bool
+) -> tuple[Array, Array | None]:
+    """Return the theta of the next step, and the units of ``Shared``."""
+    theta, rows = state.theta, counted(shared.rows)
+    objective = Objective(network, rows, strength_of(rows, shared.l2, shared.l2_of_sum))
+    if is_new:
+        objective.warn_if_saturated(theta)
         if hasattr(optimizer, "begin"):
-            state = state._replace(theta=optimizer.begin(state.theta, objective))
-    return state
+            theta = optimizer.begin(theta, objective)
+    units = objective.units(theta)
+    return theta, None if isinstance(units, float) else units
 
 
 def _check_full_batch(network: Network, data: TrainingData, options: Options) -> None:

@@ -58,7 +58,7 @@ class Shared(NamedTuple):
 
     ``seed`` is None where no layer is random, else a key for all networks, or one for each.
     ``evaluated`` are the sets that ``evaluate`` measures after each step. ``views`` hold a buffer
-    for the gradient.
+    for the gradient. ``units`` are those of ``Objective``, None if they are 1.
     """
 
     rows: Rows
@@ -68,6 +68,7 @@ class Shared(NamedTuple):
     seed: Key | None = None
     evaluated: Sets | None = None
     views: Views | None = None
+    units: Array | None = None
 
 
 def step(advance: Advance, carry: Carry, varying: StepInput, shared: Shared) -> tuple[Carry, Array]:
@@ -115,7 +116,7 @@ def _by_objective(
     shared: Shared,
 ) -> tuple[Array, Any, Array]:
     """Return theta and the state after an optimizer's ``advance``, and the loss before."""
-    found = optimizer.advance(theta, state, Objective(network, batch, l2))
+    found = optimizer.advance(theta, state, Objective(network, batch, l2, shared.units))
     name, parts = f"{type(optimizer).__name__}.advance", found if isinstance(found, tuple) else ()
     if len(parts) != 3 or not all(hasattr(parts[i], "shape") for i in (0, 2)):
         kinds = ", ".join(type(part).__name__ for part in parts) or type(found).__name__

