@@ -1,5 +1,6 @@
 """Networks that were trained without a fold of the rows: they choose ``alpha`` and judge errors."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,20 +27,48 @@ class Folds(NamedTuple):
     thetas: Array
 
 
-def train_folds(model: Model, task: Task, optimizer: LevenbergMarquardt) -> Folds:
-    """Return the folds' networks, and set ``alpha_`` if it is chosen by their losses.
+def train_folds(model: Model, task: Task, optimizer: LevenbergMarquardt) -> Folds | None:
+    """Set ``alpha_`` if folds choose it; return their networks if an interval needs them.
 
-    The networks of all strengths, folds, members and restarts are one stack ``(strengths * folds *
-    members * restarts, P)``. Their starts are new, because those of a warm start have seen all
-    rows.
+    All networks that choose are one stack ``(strengths * folds * restarts, P)``, of the first
+    member's starts: the strength is one for all members. The starts are new, because those of a
+    warm start have seen all rows.
     """
-    (x, y, weight), chooses = task.samples, isinstance(model.alpha, str)
-    alphas = ALPHAS if chooses else (model._l2,)
-    of_rows = _drawn(y.shape[0], task.random_state)
+    of_rows = _drawn(task.samples.y.shape[0], task.random_state)
     starts = draw_theta(model, task.network, task.random_state).reshape(-1, task.network.size)
+    kept = None
+    if isinstance(model.alpha, str):
+        thetas, losses = _trained(
+            model, task, optimizer, of_rows, ALPHAS, starts[: model.n_restarts]
+        )
+        best = _best(losses)
+        model.alpha_ = ALPHAS[best]
+        kept = thetas[best, ...] if model.n_members == 1 else None
+    if model._interval_kind != "conformal":
+        return None
+    if kept is None:
+        thetas, _ = _trained(model, task, optimizer, of_rows, (model._l2,), starts)
+        kept = thetas[0, ...]
+    return Folds(of_rows, kept)
+
+
+def _trained(
+    model: Model,
+    task: Task,
+    optimizer: LevenbergMarquardt,
+    of_rows: np.ndarray,
+    alphas: Sequence[float],
+    starts: np.ndarray,
+) -> tuple[Array, np.ndarray]:
+    """Return the best networks ``(strengths, folds, members, P)``, and their left-out losses.
+
+    The losses are ``(strengths,)``, means over all rows and members.
+    """
+    x, y, weight = task.samples
     counts = to_host(weight) if weight is not None else np.ones(len(of_rows))
     mask = of_rows == np.arange(of_rows.max() + 1)[:, None]
     mask = mask.reshape(*mask.shape, *(1 for _ in counts.shape[1:]))  # beside weights of entries
+    members, cells = len(starts) // model.n_restarts, len(alphas) * len(mask)
 
     def put(values: np.ndarray) -> Array:
         return to_device_of(task.theta, values, task.theta.dtype)
@@ -48,7 +77,6 @@ def train_folds(model: Model, task: Task, optimizer: LevenbergMarquardt) -> Fold
         """Return a row for each network, from one for each fold."""
         return put(np.concatenate([np.repeat(by_fold, networks, axis=0)] * len(alphas)))
 
-    cells = len(alphas) * len(mask)
     result = fit(
         task.network,
         put(np.tile(starts, (cells, 1))),
@@ -60,17 +88,14 @@ def train_folds(model: Model, task: Task, optimizer: LevenbergMarquardt) -> Fold
         l2_of_sum=put(np.repeat(alphas, len(mask) * len(starts))),
         train_metrics=True,
     )
-    index = index_of_best(result.history["training_loss"][-1], cells * model.n_members)
+    index = index_of_best(result.history["training_loss"][-1], cells * members)
     thetas = at_index(result.theta, index)
-    best = 0
-    if chooses:
-        held = for_each(mask * counts, model.n_members)
-        losses = to_host(task.network.loss(thetas, x, y, sample_weight=held, l2=0.0))
-        totals = np.sum((mask * counts).reshape(len(mask), -1), axis=-1)
-        best = _best(losses.reshape(len(alphas), len(mask), -1), totals)
-        model.alpha_ = alphas[best]
-    shape = (len(alphas), len(mask), model.n_members, -1)
-    return Folds(of_rows, array_namespace(thetas).reshape(thetas, shape)[best, ...])
+    left_out = for_each(mask * counts, members)
+    losses = to_host(task.network.loss(thetas, x, y, sample_weight=left_out, l2=0.0))
+    shape = (len(alphas), len(mask), members)
+    totals = np.sum((mask * counts).reshape(len(mask), -1), axis=-1)
+    means = losses.reshape(shape).mean(axis=-1) @ totals
+    return array_namespace(thetas).reshape(thetas, (*shape, -1)), means
 
 
 def _drawn(rows: int, random_state: Any) -> np.ndarray:
@@ -84,10 +109,6 @@ def _drawn(rows: int, random_state: Any) -> np.ndarray:
     return order % min(_FOLDS, rows)
 
 
-def _best(losses: np.ndarray, totals: np.ndarray) -> int:
-    """Return the strength with the least mean loss of left-out rows; NaN is the greatest.
-
-    The losses are ``(strengths, folds, members)``, and ``totals`` the weights of each fold.
-    """
-    means = np.sum(losses.mean(axis=-1) * totals, axis=-1)
-    return int(np.argmin(np.where(np.isnan(means), np.inf, means)))
+def _best(losses: np.ndarray) -> int:
+    """Return the strength with the least loss of left-out rows; NaN is the greatest."""
+    return int(np.argmin(np.where(np.isnan(losses), np.inf, losses)))

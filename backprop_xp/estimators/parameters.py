@@ -43,7 +43,8 @@ class Parameters:
       curvature.
     - ``alpha``: strength of the L2 penalty on the weights; with adamw, the weight decay. With lm,
       ``"auto"`` chooses a power of ten by the loss of left-out rows: five folds, trained for each
-      of 1e-5 ... 1e3 in one stack. ``alpha_`` is the choice. Standardize X and y.
+      of 1e-5 ... 1e3 in one stack, from the first member's starts. ``alpha_`` is the choice.
+      Standardize X and y.
     - ``batch_size``: rows of a batch; ``"auto"`` is 200, or all rows if there are fewer. lbfgs
       ignores it.
     - ``learning_rate``: ``"constant"``, or a function of the update's number, such as those of

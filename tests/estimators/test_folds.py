@@ -8,6 +8,7 @@ import pytest
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
 import backprop_xp as bx
+from backprop_xp.estimators import folds
 from backprop_xp.estimators.folds import ALPHAS, _drawn
 
 GENERATOR = np.random.default_rng(0)
@@ -42,9 +43,9 @@ def test_the_choice_is_that_of_a_grid_search(weighted: bool) -> None:
     # A linear model has no other minimum, so its starts do not matter.
     random_state = np.random.RandomState(0)
     random_state.uniform(size=13)  # the first theta
-    folds = PredefinedSplit(_drawn(30, random_state))
+    parts = PredefinedSplit(_drawn(30, random_state))
     means = np.zeros(len(ALPHAS))
-    for rows, left in folds.split():
+    for rows, left in parts.split():
         for i, alpha in enumerate(ALPHAS):
             given = None if weight is None else weight[rows]
             model = bx.MLPRegressor(**{**LINEAR, "alpha": alpha}).fit(x[rows], y[rows], given)
@@ -58,6 +59,23 @@ def test_a_classifier_and_members_choose_one_alpha() -> None:
     model = bx.MLPClassifier(**OPTIONS, n_members=2, n_restarts=2).fit(X, labels)
     assert model.alpha_ in ALPHAS
     assert model.coefs_[0].shape == (2, 1, 5)
+
+
+def test_members_do_not_add_to_the_networks_that_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    stacks, fit = list[int](), folds.fit
+
+    def counted(network: Any, theta: Any, *given: Any, **options: Any) -> Any:
+        stacks.append(theta.shape[0])
+        return fit(network, theta, *given, **options)
+
+    monkeypatch.setattr(folds, "fit", counted)
+    options = {**OPTIONS, "max_iter": 5, "n_restarts": 2}
+    alone = bx.MLPRegressor(**options).fit(X, NOISY)
+    model = bx.MLPRegressor(**options, n_members=3, interval="conformal").fit(X, NOISY)
+    choice, intervals = len(ALPHAS) * 5 * 2, 5 * 3 * 2
+    assert stacks == [choice, choice, intervals]
+    assert model.alpha_ in ALPHAS
+    assert alone.alpha_ in ALPHAS
 
 
 def test_a_number_as_alpha_leaves_no_choice_behind() -> None:
