@@ -13,13 +13,15 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_breast_cancer, load_digits
+import sklearn.neural_network
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, make_friedman1
 from small_fit_contenders import CONTENDERS, fits, network_of
 from small_fit_problems import NOISELESS, NOISY, Problem, curve
 
@@ -152,6 +154,40 @@ def classified(
     return best
 
 
+def estimators() -> None:
+    """Print the CPU time and the loss of the estimators' lbfgs and scikit-learn's, as medians."""
+    draw = np.random.default_rng(0)
+    many = draw.normal(size=(5000, 20))
+    data = {
+        "diabetes": ("MLPRegressor", *load_diabetes(return_X_y=True)),
+        "friedman1": ("MLPRegressor", *make_friedman1(400, random_state=0)),
+        "5,000 rows": ("MLPRegressor", many, np.sin(many[:, 0]) * many[:, 1]),
+        "breast_cancer": ("MLPClassifier", *load_breast_cancer(return_X_y=True)),
+        "digits": ("MLPClassifier", *load_digits(return_X_y=True)),
+    }
+    for key, (name, x, y) in data.items():
+        x = bx.data.standardize(x).x
+        for hidden, activation in ((100, "relu"), (8, "tanh")):
+            options = {"hidden_layer_sizes": hidden, "activation": activation, "solver": "lbfgs"}
+            for module in (bx, sklearn.neural_network):
+                found = [solved(getattr(module, name), x, y, i, options) for i in range(3)]
+                passed, loss = np.median(found, axis=0)
+                write(
+                    f"{key}, {hidden} {activation}, {module.__name__}: {passed:.3f} s, {loss:.3g}"
+                )
+
+
+def solved(
+    kind: Any, x: np.ndarray, y: np.ndarray, seed: int, options: dict[str, Any]
+) -> tuple[float, float]:
+    """Return the CPU time of an estimator's fit, and the loss."""
+    start = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = kind(random_state=seed, **options).fit(x, y)
+    return time.process_time() - start, model.loss_
+
+
 def summary(values: Any) -> str:
     return f"median {np.median(values):.1e}, best {np.min(values):.1e}"
 
@@ -164,6 +200,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.4, help="CPU time of a fit")
     parser.add_argument("--restarts", action="store_true", help="only the table of restarts")
+    parser.add_argument("--estimators", action="store_true", help="only lbfgs of the estimators")
     parser.add_argument("--classes", action="store_true", help="only the classifications")
     parser.add_argument("--out", type=Path, default=Path("small_fits.jsonl"))
     given = parser.parse_args()
@@ -172,6 +209,9 @@ def main() -> None:
         return
     if given.restarts:
         restarts(given.seconds)
+        return
+    if given.estimators:
+        estimators()
         return
     if given.classes:
         classes(given.seconds)
