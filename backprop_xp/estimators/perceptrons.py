@@ -57,7 +57,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     >>> import backprop_xp as bx
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
-    >>> model = bx.MLPClassifier(16, "tanh", solver="lbfgs", random_state=0).fit(X, y)
+    >>> model = bx.MLPClassifier(16, "tanh", solver="lbfgs", max_iter=1000, random_state=0)
+    >>> model = model.fit(X, y)
     >>> model.score(X, y) > 0.95
     True
 
@@ -190,7 +191,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
     >>> import backprop_xp as bx
     >>> from sklearn.datasets import load_diabetes
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> model = bx.MLPRegressor("huber", 8, solver="lbfgs", alpha=1.0, random_state=0).fit(X, y)
+    >>> model = bx.MLPRegressor("huber", 8, "tanh", solver="lm", alpha=1.0, random_state=0)
+    >>> model = model.fit(X, y)
     >>> model.score(X, y) > 0.4
     True
 
