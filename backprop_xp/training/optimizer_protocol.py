@@ -58,7 +58,7 @@ class ObjectiveOptimizer(Protocol):
 
     Optional methods: ``begin(theta, objective)`` returns the theta of the first step.
     ``has_converged(state)`` returns booleans, one for each network. The training reads them every
-    20 epochs, and ends if all are True.
+    20 epochs, not before the first ones, and ends if all are True.
     """
 
     def initialize(self, theta: Array) -> Pytree:
