@@ -329,6 +329,55 @@ def test_a_column_of_other_objects_is_an_error_that_names_it(
         frames.plain_frame(pd.DataFrame({"x": column}))
 
 
+ROWS_OF_COMMAS = [
+    (["1,234", "2,345", "007"], [1.234, 2.345, 7.0]),
+    (["1.234", "1.234,5", "007"], [1234.0, 1234.5, 7.0]),
+    (["1,234", "?", "007"], [1.234, np.nan, 7.0]),
+]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("cells", "values"), ROWS_OF_COMMAS)
+def test_a_table_that_was_read_knows_the_decimal_sign_of_its_strings(
+    tmp_path: Path, cells: list[str], values: list[float]
+) -> None:
+    """A code keeps the column strings, which the model reads as numbers."""
+    x = np.linspace(0.5, 9.0, 60)
+    model = bx.TabularRegressor("fast", **QUICK, random_state=0)
+    model.fit(pd.DataFrame({"x": x, "a": x}), x)
+    (tmp_path / "new.csv").write_text("x;a\n" + "".join(f"{cell};1,5\n" for cell in cells))
+    read = tables.read(tmp_path / "new.csv")
+    assert read["x"].dtype == "str"
+    expected = model.predict(pd.DataFrame({"x": values, "a": 1.5}))
+    np.testing.assert_array_equal(model.predict(read), expected)
+    later = read.assign(a=read["a"] + 0.0).iloc[::-1].reset_index(drop=True)
+    rounding = 1e-6  # of float32: a product rounds a row otherwise at another position
+    np.testing.assert_allclose(model.predict(later), expected[::-1], rtol=rounding)
+    # Rows of which all are numbers teach numbers too, and so do validation rows.
+    part = read[read["x"] != "007"]
+    made = prepare(pd.concat([part] * 20))
+    assert made.columns["x"].style is None
+    assert tables.described_columns(made)[0]["center"] == pytest.approx(np.nanmean(values[:2]))
+    model.fit(pd.DataFrame({"x": x, "a": x}), x, X_val=read, y_val=[1.0, 2.0, 3.0])
+
+
+@pytest.mark.once
+def test_a_number_whose_decimal_sign_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
+    x = np.linspace(0.5, 9.0, 60)
+    model = bx.TabularRegressor("fast", **QUICK, random_state=0).fit(pd.DataFrame({"x": x}), x)
+    for cell in ("1,234", " 12,345 ", "-1,234"):
+        with pytest.raises(ValueError, match=rf"'x' has '{cell}' \(row 1\), but its decimal sign"):
+            model.predict(pd.DataFrame({"x": ["0.5", cell]}))
+    clear = pd.DataFrame({"x": ["1.234", "1,234.5", "1,234,567", "$5", "12 %", "(3)"]})
+    expected = model.predict(pd.DataFrame({"x": [1.234, 1234.5, 1234567.0, 5.0, 12.0, -3.0]}))
+    np.testing.assert_array_equal(model.predict(clear), expected)
+    # A column that was strings in training has the style that training learnt.
+    for cells, center in ((["1,234", "2,345"], 1789.5), (["1,234", "2,3"], 1.767)):
+        made = prepare(pd.DataFrame({"x": cells * 30}))
+        assert tables.described_columns(made)[0]["center"] == pytest.approx(center)
+        assert np.isfinite(made.transform(pd.DataFrame({"x": ["1,234"]}))).all()
+
+
 @pytest.mark.once
 def test_codes_that_begin_with_a_zero_stay_strings(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)

@@ -17,6 +17,7 @@ from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.values import (
     CellError,
     String,
+    as_strings,
     distinct,
     find_style,
     is_categorical,
@@ -24,6 +25,8 @@ from backprop_xp.tables.readers.values import (
     is_string,
     numbers,
 )
+
+_ADVICE = "correct it, or leave it empty"
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Sample:
     @cached_property
     def words(self) -> tuple[list[String], np.ndarray]:
         """The distinct strings, words for a missing value included, and each row's index of one."""
-        return distinct(self.column, keeps_words=True)
+        return distinct(as_strings(self.column), keeps_words=True)
 
     @cached_property
     def strings(self) -> list[String]:
@@ -87,6 +90,11 @@ class Column:
         """Return what a column is, why it is left out, or None for a column of another kind."""
         raise NotImplementedError
 
+    @classmethod
+    def chosen(cls, sample: Sample) -> Self:
+        """Return a column of the kind that the user chose; ``CellError`` for a value of another."""
+        raise NotImplementedError
+
     def check(self) -> None:
         """Raise ValueError for fields, of the right types, that no training finds."""
         raise NotImplementedError
@@ -113,6 +121,10 @@ class Column:
     def encode(self, column: pd.Series) -> Array:
         """Return the features ``(rows, width)``; ``CellError`` for a value of another kind."""
         raise NotImplementedError
+
+    def wrong(self, column: pd.Series) -> np.ndarray:
+        """Return a mask of the values of another kind, which ``encode`` refuses."""
+        return np.zeros(len(column), dtype=bool)
 
     def describe(self, scaling: Scaling, first: int) -> dict[str, Any]:
         """Return what was learnt, as JSON; ``first`` is the index of the first feature."""
@@ -145,12 +157,20 @@ class Column:
             raise ValueError(f"a {self.kind} has values that no training finds.")
 
 
-def refuse(column: pd.Series, wrong: np.ndarray, kind: str) -> None:
+def refuse(column: pd.Series, wrong: np.ndarray, what: str, advice: str = _ADVICE) -> None:
     """Raise ``CellError``, a ValueError, for the first value of a mask."""
     if wrong.any():
-        row = wrong.argmax()
-        raise CellError(
-            f"the column {str(column.name)!r} has {plain(column.iloc[row])!r}",
-            f", but a {kind} is expected, as in training: correct it, or leave it empty.",
-            column.index[row],
-        )
+        raise cell_error(column, wrong, what, advice)
+
+
+def cell_error(column: pd.Series, wrong: np.ndarray, what: str, advice: str) -> CellError:
+    """Return the error about the first value of a mask."""
+    row = wrong.argmax()
+    before = f"the column {str(column.name)!r} has {plain(column.iloc[row])!r}"
+    return CellError(before, f", but {what}: {advice}.", column.index[row])
+
+
+def choice_error(column: pd.Series, wrong: np.ndarray, kind: str) -> CellError:
+    """Return the error about the first value, of a mask, that is not of the chosen kind."""
+    advice = "correct it, leave it empty, or choose another kind"
+    return cell_error(column, wrong, f"its kind was chosen to be {kind}", advice)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.tables.columns.column import Column
+from backprop_xp.tables.columns.date import Date
 from backprop_xp.tables.columns.scaling import Scaling, within_range
 
 # Rows of a block: blocks bound the memory of copies.
@@ -43,9 +44,9 @@ class Features:
 
     @property
     def numbers(self) -> list[str]:
-        """The columns that must be read from a file as numbers, if they are not dates."""
+        """The columns that must be read from a file as numbers."""
         columns = self.columns.items()
-        return [name for name, column in columns if not column.from_strings]
+        return [n for n, c in columns if not (c.from_strings or isinstance(c, Date))]
 
     @property
     def codes(self) -> list[int]:

@@ -11,9 +11,18 @@ from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import integer, known
 from backprop_xp.display.numbers import number
 from backprop_xp.files import onnx
-from backprop_xp.tables.columns.column import Column, Sample, refuse
+from backprop_xp.tables.columns.column import Column, Sample, choice_error, refuse
 from backprop_xp.tables.columns.scaling import Scaling
-from backprop_xp.tables.readers.values import PLAIN, STYLES, TIME, numbers
+from backprop_xp.tables.readers.values import (
+    PLAIN,
+    STYLES,
+    TIME,
+    ambiguous,
+    decimal_of,
+    find_style,
+    is_string,
+    numbers,
+)
 
 # float64 holds every integer in this range.
 _EXACT = 2**53
@@ -43,6 +52,17 @@ class Number(Column):
         is_unnamed = str(values.name).startswith("Unnamed: ")  # an index in pandas' or R's CSV
         return "a row number" if is_unnamed and values.is_unique else Number(None, _origin(values))
 
+    @classmethod
+    def chosen(cls, sample: Sample) -> "Number":
+        column, style = sample.column, None
+        if is_string(column):
+            sign = decimal_of(column) or "."
+            style = find_style(sample.strings, sign, has_codes=True)
+        values, wrong = numbers(column, style)
+        if wrong.any():
+            raise choice_error(column, wrong, cls.kind)
+        return cls(style, _origin(column) if values.dtype.kind in "iu" else 0)
+
     def check(self) -> None:
         known(PLAIN if self.style is None else self.style, STYLES, "style")
         integer(self.origin, "origin", at_least=-(2**63))
@@ -64,9 +84,25 @@ class Number(Column):
 
     def numbers(self, column: pd.Series) -> np.ndarray:
         """Return the numbers of a column; ``CellError`` for another value."""
-        values, wrong = numbers(column, self.style or PLAIN)
-        refuse(column, wrong, self.kind)
+        values, wrong = numbers(column, self.style)
+        refuse(column, wrong, "a number is expected, as in training")
+        refuse(
+            column,
+            self._ambiguous(column),
+            "its decimal sign is not known, and training had no strings here",
+            "give numbers, or a table of bx.tables.read",
+        )
         return values
+
+    def wrong(self, column: pd.Series) -> np.ndarray:
+        _, wrong = numbers(column, self.style)
+        return np.asarray(wrong | self._ambiguous(column))
+
+    def _ambiguous(self, column: pd.Series) -> np.ndarray:
+        """Return a mask of strings whose decimal sign neither training nor their file tells."""
+        if self.style is None and is_string(column) and decimal_of(column) is None:
+            return ambiguous(column)
+        return np.zeros(len(column), dtype=bool)
 
     def _features(self, values: Array) -> Array:
         return subtract(values, self.origin)[:, None]

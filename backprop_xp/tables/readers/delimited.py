@@ -12,7 +12,6 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeAlias
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,7 +26,6 @@ from backprop_xp.tables.readers.values import (
     distinct,
     find_style,
     has_style,
-    is_string,
     numbers,
 )
 
@@ -153,27 +151,13 @@ def _require_closed_quote(opener: Opener, last: str) -> None:
         raise ValueError(f"EOF inside string: a quote before {last[:20]!r} is not closed.")
 
 
-def typed(
-    table: pa.Table, texts: Collection[str], needed: Collection[str], decimal: str
-) -> pd.DataFrame:
-    """Return columns of strings as numbers or booleans, but those named in ``texts``.
-
-    Columns of ``needed`` numbers that stay strings have a decimal point.
-    """
+def typed(table: pa.Table, texts: Collection[str], decimal: str) -> pd.DataFrame:
+    """Return columns of strings as numbers or booleans, but those named in ``texts``."""
     columns = [
         strings.to_pandas() if name in texts else _convert(strings, decimal)
         for name, strings in zip(table.column_names, table.columns, strict=True)
     ]
-    for i, name in enumerate(table.column_names):
-        if name in needed and decimal == "," and is_string(columns[i]):
-            columns[i] = _with_points(columns[i])
     return pd.DataFrame(dict(enumerate(columns))).set_axis(table.column_names, axis=1)
-
-
-def _with_points(column: pd.Series) -> pd.Series:
-    """Return strings with those numbers of a decimal comma that stand beside others rewritten."""
-    values, wrong = numbers(column, EUROPEAN)
-    return column.where(wrong | np.isnan(values), pd.Series(values, column.index).astype("str"))
 
 
 def _convert(strings: pa.ChunkedArray, decimal: str) -> pd.Series:

@@ -12,7 +12,16 @@ import pyarrow as pa
 from backprop_xp.tables.readers import delimited
 from backprop_xp.tables.readers.formats import PathOrFile, Source, TableFile, opened
 from backprop_xp.tables.readers.frames import plain_frame
-from backprop_xp.tables.readers.values import CellError
+from backprop_xp.tables.readers.values import (
+    DECIMAL,
+    EUROPEAN,
+    CellError,
+    as_numbers,
+    decimal_of,
+    distinct,
+    find_style,
+    is_string,
+)
 
 # The maximum of rows of a piece.
 _ROWS = 2**14
@@ -23,7 +32,7 @@ TableData: TypeAlias = Any
 
 
 class Table(NamedTuple):
-    """A plain table, what it was read from, and the decimal sign of its strings."""
+    """A plain table, what it was read from, and the decimal sign of numbers in its strings."""
 
     frame: pd.DataFrame
     source: TableData
@@ -35,16 +44,16 @@ def as_table(
 ) -> Table:
     """Return the table of a path, a ``TableFile``, a pandas or a polars DataFrame.
 
-    ``texts`` and ``numbers`` are columns of a file, as in ``read``; booleans of a DataFrame become
-    strings in ``texts``.
+    ``texts`` and ``numbers`` are columns as in ``read``; booleans of a DataFrame become strings in
+    ``texts``.
     """
     if isinstance(data, str | os.PathLike | TableFile):
         with opened(data) as source:
             whole = pa.Table.from_batches(source.batches, source.schema)
-            frame, decimal = _frame(source, whole, texts, numbers), source.decimal or "."
+            frame = _frame(source, whole, texts)
     elif isinstance(data, pd.DataFrame) or hasattr(data, "to_pandas"):
         given = data if isinstance(data, pd.DataFrame) else data.to_pandas()
-        frame, decimal = plain_frame(given, texts), "."
+        frame = plain_frame(given, texts)
     else:
         raise TypeError(
             "data must be the path of a file, a pandas or a polars DataFrame, not "
@@ -52,7 +61,7 @@ def as_table(
         )
     if frame.empty:
         raise ValueError(f"the table has {len(frame.columns)} columns and {len(frame)} rows.")
-    return Table(frame, data, decimal)
+    return Table(_with_numbers(frame, numbers), data, decimal_of(frame) or ".")
 
 
 def read(
@@ -62,10 +71,11 @@ def read(
 
     .feather and .npz are read too; ``-`` is delimited text from stdin. The columns ``texts`` of
     text stay strings: ``01`` is not 1, and only an empty field is missing. The columns ``numbers``
-    are those that a model needs as numbers: if one has another value too, its numbers are strings
-    with a decimal point, whatever the file has. In an npz file each array is a column; a 2-D array
-    is one for each of its own columns, named ``x_0``, ``x_1``, ... Raises ValueError, with the
-    file's name, for a file without a table, and OSError for one that cannot be opened.
+    of text become numbers, also codes such as ``01``, unless one has another value. The attribute
+    ``attrs["decimal"]`` of the DataFrame is the decimal sign of text, by which estimators read
+    numbers in columns that are strings. In an npz file each array is a column; a 2-D array is one
+    for each of its own columns, named ``x_0``, ``x_1``, ... Raises ValueError, with the file's
+    name, for a file without a table, and OSError for one that cannot be opened.
     """
     return as_table(path, texts=texts, numbers=numbers).frame
 
@@ -82,7 +92,7 @@ def read_pieces(
     start = 0
     with opened(path) as source:
         for table in _of_equal_size(source):
-            frame = _frame(source, table, texts, numbers)
+            frame = _with_numbers(_frame(source, table, texts), numbers)
             frame.index += start
             start += len(frame)
             yield frame, table
@@ -104,13 +114,37 @@ def _of_equal_size(source: Source) -> Iterator[pa.Table]:
         yield rest
 
 
-def _frame(
-    source: Source, table: pa.Table, texts: Collection[str], numbers: Collection[str]
-) -> pd.DataFrame:
-    """Return rows of a file as a plain DataFrame."""
+def _frame(source: Source, table: pa.Table, texts: Collection[str]) -> pd.DataFrame:
+    """Return rows of a file as a plain DataFrame, which knows the decimal sign of text."""
     if source.decimal is None:
         return plain_frame(table.to_pandas(), texts)
-    return plain_frame(delimited.typed(table, texts, numbers, source.decimal), texts)
+    frame = plain_frame(delimited.typed(table, texts, source.decimal), texts)
+    frame.attrs[DECIMAL] = source.decimal
+    return frame
+
+
+def _with_numbers(frame: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
+    """Return a table with numbers in columns of text that hold nothing else."""
+    for name in {*names} & {*frame} if decimal_of(frame) else ():
+        if is_string(frame[name]):
+            frame[name] = as_numbers(frame[name])
+    return frame
+
+
+def with_decimals(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a plain table with the numbers of a decimal comma that all strings of a column hold.
+
+    Only a row that was left out had another value beside them, such as the last line of a report.
+    """
+    if decimal_of(frame) != ",":
+        return frame
+    frame = frame.copy(deep=False)
+    for name, column in frame.items():
+        if is_string(column):
+            strings, _ = distinct(column)
+            if any(strings) and find_style(strings, ",") == EUROPEAN:
+                frame[name] = as_numbers(column)
+    return frame
 
 
 @contextlib.contextmanager
@@ -123,15 +157,16 @@ def naming_lines(file: TableData, index: pd.Index | None = None) -> Iterator[Non
         yield
     except CellError as error:
         row = error.row if index is None else int(index[error.row])
-        line = _line_of(file, row) if isinstance(file, TableFile) else None
-        if line is None:
+        if (place := place_of(file, row)).startswith("row"):
             raise
-        raise ValueError(error.at(f"line {line} of {os.fspath(file.path)}")) from error
+        raise ValueError(error.at(place)) from error
 
 
-def _line_of(file: TableFile, row: int) -> int | None:
-    """Return the line in which a row of a file begins, None for stdin and for files of no lines."""
-    if file.path == "-":
-        return None
-    with opened(dataclasses.replace(file, say=str)) as source:
-        return None if source.line_of is None else source.line_of(row)
+def place_of(file: TableData, row: int) -> str:
+    """Return the line in which a row of a ``TableFile`` begins, and the file, or else the row."""
+    if isinstance(file, TableFile) and file.path != "-":
+        with opened(dataclasses.replace(file, say=str)) as source:
+            line = None if source.line_of is None else source.line_of(row)
+        if line is not None:
+            return f"line {line} of {os.fspath(file.path)}"
+    return f"row {row}"

@@ -10,6 +10,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
+# The attribute with the decimal sign of the file that a DataFrame was read from.
+DECIMAL = "decimal"
+
 # A value of a column of strings: None is a missing one.
 String: TypeAlias = str | None
 
@@ -102,12 +105,19 @@ def distinct(column: pd.Series, *, keeps_words: bool = False) -> tuple[list[Stri
     return strings, rows
 
 
-def numbers(column: pd.Series, style: str = PLAIN) -> tuple[np.ndarray, np.ndarray]:
+def decimal_of(data: pd.DataFrame | pd.Series) -> str | None:
+    """Return the decimal sign of the file of text that data were read from, None if not known."""
+    decimal = data.attrs.get(DECIMAL)
+    return decimal if decimal in (".", ",") else None
+
+
+def numbers(column: pd.Series, style: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return a column's numbers, a timedelta in seconds, and a mask of the other values.
 
-    ``style`` is that of strings, as ``find_style`` returns it. True is 1, as in a file's column of
-    booleans.
+    ``style`` is that of strings, as ``find_style`` returns it, by default that of their file. True
+    is 1, as in a file's column of booleans.
     """
+    style = style or style_with(decimal_of(column) or ".")
     if column.dtype.kind == "m":
         column = column.dt.total_seconds()
     if column.dtype.kind in "fiub":
@@ -128,13 +138,16 @@ def numbers(column: pd.Series, style: str = PLAIN) -> tuple[np.ndarray, np.ndarr
     return values[rows], wrong[rows]
 
 
-def find_style(strings: Sequence[String], decimal: str = ".") -> str | None:
+def find_style(
+    strings: Sequence[String], decimal: str = ".", *, has_codes: bool = False
+) -> str | None:
     """Return the style in which all strings are numbers or times of day, None without one.
 
-    ``decimal`` is that of their file: it decides what 1,234 means.
+    ``decimal`` is that of their file: it decides what 1,234 means. With ``has_codes`` a code such
+    as 007 is a number too.
     """
     present = [string for string in strings if string is not None]
-    if any(re.search(CODE, string.strip()) for string in present):
+    if not has_codes and any(re.search(CODE, string.strip()) for string in present):
         return None
     for style in (style_with(decimal), *STYLES):
         if not any(np.isnan(_number(string, style)) for string in present):
@@ -142,17 +155,24 @@ def find_style(strings: Sequence[String], decimal: str = ".") -> str | None:
     return None
 
 
-def with_decimals(column: pd.Series, decimal: str) -> pd.Series:
-    """Return the numbers that all strings of a column of a file hold with its decimal comma.
+def as_numbers(column: pd.Series) -> pd.Series:
+    """Return the numbers that the strings of a file hold, codes included; else the strings."""
+    values, wrong = numbers(column)
+    return column if wrong.any() else pd.Series(values, column.index, name=column.name)
 
-    Other columns, and those of a file with decimal points, are returned as they are.
+
+def ambiguous(column: pd.Series) -> np.ndarray:
+    """Return a mask of strings such as 1,234, whose number depends on an unknown decimal sign.
+
+    A point is a decimal point, as Python writes numbers.
     """
-    if decimal != "," or not is_string(column):
-        return column
-    strings, _ = distinct(column)
-    if not any(strings) or find_style(strings, decimal) != EUROPEAN:
-        return column
-    return pd.Series(numbers(column, EUROPEAN)[0], column.index, name=column.name)
+    strings, rows = distinct(column)
+    return np.asarray(np.asarray([_is_ambiguous(one or "") for one in strings], dtype=bool)[rows])
+
+
+def _is_ambiguous(string: str) -> bool:
+    one, other = (_number(string, style) for style in (PLAIN, EUROPEAN))
+    return "," in string and not np.isnan(one + other) and one != other
 
 
 def style_with(decimal: str) -> str:
