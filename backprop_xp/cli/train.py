@@ -15,12 +15,14 @@ import typer
 
 import backprop_xp as bx
 from backprop_xp import tables
+from backprop_xp.checks import nearest
 from backprop_xp.cli import arguments
 from backprop_xp.cli.loss_log import LossLog, is_log
 from backprop_xp.cli.output import errors_in_one_line, note, say
 from backprop_xp.cli.table_output import classes_table, epochs_of, metrics_table, parts_of
 from backprop_xp.files.container import is_model_file
 from backprop_xp.plots.canvas import new_figure
+from backprop_xp.tables.columns.kinds import KIND_NAMES
 from backprop_xp.tables.model.presets import PRESETS
 from backprop_xp.tables.model.tabular_parameters import (
     DTYPES,
@@ -35,18 +37,22 @@ if TYPE_CHECKING:
     from backprop_xp.tables.model.tabular import TabularClassifier, TabularRegressor
     from backprop_xp.tables.readers.formats import TableFile
 
+# The options that are not named as their parameters.
+_NAMES = {"n_members": ["--members", "--n-members"], "kinds": ["--kind", "--kinds"]}
 # The prefixes of the variables that mpirun sets: Open MPI's and MPICH's.
 _LAUNCHERS = "OMPI_COMM_WORLD", "PMI"
 
 
 def _parameter_option(name: str, kind: type) -> inspect.Parameter:
     """Return the option of a parameter: its name, type, default, help and check."""
-    callback = arguments.callback_of(checked, name)
+    callback: Any = arguments.callback_of(checked, name)
     if name == "hidden_layer_sizes":
         callback = _parsed_sizes
+    if name == "kinds":  # a callback would return a list: ``_kinds`` reads it
+        callback = None
     default = 0 if name == "random_state" else getattr(ClassifierParameters, name)
     names = [f"--{name}/--no-{name}".replace("_", "-")] if kind is bool else []
-    names = ["--members", "--n-members"] if name == "n_members" else names
+    names = _NAMES.get(name, names)
     option = typer.Option(*names, callback=callback, help=PARAMETERS[name].help)
     taken: Any = kind if default is not None else kind | None
     annotation = Annotated[taken, option]
@@ -57,6 +63,24 @@ def _parameter_option(name: str, kind: type) -> inspect.Parameter:
 def _parsed_sizes(text: str | None) -> tuple[int, ...] | None:
     option = "--hidden-layer-sizes"
     return None if text is None else tuple(arguments.parse_sizes(text, "128,128", option))
+
+
+def _kinds(pairs: list[str] | None) -> dict[str, str] | None:
+    """Return the kinds of columns from options such as ``zip=category``."""
+    kinds = dict[str, str]()
+    for pair in pairs or ():
+        name, sign, kind = pair.rpartition("=")
+        fault = None
+        if not sign:
+            fault = "is not a column and its kind, such as zip=category."
+        elif name in kinds:
+            fault = "names a column twice."
+        elif kind not in KIND_NAMES:
+            fault = f"has an unknown kind. {nearest(kind, [*KIND_NAMES])}"
+        if fault:
+            raise typer.BadParameter(f"{pair!r} {fault}", param_hint="'--kind'")
+        kinds[name] = kind
+    return kinds or None
 
 
 def _with_parameters(command: Callable[..., None]) -> Callable[..., None]:
@@ -170,6 +194,7 @@ def train(
         communicator = _communicator(context, parallel=parallel)
         _check_outputs([data, validation, test], out, plot, log)
         _refuse_large(parameters)
+        parameters["kinds"] = _kinds(parameters["kinds"])
         read = functools.partial(_share_or_table, separator, decimal, encoding)
         rows = read(data)  # raises ImportError without the extra
         from backprop_xp.tables.study.parallel_training import train_ranks
@@ -177,7 +202,8 @@ def train(
         from backprop_xp.tables.study.table_training import train_table
 
         chosen, logs = cast("Task | None", task), [] if log is None else [LossLog(log)]
-        columns = Columns(features or [], drop or [], weights, group, time)
+        kinds = parameters["kinds"] or {}
+        columns = Columns(features or [], drop or [], weights, group, time, kinds)
         given = {**parameters, "backend": backend, "device": device, "dtype": dtype}
         options: dict[str, Any] = {"out": out, "resume": resume, "say": note, "callbacks": logs}
         if parallel:

@@ -137,13 +137,15 @@ def test_folds_take_the_place_of_the_test_rows_in_the_report(folder: Path) -> No
 
 @pytest.mark.once
 def test_the_options_reach_the_training(folder: Path) -> None:
-    table().head(20).to_csv("held.csv", index=False)
+    more = {"c=d": table()["a"].round()}
+    table().assign(**more).to_csv("table.csv", index=False)
+    table().assign(**more).head(20).to_csv("held.csv", index=False)
     words = """
         --activation tanh --solver adamw --learning-rate-init 0.01 --learning-rate constant
         --batch-size 16 --dropout 0.1 --layer-norm --alpha 0 --class-weight balanced
         --n-iter-no-change 3 --random-state 4 --members 2 --preset best --metric accuracy
         --dtype float64 --out other.safetensors --drop day --validation held.csv --test 0.3
-        --task classification"""
+        --task classification --kind b=text --kind c=d=category"""
     done = run("train", "table.csv", "--target", "y", *QUICK, *words.split())
     assert done.exit_code == 0, done.output
     model = tables.load("other.safetensors")
@@ -167,7 +169,11 @@ def test_the_options_reach_the_training(folder: Path) -> None:
         "dtype": "float64",
         "validation_fraction": 0.15,
         "verbose": False,
+        "kinds": {"b": "text", "c=d": "category"},
+        "on_bad_value": "error",
+        "on_missing_column": "error",
     }
+    assert model.preparation_.columns_["b"].kind == "text"
     assert model.model_.record["recipe"]["batch_size"] == 8  # a tenth of the rows, but at least 8
     assert model.metadata_["report"]["parts"] == {"training": 42, "validation": 20, "test": 18}
     assert "for 'y': the task was given (no, yes)" in done.stderr
@@ -180,7 +186,7 @@ def test_each_parameter_is_an_option_with_its_default_and_its_help() -> None:
         if kind is not None:
             ends = f" [default: {defaults[name]}]" if name in defaults else ""
             option = name.replace("_", "-")
-            form = rf"--{option} / --no-{option}" if kind is bool else rf"--{option} <\w+>"
+            form = rf"--{option} / --no-{option}" if kind is bool else rf"--{option} <[\w\[\]]+>"
             assert re.search(rf"{form} {re.escape(words + ends)}", help_text), name
 
 
@@ -652,6 +658,18 @@ REFUSED = [
         "train table.csv --target y --time day --test table.csv --validation table.csv",
         "omit group and time: test and validation are tables",
     ),
+    (
+        "train table.csv --target y --kind b=txt",
+        "unknown kind. Did you mean 'text'? Known: num",
+    ),
+    ("train table.csv --target y --kind b", "'--kind': 'b' is not a column and its kind,"),
+    (
+        "train table.csv --target y --kind b=text --kind b=date",
+        "'b=date' names a column twice.",
+    ),
+    ("train table.csv --target y --kind bb=text", "kinds has 'bb', but there is no such feature."),
+    ("train table.csv --target y --kind b=number", "(line 2 of table.csv), but its kind was cho"),
+    ("train table.csv --target y --drop b --kind b=text", "kinds has 'b', but there is no such"),
     ("train table.csv --target y --test 0.9", "a test share of 0.9 and a validation share of 0.15"),
     ("train table.csv --target y --test nowhere.csv", "No such file"),
     (

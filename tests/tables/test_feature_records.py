@@ -63,6 +63,14 @@ def test_features_come_back_as_they_were() -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_the_record_of_an_earlier_version_is_read() -> None:
+    """It lacks whether a category is one of numbers: it never was."""
+    record = copy.deepcopy(feature_records.record_of(FEATURES))
+    for one in record["columns"]:
+        one.pop("of_numbers", None)
+    assert feature_records.features_of(record).columns["city"] == FEATURES.columns["city"]
+
+
 def test_strings_of_any_number_and_length_fit_in_a_file() -> None:
     pieces = tuple(f"{i:04d}" for i in range(10_000)) + tuple(f"ä{i:03d}" for i in range(1000))
     count = len(pieces)

@@ -12,7 +12,14 @@ from backprop_xp.backends import Array, array_namespace
 from backprop_xp.files import onnx
 from backprop_xp.tables.columns.column import Column, Sample
 from backprop_xp.tables.columns.scaling import Scaling
-from backprop_xp.tables.readers.values import MISSING, String, as_strings, distinct, is_missing
+from backprop_xp.tables.readers.values import (
+    MISSING,
+    String,
+    as_strings,
+    distinct,
+    is_categorical,
+    is_missing,
+)
 
 # A category has fewer values than this, and about ten rows for each.
 _MAX_VALUES = 200
@@ -26,27 +33,44 @@ _SPACE = r"[\s\v\x1c-\x1f\x{85}\p{Z}]*"
 class Category(Column):
     """A category: a 0 or 1 for each of the values, float32; None is the missing value.
 
-    With ``is_code`` it is one feature, the index of the value, for an embedding.
+    With ``is_code`` it is one feature, the index of the value, for an embedding. ``of_numbers`` is
+    whether training had numbers or booleans, which are as in ``strings``.
     """
 
     values: tuple[str | None, ...]
     is_code: bool = False
+    of_numbers: bool = False
     kind: ClassVar[str] = "category"
 
     @classmethod
     def detect(cls, sample: Sample) -> "Category | None":
-        """Return strings of few values; a word for a missing value is an ordinary one."""
+        """Return declared categories, and strings of few values.
+
+        A word for a missing value is an ordinary value.
+        """
         words, _ = sample.words
         most = min(_MAX_VALUES, max(10, len(sample.column) // 10))
-        return Category(_sorted(words)) if len({*words} - {None}) < most else None
+        is_category = is_categorical(sample.column) or len({*words} - {None}) < most
+        return cls.chosen(sample) if is_category else None
+
+    @classmethod
+    def chosen(cls, sample: Sample) -> "Category":
+        column = sample.column
+        made = cls((), of_numbers=column.dtype.kind in "iufb")
+        return replace(made, values=_sorted(distinct(made.strings(column), keeps_words=True)[0]))
 
     def with_values(self, values: Iterable[String]) -> "Category":
-        """Return the category of these values, or this one if they are too many."""
+        """Return the category of these values, or this one if they are too many only now."""
         found = _sorted(values)
-        return self if len({*found} - {None}) >= _MAX_VALUES else Category(found)
+        are_too_many = len({*found} - {None}) >= _MAX_VALUES > len({*self.values} - {None})
+        return self if are_too_many else replace(self, values=found)
 
     def check(self) -> None:
         self._require(len({*self.values}) == len(self.values))
+
+    @property
+    def from_strings(self) -> bool:
+        return not self.of_numbers
 
     @property
     def width(self) -> int:
@@ -69,12 +93,20 @@ class Category(Column):
         The code of such a value is the number of the values of training. A word for a missing value
         is one, unless it is a value of training.
         """
-        strings, rows = distinct(as_strings(column), keeps_words=True)
+        strings, rows = distinct(self.strings(column), keeps_words=True)
         indices = {value: i for i, value in enumerate(self.values)}
         unknown = len(self.values)
         missing = indices.get(None, unknown)
         codes = [indices.get(one, missing if is_missing(one) else unknown) for one in strings]
         return self.features(np.asarray(codes)[rows])
+
+    def strings(self, column: pd.Series) -> pd.Series:
+        """Return the values of a column as strings: 3.0 as 3, and booleans among numbers as 0 or 1.
+
+        A column of booleans is one of numbers where a value is missing.
+        """
+        is_number = self.of_numbers and column.dtype.kind == "b"
+        return as_strings(column.astype("float64") if is_number else column)
 
     def features(self, codes: Array) -> Array:
         """Return the features of codes, the indices of values."""

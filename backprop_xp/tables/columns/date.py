@@ -14,7 +14,7 @@ from pandas.tseries.api import guess_datetime_format
 
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.files import onnx
-from backprop_xp.tables.columns.column import Column, Sample, refuse
+from backprop_xp.tables.columns.column import Column, Sample, choice_error, refuse
 from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.values import String, as_strings, distinct, is_categorical
 
@@ -73,11 +73,21 @@ class Date(Column):
         return None
 
     @classmethod
-    def _detect_strings(cls, sample: Sample) -> "Date | None":
+    def chosen(cls, sample: Sample) -> "Date":
         strings = sample.strings
-        if is_categorical(sample.column) or not any(strings):
-            return None
-        if not (formats := find_formats(strings)):
+        if found := cls.detect(sample) or cls._of_strings(strings, len(strings)):
+            return found
+        wrong = [bool(one and not find_formats([one])) for one in strings]
+        raise choice_error(sample.column, np.take(wrong, sample.words[1]), cls.kind)
+
+    @classmethod
+    def _detect_strings(cls, sample: Sample) -> "Date | None":
+        is_declared = is_categorical(sample.column) or not any(sample.strings)
+        return None if is_declared else cls._of_strings(sample.strings)
+
+    @classmethod
+    def _of_strings(cls, strings: Sequence[String], size: int = _SAMPLE) -> "Date | None":
+        if not (formats := find_formats(strings, size)):
             return None
         dates = read_dates(strings, formats)
         return cls(formats, _parts_of(_strings_on_clock(strings, dates, None)))
@@ -108,15 +118,24 @@ class Date(Column):
     def sort_key(self, column: pd.Series) -> np.ndarray:
         return self._read(column)[0]
 
+    def wrong(self, column: pd.Series) -> np.ndarray:
+        if column.dtype.kind == "M":
+            return super().wrong(column)
+        strings, rows = distinct(as_strings(column))
+        return np.take(_unread(strings, self._dates(strings)), rows)
+
     def _read(self, column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         """Return the dates of a column in UTC, and as the clock shows them."""
         if column.dtype.kind == "M":
             return _in_utc(column), _on_clock(column, self.zone)
         strings, rows = distinct(as_strings(column))
-        dates = read_dates(strings, self.formats or ("ISO8601",))
-        present = np.asarray([string is not None for string in strings])
-        refuse(column, (present & np.isnat(dates))[rows], self.kind)
+        dates = self._dates(strings)
+        wrong = _unread(strings, dates)[rows]
+        refuse(column, wrong, "a date is expected, as in training")
         return dates[rows], _strings_on_clock(strings, dates, self.zone)[rows]
+
+    def _dates(self, strings: Sequence[String]) -> np.ndarray:
+        return read_dates(strings, self.formats or ("ISO8601",))
 
     def describe(self, scaling: Scaling, first: int) -> dict[str, Any]:
         form = " or ".join(self.formats) or None
@@ -133,14 +152,15 @@ class Date(Column):
         return values, split_dates(values, self.parts)
 
 
-def find_formats(strings: Sequence[String]) -> tuple[str, ...]:
+def find_formats(strings: Sequence[String], size: int = _SAMPLE) -> tuple[str, ...]:
     """Return the formats in which all strings are dates, the most frequent first.
 
-    () if one is not a date with a year and a month. Strings that fit only one order of month and
-    day decide the order; without any, the month is first.
+    They are guessed from a sample of about ``size`` strings. () if one is not a date with a year
+    and a month. Strings that fit only one order of month and day decide the order; without any, the
+    month is first.
     """
     dates = [_plain(string) for string in strings if string is not None]
-    sample = dates[:: 1 + len(dates) // _SAMPLE]
+    sample = dates[:: 1 + len(dates) // (1 + size)]
     candidates = []
     for day_first in (False, True):
         formats = _guess_formats(sample, day_first=day_first)
@@ -183,6 +203,12 @@ def read_dates(strings: Sequence[String], formats: Sequence[str]) -> np.ndarray:
             read = pd.to_datetime(stripped[unread], format=form, errors="coerce", utc=True)
             dates[unread] = read.tz_localize(None)
     return dates
+
+
+def _unread(strings: Sequence[String], dates: np.ndarray) -> np.ndarray:
+    """Return a mask of the strings that are present, but no dates."""
+    present = np.asarray([string is not None for string in strings], dtype=bool)
+    return np.asarray(present & np.isnat(dates))
 
 
 def _is_compact(column: pd.Series) -> bool:

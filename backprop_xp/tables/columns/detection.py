@@ -1,11 +1,14 @@
 """The detection of the kinds of columns, from training rows."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from backprop_xp.tables.columns.category import Category
 from backprop_xp.tables.columns.column import Column, Sample
 from backprop_xp.tables.columns.date import Date
 from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.columns.kinds import refuse_unknown
 from backprop_xp.tables.columns.number import Number
 from backprop_xp.tables.columns.scaling import learn_scaling
 from backprop_xp.tables.columns.text import Text
@@ -14,14 +17,24 @@ from backprop_xp.tables.columns.text import Text
 KINDS: dict[str, type[Column]] = {one.kind: one for one in (Date, Number, Category, Text)}
 
 
-def detect(frame: pd.DataFrame, *, scaling: str, max_one_hot: int | None, seed: int) -> Features:
+def detect(
+    frame: pd.DataFrame,
+    *,
+    scaling: str,
+    max_one_hot: int | None,
+    seed: int,
+    kinds: Mapping[str, str] | None = None,
+) -> Features:
     """Return the features of a plain table, learnt from these training rows.
 
     ``scaling`` names one of ``SCALINGS``. A category of more than ``max_one_hot`` values becomes a
-    code; None makes none. Columns that are empty, constant or identifiers are left out; ValueError
+    code; None makes none. ``kinds`` has the kinds that the user chose, by the names of columns.
+    Other columns that are identifiers are left out, and all that are empty or constant; ValueError
     if none is left.
     """
-    found = {str(name): detect_column(frame[name], seed) for name in frame}
+    kinds = kinds or {}
+    refuse_unknown(kinds, frame)
+    found = {str(name): detect_column(frame[name], seed, kinds.get(name)) for name in frame}
     left_out = {name: one for name, one in found.items() if isinstance(one, str)}
     columns = {
         name: one.with_codes(max_one_hot) for name, one in found.items() if not isinstance(one, str)
@@ -34,10 +47,12 @@ def detect(frame: pd.DataFrame, *, scaling: str, max_one_hot: int | None, seed: 
     return Features(columns, left_out, learn_scaling(scaled, scaling), tuple(found))
 
 
-def detect_column(column: pd.Series, seed: int) -> Column | str:
-    """Return the kind of a column, or the reason why it is left out."""
+def detect_column(column: pd.Series, seed: int, kind: str | None = None) -> Column | str:
+    """Return a column of a kind, by default of the detected one, or why it is left out."""
     sample = Sample(column, seed)
     if reason := sample.reason_to_leave_out():
         return reason
+    if kind is not None:
+        return KINDS[kind].chosen(sample)
     found = (kind.detect(sample) for kind in KINDS.values())
     return next(one for one in found if one is not None)

@@ -21,6 +21,9 @@ from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.values import String
 
+# Fields that earlier versions did not write, by the kind.
+_LATER: dict[str, dict[str, Any]] = {"category": {"of_numbers": False}}
+
 
 def record_of(features: Features) -> dict[str, Any]:
     """Return features as a record, which ``features_of`` reads."""
@@ -102,6 +105,7 @@ def _column(record: Mapping[str, Any], strings: Iterator[String]) -> Column:
     fields = {name: value for name, value in record.items() if name not in ("name", "kind")}
     kind = KINDS[known(record["kind"], KINDS, "kind")]
     hints = get_type_hints(kind)
+    fields = _LATER.get(kind.kind, {}) | fields
     for name in (one.name for one in dataclasses.fields(kind)):
         if get_origin(hints[name]) is tuple:
             count = integer(fields[name], name, at_least=0)

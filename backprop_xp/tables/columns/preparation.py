@@ -1,6 +1,6 @@
 """The preparation of a table, as a transformer of scikit-learn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -14,8 +14,9 @@ from backprop_xp.estimators.bases import BaseEstimator, TransformerMixin
 from backprop_xp.tables.columns import feature_records
 from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.columns.kinds import checked_kinds, numbers_among
 from backprop_xp.tables.columns.scaling import SCALINGS
-from backprop_xp.tables.readers.table_files import as_table
+from backprop_xp.tables.readers.table_files import as_table, with_decimals
 
 
 class Preparation(TransformerMixin, BaseEstimator):
@@ -26,6 +27,8 @@ class Preparation(TransformerMixin, BaseEstimator):
     - ``max_one_hot``: a category of more values is one feature, the index of its value, for a
       ``bx.Embedding``; None makes none.
     - ``random_state``: an integer makes the coordinates of free text reproducible.
+    - ``kinds`` of columns by their names, in place of the detected ones: ``"number"``,
+      ``"category"``, ``"date"`` or ``"text"``.
 
     After ``fit``, ``columns_`` has the kind of each column in use, ``left_out_`` the reason for
     each other one, and ``scaling_`` what was learnt about numbers and dates. The page
@@ -45,10 +48,12 @@ class Preparation(TransformerMixin, BaseEstimator):
         scaling: str = "standardize",
         max_one_hot: int | None = None,
         random_state: int | np.random.RandomState | None = None,
+        kinds: Mapping[str, str] | None = None,
     ) -> None:
         self.scaling = scaling
         self.max_one_hot = max_one_hot
         self.random_state = random_state
+        self.kinds = kinds
 
     def fit(self, X: Any, y: object = None) -> Self:
         """Learn the columns of a table: a pandas or polars DataFrame, or an array ``(rows, n)``.
@@ -58,9 +63,10 @@ class Preparation(TransformerMixin, BaseEstimator):
         scaling, most = known(self.scaling, SCALINGS, "scaling"), self.max_one_hot
         if most is not None:
             most = integer(most, "max_one_hot", at_least=0)
-        frame = checked_frame(self, X)
+        kinds = None if self.kinds is None else checked_kinds(self.kinds, "kinds")
+        frame = checked_frame(self, X, numbers=numbers_among(kinds))
         seed = seed_of(self.random_state)
-        return self._adopt(detect(frame, scaling=scaling, max_one_hot=most, seed=seed))
+        return self._adopt(detect(frame, scaling=scaling, max_one_hot=most, seed=seed, kinds=kinds))
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the features of rows, ``(rows, n)``, float32.
@@ -131,13 +137,16 @@ def seed_of(random_state: int | np.random.RandomState | None) -> int:
 
 
 def checked_frame(
-    estimator: BaseEstimator, X: Any, names: Sequence[str] | None = None, texts: Sequence[str] = ()
+    estimator: BaseEstimator,
+    X: Any,
+    names: Sequence[str] | None = None,
+    **columns: Sequence[str],
 ) -> pd.DataFrame:
     """Return X as a plain table, checked as scikit-learn checks it, but for missing values.
 
     ``names`` are those of the columns of ``fit``, which calls this without them: scikit-learn
-    compares names that are strings, otherwise the position counts. Booleans become strings in the
-    columns ``texts``.
+    compares names that are strings, otherwise the position counts. ``columns`` are those of
+    ``as_table``.
     """
     refuse_distributed(X, "X")
     reset = names is None
@@ -145,7 +154,8 @@ def checked_frame(
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         frame = X if isinstance(X, pd.DataFrame) else X.to_pandas()
         frame = frame if reset else frame.set_axis(names, axis=1)
-        return as_table(frame, texts=texts).frame
+        frame = as_table(frame, **columns).frame
+        return with_decimals(frame) if reset else frame
     x = X if owner(X) is None else to_host(X)
     x = validate_data(
         estimator,
@@ -155,5 +165,5 @@ def checked_frame(
         ensure_all_finite=False,
         ensure_min_samples=2 if reset else 1,
     )
-    columns = names or [f"x{i}" for i in range(x.shape[1])]
-    return as_table(pd.DataFrame(x, columns=columns), texts=texts).frame
+    given = pd.DataFrame(x, columns=names or [f"x{i}" for i in range(x.shape[1])])
+    return as_table(given, **columns).frame

@@ -42,6 +42,11 @@ class Text(Column):
         count = sum(strings[row] is not None for row in rows)
         if len(present) == count and all(len(string.split()) == 1 for string in present):
             return "an identifier"
+        return cls.chosen(sample)
+
+    @classmethod
+    def chosen(cls, sample: Sample) -> "Text":
+        strings, (_, rows) = sample.strings, sample.words
         return cls._learn([strings[row] or "" for row in rows], sample.seed)
 
     @classmethod

@@ -9,14 +9,14 @@ from sklearn.utils import assert_all_finite, check_consistent_length, column_or_
 from sklearn.utils.validation import _check_sample_weight
 
 from backprop_xp.backends import owner, refuse_distributed, to_host
-from backprop_xp.estimators.bases import BaseEstimator
+from backprop_xp.tables.columns.kinds import numbers_among
 from backprop_xp.tables.columns.preparation import checked_frame
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.readers.values import refuse_dates
 
 
 def checked_rows(
-    estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any, names: Sequence[str] | None = None
+    estimator: Any, X: Any, y: Any, sample_weight: Any, names: Sequence[str] | None = None
 ) -> Rows:
     """Return rows as scikit-learn checks them; their target is an array of any labels.
 
@@ -24,7 +24,7 @@ def checked_rows(
     """
     refuse_distributed(y, "y")
     refuse_distributed(sample_weight, "sample_weight")
-    frame = checked_frame(estimator, X, names)
+    frame = checked_frame(estimator, X, names, numbers=numbers_among(estimator.kinds))
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "

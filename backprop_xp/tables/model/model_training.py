@@ -30,7 +30,7 @@ from backprop_xp.training.states import FitResult, TrainingState
 # Multiplications of a layer's product from which several BLAS threads are faster than one.
 _WORTH_THREADS = 2**24
 # A file has no parameters that choose nothing about the result.
-_NOT_STORED = ("backend", "device", "verbose")
+_NOT_STORED = ("backend", "device", "verbose", "on_bad_value", "on_missing_column")
 
 
 class Split(NamedTuple):
@@ -77,6 +77,7 @@ def untrained(
         scaling=recipe.scaling,
         max_one_hot=None if recipe.category is None else recipe.category.above,
         seed=seed,
+        kinds=values["kinds"],
     )
     model = TabularModel(
         features=features,

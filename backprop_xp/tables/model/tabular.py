@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from backprop_xp.backends import Backend, Device, resolve
-from backprop_xp.checks import plain
+from backprop_xp.checks import plain, stacklevel
 from backprop_xp.estimators.bases import BaseEstimator, ClassifierMixin, RegressorMixin
 from backprop_xp.files.container import refusing
 from backprop_xp.tables.columns.preparation import (
@@ -23,6 +24,7 @@ from backprop_xp.tables.columns.preparation import (
     seed_of,
     tags_of_tables,
 )
+from backprop_xp.tables.columns.tolerance import filled, line_about, without_bad_values
 from backprop_xp.tables.model.estimator_rows import checked_rows
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_file import (
@@ -37,6 +39,7 @@ from backprop_xp.tables.model.tabular_parameters import (
     ClassifierParameters,
     TabularParameters,
     Task,
+    checked,
     checked_parameters,
     described,
 )
@@ -111,6 +114,7 @@ class Tabular(BaseEstimator, TabularParameters):
             has_names=model.has_names,
             max_one_hot=category and category[0],
             random_state=model.record["seed"],
+            kinds=model.record["parameters"].get("kinds"),
         )
         self.network_, self.theta_, self.history_ = model.network, model.theta, dict(model.history)
         self.n_iter_, self.best_iter_ = model.record["epoch"], model.record["best_epoch"]
@@ -180,9 +184,19 @@ class Tabular(BaseEstimator, TabularParameters):
         return self.model_.outputs(self._plain(X), backend=self.backend, device=self.device)
 
     def _plain(self, X: Any) -> pd.DataFrame:
-        """Return the rows to predict as a plain table."""
-        features = self.model_.features
-        return checked_frame(self, X, features.seen, texts=features.texts)
+        """Return the rows to predict as a plain table; warn about what is read as missing."""
+        features, given, lines = self.model_.features, X, list[str | None]()
+        fills = checked(self.on_missing_column, "on_missing_column") == "missing"
+        if fills and self.model_.has_names:  # otherwise the positions count
+            given, absent = filled(X, features.seen)
+            lines.append(line_about(absent, features))
+        frame = checked_frame(self, given, features.seen, texts=features.texts)
+        if checked(self.on_bad_value, "on_bad_value") == "missing":
+            frame, found = without_bad_values(frame, features)
+            lines += [one.at(f"row {one.row}") for one in found]
+        for line in filter(None, lines):
+            warnings.warn(f"{line}.", UserWarning, stacklevel=stacklevel())
+        return frame
 
     def _export_c(self, path: PathLike, options: Any) -> None:
         """Write the fitted estimator as a file of C, for ``bx.export_c``."""
@@ -204,7 +218,8 @@ class Tabular(BaseEstimator, TabularParameters):
     def save(self, path: PathLike) -> None:
         """Write the fitted estimator to a model file, without pickle; ``load`` reads it.
 
-        ``random_state`` is kept if it is an integer; ``backend`` and ``device`` are not kept.
+        ``random_state`` is kept if it is an integer. ``backend``, ``device``, ``on_bad_value`` and
+        ``on_missing_column`` are not kept.
         """
         check_is_fitted(self)
         write_model(path, self.model_)
@@ -332,9 +347,7 @@ class TabularRegressor(RegressorMixin, Tabular):
         missing number has NaN; categories, dates and texts have no column. The index is X's.
         """
         check_is_fitted(self)
-        features = self.model_.features
-        frame = checked_frame(self, X, features.seen, texts=features.texts)
-        found = self.model_.input_gradient(frame, backend=self.backend, device=self.device)
+        found = self.model_.input_gradient(self._plain(X), backend=self.backend, device=self.device)
         return found.set_axis(X.index, axis=0) if isinstance(X, pd.DataFrame) else found
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:

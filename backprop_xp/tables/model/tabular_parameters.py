@@ -13,6 +13,7 @@ import numpy as np
 from backprop_xp.backends import Backend, Device, dtype_name
 from backprop_xp.checks import boolean, integer, known, real
 from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.tables.columns.kinds import FAULT_ACTIONS, KIND_NAMES, checked_kinds
 from backprop_xp.tables.model.presets import PRESETS, SCHEDULES
 from backprop_xp.training.metrics import METRICS
 from backprop_xp.training.optimizers import OPTIMIZERS
@@ -119,6 +120,25 @@ class TabularParameters:
         "chooses the epoch. Default: the loss.",
         str,
     ] = None
+    kinds: Annotated[
+        Mapping[str, str] | None,
+        checked_kinds,
+        f"Kinds of columns in place of the detected ones, such as zip=category; may be repeated. "
+        f"{', '.join(KIND_NAMES)}.",
+        list[str],
+    ] = None
+    on_bad_value: Annotated[
+        str,
+        _one_of(FAULT_ACTIONS),
+        f"{' or '.join(FAULT_ACTIONS)}: predictions refuse a string in a column of numbers or "
+        "dates, or read it as missing, with a warning.",
+    ] = "error"
+    on_missing_column: Annotated[
+        str,
+        _one_of(FAULT_ACTIONS),
+        f"{' or '.join(FAULT_ACTIONS)}: predictions refuse a DataFrame that lacks a column, or "
+        "read its values as missing, with a warning.",
+    ] = "error"
     validation_fraction: Annotated[
         float, partial(real, above=0.0, below=1.0), "The share of the rows that does so."
     ] = 0.15

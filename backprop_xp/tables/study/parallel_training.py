@@ -32,7 +32,7 @@ from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular import Callback
 from backprop_xp.tables.model.tabular_parameters import Task
 from backprop_xp.tables.readers.row_groups import row_groups, share_of
-from backprop_xp.tables.readers.values import as_strings, distinct
+from backprop_xp.tables.readers.values import distinct
 from backprop_xp.tables.study.evaluation import score
 from backprop_xp.tables.study.problem import Columns, chosen_features, lines_about
 from backprop_xp.tables.study.shares import Share, hashed
@@ -151,7 +151,7 @@ def _share(
 
 
 def _learn(
-    ranks: Ranks, share: Share, preset: Recipe, task: Task | None
+    ranks: Ranks, share: Share, preset: Recipe, task: Task | None, kinds: Mapping[str, str] | None
 ) -> tuple[Share, Features, Rows]:
     """Return the share and the features that a sample teaches, and this rank's validation rows."""
     found = [*share.pieces(share.features, 0.0, share.sample)]
@@ -165,7 +165,9 @@ def _learn(
         if not len(rows.target):
             raise ValueError(f"the target {share.target.name!r} is missing in every row.")
         table_of = rows.features[[*share.features]]
-        features = detect(table_of, scaling=preset.scaling, max_one_hot=None, seed=share.seed)
+        features = detect(
+            table_of, scaling=preset.scaling, max_one_hot=None, seed=share.seed, kinds=kinds
+        )
         known = find_target(rows.target, task), features
     target, features = ranks.exchange(known)[0]
     share = share._replace(target=target, texts=features.texts)
@@ -180,9 +182,9 @@ def _totals(
     They add up to their number, the weight, and the mean and the squared deviations of a number to
     predict; and to the weight of each class.
     """
-    values: dict[str, set[Any]] = {
-        name: set() for name, one in features.columns.items() if isinstance(one, Category)
-    }
+    columns = features.columns.items()
+    categories = {name: one for name, one in columns if isinstance(one, Category)}
+    values: dict[str, set[Any]] = {name: set() for name in categories}
     sums, by_class = np.zeros(4), Counter[Any]()
     for piece in share.pieces([*values], share.validation):
         rows = share.rows(*piece)
@@ -198,7 +200,9 @@ def _totals(
             own[3] = weights @ (y - own[2]) ** 2
         sums = _merged(sums, own)
         for name, known in values.items():
-            known.update(distinct(as_strings(rows.features[name]), keeps_words=True)[0])
+            known.update(
+                distinct(categories[name].strings(rows.features[name]), keeps_words=True)[0]
+            )
     if not sums[0]:
         raise ValueError("its row groups have no training rows: start fewer processes.")
     return sums, by_class, values
@@ -239,7 +243,7 @@ def _prepared(
     deviation, or the same weight of each class.
     """
     preset = PRESETS[given["preset"]]
-    share, features, held = _learn(ranks, share, preset, task)
+    share, features, held = _learn(ranks, share, preset, task, given["kinds"])
     sums, counters, values = zip(*ranks.exchange(_totals(share, features)), strict=True)
     count, weight, mean, squares = functools.reduce(_merged, sums).tolist()
     by_class = Counter[Any]()

@@ -7,16 +7,23 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.checks import integer, nearest, real
+from backprop_xp.tables.columns.detection import detect_column
+from backprop_xp.tables.columns.kinds import numbers_among, refuse_unknown
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular_parameters import Task
 from backprop_xp.tables.readers.frames import header_hint, named_columns
-from backprop_xp.tables.readers.table_files import Table, TableData, as_table, naming_lines
+from backprop_xp.tables.readers.table_files import (
+    Table,
+    TableData,
+    as_table,
+    naming_lines,
+    with_decimals,
+)
 from backprop_xp.tables.readers.values import (
     CellError,
     is_categorical,
     is_string,
     numbers,
-    with_decimals,
 )
 from backprop_xp.tables.study.split import SplitRule, units_of
 from backprop_xp.tables.study.target import Target, find_target, target_values
@@ -36,7 +43,8 @@ class Columns(NamedTuple):
 
     ``named_columns`` reads ``features`` and ``drop``.
 
-    Rows of one ``group`` stay in one part; by ``time`` the newest rows are the test rows.
+    Rows of one ``group`` stay in one part; by ``time`` the newest rows are the test rows. ``kinds``
+    are those that the user chose.
     """
 
     features: Sequence[str] = ()
@@ -44,6 +52,7 @@ class Columns(NamedTuple):
     weights: str | None = None
     group: str | None = None
     time: str | None = None
+    kinds: Mapping[str, str] = {}
 
 
 class Problem(NamedTuple):
@@ -93,10 +102,16 @@ def make_problem(
     if cv and test is not None:
         raise ValueError("cv and test exclude each other: the folds are the test rows.")
     seed = integer(seed, "random_state", at_least=0)
-    table = as_table(data, texts=[target], numbers=[columns.weights or ""])
+    numbers = [*numbers_among(columns.kinds), columns.weights or ""]
+    table = as_table(data, texts=[target], numbers=numbers)
     features = chosen_features(table.frame, target, columns)
+    refuse_unknown(columns.kinds, features)
+    with naming_lines(table.source):
+        for name, kind in columns.kinds.items():
+            if kind in ("number", "date"):  # others are never refused
+                detect_column(table.frame[name], seed, kind)
     found, rows = rows_of(table, target, features, columns.weights, task)
-    rows = rows._replace(features=_with_decimals(rows.features, table.decimal))
+    rows = rows._replace(features=with_decimals(rows.features))
     parts = {} if cv else {"test": 0.15 if test is None else test}
     parts["validation"] = validation
     shares = {
@@ -130,17 +145,6 @@ def lines_about(target: Target, without: int) -> Iterator[str]:
     yield f"{target.task}, for {target.name!r}: {target.reason}{classes}"
     if without:
         yield f"{without:,} rows without {target.name!r} are left out"
-
-
-def _with_decimals(frame: pd.DataFrame, decimal: str) -> pd.DataFrame:
-    """Return features with the numbers of a decimal comma that strings hold.
-
-    Only a row without a target had another value beside them, such as the last line of a report.
-    """
-    frame = frame.copy(deep=False)
-    for name, column in frame.items():
-        frame[name] = with_decimals(column, decimal)
-    return frame
 
 
 def _rule(

@@ -1,0 +1,223 @@
+"""The kinds of columns that a user chooses, in place of the detected ones."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("pyarrow")
+
+import pandas as pd
+import pyarrow as pa
+from sklearn.base import clone
+
+import backprop_xp as bx
+from backprop_xp import tables
+from backprop_xp.tables.columns.detection import KINDS
+from backprop_xp.tables.columns.kinds import KIND_NAMES
+from tests.table_trainings import QUICK, kinds_of, predictions, prepare, train, transform
+
+pytestmark = pytest.mark.once
+
+ROWS = 300
+
+
+def table() -> pd.DataFrame:
+    """Return a table whose numbers, codes and dates can be read as other kinds."""
+    draw = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "zip": draw.choice([10115, 20095, 50667, 80331], ROWS),
+            "code": [f"{i % 60:03d}" for i in range(ROWS)],
+            "day": draw.choice([20240105, 20240219, 20240303], ROWS),
+            "written": draw.choice(["05.01.2024", "19.02.2024"], ROWS),
+            "city": draw.choice(["Rome", "Oslo"], ROWS),
+            "half": draw.choice([0.5, 1.0], ROWS),
+            "open": draw.choice([True, False], ROWS),
+            "y": draw.normal(size=ROWS),
+        }
+    )
+
+
+CHOICES = {
+    "integers as a category": ("zip", "number", "category", 4),
+    "integers as text": ("zip", "number", "text", None),
+    "codes as numbers": ("code", "text", "number", 1),
+    "codes as a category": ("code", "text", "category", 60),
+    "compact dates as numbers": ("day", "date", "number", 1),
+    "dates as a category": ("written", "date", "category", 2),
+    "words as text": ("city", "category", "text", None),
+    "booleans as a category": ("open", "number", "category", 2),
+    "fractions as a category": ("half", "number", "category", 2),
+}
+
+
+def test_the_names_of_kinds_are_those_of_the_classes() -> None:
+    assert {*KIND_NAMES} == KINDS.keys()
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_chosen_kind_takes_the_place_of_the_detected_one(name: str) -> None:
+    column, detected, kind, width = CHOICES[name]
+    frame = table()
+    assert kinds_of(prepare(frame))[column] == detected
+    made = prepare(frame, kinds={column: kind})
+    assert kinds_of(made) == {**kinds_of(prepare(frame)), column: kind}
+    if width is not None:
+        assert made.columns[column].width == width
+    assert np.isfinite(made.transform(frame)).all()
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_chosen_kind_reads_a_file_as_the_dataframe(name: str, tmp_path: Path) -> None:
+    """The file has decimal commas, and numbers that a category must not read as numbers."""
+    column, _, kind, _ = CHOICES[name]
+    frame, path = table().assign(y=np.arange(ROWS) / 8 + 0.125), tmp_path / "table.csv"
+    frame.to_csv(path, index=False, sep=";", decimal=",")
+    model = train(path, "y", kinds={column: kind}, parameters={**QUICK, "kinds": {column: kind}})
+    assert kinds_of(model.model_.features)[column] == kind
+    found = predictions(model, path)["prediction"]
+    np.testing.assert_array_equal(found, model.predict(tables.read(path).drop(columns="y")))
+    changed = model.predict(frame.drop(columns="y").assign(**{column: np.nan}))
+    if kind == "number":  # a missing category may be as likely as any other
+        assert not np.array_equal(changed, found)
+
+
+def test_words_for_missing_values_stay_missing_in_a_chosen_category_of_a_file(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "table.csv"
+    table().assign(zip=["007", "NA", "12"] * 100).to_csv(path, index=False)
+    chosen = {"zip": "category"}
+    model = train(path, "y", kinds=chosen, parameters={**QUICK, "kinds": chosen})
+    assert model.model_.features.columns["zip"].values == ("007", "12", None)
+
+
+NUMBERS: dict[str, Any] = {
+    "integers": lambda draw: draw.choice([10115, 20095], ROWS),
+    "integers with missing values": lambda draw: draw.choice([10115, 20095, np.nan], ROWS),
+    "fractions": lambda draw: draw.choice([0.5, 1.0], ROWS),
+    "booleans": lambda draw: draw.choice([True, False], ROWS),
+    "booleans with missing values": lambda draw: draw.choice([True, False, None], ROWS),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_a_category_of_numbers_is_the_same_however_a_file_writes_them(
+    name: str, decimal: str, tmp_path: Path
+) -> None:
+    frame = table()[["zip", "y"]].assign(n=NUMBERS[name](np.random.default_rng(0)))
+    made = prepare(frame, kinds={"n": "category"})
+    expected = transform(made, frame)
+    assert {*expected[:, made.feature_indices()["n"]].sum(axis=1)} == {1.0}
+    frame.to_csv(tmp_path / "table.csv", index=False, sep=";", decimal=decimal)
+    whole = pd.read_csv(tmp_path / "table.csv", sep=";", decimal=decimal)
+    for given in (tmp_path / "table.csv", whole, tables.read(tmp_path / "table.csv")):
+        np.testing.assert_array_equal(transform(made, given), expected)
+    for rows in (whole.iloc[:1], whole.iloc[:1].astype({"n": object})):
+        np.testing.assert_array_equal(transform(made, rows), expected[:1])
+
+
+def test_codes_that_are_chosen_as_numbers_have_the_decimal_sign_of_their_file(
+    tmp_path: Path,
+) -> None:
+    chosen, frame = {"code": "number"}, table()
+    frame.assign(y=frame["y"].round(3)).to_csv(tmp_path / "points.csv", index=False)
+    model = train(tmp_path / "points.csv", "y", kinds=chosen, parameters={**QUICK, "kinds": chosen})
+    (tmp_path / "new.csv").write_text("zip;day;written;city;half;open;code\n")
+    rows = ["007", "1.007", "1,007"]
+    with (tmp_path / "new.csv").open("a") as file:
+        file.writelines(f"1;20240105;05.01.2024;Rome;0,5;True;{code}\n" for code in rows)
+    read = tables.read(tmp_path / "new.csv")
+    expected = model.predict(read.assign(code=[7.0, 1007.0, 1.007])[[*model.feature_names_in_]])
+    found = predictions(model, tmp_path / "new.csv")["prediction"]
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(model.predict(read[[*model.feature_names_in_]]), expected)
+
+
+def test_dates_of_a_rare_format_are_dates_if_the_user_says_so() -> None:
+    """A format is guessed from a sample of the strings, which lacks the rare one."""
+    days = pd.date_range("2000-01-01", periods=3000).strftime("%Y-%m-%d")
+    frame = pd.DataFrame({"day": days.where(np.arange(3000) != 1001, "5 Jan 2030")})
+    assert kinds_of(prepare(frame)) == {"day": "text"}
+    made = prepare(frame, kinds={"day": "date"})
+    assert made.columns["day"].formats == ("%Y-%m-%d", "%d %b %Y")
+
+
+FRAMES: dict[str, Any] = {
+    "pandas": pd.DataFrame,
+    "polars": lambda frame: pytest.importorskip("polars").from_pandas(frame),
+    "arrow": pa.Table.from_pandas,
+}
+
+
+@pytest.mark.parametrize("library", FRAMES)
+def test_a_declared_category_is_one_for_any_number_of_values(library: str) -> None:
+    """Also where each row has a value of its own, which would be an identifier."""
+    values = pd.Categorical([f"v{i % 250}" for i in range(ROWS)])
+    own = pd.Categorical([f"w{i}" for i in range(ROWS)])
+    given = FRAMES[library](pd.DataFrame({"many": values, "own": own, "a": range(ROWS)}))
+    made = prepare(given)
+    assert kinds_of(made) == {"many": "category", "own": "category", "a": "number"}
+    assert [made.columns[name].width for name in ("many", "own")] == [250, ROWS]
+
+
+WRONG = {
+    "a column": (
+        {"zap": "category"},
+        r"kinds has 'zap'.*Did you mean 'zip'\? Known: zip, code, day",
+    ),
+    "a kind": (
+        {"zip": "catgory"},
+        r"'catgory' is unknown. Did you mean 'category'\? Known: number",
+    ),
+    "another type": ({"zip": 3}, r"kinds\['zip'\] must be one of number, category, date, text"),
+    "no mapping": ("zip", r"kinds must map columns to kinds, such as \{'zip': 'category'\}"),
+    "strings as numbers": (
+        {"city": "number"},
+        r"'city' has '(Rome|Oslo)' \(row \d\), but its kind",
+    ),
+    "numbers as dates": ({"zip": "date"}, r"'zip' has \d{5} \(row 0\), but its kind was chosen"),
+    "words as dates": ({"city": "date"}, r"'city' has '.*' \(row 0\), but its kind was chosen"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_kind_that_a_column_cannot_be_is_an_error_with_the_way_out(name: str) -> None:
+    kinds, message = WRONG[name]
+    frame = table()
+    with pytest.raises((ValueError, TypeError), match=message):
+        tables.Preparation(kinds=kinds).fit(frame)
+    with pytest.raises((ValueError, TypeError), match=message):
+        bx.TabularRegressor("fast", kinds=kinds).fit(frame.drop(columns="y"), frame["y"])
+
+
+def test_a_value_of_another_kind_is_named_by_its_line_before_the_training(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    table().assign(code=[*["7", "x"] * 149, "8", "9"]).to_csv(path, index=False)
+    file = tables.TableFile(path)
+    with pytest.raises(ValueError, match=r"'code' has 'x' \(line 3 of .*\), but its kind"):
+        train(file, "y", kinds={"code": "number"})
+    with pytest.raises(ValueError, match=r"kinds has 'y', but there is no such feature"):
+        train(path, "y", kinds={"y": "number"})
+
+
+def test_chosen_kinds_are_kept_by_files_clones_and_set_params(tmp_path: Path) -> None:
+    frame = table()
+    x, y, chosen = frame.drop(columns="y"), frame["y"], {"zip": "category"}
+    model = bx.TabularRegressor("fast", **QUICK, random_state=0, kinds=chosen).fit(x, y)
+    model.save(tmp_path / "model.safetensors")
+    loaded = tables.load(tmp_path / "model.safetensors")
+    assert loaded.kinds == chosen
+    np.testing.assert_array_equal(loaded.predict(x), model.predict(x))
+    again = clone(loaded.preparation_).fit(x)
+    assert kinds_of(again.features_) == kinds_of(model.preparation_.features_)
+    assert clone(model).kinds == chosen
+    other = clone(model).set_params(kinds={"zip": "text"}).fit(x, y)
+    assert other.preparation_.columns_["zip"].kind == "text"
+    of_array = bx.TabularRegressor("fast", **QUICK, kinds={"x0": "category"})
+    of_array.fit(x[["zip", "half"]].to_numpy(), y)
+    assert of_array.preparation_.columns_["x0"].kind == "category"
