@@ -12,10 +12,13 @@ from backprop_xp import tables
 from backprop_xp.atomic_files import replacing
 from backprop_xp.cli import arguments
 from backprop_xp.cli.output import errors_in_one_line, note
+from backprop_xp.tables.columns.kinds import FAULT_ACTIONS
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
+    from backprop_xp.tables.columns.features import Features
     from backprop_xp.tables.readers.formats import TableFile
 
 Out: TypeAlias = Annotated[
@@ -37,26 +40,46 @@ Interval: TypeAlias = Annotated[
 ]
 
 
+BadValue: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        callback=arguments.one_of(FAULT_ACTIONS),
+        help="A string in a column of numbers or dates is an error, or missing.",
+    ),
+]
+MissingColumn: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        callback=arguments.one_of(FAULT_ACTIONS),
+        help="A column that the model needs and the table lacks is an error, or missing.",
+    ),
+]
+
+
 def predict(
     model: Annotated[str, typer.Argument(help="The file that train wrote.")],
     data: Annotated[str, typer.Argument(help=arguments.TABLE)],
     out: Out = None,
     keep: Keep = None,
     interval: Interval = None,
+    on_bad_value: BadValue = "error",
+    on_missing_column: MissingColumn = "error",
     separator: arguments.Separator = None,
     decimal: arguments.Decimal = None,
     encoding: arguments.Encoding = None,
 ) -> None:
     """Predict the target of each row: the class and its probabilities, or the number.
 
-    Columns that the training did not use may be missing. The exit status is 2 for input that cannot
-    be used.
+    Columns that the training did not use may be missing. With --on-bad-value missing, or
+    --on-missing-column missing, a line says what is read as missing. The exit status is 2 for input
+    that cannot be used.
     """
     with errors_in_one_line(2, [out]):
         arguments.refuse_overwriting([model, data], {"--out": out})
         file = tables.TableFile(data, separator, decimal, encoding, note)
         is_csv = out is None or out.suffix.lower() == ".csv"
-        found = _predictions(model, file, keep or [], interval, is_csv=is_csv)
+        tolerated = {"values": on_bad_value == "missing", "columns": on_missing_column == "missing"}
+        found = _predictions(model, file, keep or [], interval, tolerated, is_csv=is_csv)
         if out is not None:
             with replacing(out) as opened:
                 count = _write(found, opened, is_csv=is_csv)
@@ -67,7 +90,13 @@ def predict(
 
 
 def _predictions(
-    model: str, file: "TableFile", kept: list[str], interval: float | None, *, is_csv: bool
+    model: str,
+    file: "TableFile",
+    kept: list[str],
+    interval: float | None,
+    tolerated: dict[str, bool],
+    *,
+    is_csv: bool,
 ) -> "Iterator[pa.Table]":
     """Yield predictions behind columns of the file: with its types, or for CSV as strings."""
     import pyarrow as pa
@@ -80,7 +109,8 @@ def _predictions(
     if interval is not None and (share := trained.coverage_on_test(interval)) is not None:
         note(f"intervals of {interval:g} hold {share:.1%} of the test rows of the training")
     wanted = {"texts": trained.features.texts, "numbers": trained.features.numbers}
-    for frame, columns in tables.read_pieces(file, **wanted):
+    pieces = _tolerant(tables.read_pieces(file, **wanted), file, trained.features, **tolerated)
+    for frame, columns in pieces:
         with naming_lines(file):
             predictions = trained.predictions(frame, interval)
         found = pa.Table.from_pandas(predictions, preserve_index=False)
@@ -94,6 +124,40 @@ def _predictions(
         if is_csv:  # pandas would write integers with missing values as floating numbers
             copied = copied.cast(pa.schema([(name, pa.string()) for name in keep]))
         yield pa.table([*copied.columns, *found.columns], names=[*keep, *found.column_names])
+
+
+def _tolerant(
+    pieces: "Iterator[tuple[pd.DataFrame, pa.Table]]",
+    file: "TableFile",
+    features: "Features",
+    *,
+    values: bool,
+    columns: bool,
+) -> "Iterator[tuple[pd.DataFrame, pa.Table]]":
+    """Yield pieces with missing values in place of what is tolerated, and print lines about it."""
+    from backprop_xp.tables.columns.tolerance import (
+        BadValues,
+        filled,
+        line_about,
+        without_bad_values,
+    )
+    from backprop_xp.tables.readers.table_files import place_of
+
+    found, last = dict[str, BadValues](), None
+    for frame, table in pieces:
+        if columns:
+            frame, absent = filled(frame, features.seen)
+            if (line := line_about(absent, features)) and line != last:
+                note(line)
+                last = line
+        if values:
+            frame, bad = without_bad_values(frame, features)
+            for one in bad:
+                first = found.setdefault(one.column, one._replace(total=0))
+                found[one.column] = first._replace(total=first.total + one.total)
+        yield frame, table
+    for one in found.values():
+        note(one.at(place_of(file, one.row)))
 
 
 def _with_errors(found: "Iterator[pa.Table]") -> "Iterator[pa.Table]":

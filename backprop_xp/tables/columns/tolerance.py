@@ -1,0 +1,59 @@
+"""What a prediction reads as missing instead of refusing it: bad values and missing columns."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backprop_xp.checks import plain
+from backprop_xp.tables.columns.features import Features
+
+
+class BadValues(NamedTuple):
+    """Values of a column that are read as missing: their number, the first one and its row."""
+
+    column: str
+    total: int
+    first: Any
+    row: int
+
+    def at(self, place: str) -> str:
+        """Return a line for the user, with the place of the first value."""
+        more = f", and {self.total - 1:,} more" if self.total > 1 else ""
+        return f"the column {self.column!r} has {self.first!r} ({place}){more}: read as missing"
+
+
+def filled(data: Any, names: Iterable[str]) -> tuple[Any, list[str]]:
+    """Return a DataFrame of any library with missing columns, and their names; an array as it is.
+
+    The columns are then in the order of the names, and further ones follow.
+    """
+    if not (hasattr(data, "to_pandas") or isinstance(data, pd.DataFrame)):
+        return data, []
+    frame = data if isinstance(data, pd.DataFrame) else data.to_pandas()
+    absent = [name for name in names if name not in frame]
+    if not absent:
+        return data, []
+    frame = frame.assign(**dict.fromkeys(absent, np.nan))
+    return frame[[*dict.fromkeys([*names, *frame])]], absent
+
+
+def line_about(absent: Iterable[str], features: Features) -> str | None:
+    """Return a line for the user about missing columns that the model uses, None without one."""
+    used = [repr(name) for name in absent if name in features.columns]
+    return f"missing columns, all of whose values are missing: {', '.join(used)}" if used else None
+
+
+def without_bad_values(
+    frame: pd.DataFrame, features: Features
+) -> tuple[pd.DataFrame, list[BadValues]]:
+    """Return a plain table with missing values in place of those of another kind, and these."""
+    found, frame = list[BadValues](), frame.copy(deep=False)
+    for name, column in features.columns.items():
+        if name in frame and (wrong := column.wrong(frame[name])).any():
+            values, first = frame[name], int(wrong.argmax())
+            value, row = plain(values.iloc[first]), values.index[first]
+            found.append(BadValues(name, int(wrong.sum()), value, row))
+            frame[name] = values.mask(wrong)
+    return frame, found
