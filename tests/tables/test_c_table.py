@@ -22,7 +22,7 @@ from tests import messy_tables
 from tests.c_programs import STRICT, compile_c
 from tests.commands import run
 from tests.helpers import HANGING
-from tests.tables.test_graph import QUICK, edges, feed, strange
+from tests.tables.test_graph import QUICK, edges, feed, many_codes, strange
 
 pytestmark = pytest.mark.once
 
@@ -120,6 +120,11 @@ def test_the_file_of_a_messy_table_predicts_as_the_estimator(
     frame = frame.iloc[:300]
     model = kind("fast", **QUICK).fit(frame[columns], frame[target])
     check(model, frame[columns].iloc[:60], tmp_path)
+
+
+def test_the_file_has_codes_of_any_number(tmp_path: Path) -> None:
+    model, rows = many_codes("chosen")
+    check(model, rows, tmp_path)
 
 
 def test_free_text_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -71,6 +71,28 @@ def test_a_column_of_different_whole_numbers_may_identify_rows(name: str) -> Non
 
 
 @pytest.mark.once
+def test_strings_that_differ_only_in_blanks_or_case_are_named_in_one_line() -> None:
+    x = np.random.default_rng(0).normal(size=ROWS)
+    frame = pd.DataFrame(
+        {
+            "x": x,
+            "city": np.resize(["Oslo", "oslo ", "New York", "NewYork", "Rome"], ROWS),
+            "code": np.resize(["a", "A", "b", "B", "c", "C", "d", "D", "e"], ROWS),
+            "fine": np.resize(["a-b", "ab"], ROWS),
+            "y": np.where(x > 0.0, "yes", np.where(x > -1.0, "No", "no")),
+        }
+    )
+    lines, parameters = list[str](), {"preset": "fast", "max_iter": 1, "random_state": 0}
+    train_table(make_problem(frame, "y", Columns(), seed=0), parameters, say=lines.append)
+    ending = "has values that differ only in blanks or case: "
+    assert [line for line in lines if ending in line] == [
+        f"'city' {ending}'New York' and 'NewYork', 'Oslo' and 'oslo '",
+        f"'code' {ending}'A' and 'a', 'B' and 'b', 'C' and 'c', and 1 more",
+        f"'y' {ending}'No' and 'no'",
+    ]
+
+
+@pytest.mark.once
 def test_the_column_of_times_does_not_identify_rows() -> None:
     assert lines_for("number", second=IDENTIFIERS["counted"][0], time="second") == []
 

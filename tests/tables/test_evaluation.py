@@ -12,7 +12,8 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.metrics import log_loss, mean_squared_error
 
-from backprop_xp.tables.study.evaluation import _of_best_stage
+from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.study.evaluation import _of_best_stage, _plain_features
 from backprop_xp.tables.study.problem import Columns, make_problem
 from backprop_xp.tables.study.table_training import train_table
 from tests.helpers import thorough
@@ -28,6 +29,19 @@ def noisy(rows: int) -> pd.DataFrame:
     score = x[:, 0] + 0.5 * x[:, 1] + draw.normal(size=rows)
     classes = np.where(score > 0.8, "high", np.where(score < -0.8, "low", "middle"))
     return pd.DataFrame(x, columns=[*"abcdef"]).assign(y=classes)
+
+
+@pytest.mark.once
+def test_the_other_models_know_the_most_frequent_values_of_a_category_of_many() -> None:
+    """A column for each of all values could take more memory than there is."""
+    table = noisy(900).assign(code=pd.Categorical([f"v{min(i % 900, 300)}" for i in range(900)]))
+    model = train_table(make_problem(table, "y", Columns(), seed=0), QUICK)
+    made, training = model.model_.features, table.head(700)
+    assert len(made.columns["code"].values) > 200
+    plain = _plain_features(made, Rows(training, training["y"], None))
+    assert plain.columns["code"].width == 200
+    assert "v300" in plain.columns["code"].values
+    assert made.columns["code"].is_code
 
 
 @pytest.mark.once

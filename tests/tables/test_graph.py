@@ -167,6 +167,27 @@ def test_the_graph_of_a_messy_table_predicts_as_the_estimator(
     check(exported(model, tmp_path), model, frame[columns])
 
 
+def many_codes(kind: str) -> tuple[Any, pd.DataFrame]:
+    """Return a model of a column of 300 codes, and rows with unknown and missing ones."""
+    codes = np.random.default_rng(0).permutation(np.resize([f"c-{i} é" for i in range(300)], 900))
+    frame = pd.DataFrame({"code": codes, "a": np.arange(900.0)})
+    chosen, given = None, frame
+    if kind == "declared":
+        given = frame.astype({"code": "category"})
+    else:
+        chosen = {"code": "category"}
+    model = bx.TabularRegressor("fast", **QUICK, kinds=chosen).fit(given, frame["a"])
+    assert model.preparation_.features_.codes == [301]
+    new = pd.DataFrame({"code": ["c-300 é", "", "NA", "c-7 é", "c-7", "C-7 É"], "a": 1.0})
+    return model, pd.concat([frame.head(20), new], ignore_index=True)
+
+
+@pytest.mark.parametrize("kind", ["chosen", "declared"])
+def test_the_graph_has_codes_of_any_number(kind: str, tmp_path: Path) -> None:
+    model, rows = many_codes(kind)
+    check(exported(model, tmp_path), model, rows)
+
+
 def test_dates_are_split_as_pandas_does() -> None:
     moments = pd.date_range("1599-12-31", "2401-03-01", freq="25h").insert(0, pd.NaT)
     times = moments.to_numpy("datetime64[us]").view("int64")

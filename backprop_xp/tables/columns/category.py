@@ -21,8 +21,9 @@ from backprop_xp.tables.readers.values import (
     is_missing,
 )
 
-# A category has fewer values than this, and about ten rows for each.
-_MAX_VALUES = 200
+# Strings of fewer values are a category if each has about ten rows; of few values, if each has two.
+# skrub's TableVectorizer takes up to 40 values as a category, for any number of rows.
+_MAX_VALUES, _FEW = 200, 40
 # Values of a summary.
 _SHOWN = 20
 # The characters that str.strip removes, for RE2.
@@ -48,10 +49,10 @@ class Category(Column):
 
         A word for a missing value is an ordinary value.
         """
-        words, _ = sample.words
-        most = min(_MAX_VALUES, max(10, len(sample.column) // 10))
-        is_category = is_categorical(sample.column) or len({*words} - {None}) < most
-        return cls.chosen(sample) if is_category else None
+        words, rows = sample.words
+        n, present = len({*words} - {None}), sum(words[row] is not None for row in rows)
+        repeats = n < min(_MAX_VALUES, max(10, len(rows) // 10)) or n <= min(_FEW, present // 2)
+        return cls.chosen(sample) if repeats or is_categorical(sample.column) else None
 
     @classmethod
     def chosen(cls, sample: Sample) -> "Category":
@@ -82,6 +83,14 @@ class Category(Column):
 
     def with_codes(self, above: int | None) -> "Category":
         return replace(self, is_code=above is not None and len(self.values) > above)
+
+    def with_most_frequent(self, column: pd.Series, most: int) -> "Category":
+        """Return the category of at most so many values, those of the most rows of a column."""
+        if len(self.values) <= most:
+            return self
+        strings, rows = distinct(self.strings(column), keeps_words=True)
+        order = np.bincount(rows, minlength=len(strings)).argsort(kind="stable")[::-1]
+        return replace(self, values=_sorted(strings[i] for i in order[:most]))
 
     def names(self, name: str) -> list[str]:
         values = ["missing" if value is None else value for value in self.values]

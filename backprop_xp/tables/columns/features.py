@@ -112,7 +112,8 @@ class Features:
             raise ValueError(
                 f"{language} has no operations for free text, such as the column {texts[0]!r}: "
                 "leave it out of the training, "
-                f"{' '.join(f'--drop {shlex.quote(name)}' for name in texts)}."
+                f"{' '.join(f'--drop {shlex.quote(name)}' for name in texts)}, or make it a "
+                f"category, --kind {shlex.quote(f'{texts[0]}=category')}."
             )
 
     def slopes(self, frame: pd.DataFrame, names: list[str]) -> np.ndarray:

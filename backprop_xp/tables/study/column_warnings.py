@@ -1,14 +1,16 @@
-"""Warnings about columns: those that may identify rows, or give the target away."""
+"""Warnings about columns: identifiers, values that are alike, and what gives the target away."""
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import cross_val_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+from backprop_xp.tables.columns.category import Category
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.scaling import within_range
 from backprop_xp.tables.model.rows import Rows
@@ -19,6 +21,8 @@ from backprop_xp.tables.study.split import SplitRule
 _BOUND = 0.93
 # So many rows, in three folds, take less than a second for 50 columns.
 _ROWS, _FOLDS = 2000, 3
+# A line names at most so many values, or groups of them.
+_NAMES = 3
 # Columns with trees of their own: a budget of time would let the machine choose the warnings.
 _TREES = 200
 
@@ -38,11 +42,29 @@ def column_warnings(
                 f"{name!r} has a different whole number in each row: leave it out with --drop "
                 f"{name!r} if it identifies rows"
             )
+    named = {n: c.values for n, c in features.columns.items() if isinstance(c, Category)}
+    if rule.classes is not None:
+        named[str(training.target.name)] = tuple(training.target.unique())
+    yield from filter(None, (_line_about_alike(name, values) for name, values in named.items()))
     # A rare class needs all its rows.
     labels = pd.Series(0 if rule.classes is None else rule.classes, index=range(rule.rows))
     shuffled = labels.sample(frac=1.0, random_state=rule.seed % 2**32)
     rows = shuffled.groupby(shuffled).head(max(_FOLDS, _ROWS // labels.nunique())).index.to_numpy()
     yield from _leaks(features, training.take(rows), rule.take(rows))
+
+
+def _line_about_alike(name: str, values: Iterable[Any]) -> str | None:
+    """Return a line about strings that differ only in blanks or case, None without such strings."""
+    groups: dict[str, list[str]] = {}
+    for value in values:
+        if isinstance(value, str):
+            groups.setdefault("".join(value.split()).casefold(), []).append(repr(value))
+    alike = [" and ".join(group) for group in groups.values() if len(group) > 1]
+    if not alike:
+        return None
+    more = f", and {len(alike) - _NAMES} more" if len(alike) > _NAMES else ""
+    shown = ", ".join(alike[:_NAMES])
+    return f"{name!r} has values that differ only in blanks or case: {shown}{more}"
 
 
 def _leaks(features: Features, sample: Rows, rule: SplitRule) -> Iterator[str]:
