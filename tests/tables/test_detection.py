@@ -14,8 +14,10 @@ pytest.importorskip("pyarrow")
 import pandas as pd
 import pyarrow as pa
 
+import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.tables.columns import date, features, scaling
+from backprop_xp.tables.columns import date, feature_records, features, scaling, text
+from tests import messy_tables
 from tests.table_trainings import (
     QUICK,
     classes_of,
@@ -374,6 +376,75 @@ def test_times_of_day_are_numbers_as_strings_or_objects() -> None:
     made = prepare(pd.DataFrame({"at": given["hh:mm:ss"]}))
     found = [transform(made, pd.DataFrame({"at": given[name]})) for name in ("hh:mm:ss", "time")]
     np.testing.assert_array_equal(*found)
+
+
+FEW = {
+    "forty with two rows each": (40, 80, "category"),
+    "forty-one with two rows each": (41, 82, "text"),
+    "forty with fewer rows": (40, 79, "text"),
+    "nine in ten rows": (9, 10, "category"),
+    "199 with ten rows each": (199, 2000, "category"),
+    "199 with fewer rows": (199, 1980, "text"),
+    "200": (200, 4000, "text"),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", FEW)
+def test_strings_that_have_several_rows_each_are_a_category(name: str) -> None:
+    n, rows, kind = FEW[name]
+    values = [f"blue {i % n}" for i in range(rows)]
+    table = pd.DataFrame({"c": [*values, None], "a": range(rows + 1)})
+    assert kinds_of(prepare(table))["c"] == kind
+
+
+@pytest.mark.once
+def test_coordinates_of_strings_that_repeat_are_scaled_and_those_of_free_text_are_not() -> None:
+    draw = np.random.default_rng(0)
+    names = [f"{messy_tables.name(draw)} {messy_tables.name(draw)}" for _ in range(120)]
+    table = pd.DataFrame(
+        {"a": np.arange(360.0), "text": [f"{i} {names[i % 120]}" for i in range(360)]}
+    )
+    table["name"] = np.resize(names, 360)
+    made = reread(prepare(table, scaling="robust"))
+    assert [made.columns[name].is_scaled for name in ("a", "text", "name")] == [True, False, True]
+    x, places = transform(made, table), made.feature_indices()
+    assert places["name"] == [*range(1, 31)]
+    quartiles = np.quantile(x[:, places["name"]], [0.25, 0.5, 0.75], axis=0)
+    scaled = quartiles / np.sqrt(1.0 - (quartiles / 3.0) ** 2)  # without the smooth limit
+    np.testing.assert_allclose(scaled[1], 0.0, atol=1e-5)
+    between_rows = 1e-3  # a quartile is interpolated before the limit, here behind it
+    np.testing.assert_allclose(scaled[2] - scaled[0], 1.0, rtol=between_rows)
+    total = x[:, places["text"]].var(axis=0).sum()
+    assert total == pytest.approx(1.0, rel=1e-4)
+    model = bx.TabularRegressor("fast", **QUICK, random_state=0).fit(table, table["a"])
+    assert model.network_.layers[0].layers[0].n_in == 31
+
+
+@pytest.mark.once
+def test_the_letters_of_free_text_are_bounded_in_number() -> None:
+    """Random letters have far more groups of three and four; the most frequent ones are kept."""
+    draw = np.random.default_rng(0)
+    words = ["".join(row) for row in draw.choice([*"abcdefghijklmnopqrstuvwxyz"], (3000, 30))]
+    table = pd.DataFrame({"text": [f"{word} bottles" for word in words], "a": range(3000)})
+    made = prepare(table)
+    pieces = made.columns["text"].pieces
+    assert len(pieces) == 2**14
+    assert {"bott", "ottl", "ttle"} <= {*pieces}
+    assert feature_records.to_bytes(made).nbytes < 2**14 * (30 * 4 + 8 + 16)
+
+
+@pytest.mark.once
+def test_free_text_of_many_rows_is_learnt_from_evenly_spaced_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(text, "_ROWS", 50)
+    table = pd.DataFrame({"text": [f"{'bottle' if i % 2 else 'glass'} {i}" for i in range(100)]})
+    pieces = prepare(table).columns["text"].pieces
+    assert "glas" in pieces
+    assert "bott" not in pieces
+    monkeypatch.setattr(text, "_ROWS", 100)
+    assert "bott" in prepare(table).columns["text"].pieces
 
 
 @pytest.mark.parametrize("values", [[1, 2, 3, None], ["2", "1", "3"], [True, False], [1.5, 2.5]])

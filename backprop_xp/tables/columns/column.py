@@ -77,12 +77,10 @@ class Sample:
 class Column:
     """A column in use; a subclass is a kind, whose fields are plain names, numbers and arrays.
 
-    ``is_scaled`` is whether the features are numbers to scale, ``has_graph`` whether ONNX can
-    compute them.
+    ``has_graph`` is whether ONNX can compute the features.
     """
 
     kind: ClassVar[str]
-    is_scaled: ClassVar[bool] = False
     has_graph: ClassVar[bool] = True
 
     @classmethod
@@ -103,6 +101,11 @@ class Column:
     def width(self) -> int:
         """The number of features."""
         raise NotImplementedError
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the features are numbers to scale."""
+        return False
 
     @property
     def from_strings(self) -> bool:

@@ -48,7 +48,6 @@ class Date(Column):
     parts: tuple[str, ...]
     zone: str | None = None
     kind: ClassVar[str] = "date"
-    is_scaled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.zone is not None:
@@ -99,6 +98,10 @@ class Date(Column):
     @property
     def width(self) -> int:
         return len(self.parts)
+
+    @property
+    def is_scaled(self) -> bool:
+        return True
 
     @property
     def from_strings(self) -> bool:

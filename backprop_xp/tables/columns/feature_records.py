@@ -22,7 +22,10 @@ from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.values import String
 
 # Fields that earlier versions did not write, by the kind.
-_LATER: dict[str, dict[str, Any]] = {"category": {"of_numbers": False}}
+_LATER: dict[str, dict[str, Any]] = {
+    "category": {"of_numbers": False},
+    "text": {"repeats": False},
+}
 
 
 def record_of(features: Features) -> dict[str, Any]:

@@ -39,7 +39,6 @@ class Number(Column):
     style: str | None = None
     origin: int = 0
     kind: ClassVar[str] = "number"
-    is_scaled: ClassVar[bool] = True
 
     @classmethod
     def detect(cls, sample: Sample) -> "Number | str | None":
@@ -71,6 +70,10 @@ class Number(Column):
     @property
     def width(self) -> int:
         return 1
+
+    @property
+    def is_scaled(self) -> bool:
+        return True
 
     @property
     def from_strings(self) -> bool:

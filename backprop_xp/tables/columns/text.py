@@ -1,7 +1,7 @@
 """Free text: coordinates of groups of letters. scikit-learn counts and decomposes them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,9 +15,12 @@ from backprop_xp.tables.readers.values import as_strings, distinct
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-# The options of scikit-learn's vectorizer: groups of 3 and 4 letters within words.
-_LETTERS: dict[str, Any] = {"ngram_range": (3, 4), "analyzer": "char_wb"}
+# The options of scikit-learn's vectorizer: groups of 3 and 4 letters within words, the most
+# frequent ones. With the coordinates, 2**14 groups take 2 MB of a model's file.
+_LETTERS: dict[str, Any] = {"ngram_range": (3, 4), "analyzer": "char_wb", "max_features": 2**14}
 _COORDINATES = 30
+# The analysis is learnt from at most about so many rows, which bounds its memory.
+_ROWS = 2**15
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +28,14 @@ class Text(Column):
     """Free text: coordinates of a latent semantic analysis of groups of 3 and 4 letters, float32.
 
     ``pieces`` are the groups, ``idf`` their inverse document frequencies, ``axes``
-    ``(pieces, width)``.
+    ``(pieces, width)``. ``repeats`` is whether a string has more than two rows on average: then
+    the coordinates are scaled as numbers are, so that an embedding can tell the strings apart.
     """
 
     pieces: tuple[str, ...]
     idf: np.ndarray
     axes: np.ndarray
+    repeats: bool = False
     kind: ClassVar[str] = "text"
     has_graph: ClassVar[bool] = False
 
@@ -47,7 +52,10 @@ class Text(Column):
     @classmethod
     def chosen(cls, sample: Sample) -> "Text":
         strings, (_, rows) = sample.strings, sample.words
-        return cls._learn([strings[row] or "" for row in rows], sample.seed)
+        given = [strings[row] or "" for row in rows]
+        present = [string for string in given if string]
+        repeats = 2 * len({*present}) < len(present)
+        return replace(cls._learn(given[:: -(-len(given) // _ROWS)], sample.seed), repeats=repeats)
 
     @classmethod
     def _learn(cls, strings: list[str], seed: int) -> "Text":
@@ -73,6 +81,10 @@ class Text(Column):
         is_right &= (idf.shape, axes.shape) == ((n,), (n, *axes.shape[1:2]))
         is_right &= (idf.dtype.name, axes.dtype.name, axes.ndim) == ("float64", "float32", 2)
         self._require(is_right and bool(np.isfinite(idf).all() and np.isfinite(axes).all()))
+
+    @property
+    def is_scaled(self) -> bool:
+        return self.repeats
 
     @property
     def width(self) -> int:
