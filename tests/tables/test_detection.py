@@ -399,6 +399,20 @@ def test_strings_that_have_several_rows_each_are_a_category(name: str) -> None:
 
 
 @pytest.mark.once
+def test_codes_that_repeat_are_a_category_whose_values_of_one_row_are_unknown() -> None:
+    codes = [*np.repeat([f"N{i}" for i in range(300)], 3), *(f"M{i}" for i in range(50))]
+    table = pd.DataFrame({"code": codes, "a": range(950)})
+    made = reread(prepare(table, max_one_hot=20))
+    assert kinds_of(made)["code"] == "category"
+    assert made.columns["code"].values == tuple(sorted(f"N{i}" for i in range(300)))
+    assert {*transform(made, table)[-50:, made.feature_indices()["code"][0]]} == {300.0}
+    hardly = pd.DataFrame({"code": [f"N{i % 300}" for i in range(590)], "a": range(590)})
+    assert kinds_of(prepare(hardly))["code"] == "text"
+    few = pd.DataFrame({"code": [*"abababab", "c"], "a": range(9)})
+    assert prepare(few).columns["code"].values == ("a", "b", "c")
+
+
+@pytest.mark.once
 def test_coordinates_of_strings_that_repeat_are_scaled_and_those_of_free_text_are_not() -> None:
     draw = np.random.default_rng(0)
     names = [f"{messy_tables.name(draw)} {messy_tables.name(draw)}" for _ in range(120)]

@@ -44,8 +44,8 @@ def table() -> pd.DataFrame:
 CHOICES = {
     "integers as a category": ("zip", "number", "category", 4),
     "integers as text": ("zip", "number", "text", None),
-    "codes as numbers": ("code", "text", "number", 1),
-    "codes as a category": ("code", "text", "category", 60),
+    "codes as numbers": ("code", "category", "number", 1),
+    "codes as text": ("code", "category", "text", None),
     "compact dates as numbers": ("day", "date", "number", 1),
     "dates as a category": ("written", "date", "category", 2),
     "words as text": ("city", "category", "text", None),

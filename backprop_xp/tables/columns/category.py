@@ -21,8 +21,8 @@ from backprop_xp.tables.readers.values import (
     is_missing,
 )
 
-# Strings of fewer values are a category if each has about ten rows; of few values, if each has two.
-# skrub's TableVectorizer takes up to 40 values as a category, for any number of rows.
+# Strings of fewer values are a category if each has about ten rows. Strings of few values, and codes,
+# are one if each has two: skrub's TableVectorizer takes up to 40 values, for any number of rows.
 _MAX_VALUES, _FEW = 200, 40
 # Values of a summary.
 _SHOWN = 20
@@ -45,26 +45,37 @@ class Category(Column):
 
     @classmethod
     def detect(cls, sample: Sample) -> "Category | None":
-        """Return declared categories, and strings of few values.
+        """Return declared categories, strings of few values, and codes: single words that repeat.
 
         A word for a missing value is an ordinary value.
         """
         words, rows = sample.words
         n, present = len({*words} - {None}), sum(words[row] is not None for row in rows)
-        repeats = n < min(_MAX_VALUES, max(10, len(rows) // 10)) or n <= min(_FEW, present // 2)
-        return cls.chosen(sample) if repeats or is_categorical(sample.column) else None
+        is_few = n < min(_MAX_VALUES, max(10, len(rows) // 10)) or n <= min(_FEW, present // 2)
+        are_codes = 2 * n < present and all(len(word.split()) == 1 for word in words if word)
+        is_category = is_few or are_codes or is_categorical(sample.column)
+        return cls.chosen(sample) if is_category else None
 
     @classmethod
     def chosen(cls, sample: Sample) -> "Category":
         column = sample.column
         made = cls((), of_numbers=column.dtype.kind in "iufb")
-        return replace(made, values=_sorted(distinct(made.strings(column), keeps_words=True)[0]))
+        strings, rows = distinct(made.strings(column), keeps_words=True)
+        if _MAX_VALUES <= len(strings) < len(rows) // 2:
+            # A value of one row teaches what a value is that training did not have.
+            repeated = np.bincount(rows) > 1
+            strings = [one for one, is_known in zip(strings, repeated, strict=True) if is_known]
+        return replace(made, values=_sorted(strings))
 
     def with_values(self, values: Iterable[String]) -> "Category":
-        """Return the category of these values, or this one if they are too many only now."""
-        found = _sorted(values)
-        are_too_many = len({*found} - {None}) >= _MAX_VALUES > len({*self.values} - {None})
-        return self if are_too_many else replace(self, values=found)
+        """Return the category of these values, or this one if they are too many."""
+        found = replace(self, values=_sorted(values))
+        return found if found.has_few else self
+
+    @property
+    def has_few(self) -> bool:
+        """Whether the values are few, so that those of all rows are worth knowing."""
+        return len({*self.values} - {None}) < _MAX_VALUES
 
     def check(self) -> None:
         self._require(len({*self.values}) == len(self.values))

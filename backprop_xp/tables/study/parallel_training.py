@@ -183,7 +183,7 @@ def _totals(
     predict; and to the weight of each class.
     """
     columns = features.columns.items()
-    categories = {name: one for name, one in columns if isinstance(one, Category)}
+    categories = {n: one for n, one in columns if isinstance(one, Category) and one.has_few}
     values: dict[str, set[Any]] = {name: set() for name in categories}
     sums, by_class = np.zeros(4), Counter[Any]()
     for piece in share.pieces([*values], share.validation):
@@ -223,7 +223,7 @@ def _with_categories(
     """Return features with all values of each category, unless they are too many."""
     columns = dict(features.columns)
     for name, column in features.columns.items():
-        if isinstance(column, Category):
+        if isinstance(column, Category) and column.has_few:
             column = column.with_values({one for each in values for one in each[name]})
         columns[name] = column.with_codes(most)
     return replace(features, columns=columns)
