@@ -17,7 +17,7 @@ import pandas as pd
 
 import backprop_xp as bx
 from backprop_xp.tables.columns.category import Category
-from backprop_xp.tables.model.c_row import fields_of, string_in_c
+from backprop_xp.tables.model.c_row import fields_of, rows_in_c, string_in_c
 from tests import messy_tables
 from tests.c_programs import STRICT, compile_c
 from tests.commands import run
@@ -125,6 +125,14 @@ def test_the_file_of_a_messy_table_predicts_as_the_estimator(
 def test_the_file_has_codes_of_any_number(tmp_path: Path) -> None:
     model, rows = many_codes("chosen")
     check(model, rows, tmp_path)
+
+
+def test_the_rows_of_a_category_of_numbers_have_its_strings() -> None:
+    frame = pd.DataFrame({"b": [True, False] * 30, "n": [1.0, 2.5, np.nan] * 20})
+    chosen = {"b": "category", "n": "category"}
+    model = bx.TabularRegressor("fast", **QUICK, kinds=chosen).fit(frame, np.arange(60.0))
+    assert rows_in_c(model.model_, frame.head(3)) == ['{"1", "1"}', '{"0", "2.5"}', '{"1", ""}']
+    assert model.preparation_.columns_["b"].values == ("0", "1")
 
 
 def test_free_text_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -559,6 +559,10 @@ def test_intervals_of_exchangeable_rows_have_their_coverage() -> None:
         ({"max_iter": 11}, "max_iter is 11, but the file's training has 12"),
         ({"class_weight": "balanced"}, "class_weight is balanced, but the file's training has not"),
         ({"validation_fraction": 0.2}, "validation_fraction is 0.2, but"),
+        (
+            {"kinds": {"a": "category"}},
+            "kinds is a=category, but the file's training has not",
+        ),
         ({"X": table()[0].drop(columns="a")}, "its training had other training data"),
         ({"y": table()[1].rename("z")}, "target is z, but the file's training has y"),
         ({"y": table()[1].replace("no", "not")}, "classes is not,yes, but"),

@@ -21,8 +21,8 @@ from backprop_xp.tables.readers.values import (
     is_missing,
 )
 
-# Strings of fewer values are a category if each has about ten rows. Strings of few values, and codes,
-# are one if each has two: skrub's TableVectorizer takes up to 40 values, for any number of rows.
+# Strings of fewer values are a category if each has about ten rows. Strings of few values, and
+# codes, are one if each has two: skrub's TableVectorizer takes 40 values, for any number of rows.
 _MAX_VALUES, _FEW = 200, 40
 # Values of a summary.
 _SHOWN = 20

@@ -13,7 +13,6 @@ from backprop_xp.tables.columns.column import Column
 from backprop_xp.tables.columns.date import Date
 from backprop_xp.tables.columns.number import Number
 from backprop_xp.tables.model.fitted_model import TabularModel
-from backprop_xp.tables.readers.values import as_strings
 
 # Words of C and C++ that cannot be the name of a field, and macros of headers and of GNU C.
 _WORDS = """
@@ -73,7 +72,7 @@ def _cells(name: str, column: Column, given: pd.Series) -> list[str]:
     """Return the literals of a column's values."""
     match column:
         case Category():
-            strings = ["" if pd.isna(one) else str(one) for one in as_strings(given)]
+            strings = ["" if pd.isna(one) else str(one) for one in column.strings(given)]
             _refuse(name, ["\0" in one for one in strings], "a NUL, which ends a string in C")
             return [string_in_c(one) for one in strings]
         case Date():

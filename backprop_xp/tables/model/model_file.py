@@ -161,12 +161,12 @@ def refuse_other_training(path: PathLike, written: TabularModel, wanted: Tabular
         for one in (written, wanted)
     )
     for before, after in zip(old, new, strict=True):
-        # JSON objects, such as the SHA-256 of rows, come last: other values are causes.
+        # JSON objects, above all the SHA-256 of rows, come last: other values are causes.
         for name, value in sorted(after.items(), key=lambda item: isinstance(item[1], Mapping)):
             if value == (other := before.get(name)) or (name == "max_iter" and value > other):
                 continue
             text = f"its training had other {name}: the rows, the columns or their values differ"
-            if not isinstance(value, Mapping):
+            if not (isinstance(value, Mapping) and "sha256" in value):
                 text = f"{name} is {words_of(value)}, but the file's training has {words_of(other)}"
             raise ValueError(
                 f"{os.fspath(path)} cannot be resumed: {text}. Use its data and parameters, or "
@@ -178,6 +178,8 @@ def words_of(value: object) -> str:
     """Return the value of a parameter for the user."""
     if value is None:
         return "not given"
+    if isinstance(value, Mapping):
+        value = [f"{name}={part}" for name, part in value.items()]
     return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
