@@ -282,10 +282,12 @@ def test_the_preparation_of_a_model_has_the_parameters_that_make_it_again(
     draw, (frame, y) = np.random.default_rng(0), table(300)
     frame = frame.assign(code=draw.choice([f"v{i}" for i in range(25)], 300))
     rows = {"X": frame[:250], "y": y[:250], "X_val": frame[250:], "y_val": y[250:]}
-    model = bx.TabularClassifier(preset, **QUICK).fit(**rows)
+    chosen = {"city": "text"}
+    model = bx.TabularClassifier(preset, **QUICK, kinds=chosen).fit(**rows)
     model.save(tmp_path / "model")
+    parameters = {"scaling": "robust", "max_one_hot": 20, "random_state": 0, "kinds": chosen}
     for made in (model.preparation_, bx.tables.load(tmp_path / "model").preparation_):
-        assert made.get_params() == {"scaling": "robust", "max_one_hot": 20, "random_state": 0}
+        assert made.get_params() == parameters
         again = clone(made).fit(frame[:250])
         np.testing.assert_array_equal(again.transform(frame), made.transform(frame))
         read = bx.tables.Preparation.from_bytes(made.to_bytes())
