@@ -344,6 +344,18 @@ def test_a_single_row_decides_whether_month_or_day_is_first() -> None:
 
 
 @pytest.mark.once
+def test_dates_in_integers_with_a_missing_one_are_read_from_their_file(tmp_path: Path) -> None:
+    """Pandas writes such integers as floating numbers."""
+    days = pd.Series(pd.date_range("2020-01-01", periods=60).strftime("%Y%m%d").astype(float))
+    table = pd.DataFrame({"day": days.where(days.index != 3), "a": range(60)})
+    table.to_csv(tmp_path / "table.csv", index=False)
+    assert "20200101.0" in (tmp_path / "table.csv").read_text()
+    made = prepare(tables.read(tmp_path / "table.csv"))
+    assert kinds_of(made)["day"] == "date"
+    np.testing.assert_array_equal(transform(made, tmp_path / "table.csv"), transform(made, table))
+
+
+@pytest.mark.once
 def test_integers_in_a_date_format_are_dates_and_other_integers_are_not() -> None:
     days = pd.date_range("2019-01-01", periods=60)
     integers = days.strftime("%Y%m%d").astype(int)

@@ -105,7 +105,8 @@ class Date(Column):
 
     @property
     def from_strings(self) -> bool:
-        return bool(self.formats)
+        # Integers with a missing value are floating numbers, 20240105.0 in a file.
+        return self.formats not in ((), (_COMPACT,))
 
     def names(self, name: str) -> list[str]:
         return [f"{name} {part}" for part in self.parts]
