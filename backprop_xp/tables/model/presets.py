@@ -111,7 +111,7 @@ _DEFAULT = Recipe(
     decay=0.99,
 )
 PRESETS: dict[str, Recipe] = {
-    "fast": replace(_DEFAULT, n_members=1, max_iter=100, max_updates=6_000, n_iter_no_change=10),
+    "fast": replace(_DEFAULT, n_members=1, max_iter=100, max_updates=6_000, n_iter_no_change=5),
     "default": _DEFAULT,
     "best": replace(_DEFAULT, n_members=8, max_updates=30_000, n_iter_no_change=40),
 }
