@@ -46,6 +46,7 @@ def _identity_vjp(g: Array, z: Array, a: Array) -> Array:
     return g
 
 
+@replaceable
 def _sigmoid(z: Array) -> Array:
     # At the limit of finite_exp the result is already below the smallest normal number.
     a = safe.finite_exp(array_namespace(z), -z)
@@ -144,12 +145,18 @@ def _gelu_vjp(g: Array, z: Array, a: Array) -> Array:
 
 
 def _silu(z: Array) -> Array:
-    return z * _sigmoid(z)
+    a = _sigmoid(z)
+    a *= z
+    return a
 
 
 def _silu_vjp(g: Array, z: Array, a: Array) -> Array:
     gate = _sigmoid(z)
-    return g * (gate + a * (1.0 - gate))
+    slope = 1.0 - gate
+    slope *= a
+    slope += gate
+    slope *= g
+    return slope
 
 
 def _softplus(z: Array) -> Array:

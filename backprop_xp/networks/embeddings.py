@@ -233,7 +233,9 @@ def _sine(z: Array) -> Array:
 
 
 def _sine_vjp(g: Array, z: Array, a: Array) -> Array:
-    return array_namespace(z).cos(z) * g
+    slope = array_namespace(z).cos(z)
+    slope *= g
+    return slope
 
 
 _SINE = Activation(_sine, _sine_vjp)

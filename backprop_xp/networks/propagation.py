@@ -210,7 +210,7 @@ def attributes_of(layers: Sequence[Layer], kind: str) -> dict[str, Any]:
 def split(layers: Sequence[Layer], values: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Return the parameters, or the buffers, of each layer within a layer."""
     rest = iter(values)
-    return [tuple(next(rest) for _ in layer.names) for layer in layers]
+    return [tuple(itertools.islice(rest, len(layer.names))) for layer in layers]
 
 
 def takes_codes(layer: Layer) -> bool:

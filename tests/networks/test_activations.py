@@ -112,6 +112,25 @@ def test_a_float32_sigmoid_keeps_its_tail(xp: Any, z: float) -> None:
     assert a == pytest.approx(math.exp(z) / (1.0 + math.exp(z)), rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_sigmoid_takes_any_number(xp: Any, dtype: str) -> None:
+    if dtype == "float64" and xp.dtype != "float64":
+        pytest.skip("the device has no float64")
+    largest, smallest = np.finfo(dtype).max, np.finfo(dtype).smallest_subnormal
+    above = np.asarray([smallest, 1e4, largest, np.inf])
+    z = np.asarray([*-above, 0.0, *above, np.nan])
+    a = bx.activations.sigmoid.value(xp.asarray(z, dtype=dtype))
+    expected = [0.5, 0.0, 0.0, 0.0, 0.5, 0.5, 1.0, 1.0, 1.0, np.nan]
+    # A library may cut exp off where the result is below the smallest normal number.
+    np.testing.assert_allclose(xp.host(a), expected, rtol=0, atol=np.finfo(dtype).tiny)
+
+
+def test_a_sigmoid_of_one_number_may_have_no_axis(xp: Any) -> None:
+    a = bx.activations.sigmoid.value(xp.asarray(np.asarray(2.0)))
+    assert a.shape == ()
+    assert float(a) == pytest.approx(1.0 / (1.0 + math.exp(-2.0)), rel=1e-6)
+
+
 @every_activation
 def test_no_argument_is_written_to(activation: Activation) -> None:
     z, g = np.random.default_rng(5).normal(size=(2, 3, 4))

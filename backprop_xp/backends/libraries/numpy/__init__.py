@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backprop_xp.backends.libraries.numpy import compilation
+from backprop_xp.backends.libraries.numpy.elementwise import sigmoid
 from backprop_xp.backends.libraries.numpy.reductions import REDUCTIONS
 from backprop_xp.backends.libraries.numpy.updates import RULES
 from backprop_xp.backends.protocol import Array, Backend, Device, DType, Function, Namespace, Probe
@@ -63,6 +64,7 @@ class NumPyBackend(Backend):
     name: ClassVar[str] = "numpy"
     replacements: ClassVar[dict[str, Function]] = {
         "backprop_xp.backends.closures.content_of_array": _content_of_array,
+        "backprop_xp.networks.activations._sigmoid": sigmoid,
         "backprop_xp.networks.jet_parts.rows_in_cache": _rows_in_cache,
         "backprop_xp.networks.layout.unpack": _unpack,
         "backprop_xp.networks.loss_targets.in_columns": _in_columns,
