@@ -1,6 +1,7 @@
 """The memory of a training on NumPy: its peak, its growth, and the evaluation in pieces."""
 
 import gc
+import platform
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends.libraries.numpy.updates import PIECE
-from tests.helpers import compiled, thorough
+from tests.helpers import compiled, python, thorough
 
 # Memory of the interpreter itself, such as its caches of small objects.
 SLACK = 16 * 2**10
@@ -93,6 +94,26 @@ def test_a_step_holds_theta_its_gradient_the_state_and_few_activations(
     activations, taken = 8 * batch * sum(sizes[1:]), 8 * batch * (sizes[0] + sizes[-1])
     pieces = 3 * 8 * PIECE  # temporary arrays of a rule
     assert peak <= gradients * size + 2 * activations + taken + pieces + SLACK
+
+
+FAULTS = """
+import resource, numpy as np, backprop_xp as bx
+network = bx.mlp([20, 128, 128, 1], hidden="silu")
+theta = network.initialize(stack=(4,), backend="numpy", dtype="float32")
+data = np.ones((1280, 20), np.float32), np.ones((1280, 1), np.float32)
+for epochs in (1, 10):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bx.fit(network, theta, *data, batch_size=128, epochs=epochs, optimizer="adamw")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's heap")
+def test_steps_use_the_memory_of_the_steps_before_them() -> None:
+    """In a process that has freed small arrays only: else each step has 290 page faults."""
+    child = python(FAULTS, BACKPROP_XP_COMPILE="0")
+    assert child.returncode == 0, child.stderr
+    assert int(child.stdout) < 100 * 20  # of 100 steps
 
 
 @pytest.mark.usefixtures("traced")

@@ -7,6 +7,7 @@ import numpy as np
 
 from backprop_xp.backends.libraries.numpy import compilation
 from backprop_xp.backends.libraries.numpy.elementwise import sigmoid
+from backprop_xp.backends.libraries.numpy.memory import keep_freed_memory
 from backprop_xp.backends.libraries.numpy.reductions import REDUCTIONS
 from backprop_xp.backends.libraries.numpy.updates import RULES
 from backprop_xp.backends.protocol import Array, Backend, Device, DType, Function, Namespace, Probe
@@ -96,6 +97,7 @@ class NumPyBackend(Backend):
         return np.asarray(array)
 
     def kernels(self, theta: Array, steps: int | None, rows: int) -> Any:
+        keep_freed_memory()
         return compilation.kernels_for(theta, steps, rows)
 
     def details(self) -> dict[str, str]:
