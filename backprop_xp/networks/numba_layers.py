@@ -9,7 +9,7 @@ import functools
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from backprop_xp.backends import Array
+from backprop_xp.backends import Array, blank
 from backprop_xp.networks import layers
 from backprop_xp.networks.activations import ACTIVATIONS, Activation
 from backprop_xp.networks.column_layers import Columns
@@ -57,7 +57,8 @@ def _compiled(layer: Any, kernels: Any) -> Any:
             return made
         if name is not None:
             value, vjp = kernels.activation(name)
-            return _changed(layer, activation=Activation(value, vjp, from_output=True))
+            by_output = layer.activation.from_output
+            return _changed(layer, activation=Activation(value, vjp, from_output=by_output))
     return layer
 
 
@@ -85,14 +86,17 @@ class Dense(layers.Dense):
         weights, bias = parameters
         if len(weights.shape) > 3:  # a stack of two axes
             return super().forward(parameters, x, rng)
-        a = self.loops.forward(x, weights, bias)
-        return a, (x, None, a)
+        kept, a = self.loops.forward(x, weights, bias)
+        return a, (x, kept, a)
 
     def backward(self, parameters: Parameters, cache: Cache, g: Array, **options: Any) -> Gradients:
         """Return what ``layers.Dense.backward`` does."""
         weights, out = parameters[0], options.get("out")
-        if len(weights.shape) > 3 or out is None or out[0] is None:
+        if len(weights.shape) > 3:
             return super().backward(parameters, cache, g, **options)
-        x, _, a = cache
+        if out is None or out[0] is None:
+            out = [blank(parameter) for parameter in parameters]
+        x, kept, a = cache
         wants_input = options.get("wants_input", True)
-        return self.loops.backward(g, a, x, weights, *out, wants_input), tuple(out)
+        back = self.loops.backward(g, kept, a, x, weights, tuple(out), wants_input)
+        return back, tuple(out) if options.get("wants_parameters", True) else ()

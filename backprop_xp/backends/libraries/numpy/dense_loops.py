@@ -3,7 +3,7 @@
 A small product is computed in the loop too: a call of BLAS takes longer.
 
 The formulas are those of single numbers. ``one`` is 1 in the arrays' precision: a literal would
-widen float32.
+widen float32. ``kept`` is what a rule needs beside the output: silu's gate, else the output itself.
 """
 
 import math
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backprop_xp.backends.libraries.numpy.compilers import jit
+from backprop_xp.backends.libraries.numpy.elementwise import sigmoid
 from backprop_xp.backends.protocol import Array
 
 # A network's product of at most so many multiplications is computed in the loop.
@@ -23,33 +24,42 @@ _FEW = 256
 _ROWS = 128
 
 # The codes of the activations, by their names.
-ACTIVATIONS = {"identity": 0, "relu": 1, "tanh": 2, "sigmoid": 3}
+ACTIVATIONS = {"identity": 0, "relu": 1, "tanh": 2, "sigmoid": 3, "silu": 4}
 # NumPy's functions are many times as fast on long arrays: a code's formula, before and after it.
-_BY_NUMPY = {2: (0, np.tanh, None), 3: (4, np.exp, 5)}
+_BY_NUMPY = {2: (0, np.tanh, None), 3: (5, np.exp, 6), 4: (0, None, None)}
+_SILU = 4
 
 
 @jit
-def _value(code: int, z: Any, one: Any) -> Any:
+def _simple(code: int, z: Any, one: Any) -> Any:
+    """Return a formula without a function: a loop with a call of one would have no vectors."""
     if code == 0:
         return z
     if code == 1:
         return one - one if z <= 0.0 else z
+    return -z if code == 5 else one / (one + z)
+
+
+@jit
+def _value(code: int, z: Any, one: Any) -> Any:
     if code == 2:
         return math.tanh(z)
     if code == 3:
         return one / (one + math.exp(-z))
-    return -z if code == 4 else one / (one + z)
+    return _simple(code, z, one)
 
 
 @jit
-def _vjp(code: int, g: Any, a: Any, one: Any) -> Any:
+def _vjp(code: int, g: Any, kept: Any, a: Any, one: Any) -> Any:
     if code == 0:
         return g
     if code == 1:
         return g * (one if a > 0.0 else one - one)
     if code == 2:
         return g * (one - a * a)
-    return g * ((one - a) * a)
+    if code == 3:
+        return g * ((one - a) * a)
+    return g * (kept + a * (one - kept))
 
 
 @jit
@@ -74,17 +84,18 @@ def _whole(code: int, x: Array, w: Array, b: Array, a: Array) -> None:
 
 @jit
 def _whole_back(
-    code: int, g: Array, a: Array, x: Array, w: Array, dw: Array, db: Array, dx: Array
+    code: int, g: Array, kept: Array, a: Array, x: Array, w: Array, out: tuple[Array, Array, Array]
 ) -> None:
-    g, a, x, w = _stacked(g), _stacked(a), _stacked(x), _stacked(w)
-    dw, db, dx = _stacked(dw), _stacked(db), _stacked(dx)
+    g, kept, a = _stacked(g), _stacked(kept), _stacked(a)
+    x, w = _stacked(x), _stacked(w)
+    dw, db, dx = _stacked(out[0]), _stacked(out[1]), _stacked(out[2])
     one, h = w.dtype.type(1), np.empty(a.shape[1:], a.dtype)
     for s in range(a.shape[0]):
         m = s if x.shape[0] > 1 else 0  # one x for all
         for j in range(a.shape[2]):
             total = one - one
             for i in range(a.shape[1]):
-                h[i, j] = _vjp(code, g[s, i, j], a[s, i, j], one)
+                h[i, j] = _vjp(code, g[s, i, j], kept[s, i, j], a[s, i, j], one)
                 total += h[i, j]
             db[s, 0, j] = total
             for k in range(w.shape[1]):
@@ -106,25 +117,25 @@ def _biased(code: int, z: Array, b: Array) -> None:
     for s in range(z.shape[0]):
         for i in range(z.shape[1]):
             for j in range(z.shape[2]):
-                z[s, i, j] = _value(code, z[s, i, j] + b[s, 0, j], one)
+                z[s, i, j] = _simple(code, z[s, i, j] + b[s, 0, j], one)
 
 
 @jit
 def _each(code: int, z: Array, out: Array) -> None:
     one = z.dtype.type(1)
     for i in range(z.size):
-        out[i] = _value(code, z[i], one)
+        out[i] = _simple(code, z[i], one)
 
 
 @jit
-def _each_back(code: int, g: Array, a: Array, h: Array) -> None:
+def _each_back(code: int, g: Array, kept: Array, a: Array, h: Array) -> None:
     one = a.dtype.type(1)
     for i in range(a.size):
-        h[i] = _vjp(code, g[i], a[i], one)
+        h[i] = _vjp(code, g[i], kept[i], a[i], one)
 
 
 @jit
-def _sent_back(code: int, g: Array, a: Array, h: Array, db: Array) -> None:
+def _sent_back(code: int, g: Array, kept: Array, a: Array, h: Array, db: Array) -> None:
     one = a.dtype.type(1)
     block = np.empty(a.shape[2], a.dtype)
     for s in range(a.shape[0]):
@@ -133,15 +144,19 @@ def _sent_back(code: int, g: Array, a: Array, h: Array, db: Array) -> None:
             block[:] = one - one
             for i in range(start, min(start + _ROWS, a.shape[1])):
                 for j in range(a.shape[2]):
-                    h[s, i, j] = _vjp(code, g[s, i, j], a[s, i, j], one)
+                    h[s, i, j] = _vjp(code, g[s, i, j], kept[s, i, j], a[s, i, j], one)
                 for j in range(a.shape[2]):
                     block[j] += h[s, i, j]
             for j in range(a.shape[2]):
                 db[s, 0, j] += block[j]
 
 
-def _finish(code: int, a: Array) -> None:
-    """Apply what follows on the loop, in place, if the loop did not do all."""
+def _finish(code: int, a: Array) -> Array:
+    """Apply what follows on the loop, in place, if the loop did not do all; return ``kept``."""
+    if code == _SILU:
+        gate = sigmoid(a)
+        a *= gate
+        return gate
     _, function, after = _BY_NUMPY.get(code, (code, None, None))
     if function is not None:
         with np.errstate(over="ignore"):
@@ -149,10 +164,11 @@ def _finish(code: int, a: Array) -> None:
     if after is not None:
         flat = a.ravel("K")
         _each(after, flat, flat)
+    return a
 
 
 def activation(name: str) -> tuple[Callable[[Array], Array], Callable[..., Array]]:
-    """Return an activation's ``value(z)`` and ``vjp(g, z, a)``."""
+    """Return an activation's ``value(z)`` and ``vjp(g, z, a)``, in which only silu's needs z."""
     code = ACTIVATIONS[name]
 
     def value(z: Array) -> Array:
@@ -163,54 +179,69 @@ def activation(name: str) -> tuple[Callable[[Array], Array], Callable[..., Array
 
     def vjp(g: Array, z: Array | None, a: Array) -> Array:
         h = np.empty(a.shape, a.dtype)
-        _each_back(code, g.reshape(-1), a.reshape(-1), h.reshape(-1))
+        kept = a if z is None else sigmoid(z)
+        _each_back(code, g.reshape(-1), kept.reshape(-1), a.reshape(-1), h.reshape(-1))
         return h
 
     return value, vjp
 
 
 class Dense(NamedTuple):
-    """``forward(x, weights, bias)`` and ``backward``, which writes the parameters' gradients."""
+    """``forward(x, weights, bias)`` returns ``(kept, a)``; ``backward`` writes the gradients.
 
-    forward: Callable[[Array, Array, Array], Array]
+    The arguments of ``backward`` are g, kept, a, x, the weights, the gradients of the parameters,
+    and whether dL/dx is wanted, which it returns.
+    """
+
+    forward: Callable[[Array, Array, Array], tuple[Array, Array]]
     backward: Callable[..., Array | None]
 
 
 def dense(name: str, n_in: int, n_out: int) -> Dense:
     """Return the functions of a layer, for the parameters of one network or of a stack's."""
     code = ACTIVATIONS[name]
-    before, function, _ = _BY_NUMPY.get(code, (code, None, None))
+    before, *_ = _BY_NUMPY.get(code, (code, None, None))
     # A transcendental function takes as long as some eight multiplications.
     most_rows = min(_ROWS, _SMALL // (n_out * (n_in + 8)))
 
-    def forward(x: Array, w: Array, b: Array) -> Array:
+    def forward(x: Array, w: Array, b: Array) -> tuple[Array, Array]:
         rows = x.shape[-2]
         if rows <= most_rows:
             a = np.empty((*w.shape[:-2], rows, n_out), w.dtype)
             # A network's bits must not depend on the number of others in its stack.
-            if function is None or (w.ndim == 2 and a.size <= _FEW):
+            if before == code or (code != _SILU and w.ndim == 2 and a.size <= _FEW):
                 _whole(code, x, w, b, a)
-                return a
+                return a, a
             _whole(before, x, w, b, a)
         else:
             a = x @ w
-            _biased(before, a.reshape(-1, rows, n_out), b.reshape(-1, 1, n_out))
-        _finish(code, a)
-        return a
+            # A stack's biases have gaps between them, with which the loop has no vectors.
+            own = np.ascontiguousarray(b).reshape(-1, 1, n_out)
+            _biased(before, a.reshape(-1, rows, n_out), own)
+        return _finish(code, a), a
 
     def backward(
-        g: Array, a: Array, x: Array, w: Array, dw: Array, db: Array, wants_input: bool
+        g: Array,
+        kept: Array,
+        a: Array,
+        x: Array,
+        w: Array,
+        out: tuple[Array, Array],
+        wants_input: bool,
     ) -> Array | None:
-        rows = x.shape[-2]
+        rows, (dw, db) = x.shape[-2], out
         if rows <= most_rows:
             dx = np.empty((*w.shape[:-2], rows, n_in if wants_input else 0), w.dtype)
-            _whole_back(code, g, a, x, w, dw, db, dx)
+            _whole_back(code, g, kept, a, x, w, (dw, db, dx))
             return dx if wants_input else None
         h, shape = np.empty(a.shape, a.dtype), (-1, rows, n_out)
         # The bias's gradient may be a part of a stack's: no view has this shape.
         sums = db if db.ndim == 3 else db[None]
-        _sent_back(code, g.reshape(shape), a.reshape(shape), h.reshape(shape), sums)
+        rule = g.reshape(shape), kept.reshape(shape), a.reshape(shape), h.reshape(shape), sums
+        _sent_back(code, *rule)
         np.matmul(x.mT, h, out=dw)
-        return h @ w.mT if wants_input else None
+        if not wants_input:
+            return None
+        return h * w.mT if n_out == 1 else h @ w.mT  # BLAS takes three times as long for one
 
     return Dense(forward, backward)

@@ -55,8 +55,23 @@ def _adam(self: Any, step: int, rate: float) -> tuple[float, ...]:
     root = (1.0 - self.beta2**step) ** 0.5
     epsilon = self.epsilon * (root if self.corrected_epsilon else 1.0)
     ahead = rate * (root / (1.0 - self.beta1**step))
-    kept = 1.0 - rate * getattr(self, "weight_decay", 0.0)
-    return self.beta1, self.beta2, epsilon, 0.0, ahead, kept
+    return self.beta1, self.beta2, epsilon, 0.0, ahead, _kept(self, rate)
+
+
+def _kept(self: Any, rate: float) -> float:
+    """Return the share of theta that weight decay leaves; with a mask ``_decay`` did it before."""
+    return 1.0 if _mask(self) is not None else 1.0 - rate * getattr(self, "weight_decay", 0.0)
+
+
+def _mask(self: Any) -> Array | None:
+    return getattr(self, "mask", None)
+
+
+def _decay(self: Any, theta: Array, rate: float) -> None:
+    """Apply weight decay to the entries that a mask selects."""
+    mask = _mask(self)
+    if mask is not None and rate * self.weight_decay:
+        theta *= 1.0 - rate * self.weight_decay * mask
 
 
 def _nadam(self: Any, step: int, rate: float) -> tuple[float, ...]:
@@ -72,7 +87,7 @@ def _sgd(self: Any, step: int, rate: float) -> tuple[float, ...]:
 
 def _lion(self: Any, step: int, rate: float) -> tuple[float, ...]:
     b1, b2 = self.beta1, self.beta2
-    return b1, 1.0 - b1, b2, 1.0 - b2, 1.0 - rate * self.weight_decay, rate
+    return b1, 1.0 - b1, b2, 1.0 - b2, _kept(self, rate), rate
 
 
 # For each optimizer the code of its loop, and the numbers of an update.
@@ -88,10 +103,13 @@ _UPDATES: dict[str, tuple[int | None, Callable[[Any, int, float], tuple[float, .
 
 
 def rule_of(optimizer: Any) -> Rule | None:
-    """Return a built-in optimizer's rule in one pass; None with an array as an option."""
+    """Return a built-in optimizer's rule in one pass; None with options that are arrays.
+
+    A mask of weight decay is a pass of its own.
+    """
     kind, options = type(optimizer), vars(optimizer)
     is_ours = kind.__module__ == "backprop_xp.training.optimizers"
-    has_arrays = any(hasattr(value, "shape") for value in options.values())
+    has_arrays = any(hasattr(options[name], "shape") for name in options.keys() - {"mask"})
     if not is_ours or has_arrays or options.get("amsgrad"):
         return None
     code, numbers_of = _UPDATES[kind.__name__]
@@ -102,6 +120,7 @@ def rule_of(optimizer: Any) -> Rule | None:
         is_flat = theta.ndim == 1
         if type(rate) is not float or memory[0] is None or not (is_flat or _are_whole(vectors)):
             return in_pieces(optimizer, theta, gradient, state, rate)
+        _decay(optimizer, theta, rate)
         if not is_flat:
             vectors = [vector.reshape(-1) for vector in vectors]
         step += 1
