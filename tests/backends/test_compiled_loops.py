@@ -73,6 +73,7 @@ DENSE = {
     "small stack, many numbers": ((200,), True, 4, 3, 2),
     "stack that shares x": ((STACK,), True, 300, 40, 30),
     "wide stack": ((STACK,), False, 300, 40, 30),
+    "one output": ((STACK,), False, 300, 40, 1),
     "stack of two axes": ((2, 3), True, 4, 3, 2),
 }
 
