@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backprop_xp.backends.libraries.numpy.compilers import jit
-from backprop_xp.backends.libraries.numpy.elementwise import sigmoid
+from backprop_xp.backends.libraries.numpy.sigmoids import sigmoid
 from backprop_xp.backends.protocol import Array
 
 # A network's product of at most so many multiplications is computed in the loop.

@@ -1,4 +1,4 @@
-"""Faster NumPy replacements for functions of ``backprop_xp.networks.activations``."""
+"""A faster sigmoid for NumPy, that of ``backprop_xp.networks.activations``."""
 
 import numpy as np
 
