@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backprop_xp.backends.libraries.numpy import compilation
-from backprop_xp.backends.libraries.numpy.sigmoids import sigmoid
 from backprop_xp.backends.libraries.numpy.memory import keep_freed_memory
 from backprop_xp.backends.libraries.numpy.reductions import REDUCTIONS
+from backprop_xp.backends.libraries.numpy.sigmoids import sigmoid
 from backprop_xp.backends.libraries.numpy.updates import RULES
 from backprop_xp.backends.protocol import Array, Backend, Device, DType, Function, Namespace, Probe
 
