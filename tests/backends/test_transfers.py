@@ -311,10 +311,10 @@ ENTRIES: dict[str, Entry] = {
         for epochs in (1, 4)
         for name, (options, shapes) in OBSERVERS.items()
     },
-    # What it has converged to is read at the beginning and after 20 epochs.
+    # The saturated slopes and the sizes of x's columns are read at the start.
     **{
         f"fit, {type(optimizer).__name__}": Entry(
-            by_objective(optimizer), [(6,), (2, 26), (2, 1), (2, 1), (50,)]
+            by_objective(optimizer), [(6,), (2, 26), (), (3,), (2, 1), (50,)]
         )
         for optimizer in (bx.LevenbergMarquardt(tolerance=0.0), bx.LBFGS(3, tolerance=0.0))
     },
