@@ -266,7 +266,7 @@ def pages(session: nox.Session, backend: str) -> None:
 
 @nox.session(tags=["full"])
 def site(session: nox.Session) -> None:
-    """Run the examples in docs/, and build the pages into site/html."""
+    """Run the examples in docs/, build the pages into site/html, and visit the front page."""
     # ziglang compiles the live picture of the front page.
     session.install(*group("test"), *group("docs"), *group("c-compilers"), "-e", ".")
     # The build runs the code blocks and the commands of docs/, except those that measure times.
@@ -278,6 +278,9 @@ def site(session: nox.Session) -> None:
     trees = str(Path(session.create_tmp()) / "doctrees")
     words = ["--quiet", *strict, "--doctree-dir", trees, "docs", "site/html"]
     session.run("python", "-m", "sphinx", *words, env=NO_CHOICE)
+    words = ["tests/test_live_network.py", "-k", "in_a_browser"]
+    built = {**NO_CHOICE, "BACKPROP_XP_SITE": "site/html"}
+    session.run("pytest", "-p", "no:benchmark", *words, env=built)
 
 
 @nox.session(tags=["full"])

@@ -42,7 +42,7 @@ const float *live_draw(float left, float right, float bottom, float top)
 {
     for (int i = 0; i < HEIGHT; ++i)
         for (int j = 0; j < WIDTH; ++j) {
-            const float u = ((float)j + 0.5f) / WIDTH, v = ((float)i + 0.5f) / HEIGHT;
+            const float u = ((float)j + 0.5f) / (float)WIDTH, v = ((float)i + 0.5f) / (float)HEIGHT;
             const float x[2] = {left + u * (right - left), top + v * (bottom - top)};
             network_predict(theta, x, pixels + WIDTH * i + j);
         }
