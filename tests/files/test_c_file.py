@@ -421,12 +421,44 @@ def two_models(folder: Path, names: Sequence[str]) -> None:
     (folder / "main.c").write_text("\n".join([*head, *calls, "    return wrong;", "}", ""]))
 
 
-def test_two_models_of_different_names_are_one_program(tmp_path: Path) -> None:
-    two_models(tmp_path, ["left", "left_2"])
+@pytest.mark.parametrize("names", [("left", "left_2"), ("left", "left_member")])
+def test_two_models_of_different_names_are_one_program(
+    names: Sequence[str], tmp_path: Path
+) -> None:
+    two_models(tmp_path, names)
     for file in ("a", "b"):
         compile_c(tmp_path, f"{file}.c", [*STRICT, "-c", "-o", f"{file}.o"])
     compile_c(tmp_path, "main.c", [*STRICT, "a.o", "b.o", "-o", "linked"])
     assert subprocess.run([tmp_path / "linked"], timeout=HANGING).returncode == 0
+    (tmp_path / "both.c").write_text('#include "a.c"\n#include "b.c"\n')
+    compile_c(tmp_path, "both.c", [*STRICT, "-c"])
+
+
+def names_of_networks(folder: Path) -> set[str]:
+    """Return what stands behind ``NAME_`` in the files of networks: the rests of all names."""
+    every = bx.Network([bx.Scale(3), Own(_each_function)], "poisson")
+    learning = bx.mlp([3, 4, 2], hidden="gelu", loss="categorical_cross_entropy")
+    options: dict[str, Any] = {"derivatives": True, "gradient": True}
+    for i, (network, more) in enumerate(((every, {}), (learning, options))):
+        theta = network.initialize(backend="numpy", stack=2)
+        bx.export_c(folder / f"{i}.c", network, theta, name="z", **more)
+    return {one for file in folder.glob("?.c") for one in rests(file)}
+
+
+def rests(file: Path) -> set[str]:
+    """Return what stands behind ``z_`` or ``Z_`` in the names of the model z."""
+    return {*re.findall(r"\b[zZ]_(\w+)", file.read_text())}
+
+
+def assert_no_shared_name(names: set[str]) -> None:
+    """Assert that no model can have a name of another: one would end with all of another's rest."""
+    assert not [(a, b) for a in names for b in names if a.endswith(f"_{b}")]
+
+
+def test_models_of_different_names_have_no_name_in_common(tmp_path: Path) -> None:
+    names = names_of_networks(tmp_path)
+    assert names > {"predict", "jacobian", "start", "N_MEMBERS", "theta", "c0", "floor_divide_ll"}
+    assert_no_shared_name(names)
 
 
 def test_two_models_of_one_name_are_an_error_with_the_way_out(tmp_path: Path) -> None:
@@ -452,11 +484,11 @@ def test_comments_say_which_layer_the_lines_compute(tmp_path: Path) -> None:
         return re.findall(r"/\* (layer .*) \*/", body[: body.index("\n}\n")])
 
     titles = [f"layer {i}: {type(layer).__name__}" for i, layer in enumerate(layers)]
-    forward = layers_of("member_outputs")
+    forward = layers_of("outputs_of_member")
     assert list(dict.fromkeys("; ".join(forward).split("; "))) == titles
     assert forward[-1] == titles[-1]
     with_parameters = [titles[i] for i in (6, 5, 4, 2, 1)]
-    assert layers_of("member_jacobian")[-5:] == with_parameters
+    assert layers_of("jacobian_of_member")[-5:] == with_parameters
     assert {*"; ".join(layers_of("gradient")).split("; ")} == {*titles}
 
 

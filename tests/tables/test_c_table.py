@@ -21,6 +21,7 @@ from backprop_xp.tables.model.c_row import fields_of, rows_in_c, string_in_c
 from tests import messy_tables
 from tests.c_programs import STRICT, compile_c
 from tests.commands import run
+from tests.files.test_c_file import assert_no_shared_name, names_of_networks, rests
 from tests.helpers import HANGING
 from tests.tables.test_graph import QUICK, edges, feed, many_codes, strange
 
@@ -169,6 +170,15 @@ def test_a_value_with_a_nul_is_not_taken_for_the_string_before_it(tmp_path: Path
     frame = pd.DataFrame({"c": values * 20})
     model = bx.TabularRegressor("fast", **QUICK).fit(frame, np.arange(120.0) % 6)
     check(model, frame.iloc[:1], tmp_path)
+
+
+def test_the_file_of_a_table_has_no_name_of_another_model(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": np.arange(60.0), "b": ["x", "y", "z"] * 20})
+    model = bx.TabularRegressor("fast", **QUICK, n_members=2).fit(frame, frame["a"])
+    bx.tables.export_c(tmp_path / "model.c", model, name="z")
+    names = rests(tmp_path / "model.c")
+    assert names > {"row", "mean", "is_missing", "category_1_codes"}
+    assert_no_shared_name(names | names_of_networks(tmp_path))
 
 
 def test_the_command_writes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,10 +43,10 @@ for ({I} o = 0; o < {n}; ++o) {{
 }}"""
 
 
-def stack_of(one: Recorded, count: int, prefix: str, theta: str) -> Recorded:
+def stack_of(one: Recorded, count: int, form: str, theta: str) -> Recorded:
     """Return the pass of a stack of so many members, from that of one; theta has its name in C."""
     every = argument(theta, (count * one.network.size,), one.theta.dtype)
-    return one._replace(prefix=prefix, theta=every)
+    return one._replace(form=form, theta=every)
 
 
 def predict(stack: Recorded, one: Recorded, member: Function, name: str = "predict") -> Function:

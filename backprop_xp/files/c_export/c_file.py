@@ -184,10 +184,10 @@ def _functions(
     """
     source, is_stack = Source.of(network, theta, name), theta.ndim > 1
     derivatives, gradient = wanted
-    public, own = f"{{}} {name}", "theta" if gradient else f"{name}_theta"
+    public, own = f"{{}} {name}_{{}}", "theta" if gradient else f"{name}_theta"
     vector = argument("theta" if is_stack else own, (network.size,), theta.dtype)
-    prefix = f"static {public}_member" if is_stack else public
-    one = c_functions.recorded(network, vector, source, prefix, scaling)
+    form = f"static {public}_of_member" if is_stack else public
+    one = c_functions.recorded(network, vector, source, form, scaling)
     every = c_ensemble.stack_of(one, theta.size // network.size, public, own)
     outputs = c_functions.outputs(one)
     made = [outputs, predict := c_functions.predict(one, outputs)]
@@ -197,6 +197,6 @@ def _functions(
         made.append(slopes := c_functions.jacobian(one, predict=is_stack))
         made += [c_ensemble.jacobian(every, one, slopes)] if is_stack else []
     if gradient:
-        found = c_functions.gradient(one._replace(prefix=public))
+        found = c_functions.gradient(one._replace(form=public))
         made += [c_functions.start(every), c_ensemble.of_member(found) if is_stack else found]
     return every, made

@@ -51,9 +51,10 @@ class Scaling(NamedTuple):
 class Recorded(NamedTuple):
     """A recorded forward pass; ``theta`` is the file's constant, or an argument of each function.
 
-    ``prefix`` begins the declarations: of a stack's members they are static. The theta of a whole
-    stack is longer than its network's. ``rows`` is the row that the network takes, scaled if there
-    is a scaling, and ``ends`` are the layers' outputs.
+    ``form`` is that of declarations, with places for the result and the function: a stack's members
+    have ``"static {} NAME_{}_of_member"``. The theta of a whole stack is longer than its network's.
+    ``rows`` is the row that the network takes, scaled if there is a scaling, and ``ends`` are the
+    layers' outputs.
     """
 
     network: Network
@@ -64,7 +65,7 @@ class Recorded(NamedTuple):
     outputs: LazyArray
     caches: list[Cache]
     ends: list[LazyArray]
-    prefix: str
+    form: str
 
     @property
     def n_out(self) -> int:
@@ -92,16 +93,17 @@ class Recorded(NamedTuple):
             f"const {self.kind} {text[6:]}" if text[:6] == "const " else f"{self.kind} {text}"
             for text in given
         ]
-        return f"{self.prefix.format(result)}_{name}({', '.join(typed)})"
+        return f"{self.form.format(result, name)}({', '.join(typed)})"
 
     def call(self, name: str, *arguments: str, theta: str = "theta") -> str:
         """Return the call of a function of this pass; ``theta`` is the expression of its theta."""
         first = [theta] if self.theta.detail == "theta" else []
-        return f"{self.prefix.split()[-1]}_{name}({', '.join([*first, *arguments])});"
+        function = self.form.split()[-1].format(name)
+        return f"{function}({', '.join([*first, *arguments])});"
 
 
 def recorded(
-    network: Network, theta: LazyArray, source: Source, prefix: str, scaling: Scaling | None
+    network: Network, theta: LazyArray, source: Source, form: str, scaling: Scaling | None
 ) -> Recorded:
     """Return the forward pass of one row, recorded."""
     caches, dtype = list[Cache](), theta.dtype
@@ -118,7 +120,7 @@ def recorded(
         outputs = ends[-1] = as_array(outputs, dtype)
     if max(x.size * outputs.shape[-1], *(one.size for one in in_order([outputs]))) >= 2**15:
         source.index = "long"
-    return Recorded(network, source, theta, scaling, rows, outputs, caches, ends, prefix)
+    return Recorded(network, source, theta, scaling, rows, outputs, caches, ends, form)
 
 
 def outputs(one: Recorded) -> Function:

@@ -106,10 +106,11 @@ def _functions(model: TabularModel, name: str) -> tuple[Recorded, list[Function]
     theta = np.atleast_2d(model.theta)
     source = Source.of(model.network, theta, name)
     vector = argument("theta", theta.shape[1:], theta.dtype)
-    one = c_functions.recorded(model.network, vector, source, f"static {{}} {name}_member", None)
+    own = f"static {{}} {name}_{{}}"
+    one = c_functions.recorded(model.network, vector, source, f"{own}_of_member", None)
     outputs = c_functions.outputs(one)
     members = c_functions.predict(one, outputs)
-    every = c_ensemble.stack_of(one, len(theta), f"static {{}} {name}", f"{name}_theta")
+    every = c_ensemble.stack_of(one, len(theta), own, f"{name}_theta")
     mean = c_ensemble.predict(every, one, members, "mean")
     fields = fields_of(model.features.columns)
     return every, [outputs, members, mean, _predict(one, model, fields, mean)]
