@@ -465,8 +465,21 @@ def test_two_models_of_one_name_are_an_error_with_the_way_out(tmp_path: Path) ->
     two_models(tmp_path, ["network", "network"])
     for source in ("main.c", "both.c"):
         (tmp_path / "both.c").write_text('#include "a.c"\n#include "b.c"\n')
-        with pytest.raises(AssertionError, match=r"#error .*the name network: export one .* name="):
+        with pytest.raises(AssertionError, match=r"#error .*the name network, .* name="):
             compile_c(tmp_path, source, ["-std=c99", "-c"])
+
+
+def test_models_whose_names_differ_in_case_are_an_error_with_the_way_out(tmp_path: Path) -> None:
+    """Their macros would be the same, though their parameters may be, too."""
+    network = bx.mlp([3, 2])
+    theta = network.initialize(backend="numpy")
+    for file, name in (("a", "left"), ("b", "Left")):
+        bx.export_c(tmp_path / f"{file}.c", network, theta, name=name)
+    (tmp_path / "main.c").write_text('#include "a.c"\n#include "a.c"\n')
+    compile_c(tmp_path, "main.c", [*STRICT, "-c", "-DLEFT_DECLARATIONS_ONLY"])
+    (tmp_path / "main.c").write_text('#include "a.c"\n#include "b.c"\n')
+    with pytest.raises(AssertionError, match=r"#error .*the name Left, ignoring case.* name="):
+        compile_c(tmp_path, "main.c", ["-std=c99", "-c", "-DLEFT_DECLARATIONS_ONLY"])
 
 
 def test_comments_say_which_layer_the_lines_compute(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ _HEAD = """/* {name}: a neural network, written by backprop_xp {version}.
  * a second model in the same program needs another name, which the export takes as name=.
  */
 
-#if defined({upper}_CHECKSUM) && {upper}_CHECKSUM != {checksum}
-#error "two models have the name {name}: export one of them by another name, such as name='other'"
+#if defined({upper}_CHECKSUM) && ({upper}_CHECKSUM != {checksum} || !defined({name}_DECLARED))
+#error "two models have the name {name}, ignoring case: export one by another name, name='other'"
 #endif
 """
 _NO_FAST_MATH = """\
@@ -62,7 +62,7 @@ def _lines(
     name, upper = one.source.name, one.source.name.upper()
     checksum = f"0x{zlib.crc32(theta.astype(theta.dtype.newbyteorder('<')).tobytes()):08x}UL"
     yield _head(one, checksum)
-    yield from [f"#ifndef {upper}_DECLARED", f"#define {upper}_DECLARED", ""]
+    yield from [f"#ifndef {name}_DECLARED", f"#define {name}_DECLARED", ""]
     yield f"#define {upper}_N_IN {one.network.widths[0]}"
     yield f"#define {upper}_N_OUT {one.n_out}"
     yield f"#define {upper}_N_PARAMETERS {one.network.size}"
