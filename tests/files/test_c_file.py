@@ -29,7 +29,7 @@ from tests.c_programs import (
     skip_without_sanitizers,
 )
 from tests.helpers import HANGING
-from tests.user_layers import Factors, PassThrough
+from tests.user_layers import PARAMETRIC_LOSSES, Factors, PassThrough, sample_targets
 
 pytestmark = pytest.mark.once
 
@@ -71,6 +71,21 @@ class Cut(PassThrough):
         return xp.concat([g, nothing], axis=-1), ()
 
 
+class Unread(PassThrough):
+    """A custom layer that does not use its parameter."""
+
+    n_in = n_out = 3
+    names, shapes = ("unread",), ((3,),)
+
+    def initialize(self, generator: Any) -> tuple[np.ndarray]:
+        return (np.ones(3),)
+
+    def backward(
+        self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True
+    ) -> tuple[Any, Any]:
+        return g, (0.0 * parameters[0],)
+
+
 class Own(PassThrough):
     """A custom layer that applies a function to x."""
 
@@ -90,6 +105,7 @@ def _cube() -> bx.Activation:
     return bx.Activation(value=lambda z: z**3, vjp=lambda g, z, a: 3.0 * z**2 * g)
 
 
+ONE_OUTPUT = bx.mlp([1, 4, 1], hidden="tanh").layers
 LAYERS = {
     "LayerNorm": [bx.Dense(3, 5), bx.LayerNorm(5), bx.Activate("tanh"), bx.Dense(5, 2)],
     "Dropout": [bx.Dense(3, 5, "tanh"), bx.Dropout(0.5), bx.Dense(5, 2)],
@@ -107,6 +123,22 @@ LAYERS = {
         bx.Dense(3, 2, "tanh"),
         bx.Standardize([10.0, 0.0], [3.0, 1.0]).inverse,
     ],
+    "Constrained": [
+        bx.Constrained(
+            bx.mlp([3, 6, 1], hidden="tanh").layers,
+            lambda x: x[..., 1:2] * (1.0 - x[..., 1:2]),
+            lambda x: array_namespace(x).sin(x[..., :1]),
+        )
+    ],
+    "Groups": [
+        bx.Groups(
+            [
+                bx.Equation(ONE_OUTPUT, lambda s: s.u_x + s.u, "x"),
+                bx.Equation(ONE_OUTPUT, lambda s: s.u - 1.0, "x"),
+            ],
+            [2, 1],
+        )
+    ],
     "Derivatives": [bx.Derivatives(bx.mlp([3, 4, 1], hidden="tanh").layers, [(), (0,), (1, 2)])],
     "Equation": [
         bx.Equation(
@@ -119,6 +151,7 @@ LAYERS = {
     ],
     "a layer of one's own": [bx.Dense(3, 3), Polynomial(), bx.Dense(6, 2, _cube())],
     "a layer that ignores a feature": [Cut(), bx.Dense(2, 2)],
+    "a layer that ignores its parameter": [Unread()],
     "no hidden layer": [bx.Dense(3, 2)],
     # In one network, each with an input of its own.
     "activations": [
@@ -131,10 +164,13 @@ LAYERS = {
 }
 NETWORKS = {name: bx.Network(layers, "mean_squared_error") for name, layers in LAYERS.items()}
 NETWORKS |= {name: bx.mlp([3, 4, 2], hidden="tanh", loss=name) for name in LOSSES}
-NETWORKS["focal"] = bx.mlp([3, 4, 3], hidden="tanh", loss=bx.losses.focal())
+NETWORKS |= {
+    name: bx.mlp([3, 4, 3], hidden="tanh", loss=loss) for name, loss in PARAMETRIC_LOSSES.items()
+}
 NETWORKS["hinge of one"] = bx.mlp([3, 4, 1], hidden="tanh", loss="hinge")
-ALWAYS = [name for name in NETWORKS if name.rpartition(" ")[2] not in (*ACTIVATIONS, *LOSSES)]
+ALWAYS = [name for name in LAYERS if name.rpartition(" ")[2] not in ACTIVATIONS]
 ALWAYS += ["poisson", "binary_cross_entropy", "categorical_cross_entropy", "gaussian_nll"]
+ALWAYS += ["hinge of one", "focal", "quantiles", "tweedie"]
 OPTIONS = {
     "unoptimized": ["-O0"],
     "optimized": ["-O3"],
@@ -790,6 +826,30 @@ def test_the_gradient_is_the_library_s_and_a_device_learns_with_it(
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(ALWAYS, id="each kind of layer and link"),
+        pytest.param([*NETWORKS], id="all", marks=pytest.mark.thorough),
+    ],
+)
+def test_the_gradient_by_every_loss_and_layer_is_the_library_s(
+    names: list[str], tmp_path: Path
+) -> None:
+    cases = {key: one for key, one in _cases(names).items() if one.dtype == "float64"}
+    library = library_of(tmp_path, cases, gradient=True, derivatives=True)
+    for key, (network, theta, dtype) in cases.items():
+        function, found = getattr(library.library, f"{key}_gradient"), np.empty(network.size)
+        function.restype = ctypes.c_double
+        x = rows(network, 1, dtype)
+        y = sample_targets(network.loss_function, network.outputs_shape(theta, x))
+        loss, gradient = network.loss_and_gradient(theta, x, y)
+        error = CLOSE[dtype] * max(1.0, float(np.max(np.abs(gradient))))
+        result = function(*library.pointers(theta, x, y, found))
+        np.testing.assert_allclose(result, loss, rtol=CLOSE[dtype], err_msg=str(network))
+        np.testing.assert_allclose(found, gradient, rtol=0, atol=error, err_msg=str(network))
+
+
 def test_a_preparation_makes_every_function_take_the_raw_row(tmp_path: Path) -> None:
     network = bx.mlp([3, 4, 2], hidden="tanh")
     raw = np.random.default_rng(8).normal([5.0, -3.0, 100.0], [1.0, 0.1, 30.0], (50, 3))
@@ -890,6 +950,16 @@ def test_rows_that_cannot_test_a_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"test\[1\] has a result that is not finite"):
         bx.export_c(tmp_path / "a.c", network, theta, test=[[1.0, 2.0, 3.0], [math.inf, 0.0, 0.0]])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_precision_is_a_name_or_a_dtype(tmp_path: Path) -> None:
+    network, texts = bx.mlp([3, 2]), dict[Any, str]()
+    theta = network.initialize(backend="numpy")
+    for dtype in ("float32", np.float32, np.dtype("float32"), "float64", np.float64):
+        bx.export_c(tmp_path / "network.c", network, theta, dtype=dtype)
+        texts[dtype] = (tmp_path / "network.c").read_text()
+    assert texts["float32"] == texts[np.float32] == texts[np.dtype("float32")]
+    assert texts["float64"] == texts[np.float64] != texts["float32"]
 
 
 def test_an_unknown_number_of_features_or_precision_is_refused(tmp_path: Path) -> None:

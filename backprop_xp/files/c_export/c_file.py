@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from backprop_xp.backends import Array, owner, to_host
+from backprop_xp.backends import Array, DType, dtype_name, owner, to_host
 from backprop_xp.checks import boolean, known
 from backprop_xp.files.c_export import c_ensemble, c_functions
 from backprop_xp.files.c_export.c_functions import Function, Recorded, Scaling
@@ -24,7 +24,7 @@ class Options(NamedTuple):
     """The options of ``export_c``, with its defaults."""
 
     name: str = "network"
-    dtype: str = "float32"
+    dtype: DType = "float32"
     derivatives: bool = False
     gradient: bool = False
     preparation: Standardized | Mapping[str, Array] | None = None
@@ -45,7 +45,7 @@ def export_c(
     theta: Array | None = None,
     *,
     name: str = "network",
-    dtype: str = "float32",
+    dtype: DType = "float32",
     derivatives: bool = False,
     gradient: bool = False,
     preparation: Standardized | Mapping[str, Array] | None = None,
@@ -100,7 +100,7 @@ def export_network(
 ) -> None:
     """Write a network; ``notes`` are sentences on x and y, for the interface."""
     check_name(options.name)
-    precision = known(options.dtype, ("float32", "float64"), "dtype")
+    precision = known(dtype_name(options.dtype), ("float32", "float64"), "dtype")
     wanted = boolean(options.derivatives, "derivatives"), boolean(options.gradient, "gradient")
     host = _cast(exported(network, theta, stack=True), "theta", precision)
     given = options.preparation

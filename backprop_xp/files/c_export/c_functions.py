@@ -73,6 +73,11 @@ class Recorded(NamedTuple):
         return self.outputs.shape[-1]
 
     @property
+    def given(self) -> tuple[str, str]:
+        """The names of theta and x."""
+        return str(self.theta.detail), "x"
+
+    @property
     def kind(self) -> str:
         """The type of numbers in C."""
         return TYPES[str(self.theta.dtype)]
@@ -128,7 +133,7 @@ def outputs(one: Recorded) -> Function:
     made = plan({"y": one.outputs}, ends=one.ends)
     declaration = one.declaration("outputs", "const x[N_IN]", "y[N_OUT]")
     comment = "y becomes the outputs before the loss's link, as network.forward returns them."
-    lines = [*start_of(made, "x"), *kernels_of(made.kernels, made, one.source)]
+    lines = [*start_of(made, *one.given), *kernels_of(made.kernels, made, one.source)]
     return Function(declaration, comment, lines, made.bytes)
 
 
@@ -171,7 +176,7 @@ def jacobian(one: Recorded, *, predict: bool = False) -> Function:
         before = {} if link is None else {"slopes": as_array(slopes_of(link, one.outputs), dtype)}
         made = plan({"row": row}, loop="g", before=before, ends=one.ends)
     lines = [f"{one.kind} g[{n_out}];", *(f"{one.kind} slopes[{n_out * n_out}];" for _ in before)]
-    lines += [*start_of(made, "x"), *kernels_of(made.kernels, made, one.source)]
+    lines += [*start_of(made, *one.given), *kernels_of(made.kernels, made, one.source)]
     lines += [f"for ({index} o = 0; o < {n_out}; ++o) {{"]
     lines += [f"    {one.kind} *row = jacobian + {network.widths[0]} * o;"]
     first = f"slopes[{n_out} * o + i]" if before else "i == o"
@@ -195,7 +200,7 @@ def gradient(one: Recorded) -> Function:
         )
         results = {"loss": as_array(loss, dtype), "gradient": as_array(found, dtype)}
     made = plan(results, ends=one.ends)
-    lines = [f"{one.kind} loss[1];", *start_of(made, "x", "targets")]
+    lines = [f"{one.kind} loss[1];", *start_of(made, *one.given, "targets")]
     lines += [*kernels_of(made.kernels, made, one.source), "return loss[0];"]
     declaration = one.declaration(
         *("gradient", "const x[N_IN]", "const targets[N_TARGETS]", "gradient[N_PARAMETERS]"),
