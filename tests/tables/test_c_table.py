@@ -154,6 +154,19 @@ def test_fields_have_names_of_their_own_in_c(tmp_path: Path) -> None:
     check(model, frame.iloc[:5], tmp_path)
 
 
+def test_comments_say_what_a_field_holds(tmp_path: Path) -> None:
+    times = pd.date_range("2024-03-01", periods=60, freq="D")
+    frame = pd.DataFrame({"when": times, "where": ["a", "b"] * 30})
+    frame["there"] = times.tz_localize("Europe/Berlin")
+    model = bx.TabularRegressor("fast", **QUICK).fit(frame, np.arange(60.0))
+    bx.tables.export_c(tmp_path / "model.c", model)
+    text = (tmp_path / "model.c").read_text()
+    assert "long long when; /* 'when', microseconds since 1970 */" in text
+    assert "long long there; /* 'there', microseconds since 1970 in Europe/Berlin */" in text
+    assert "const char *where; /* 'where' */" in text
+    assert "Missing values are NAN, NULL or" in text
+
+
 def test_a_column_can_be_named_by_any_word_of_c_and_cxx(tmp_path: Path) -> None:
     words = "typeid wchar_t and_eq const_cast nullptr requires char8_t typeof linux unix errno int"
     numbers = np.random.default_rng(0).normal(size=(60, len(words.split())))

@@ -27,6 +27,10 @@ typename typeof typeof_unqual union unix unsigned using virtual void volatile wc
 xor_eq
 """
 _RESERVED = frozenset(_WORDS.split())
+_MEANING = """\
+/* Missing values are NAN, NULL or "", and for a date LLONG_MIN of <limits.h>. A boolean is 0 or 1,
+ * a time of day or a timedelta is in seconds. Strings are UTF-8; an unknown one is no error. */
+""".splitlines()
 
 
 def fields_of(columns: Mapping[str, Column]) -> dict[str, tuple[str, str]]:
@@ -48,15 +52,24 @@ def fields_of(columns: Mapping[str, Column]) -> dict[str, tuple[str, str]]:
 
 def row_lines(name: str, model: TabularModel) -> Iterator[str]:
     """Yield the lines of the type of a row, and a comment on the classes."""
-    yield "typedef struct {"
-    for column, (kind, field) in fields_of(model.features.columns).items():
-        yield f"    {kind}{' ' * (kind[-1] != '*')}{field}; /* {in_comment(ascii(column))} */"
+    columns = model.features.columns
+    yield from [*_MEANING, "typedef struct {"]
+    for column, (kind, field) in fields_of(columns).items():
+        note = ascii(column) + _unit(columns[column])
+        yield f"    {kind}{' ' * (kind[-1] != '*')}{field}; /* {in_comment(note)} */"
     yield from [f"}} {name}_row;", ""]
     if model.classes is not None:
         classes = ", ".join(
             f"{i}: {in_comment(ascii(c))}" for i, c in enumerate(model.classes.tolist())
         )
         yield from [f"/* The classes by their indices: {classes}. */", ""]
+
+
+def _unit(column: Column) -> str:
+    """Return what the numbers of a column count, as the end of a comment; "" for its own unit."""
+    if not isinstance(column, Date):
+        return ""
+    return f", microseconds since 1970{'' if column.zone is None else f' in {column.zone}'}"
 
 
 def rows_in_c(model: TabularModel, frame: pd.DataFrame) -> list[str]:
