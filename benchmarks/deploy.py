@@ -1,4 +1,4 @@
-"""One row through exported networks: C, NumPy, ONNX Runtime, PyTorch, emlearn; time and bytes.
+"""One row through exported networks: C, NumPy, ONNX Runtime, PyTorch, other writers of C; bytes.
 
 ``python benchmarks/deploy.py`` prints the table of docs/deploy.md. It needs a C compiler; peers
 that are not installed are left out. Each figure is the least CPU time of several blocks of calls,
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -128,6 +129,45 @@ def microseconds_of_emlearn(folder: Path, sizes: list[int], hidden: str) -> floa
     return microseconds_in_c(folder, "peer.h", call, sizes, "-O3", include)
 
 
+def microseconds_of_emx(folder: Path, network: bx.Network, theta: np.ndarray) -> float:
+    """Return the time of emx-onnx-cgen's C for the plain ONNX graph of a network; NaN without."""
+    if not (importlib.util.find_spec("emx_onnx_cgen") and importlib.util.find_spec("onnx")):
+        return float("nan")
+    import onnx
+
+    onnx.save(plain_graph(network, theta), folder / "peer.onnx")
+    # Everything in one file without allocation, as ours.
+    options = ["--large-weight-threshold", "0", "--large-temp-threshold", "0"]
+    command = [sys.executable, "-m", "emx_onnx_cgen", "compile", "--model-name", "peer", *options]
+    files = ["peer.onnx", "peer.c"]
+    subprocess.run([*command, *files], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    n_in, n_out = network.layers[0].n_in, network.layers[-1].n_out
+    call = f"peer((const float (*)[{n_in}])x, (float (*)[{n_out}])y)"
+    return microseconds_in_c(folder, "peer.c", call, [n_in, n_out], "-O3")
+
+
+def plain_graph(network: bx.Network, theta: np.ndarray) -> Any:
+    """Return an ONNX model of one row: Gemm, activation and link, as other programs write it."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    layers, nodes, arrays, name = network.unpack(theta), [], [], "x"
+    hidden = "Tanh" if network.layers[0].activation is bx.activations.tanh else "Relu"
+    link = {bx.losses.binary_cross_entropy: "Sigmoid", bx.losses.mean_squared_error: "Identity"}
+    ends = [*[hidden] * (len(layers) - 1), link.get(network.loss_function, "Softmax")]
+    for i, ((weights, bias), end) in enumerate(zip(layers, ends, strict=True)):
+        arrays += [numpy_helper.from_array(weights, f"w{i}")]
+        arrays += [numpy_helper.from_array(bias[0, :], f"b{i}")]
+        nodes += [helper.make_node("Gemm", [name, f"w{i}", f"b{i}"], [f"z{i}"])]
+        nodes += [helper.make_node(end, [f"z{i}"], [name := f"a{i}"])]
+    n_in, n_out = network.layers[0].n_in, network.layers[-1].n_out
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, n_in])
+    y = helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, n_out])
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(
+        helper.make_graph(nodes, "network", [x], [y], arrays), opset_imports=[opset], ir_version=9
+    )
+
+
 def bytes_of(folder: Path) -> str:
     """Return the bytes of code and of constants, optimized for size; of ARM where it can."""
     arm = importlib.util.find_spec("ziglang") is not None
@@ -141,6 +181,12 @@ def bytes_of(folder: Path) -> str:
     code = sum(int(size) for name, size, _ in sections if name.startswith(".text"))
     data = sum(int(size) for name, size, _ in sections if name.startswith(".rodata"))
     return f"{code:,} + {data:,}"
+
+
+def two_digits(value: float) -> str:
+    """Return a number to two digits, without an exponent."""
+    digits = np.format_float_positional(value, 2, fractional=False, trim="-")
+    return f"{int(digits):,}" if digits.isdigit() else digits
 
 
 def main() -> None:
@@ -159,8 +205,9 @@ def main() -> None:
             }
             cells |= {peer: microseconds(call) for peer, call in peers(network, theta, x, folder)}
             cells["emlearn"] = microseconds_of_emlearn(folder, sizes, hidden)
+            cells["emx-onnx-cgen"] = microseconds_of_emx(folder, network, theta)
             size = bytes_of(folder)
-        figures = " | ".join(f"{cell:.2g}" for cell in cells.values())
+        figures = " | ".join(two_digits(cell) for cell in cells.values())
         lines.append(f"| {title} | {figures} | {size} |")
     head = f"| us for one row | {' | '.join(cells)} | code + data bytes |"
     sys.stdout.write("\n".join([head, "|---" * (len(cells) + 2) + "|", *lines]) + "\n")
