@@ -552,17 +552,24 @@ def sanitized(folder: Path, cases: dict[str, Case]) -> None:
             name=key,
             dtype=case.dtype,
             derivatives=True,
+            gradient=True,
         )
         x = np.concatenate(
             [rows(case.network, 5, case.dtype), extreme(case.network, 20, case.dtype)]
         )
         kind, upper = {"float32": "float", "float64": "double"}[case.dtype], key.upper()
         numbers = ", ".join(map(str, x.ravel())).replace("nan", "NAN").replace("inf", "INFINITY")
+        spread = (", s", ", t") if case.theta.ndim > 1 else ("", "")
         calls.append(
-            f"    {{ static const {kind} x[] = {{{numbers}}};\n"
+            f"    {{ static const {kind} x[] = {{{numbers}}}, targets[{upper}_N_TARGETS] = {{0}};\n"
+            f"      static {kind} theta[{upper}_N_MEMBERS * {upper}_N_PARAMETERS];\n"
             f"      {kind} y[{upper}_N_OUT], j[{upper}_N_OUT * {upper}_N_IN];\n"
-            f"      for (int i = 0; i < {len(x)}; ++i)\n"
-            f"      {{ {key}_predict(x + 3 * i, y); {key}_jacobian(x + 3 * i, j); }} }}\n"
+            f"      {kind} s[{upper}_N_OUT], t[{upper}_N_OUT * {upper}_N_IN];\n"
+            f"      {kind} g[{upper}_N_PARAMETERS]; (void)s; (void)t; {key}_start(theta);\n"
+            f"      for (int i = 0; i < {len(x)}; ++i) {{\n"
+            f"          {key}_predict(theta, x + 3 * i, y{spread[0]});\n"
+            f"          {key}_jacobian(theta, x + 3 * i, j{spread[1]});\n"
+            f"          {key}_gradient(theta, x + 3 * i, targets, g); }} }}\n"
         )
     included = "".join(f'#include "{key}.c"\n' for key in cases)
     text = f"{included}int main(void)\n{{\n{''.join(calls)}    return 0;\n}}\n"
@@ -576,7 +583,10 @@ def sanitized(folder: Path, cases: dict[str, Case]) -> None:
 
 
 def test_the_sanitizers_find_nothing(tmp_path: Path) -> None:
-    sanitized(tmp_path, _cases(["Columns", "Residual", "a layer of one's own"]))
+    cases = _cases(["Columns", "Residual", "a layer of one's own"])
+    network = NETWORKS["categorical_cross_entropy"]
+    stack = network.initialize(backend="numpy", stack=3)
+    sanitized(tmp_path, {**cases, "stack": Case(network, stack, "float32")})
 
 
 @pytest.mark.thorough
