@@ -44,6 +44,6 @@ def recording(language: str, arrays: str, elsewhere: str = "In the loss's link."
     except Exception as error:
         where = " ".join(getattr(error, "__notes__", [elsewhere]))
         raise TypeError(
-            f"The forward pass cannot be recorded for {language}: {text_of(error)}. {where} It "
+            f"The network cannot be recorded for {language}: {text_of(error)}. {where} It "
             f"runs on arrays {arrays}: use functions of the array API standard only. {_RULE}"
         ) from error

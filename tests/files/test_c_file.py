@@ -406,6 +406,12 @@ def test_the_error_of_a_layer_or_of_the_link_says_where_it_is(tmp_path: Path) ->
     network = bx.Network([bx.Dense(3, 3)], loss)
     with pytest.raises(TypeError, match=r"In the loss's link\."):
         bx.export_c(tmp_path / "network.c", network, network.initialize(backend="numpy"))
+    loss = bx.losses.over_outputs(lambda o, t: (array_namespace(o).sort(o - t), 1.0))
+    with pytest.raises(TypeError, match=r"xp\.sort cannot be recorded.* In the loss\. "):
+        bx.export_c(
+            *(tmp_path / "network.c", bx.Network([bx.Dense(3, 3)], loss), np.ones(12)),
+            gradient=True,
+        )
 
 
 @pytest.mark.parametrize("name", ["", "2nd", "a b", "a__b", "_a", "a_", "network\n", "größe", None])

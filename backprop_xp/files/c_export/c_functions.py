@@ -194,7 +194,7 @@ def gradient(one: Recorded) -> Function:
     """Return ``NAME_gradient``: the loss of one row, and its gradient by theta."""
     network, dtype = one.network, one.outputs.dtype
     y = argument("targets", (1, one.n_targets), dtype)
-    with recording("C", _ON):
+    with recording("C", _ON, "In the loss."):
         loss, found = loss_and_gradient_of(
             network, one.theta, Rows(one.rows, y), network.l2 or None
         )
