@@ -126,8 +126,8 @@ TIMED = (
 
 # The files that compile exported C.
 C_TESTS = (
-    *("files/test_c_estimators.py", "files/test_c_file.py", "tables/test_c_table.py"),
-    "test_live_network.py",
+    *(f"files/test_c_{name}.py" for name in ("estimators", "file", "targets")),
+    *("tables/test_c_table.py", "test_live_network.py"),
 )
 
 # The environment of tests: no backend is chosen. Bytecode is kept, for child processes too. One
@@ -351,10 +351,8 @@ def c_compilers(session: nox.Session) -> None:
     env = {**ON_NUMPY, "CC": "python -m ziglang cc"}
     env |= {f"ZIG_{kind}_CACHE_DIR": session.create_tmp() for kind in ("GLOBAL", "LOCAL")}
     processes = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
-    words = ["-p", "no:benchmark", *processes, *session.posargs]
-    here = [f"tests/{path}" for path in C_TESTS]
-    session.run("pytest", *here, "-m", "not thorough", *words, env=env)
-    session.run("pytest", "tests/files/test_c_targets.py", *words, env=env)
+    files = [f"tests/{path}" for path in C_TESTS]
+    session.run("pytest", *files, "-p", "no:benchmark", *processes, *session.posargs, env=env)
 
 
 @nox.session(tags=["full"])
