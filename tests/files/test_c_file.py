@@ -445,6 +445,22 @@ def test_the_file_is_also_cxx_and_can_be_compiled_by_itself(tmp_path: Path) -> N
     subprocess.run([tmp_path / "main"], check=True, timeout=HANGING)
 
 
+@pytest.mark.parametrize("stack", [(), 2])
+def test_the_file_includes_math_h_alone_and_has_constants_and_functions_alone(
+    stack: Any, tmp_path: Path
+) -> None:
+    network = bx.Network([bx.Embedding([3, 4, 2], 2), bx.Dense(6, 2, "gelu")], "poisson")
+    options: dict[str, Any] = {"derivatives": True, "gradient": True}
+    theta = network.initialize(backend="numpy", stack=stack)
+    bx.export_c(tmp_path / "network.c", network, theta, **options)
+    text = (tmp_path / "network.c").read_text()
+    assert re.findall(r"#include.*", text) == ["#include <math.h>"]
+    outside = re.findall(r"^(?!extern)[a-z].*", text, re.MULTILINE)
+    assert [line for line in outside if not re.match(r"static const|[\w ]+\(.*\);?$", line)] == []
+    assert not re.search(r"^ +static (?!const)", text, re.MULTILINE)
+    assert not re.search(r"\b(malloc|calloc|alloca|free)\b", text)
+
+
 def two_models(folder: Path, names: Sequence[str]) -> None:
     """Write a.c and b.c, which hold models of these names, and main.c, which uses both."""
     calls = []

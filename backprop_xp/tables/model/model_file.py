@@ -94,7 +94,7 @@ def read_model(
     part = file.estimator
     with refusing(path):
         if not isinstance(part.get("name"), str) or part["name"] != _NAME:
-            raise ValueError("it holds no model of a table.")
+            raise ValueError("it holds no model of a table: bx.load reads its network.")
         if not isinstance(part["features"], Mapping):
             raise ValueError("an earlier version wrote it: train again.")
         classes = part["classes"]
