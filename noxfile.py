@@ -349,7 +349,9 @@ def c_compilers(session: nox.Session) -> None:
     """
     session.install(*group("test"), *group("c-compilers"), "-e", ".")
     env = {**ON_NUMPY, "CC": "python -m ziglang cc"}
-    env |= {f"ZIG_{kind}_CACHE_DIR": session.create_tmp() for kind in ("GLOBAL", "LOCAL")}
+    # Absolute: in the folder of each test the compiler would build its libraries anew.
+    cache = str(Path(session.create_tmp()).resolve())
+    env |= {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
     processes = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
     files = [f"tests/{path}" for path in C_TESTS]
     session.run("pytest", *files, "-p", "no:benchmark", *processes, *session.posargs, env=env)
