@@ -541,7 +541,7 @@ def test_another_network_compiles_few_functions_and_its_gradient_once(
         _fit(xp, network, bx.Adam(0.1), **options)
     compiled = [r for r in caplog.records if r.getMessage().startswith("Compiling")]
     assert 0 < len(compiled) <= 6, [record.getMessage()[:80] for record in compiled]
-    assert sum("_many" in record.getMessage() for record in compiled) == 1
+    assert sum("_in_parts" in record.getMessage() for record in compiled) == 1
     theta = xp.initialize(network)
     network.loss_and_gradient(theta, x, y)
     caplog.clear()
