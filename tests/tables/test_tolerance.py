@@ -136,3 +136,15 @@ def test_the_command_names_the_first_bad_value_of_a_column_by_its_line(
     assert lines.count("missing columns, all of whose values are missing: 'text'") == 1
     assert f"the column 'a' has '1,5 m' ({places[0]}), and 2 more: read as missing" in lines
     assert f"the column 'day' has 'soon' ({places[1]}): read as missing" in lines
+
+
+def test_many_columns_and_any_names_can_be_missing() -> None:
+    """Also ``self``, a parameter of pandas' methods; 150 columns bring no further warning."""
+    names = ["self", "columns", *(f"c{i}" for i in range(150))]
+    x = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 152)), columns=names)
+    model = bx.TabularRegressor("fast", **QUICK, random_state=0, on_missing_column="missing")
+    model.fit(x, x["self"])
+    with pytest.warns(UserWarning, match="'self', 'columns', 'c0'") as caught:
+        found = model.predict(x[["c7"]])
+    assert len(caught) == 1
+    np.testing.assert_array_equal(found, model.predict(x[["c7"]].reindex(columns=names)))

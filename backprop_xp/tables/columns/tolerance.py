@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from backprop_xp.checks import plain
@@ -35,8 +34,7 @@ def filled(data: Any, names: Iterable[str]) -> tuple[Any, list[str]]:
     absent = [name for name in names if name not in frame]
     if not absent:
         return data, []
-    frame = frame.assign(**dict.fromkeys(absent, np.nan))
-    return frame[[*dict.fromkeys([*names, *frame])]], absent
+    return frame.reindex(columns=[*dict.fromkeys([*names, *frame])]), absent
 
 
 def line_about(absent: Iterable[str], features: Features) -> str | None:
