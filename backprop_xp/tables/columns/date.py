@@ -76,8 +76,8 @@ class Date(Column):
         strings = sample.strings
         if found := cls.detect(sample) or cls._of_strings(strings, len(strings)):
             return found
-        wrong = [bool(one and not find_formats([one])) for one in strings]
-        raise choice_error(sample.column, np.take(wrong, sample.words[1]), cls.kind)
+        wrong = (i for i, one in enumerate(strings) if one and not find_formats([one]))
+        raise choice_error(sample.column, sample.words[1] == next(wrong, 0), cls.kind)
 
     @classmethod
     def _detect_strings(cls, sample: Sample) -> "Date | None":
