@@ -222,3 +222,64 @@ def test_chosen_kinds_are_kept_by_files_clones_and_set_params(tmp_path: Path) ->
     of_array = bx.TabularRegressor("fast", **QUICK, kinds={"x0": "category"})
     of_array.fit(x[["zip", "half"]].to_numpy(), y)
     assert of_array.preparation_.columns_["x0"].kind == "category"
+
+
+# Values that a DataFrame or a file holds in place of training's numbers, and the same numbers.
+WRITTEN: dict[str, Any] = {
+    "strings": (["3.0", "x", "1"], [3.0, np.nan, 1.0]),
+    "numbers beside a string": ([3.0, "x", 1], [3.0, np.nan, 1.0]),
+    "booleans beside a string": ([True, "x", False], [1.0, np.nan, 0.0]),
+    "booleans as strings": (["True", "x", "false"], [1.0, np.nan, 0.0]),
+    "categories": (pd.Categorical(["3.0", "x", "1"]), [3.0, np.nan, 1.0]),
+    "a negative zero": ([-0.0, np.nan, 1.0], [0.0, np.nan, 1.0]),
+    "large integers beside a string": ([2**53 + 1, "x", 2**53 + 3], [2**53 + 1, -1, 2**53 + 3]),
+}
+
+
+@pytest.mark.parametrize("kind", ["category", "text"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_value_of_another_type_changes_no_other_row_of_a_column_of_numbers(
+    name: str, kind: str
+) -> None:
+    """One string makes a column of a file, or of a DataFrame, strings."""
+    written, same = WRITTEN[name]
+    values = [2**53 + i for i in range(4)] if "large" in name else [0, 1, 2, 3]
+    made = prepare(pd.DataFrame({"n": values * 10, "a": range(40)}), kinds={"n": kind})
+    rows = pd.DataFrame({"n": pd.Series(written), "a": 0})
+    expected = transform(made, rows.assign(n=same))
+    present = [0, 2]
+    np.testing.assert_array_equal(transform(made, rows)[present], expected[present])
+    assert not np.array_equal(expected[0], expected[2])
+
+
+@pytest.mark.parametrize("kind", ["category", "text"])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_a_number_in_a_file_is_the_same_string_in_a_training_and_a_prediction(
+    kind: str, decimal: str, tmp_path: Path
+) -> None:
+    frame, chosen = table()[["half", "zip", "y"]], {"half": kind, "zip": kind}
+    frame.loc[3, "zip"] = np.nan  # 10115.0 in the file
+    frame.to_csv(tmp_path / "table.csv", index=False, sep=";", decimal=decimal)
+    model = train(tmp_path / "table.csv", "y", kinds=chosen, parameters={**QUICK, "kinds": chosen})
+    made = model.model_.features
+    halves = frame["half"].astype("str").str.replace(".", decimal)
+    given = frame.assign(half=halves.where(frame.index > 0, "x"))
+    given.to_csv(tmp_path / "other.csv", index=False, sep=";", decimal=decimal)
+    expected = transform(made, frame)
+    np.testing.assert_array_equal(transform(made, tmp_path / "table.csv"), expected)
+    np.testing.assert_array_equal(transform(made, tmp_path / "other.csv")[1:], expected[1:])
+
+
+@pytest.mark.parametrize("kind", ["category", "text"])
+@pytest.mark.parametrize("unit", ["dates", "timedeltas"])
+def test_a_date_as_a_string_does_not_depend_on_other_rows(unit: str, kind: str) -> None:
+    times = pd.Series([0.0, 36.0, 24.0, np.nan] * 10)
+    times = pd.to_timedelta(times, unit="h")
+    frame = pd.DataFrame(
+        {"t": times if unit == "timedeltas" else pd.Timestamp("2024-01-05") + times, "a": range(40)}
+    )
+    made = prepare(frame, kinds={"t": kind})
+    whole = transform(made, frame)
+    for row in range(4):
+        np.testing.assert_array_equal(transform(made, frame.iloc[[row]])[0], whole[row])
+    assert len(np.unique(whole[:4, 1:], axis=0)) == 4

@@ -121,12 +121,8 @@ class Category(Column):
         return self.features(np.asarray(codes)[rows])
 
     def strings(self, column: pd.Series) -> pd.Series:
-        """Return the values of a column as strings: 3.0 as 3, and booleans among numbers as 0 or 1.
-
-        A column of booleans is one of numbers where a value is missing.
-        """
-        is_number = self.of_numbers and column.dtype.kind == "b"
-        return as_strings(column.astype("float64") if is_number else column)
+        """Return the values of a column as strings, those of numbers in one form."""
+        return as_strings(column, of_numbers=self.of_numbers)
 
     def features(self, codes: Array) -> Array:
         """Return the features of codes, the indices of values."""

@@ -24,7 +24,7 @@ from backprop_xp.tables.readers.values import String
 # Fields that earlier versions did not write, by the kind.
 _LATER: dict[str, dict[str, Any]] = {
     "category": {"of_numbers": False},
-    "text": {"repeats": False},
+    "text": {"repeats": False, "of_numbers": False},
 }
 
 

@@ -14,6 +14,7 @@ from backprop_xp.files import onnx
 from backprop_xp.tables.columns.column import Column, Sample, choice_error, refuse
 from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.values import (
+    EXACT,
     PLAIN,
     STYLES,
     TIME,
@@ -23,9 +24,6 @@ from backprop_xp.tables.readers.values import (
     is_string,
     numbers,
 )
-
-# float64 holds every integer in this range.
-_EXACT = 2**53
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ class Number(Column):
 def _origin(values: pd.Series) -> int:
     """Return the least of integers that float64 cannot tell apart, 0 for others."""
     least, most = int(values.min()), int(values.max())
-    return least if max(-least, most) > _EXACT else 0
+    return least if max(-least, most) > EXACT else 0
 
 
 def subtract(values: Array, origin: int) -> Array:

@@ -30,12 +30,14 @@ class Text(Column):
     ``pieces`` are the groups, ``idf`` their inverse document frequencies, ``axes``
     ``(pieces, width)``. ``repeats`` is whether a string has more than two rows on average: then
     the coordinates are scaled as numbers are, so that an embedding can tell the strings apart.
+    ``of_numbers`` is whether training had numbers or booleans, as in ``as_strings``.
     """
 
     pieces: tuple[str, ...]
     idf: np.ndarray
     axes: np.ndarray
     repeats: bool = False
+    of_numbers: bool = False
     kind: ClassVar[str] = "text"
     has_graph: ClassVar[bool] = False
 
@@ -51,11 +53,13 @@ class Text(Column):
 
     @classmethod
     def chosen(cls, sample: Sample) -> "Text":
-        strings, (_, rows) = sample.strings, sample.words
+        of_numbers = sample.column.dtype.kind in "iufb"
+        strings, rows = distinct(as_strings(sample.column, of_numbers=of_numbers))
         given = [strings[row] or "" for row in rows]
         present = [string for string in given if string]
         repeats = 2 * len({*present}) < len(present)
-        return replace(cls._learn(given[:: -(-len(given) // _ROWS)], sample.seed), repeats=repeats)
+        made = cls._learn(given[:: -(-len(given) // _ROWS)], sample.seed)
+        return replace(made, repeats=repeats, of_numbers=of_numbers)
 
     @classmethod
     def _learn(cls, strings: list[str], seed: int) -> "Text":
@@ -87,6 +91,10 @@ class Text(Column):
         return self.repeats
 
     @property
+    def from_strings(self) -> bool:
+        return not self.of_numbers
+
+    @property
     def width(self) -> int:
         return len(self.axes.T)
 
@@ -104,7 +112,7 @@ class Text(Column):
         return vectorizer
 
     def encode(self, column: pd.Series) -> np.ndarray:
-        strings, rows = distinct(as_strings(column))
+        strings, rows = distinct(as_strings(column, of_numbers=self.of_numbers))
         counts = self.vectorizer.transform([string or "" for string in strings])
         return np.take(counts.astype(np.float32) @ self.axes, rows, axis=0).astype(np.float32)
 

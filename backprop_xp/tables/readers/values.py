@@ -13,6 +13,9 @@ import pandas as pd
 # The attribute with the decimal sign of the file that a DataFrame was read from.
 DECIMAL = "decimal"
 
+# float64 holds every integer up to this one.
+EXACT = 2**53
+
 # A value of a column of strings: None is a missing one.
 String: TypeAlias = str | None
 
@@ -210,10 +213,22 @@ def _seconds(string: str) -> float:
     return 3600.0 * int(hours) + 60.0 * int(minutes) + float(seconds)
 
 
-def as_strings(column: pd.Series) -> pd.Series:
-    """Return a column as strings: a DataFrame may hold numbers where training had strings."""
-    if column.dtype.kind == "f":  # 3, not 3.0
-        column = column.map(lambda x: f"{x:.0f}" if x.is_integer() else str(x), na_action="ignore")
+def as_strings(column: pd.Series, *, of_numbers: bool = False) -> pd.Series:
+    """Return a column as strings: a DataFrame may hold numbers where training had strings.
+
+    With ``of_numbers`` it may hold booleans or strings where training had numbers: ``3.0`` is 3,
+    and ``True`` is 1. Strings of integers beyond 2**53 stay as they are.
+    """
+    if of_numbers and (column.dtype.kind == "b" or is_string(column)):
+        values = pd.Series(numbers(column)[0], column.index, dtype="float64")
+        written = as_strings(values)
+        return written.where(values.abs() < EXACT, column.astype("str"))
+    if column.dtype.kind == "f":  # 3, not 3.0; a negative zero is 0
+        column = column.map(
+            lambda x: f"{x + 0.0:.0f}" if x.is_integer() else str(x), na_action="ignore"
+        )
+    if column.dtype.kind in "mM":  # pandas writes midnights as dates if all are midnights
+        column = column.map(lambda x: str(x).removesuffix(" 00:00:00"), na_action="ignore")
     return column if is_string(column) else column.astype("str")
 
 
