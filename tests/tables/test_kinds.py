@@ -283,3 +283,17 @@ def test_a_date_as_a_string_does_not_depend_on_other_rows(unit: str, kind: str) 
     for row in range(4):
         np.testing.assert_array_equal(transform(made, frame.iloc[[row]])[0], whole[row])
     assert len(np.unique(whole[:4, 1:], axis=0)) == 4
+
+
+@pytest.mark.parametrize("kind", KIND_NAMES)
+def test_words_for_missing_values_alone_are_an_empty_column_but_for_a_category(kind: str) -> None:
+    made = prepare(pd.DataFrame({"c": ["?", "-"] * 20, "a": range(40)}), kinds={"c": kind})
+    assert made.left_out == ({} if kind == "category" else {"c": "empty"})
+
+
+def test_a_text_is_learnt_from_few_rows_of_many() -> None:
+    """None of them is among the rows that are evenly spaced."""
+    texts = pd.Series(np.nan, range(2**15 + 100), dtype=object)
+    texts[[7, 101]] = ["a broken pump", "a new pump"]
+    made = prepare(pd.DataFrame({"note": texts, "a": range(len(texts))}), kinds={"note": "text"})
+    assert " pum" in made.columns["note"].pieces

@@ -62,12 +62,17 @@ class Sample:
             return None
         return pd.Series(numbers(self.column, self.style)[0], name=self.column.name)
 
-    def reason_to_leave_out(self) -> str | None:
-        """Return why no kind can learn from the column, None if one can."""
-        is_words = is_string(self.column)
-        if self.column.isna().all() or (is_words and {*self.words[0]} == {None}):
+    def reason_to_leave_out(self, *, has_words: bool = True) -> str | None:
+        """Return why no kind can learn from the column, None if one can.
+
+        ``has_words`` is whether a word for a missing value is a value, as in a category.
+        """
+        is_words, strings = is_string(self.column), set[String]()
+        if is_words:
+            strings = {*(self.words[0] if has_words else self.strings)}
+        if self.column.isna().all() or strings == {None}:
             return "empty"
-        is_same = is_words and len({*self.words[0]}) == 1
+        is_same = len(strings) == 1
         if is_same or (self.values is not None and self.values.nunique(dropna=False) == 1):
             return "the same in all rows"
         return None

@@ -50,7 +50,7 @@ def detect(
 def detect_column(column: pd.Series, seed: int, kind: str | None = None) -> Column | str:
     """Return a column of a kind, by default of the detected one, or why it is left out."""
     sample = Sample(column, seed)
-    if reason := sample.reason_to_leave_out():
+    if reason := sample.reason_to_leave_out(has_words=kind in (None, Category.kind)):
         return reason
     if kind is not None:
         return KINDS[kind].chosen(sample)

@@ -58,7 +58,9 @@ class Text(Column):
         given = [strings[row] or "" for row in rows]
         present = [string for string in given if string]
         repeats = 2 * len({*present}) < len(present)
-        made = cls._learn(given[:: -(-len(given) // _ROWS)], sample.seed)
+        spaced = (rows[:: -(-len(rows) // _ROWS)] for rows in (given, present))
+        # A column of few strings may have none in the rows that are evenly spaced.
+        made = cls._learn(next(filter(any, spaced)), sample.seed)
         return replace(made, repeats=repeats, of_numbers=of_numbers)
 
     @classmethod
