@@ -148,3 +148,17 @@ def test_many_columns_and_any_names_can_be_missing() -> None:
         found = model.predict(x[["c7"]])
     assert len(caught) == 1
     np.testing.assert_array_equal(found, model.predict(x[["c7"]].reindex(columns=names)))
+
+
+def test_a_bad_value_among_dates_of_digits_changes_no_other_row(tmp_path: Path) -> None:
+    """In a file with missing values they are 20240105.0."""
+    days = pd.Series([20240105.0, 20240219.0, 20240303.0] * 20)
+    frame = pd.DataFrame({"day": days, "y": np.arange(60.0)})
+    model = bx.TabularRegressor("fast", **QUICK, random_state=0).fit(frame[["day"]], frame["y"])
+    bad = frame["day"].astype("str").where(frame.index != 1, "soon").to_frame()
+    bad.to_csv(tmp_path / "bad.csv", index=False)
+    expected = model.predict(frame["day"].where(frame.index != 1).to_frame())
+    model.set_params(on_bad_value="missing")
+    for given in (bad, tables.read(tmp_path / "bad.csv")):
+        with pytest.warns(UserWarning, match=r"'day' has 'soon' \(row 1\): read as missing"):
+            np.testing.assert_array_equal(model.predict(given), expected)

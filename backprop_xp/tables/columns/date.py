@@ -105,8 +105,12 @@ class Date(Column):
 
     @property
     def from_strings(self) -> bool:
+        return not (self.formats == () or self._of_numbers)
+
+    @property
+    def _of_numbers(self) -> bool:
         # Integers with a missing value are floating numbers, 20240105.0 in a file.
-        return self.formats not in ((), (_COMPACT,))
+        return self.formats == (_COMPACT,)
 
     def names(self, name: str) -> list[str]:
         return [f"{name} {part}" for part in self.parts]
@@ -125,18 +129,21 @@ class Date(Column):
     def wrong(self, column: pd.Series) -> np.ndarray:
         if column.dtype.kind == "M":
             return super().wrong(column)
-        strings, rows = distinct(as_strings(column))
+        strings, rows = self._strings(column)
         return np.take(_unread(strings, self._dates(strings)), rows)
 
     def _read(self, column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         """Return the dates of a column in UTC, and as the clock shows them."""
         if column.dtype.kind == "M":
             return _in_utc(column), _on_clock(column, self.zone)
-        strings, rows = distinct(as_strings(column))
+        strings, rows = self._strings(column)
         dates = self._dates(strings)
         wrong = _unread(strings, dates)[rows]
         refuse(column, wrong, "a date is expected, as in training")
         return dates[rows], _strings_on_clock(strings, dates, self.zone)[rows]
+
+    def _strings(self, column: pd.Series) -> tuple[list[String], np.ndarray]:
+        return distinct(as_strings(column, of_numbers=self._of_numbers))
 
     def _dates(self, strings: Sequence[String]) -> np.ndarray:
         return read_dates(strings, self.formats or ("ISO8601",))
