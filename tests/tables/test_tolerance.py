@@ -162,3 +162,11 @@ def test_a_bad_value_among_dates_of_digits_changes_no_other_row(tmp_path: Path) 
     for given in (bad, tables.read(tmp_path / "bad.csv")):
         with pytest.warns(UserWarning, match=r"'day' has 'soon' \(row 1\): read as missing"):
             np.testing.assert_array_equal(model.predict(given), expected)
+
+
+def test_equal_names_are_refused_beside_a_missing_column(model: Any) -> None:
+    given, tolerant = rows(), clone(model)
+    tolerant.__dict__.update(vars(model))
+    tolerant.set_params(on_missing_column="missing")
+    with pytest.raises(ValueError, match=r"unique column names|should match"):
+        tolerant.predict(pd.concat([given.drop(columns="b"), given[["a"]]], axis=1))

@@ -32,7 +32,7 @@ def filled(data: Any, names: Iterable[str]) -> tuple[Any, list[str]]:
         return data, []
     frame = data if isinstance(data, pd.DataFrame) else data.to_pandas()
     absent = [name for name in names if name not in frame]
-    if not absent:
+    if not (absent and frame.columns.is_unique):  # the checks of tables refuse equal names
         return data, []
     return frame.reindex(columns=[*dict.fromkeys([*names, *frame])]), absent
 
