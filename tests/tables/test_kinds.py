@@ -220,6 +220,7 @@ def test_chosen_kinds_are_kept_by_files_clones_and_set_params(tmp_path: Path) ->
     assert clone(model).kinds == chosen
     other = clone(model).set_params(kinds={"zip": "text"}).fit(x, y)
     assert other.preparation_.columns_["zip"].kind == "text"
+    assert clone(model).set_params(kinds={}).fit(x, y).preparation_.kinds is None
     of_array = bx.TabularRegressor("fast", **QUICK, kinds={"x0": "category"})
     of_array.fit(x[["zip", "half"]].to_numpy(), y)
     assert of_array.preparation_.columns_["x0"].kind == "category"

@@ -13,14 +13,18 @@ KIND_NAMES = ("number", "category", "date", "text")
 FAULT_ACTIONS = ("error", "missing")
 
 
-def checked_kinds(value: Any, name: str) -> dict[str, str]:
-    """Return the kinds of columns by their names; TypeError or ValueError for anything else."""
+def checked_kinds(value: Any, name: str) -> dict[str, str] | None:
+    """Return the kinds of columns by their names, None for no column.
+
+    Raises TypeError or ValueError for anything else.
+    """
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must map columns to kinds, such as {{'zip': 'category'}}.")
-    return {
+    kinds = {
         str(column): known(kind, KIND_NAMES, f"{name}[{column!r}]")
         for column, kind in value.items()
     }
+    return kinds or None
 
 
 def refuse_unknown(kinds: Mapping[str, str], names: Collection[str]) -> None:
