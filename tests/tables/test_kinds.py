@@ -299,3 +299,25 @@ def test_a_text_is_learnt_from_few_rows_of_many() -> None:
     texts[[7, 101]] = ["a broken pump", "a new pump"]
     made = prepare(pd.DataFrame({"note": texts, "a": range(len(texts))}), kinds={"note": "text"})
     assert " pum" in made.columns["note"].pieces
+
+
+@pytest.mark.parametrize("values", [[1, 2, 3], [0.5, 1.0, 3.0]])
+def test_a_declared_category_of_numbers_is_one_of_numbers_in_a_file(
+    values: list[float], tmp_path: Path
+) -> None:
+    """Beside a missing value pandas writes 3.0 for 3."""
+    frame = pd.DataFrame({"n": pd.Categorical(values * 20), "a": range(60)})
+    made, rows = prepare(frame), frame.astype({"n": "float64"})
+    rows.loc[1, "n"] = np.nan
+    rows.to_csv(tmp_path / "table.csv", index=False, sep=";", decimal=",")
+    expected = transform(made, rows)
+    np.testing.assert_array_equal(expected[[0, 2]], transform(made, frame)[[0, 2]])
+    np.testing.assert_array_equal(transform(made, tmp_path / "table.csv"), expected)
+
+
+@pytest.mark.parametrize("values", [["007", "8"], ["1.0", "2.0"], [2**60, 2**60 + 1], ["1", "?"]])
+def test_a_declared_category_of_other_strings_stays_one_of_strings(values: list[Any]) -> None:
+    frame = pd.DataFrame({"n": pd.Categorical(values * 20), "a": range(40)})
+    made = prepare(frame)
+    assert made.texts == ["n"]
+    assert made.columns["n"].values == tuple(map(str, values))

@@ -17,6 +17,7 @@ from backprop_xp.tables.readers.values import (
     String,
     as_strings,
     distinct,
+    has_numbers,
     is_categorical,
     is_missing,
 )
@@ -59,7 +60,8 @@ class Category(Column):
     @classmethod
     def chosen(cls, sample: Sample) -> "Category":
         column = sample.column
-        made = cls((), of_numbers=column.dtype.kind in "iufb")
+        is_declared = is_categorical(column) and has_numbers(sample.words[0])
+        made = cls((), of_numbers=is_declared or column.dtype.kind in "iufb")
         strings, rows = distinct(made.strings(column), keeps_words=True)
         if _MAX_VALUES <= len(strings) < len(rows) // 2:
             # A value of one row teaches what a value is that training did not have.

@@ -232,6 +232,14 @@ def as_strings(column: pd.Series, *, of_numbers: bool = False) -> pd.Series:
     return column if is_string(column) else column.astype("str")
 
 
+def has_numbers(strings: Sequence[String]) -> bool:
+    """Whether all strings are numbers as ``as_strings`` writes them, such as 3, but not 3.0."""
+    present = pd.Series([string for string in strings if string is not None], dtype="str")
+    values, _ = numbers(present)
+    is_written = as_strings(present, of_numbers=True) == present
+    return bool(len(present) and (np.abs(values) < EXACT).all() and is_written.all())
+
+
 def booleans(column: pd.Series) -> pd.Series | None:
     """Return the booleans that a column's strings hold; None if one is something else."""
     strings, rows = distinct(column)
