@@ -285,6 +285,21 @@ def test_a_date_as_a_string_does_not_depend_on_other_rows(unit: str, kind: str) 
     for row in range(4):
         np.testing.assert_array_equal(transform(made, frame.iloc[[row]])[0], whole[row])
     assert len(np.unique(whole[:4, 1:], axis=0)) == 4
+    if kind == "category":
+        day, days = ("2024-01-05", "2024-01-06") if unit == "dates" else ("0 days", "1 days")
+        assert made.columns["t"].values == (day, days, f"{days} 12:00:00", None)
+
+
+@pytest.mark.parametrize("kind", ["category", "text"])
+def test_a_missing_value_in_a_file_leaves_the_digits_of_large_integers(
+    kind: str, tmp_path: Path
+) -> None:
+    frame = pd.DataFrame({"n": [2**60 + 1, 2**60 + 2, 2**60 + 3] * 20, "a": range(60)})
+    made = prepare(frame, kinds={"n": kind})
+    rows = [f"{n if i else ''},{i}\n" for i, n in enumerate(frame["n"].head(6))]
+    (tmp_path / "table.csv").write_text("".join(["n,a\n", *rows]))
+    found, expected = transform(made, tmp_path / "table.csv"), transform(made, frame.head(6))
+    np.testing.assert_array_equal(found[1:], expected[1:])
 
 
 @pytest.mark.parametrize("kind", KIND_NAMES)

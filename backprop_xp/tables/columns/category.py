@@ -83,10 +83,6 @@ class Category(Column):
         self._require(len({*self.values}) == len(self.values))
 
     @property
-    def from_strings(self) -> bool:
-        return not self.of_numbers
-
-    @property
     def width(self) -> int:
         return 1 if self.is_code else len(self.values)
 

@@ -93,10 +93,6 @@ class Text(Column):
         return self.repeats
 
     @property
-    def from_strings(self) -> bool:
-        return not self.of_numbers
-
-    @property
     def width(self) -> int:
         return len(self.axes.T)
 
