@@ -424,6 +424,17 @@ def test_codes_that_repeat_are_a_category_whose_values_of_one_row_are_unknown() 
     assert prepare(few).columns["code"].values == ("a", "b", "c")
 
 
+def test_a_category_of_many_values_without_a_code_has_its_most_frequent_values() -> None:
+    """A feature for each of all values could take more memory than there is."""
+    codes = [f"N{i}" for i in range(1000) for _ in range(3 + i // 900)]
+    table = pd.DataFrame({"code": codes, "a": range(len(codes))})
+    made = prepare(table, max_one_hot=None)
+    assert made.columns["code"].width == 200
+    assert {f"N{i}" for i in range(900, 1000)} <= {*made.columns["code"].values}
+    assert transform(made, table).shape == (len(codes), 201)
+    assert len(prepare(table, max_one_hot=20).columns["code"].values) == 1000
+
+
 @pytest.mark.once
 def test_coordinates_of_strings_that_repeat_are_scaled_and_those_of_free_text_are_not() -> None:
     draw = np.random.default_rng(0)

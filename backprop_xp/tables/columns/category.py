@@ -93,13 +93,13 @@ class Category(Column):
     def with_codes(self, above: int | None) -> "Category":
         return replace(self, is_code=above is not None and len(self.values) > above)
 
-    def with_most_frequent(self, column: pd.Series, most: int) -> "Category":
-        """Return the category of at most so many values, those of the most rows of a column."""
-        if len(self.values) <= most:
+    def with_most_frequent(self, column: pd.Series) -> "Category":
+        """Return the category of at most 200 values, those of the most rows, if it is no code."""
+        if self.is_code or len(self.values) <= _MAX_VALUES:
             return self
         strings, rows = distinct(self.strings(column), keeps_words=True)
         order = np.bincount(rows, minlength=len(strings)).argsort(kind="stable")[::-1]
-        return replace(self, values=_sorted(strings[i] for i in order[:most]))
+        return replace(self, values=_sorted(strings[i] for i in order[:_MAX_VALUES]))
 
     def names(self, name: str) -> list[str]:
         values = ["missing" if value is None else value for value in self.values]

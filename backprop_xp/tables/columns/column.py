@@ -151,6 +151,10 @@ class Column:
         """Return the column; its feature is a code if it has more values, None makes no codes."""
         return self
 
+    def with_most_frequent(self, column: pd.Series) -> "Column":
+        """Return the column; one with a feature for each value knows the most frequent values."""
+        return self
+
     def sort_key(self, column: pd.Series) -> np.ndarray | None:
         """Return numbers or dates that order the rows, None for a kind that has no order."""
         return None

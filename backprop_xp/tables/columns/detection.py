@@ -28,16 +28,18 @@ def detect(
     """Return the features of a plain table, learnt from these training rows.
 
     ``scaling`` names one of ``SCALINGS``. A category of more than ``max_one_hot`` values becomes a
-    code; None makes none. ``kinds`` has the kinds that the user chose, by the names of columns.
-    Other columns that are identifiers are left out, and all that are empty or constant; ValueError
-    if none is left.
+    code; None makes none. Without a code the 200 most frequent values are known. ``kinds`` has the
+    kinds that the user chose, by the names of columns. Other columns that are identifiers are left
+    out, and all that are empty or constant; ValueError if none is left.
     """
     kinds = kinds or {}
     refuse_unknown(kinds, frame)
     found = {str(name): detect_column(frame[name], seed, kinds.get(name)) for name in frame}
     left_out = {name: one for name, one in found.items() if isinstance(one, str)}
     columns = {
-        name: one.with_codes(max_one_hot) for name, one in found.items() if not isinstance(one, str)
+        name: one.with_codes(max_one_hot).with_most_frequent(frame[name])
+        for name, one in found.items()
+        if not isinstance(one, str)
     }
     if not columns:
         raise ValueError(

@@ -25,7 +25,7 @@ class Preparation(TransformerMixin, BaseEstimator):
     - ``scaling`` of numbers and dates: ``"standardize"``, or ``"robust"``, by the median and the
       interquartile range, with a smooth limit of 3.
     - ``max_one_hot``: a category of more values is one feature, the index of its value, for a
-      ``bx.Embedding``; None makes none.
+      ``bx.Embedding``; None makes none, and the 200 most frequent values have a feature each.
     - ``random_state``: an integer makes the coordinates of free text reproducible.
     - ``kinds`` of columns by their names, in place of the detected ones: ``"number"``,
       ``"category"``, ``"date"`` or ``"text"``.

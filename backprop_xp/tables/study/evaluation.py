@@ -18,7 +18,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from backprop_xp.estimators.targets import class_weights
-from backprop_xp.tables.columns.category import Category
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.scaling import learn_scaling
 from backprop_xp.tables.model.model_file import PathLike
@@ -28,8 +27,6 @@ from backprop_xp.tables.model.tabular import TabularClassifier, TabularRegressor
 Weights: TypeAlias = np.ndarray | None
 # The metrics of each model.
 Scores: TypeAlias = Mapping[str, Mapping[str, float | None]]
-# Values of a category that the other models know: each has a column.
-_VALUES = 200
 # The validation rows end the boosting earlier.
 _TREES = 2000
 # The network, and the models that it is compared with.
@@ -180,9 +177,7 @@ def _others(model: TabularClassifier | TabularRegressor) -> dict[str, BaseEstima
 def _plain_features(features: Features, training: Rows) -> Features:
     """Return features that suit a linear model: standardized, and a 0 or 1 for each category."""
     columns = {
-        name: column.with_codes(None).with_most_frequent(training.features[name], _VALUES)
-        if isinstance(column, Category)
-        else column
+        name: column.with_codes(None).with_most_frequent(training.features[name])
         for name, column in features.columns.items()
     }
     numbers = [one.encode(training.features[n]) for n, one in columns.items() if one.is_scaled]

@@ -165,8 +165,9 @@ def _learn(
         if not len(rows.target):
             raise ValueError(f"the target {share.target.name!r} is missing in every row.")
         table_of = rows.features[[*share.features]]
+        most = None if preset.category is None else preset.category.above
         features = detect(
-            table_of, scaling=preset.scaling, max_one_hot=None, seed=share.seed, kinds=kinds
+            table_of, scaling=preset.scaling, max_one_hot=most, seed=share.seed, kinds=kinds
         )
         known = find_target(rows.target, task), features
     target, features = ranks.exchange(known)[0]
