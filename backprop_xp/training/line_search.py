@@ -15,6 +15,8 @@ _DECREASE, _CURVATURE = 1e-4, 0.9
 # The least distance of a point from both ends of its bracket, as a part of it; without an upper
 # end, a search goes on by at least and at most these parts of what it came.
 _MARGIN, _LEAST_GROWTH, _MOST_GROWTH = 0.1, 1.1, 4.0
+# A bracket of this part of its upper end is narrow: MINPACK's dcsrch, by SciPy's L-BFGS-B.
+_NARROW = 0.1
 
 
 class Point(NamedTuple):
@@ -60,22 +62,26 @@ def begun(value: Array, slope: Array) -> Search:
 def is_accepted(search: Search, point: Point) -> tuple[Array, Array]:
     """Return where a point satisfies both conditions, and where it is another ``low`` end.
 
-    A value that is not a number is too large.
+    A ``low`` end that comes again is accepted too. A value that is not a number is too large.
     """
     xp, first = array_namespace(point.value), search.first
     is_small = point.value <= first.value + _DECREASE * point.length * first.slope
     steep = -_CURVATURE * first.slope
-    return is_small & (xp.abs(point.slope) <= steep), is_small & (point.slope < -steep)
+    is_again = (point.length == search.low.length) & (point.length > 0.0)
+    is_end = is_again | (xp.abs(point.slope) <= steep)
+    return is_small & is_end, is_small & (point.slope < -steep)
 
 
 def narrowed(search: Search, point: Point, is_low: Array) -> tuple[Search, Array]:
-    """Return the search after a point that was not accepted, and the length of its next point."""
-    old, low = search.low, where(is_low, point, search.low)
+    """Return the search after a point that was not accepted, and the length of its next point.
+
+    In a narrow bracket it is that of the ``low`` end: there the slope may jump, as relu's does.
+    """
+    xp, old, low = array_namespace(point.length), search.low, where(is_low, point, search.low)
     high = where(is_low, search.high, point)
-    search = search._replace(low=low, high=high, tries=search.tries + 1.0)
-    return search, array_namespace(low.length).where(
-        high.length < math.inf, _between(low, high), _beyond(old, low)
-    )
+    length = xp.where(high.length < math.inf, _between(low, high), _beyond(old, low))
+    length = xp.where(low.length >= (1.0 - _NARROW) * high.length, low.length, length)
+    return search._replace(low=low, high=high, tries=search.tries + 1.0), length
 
 
 def where(condition: Array, yes: Point, no: Point) -> Point:

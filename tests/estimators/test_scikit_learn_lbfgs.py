@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.neural_network
+from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 
 import backprop_xp as bx
@@ -77,6 +78,16 @@ def test_max_fun_bounds_the_evaluations(most: int) -> None:
     with pytest.warns(ConvergenceWarning, match=r"of evaluations \(max_fun\)"):
         model.fit(X, Y[:, 0])
     assert len(calls) == most
+
+
+@pytest.mark.once
+def test_trainings_with_relu_converge_where_scikit_learns_do() -> None:
+    x, y = load_iris(return_X_y=True)
+    for seed in range(6):
+        model = bx.MLPClassifier(hidden_layer_sizes=4, solver="lbfgs", max_iter=2000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            model.set_params(random_state=seed).fit(x, y)
 
 
 @pytest.mark.once

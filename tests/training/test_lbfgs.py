@@ -176,6 +176,20 @@ def test_a_search_that_does_not_end_begins_anew_and_then_ends_the_training(xp: A
     xp.assert_equal(result.theta, theta)
 
 
+def test_a_jump_of_the_slope_ends_a_search_at_the_point_before_it(xp: Any) -> None:
+    """The function |t - 0.7|: no point is flat enough, and that before the jump is low."""
+    search, length = line_search.begun(*xp.put([[0.7]], [[-1.0]])), 1.0
+    for _ in range(12):
+        point = _line(xp, length, abs(length - 0.7), 1.0 if length > 0.7 else -1.0)
+        accepted, is_low = line_search.is_accepted(search, point)
+        if xp.host(accepted).item():
+            break
+        search, following = line_search.narrowed(search, point, is_low)
+        length = xp.host(following).item()
+    assert xp.host(accepted).item()
+    assert 0.6 < length < 0.7
+
+
 @pytest.mark.parametrize("memory", [0, -1, 1.5])
 def test_an_impossible_memory_is_an_error(memory: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="memory must be"):
