@@ -119,6 +119,8 @@ def _fitted(
 
 def _remedy(model: Model, solver: Solver, state: TrainingState) -> str:
     """Return what may help a training that did not converge."""
+    if not np.isfinite(model.loss_).all():
+        return "The loss is not finite. Scale the data."
     if solver.is_lm or model.n_iter_ >= model.max_iter:
         return "Increase the number of iterations (max_iter), or scale the data."
     if state.epoch >= model.max_fun:

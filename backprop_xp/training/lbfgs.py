@@ -59,7 +59,8 @@ class LBFGS(Configured):
     Targets may have any unit, as for ``LevenbergMarquardt``.
 
     A network has converged when a move lowers its loss by at most ``tolerance`` times the loss, or
-    no move lowers it. It then stays as it is, and the training ends when all have.
+    no move lowers it. It then stays as it is, and the training ends when all have. A loss that is
+    not finite at the start stays too.
 
     Liu and Nocedal 1989; Nocedal and Wright 2006, algorithms 7.4 and 7.5.
 
@@ -122,6 +123,7 @@ class LBFGS(Configured):
         moves, changes = _remembered(state, trial - theta, gradient, accepted, begins_anew)
         is_small = ~is_first & (before - point.value <= self.tolerance * xp.abs(before))
         has_ended = ~goes_on | (accepted & is_small) | (gives_up & ~begins_anew)
+        has_ended = has_ended | (is_first & ~xp.isfinite(point.value))
         after = LBFGSState(
             step=state.step + 1,
             gradient=xp.where(accepted, gradient, state.gradient),

@@ -81,6 +81,21 @@ def test_max_fun_bounds_the_evaluations(most: int) -> None:
 
 
 @pytest.mark.once
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_loss_that_is_not_finite_ends_a_training_and_is_named() -> None:
+    calls, half = [], bx.losses.half_squared_error
+
+    def gradient(o: Any, t: Any) -> Any:
+        calls.append(1)
+        return half.gradient(o, t)
+
+    model = bx.MLPRegressor(bx.Loss(half.value, gradient), 5, solver="lbfgs")
+    with pytest.warns(ConvergenceWarning, match="after 0 iteration.*loss is not finite. Scale"):
+        model.fit(X, 1e160 * Y[:, 0])
+    assert len(calls) < 30
+
+
+@pytest.mark.once
 def test_trainings_with_relu_converge_where_scikit_learns_do() -> None:
     x, y = load_iris(return_X_y=True)
     for seed in range(6):

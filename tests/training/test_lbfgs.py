@@ -190,6 +190,16 @@ def test_a_jump_of_the_slope_ends_a_search_at_the_point_before_it(xp: Any) -> No
     assert 0.6 < length < 0.7
 
 
+@pytest.mark.parametrize("size", [1e160, 1e200])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_first_loss_that_is_not_finite_ends_the_training(xp: Any, size: float) -> None:
+    network = bx.mlp([1, 2, 1], loss="half_squared_error")
+    theta, x, y = xp.initialize(network), *xp.put([[0.0], [1.0]], [[0.0], [size]])
+    result = bx.fit(network, theta, x, y, optimizer="lbfgs", epochs=100)
+    assert result.epochs < 100
+    xp.assert_equal(result.theta, theta)
+
+
 @pytest.mark.parametrize("memory", [0, -1, 1.5])
 def test_an_impossible_memory_is_an_error(memory: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="memory must be"):
