@@ -31,7 +31,8 @@ class LimitedLBFGS:
 
     An iteration is a move of theta, of one or several evaluations. A network has converged when the
     largest entry of its gradient is at most ``tol``, or when a move lowers its loss by at most
-    2.2e-9 times the loss, or times 1 if the loss is smaller.
+    2.2e-9 times the loss, or times 1 if the loss is smaller. In float32, whose roundings are larger
+    than that, it is a rounding, 1.2e-7.
     """
 
     tol: float
@@ -56,7 +57,8 @@ class LimitedLBFGS:
         has_moved = xp.any(reached != theta, axis=-1, keepdims=True) & xp.isfinite(before)
         after = from_array(inner.search).first.value
         scale = xp.maximum(xp.maximum(xp.abs(before), xp.abs(after)), 1.0)
-        is_small = has_moved & (before - after <= _LEAST_DECREASE * scale)
+        least = max(_LEAST_DECREASE, float(xp.finfo(theta.dtype).eps))
+        is_small = has_moved & (before - after <= least * scale)
         is_flat = xp.max(xp.abs(inner.gradient), axis=-1, keepdims=True) <= self.tol
         is_settled = xp.isfinite(after) & (is_small | is_flat)
         iterations = state.iterations + xp.astype(has_moved, theta.dtype)

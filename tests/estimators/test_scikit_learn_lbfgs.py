@@ -105,6 +105,15 @@ def test_trainings_with_relu_converge_where_scikit_learns_do() -> None:
             model.set_params(random_state=seed).fit(x, y)
 
 
+def test_in_float32_a_rounding_of_the_loss_ends_a_training(xp: Any) -> None:
+    theta = xp.asarray(xp.host(xp.initialize(NETWORK)), dtype="float32")
+    data = [xp.asarray(part, dtype="float32") for part in (X, Y)]
+    options = {"optimizer": LimitedLBFGS(0.0, 10**4), "epochs": 4000}
+    losses = bx.fit(NETWORK, theta, *data, l2=1e-2, **options).history["loss"]
+    falls = -np.diff(losses[np.flatnonzero(np.diff(losses, prepend=np.inf) < 0.0)])
+    assert falls[-1] <= np.finfo(np.float32).eps < falls[:-1].min()
+
+
 @pytest.mark.once
 @pytest.mark.parametrize("kind", ["classes", "values"])
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
