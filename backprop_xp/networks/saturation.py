@@ -1,7 +1,7 @@
 """Saturated units: tanh and sigmoid of large inputs, whose slope, and so whose gradient, is 0."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.networks import propagation
@@ -13,35 +13,38 @@ from backprop_xp.networks.propagation import Layer, Parameters
 _NO_SLOPE = 1e-7
 
 
-def saturated_share(
+class Units(NamedTuple):
+    """The last of these layers has tanh or sigmoid units, and the first one weighs ``inputs``."""
+
+    layers: Sequence[Any]
+    parameters: Sequence[Parameters]
+    inputs: Array
+
+    def saturated_share(self, inputs: Array) -> Array:
+        """Return the share of slopes that are 0, of all units for all rows and networks."""
+        a = inputs
+        for layer, own in zip(self.layers, self.parameters, strict=True):
+            a, _ = layer.forward(own, a, None)
+        xp, activation = array_namespace(a), self.layers[-1].activation
+        slope = xp.abs(activation.vjp(xp.ones_like(a), None, a))
+        return xp.mean(xp.astype(slope < _NO_SLOPE, a.dtype))
+
+
+def first_units(
     layers: Sequence[Layer], parameters: Sequence[Parameters], x: Array
-) -> Array | None:
-    """Return the share of slopes that are 0 in the first layer of tanh or sigmoid units.
-
-    The slopes are those of all its units for all rows and networks. None without such a layer.
-    """
-    found = _first_units(layers, parameters, x)
-    if found is None:
-        return None
-    activation, a = found
-    xp = array_namespace(a)
-    slope = xp.abs(activation.vjp(xp.ones_like(a), None, a))
-    return xp.mean(xp.astype(slope < _NO_SLOPE, a.dtype))
-
-
-def _first_units(
-    layers: Sequence[Layer], parameters: Sequence[Parameters], x: Array
-) -> tuple[Any, Array] | None:
-    """Return the activation and the output of the first layer of such units."""
-    for layer, own in zip(layers, parameters, strict=True):
+) -> Units | None:
+    """Return the first tanh or sigmoid units; None without any."""
+    start, inputs = 0, x
+    for i, (layer, own) in enumerate(zip(layers, parameters, strict=True)):
         inner = () if isinstance(layer, Columns) else getattr(layer, "layers", ())
         if inner:
             width, _ = propagation.check_chain(inner)
-            found = _first_units(inner, propagation.split(inner, own), x[..., :width])
+            found = first_units(inner, propagation.split(inner, own), x[..., :width])
             if found is not None:
                 return found
+        if own:
+            start, inputs = i, x
+        if getattr(layer, "activation", None) in (tanh, sigmoid):
+            return Units(layers[start : i + 1], parameters[start : i + 1], inputs)
         x, _ = layer.forward(own, x, None)
-        activation = getattr(layer, "activation", None)
-        if activation in (tanh, sigmoid):
-            return activation, x
     return None

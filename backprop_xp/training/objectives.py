@@ -18,12 +18,12 @@ from backprop_xp.networks.loss_targets import in_columns
 from backprop_xp.networks.losses import LOSSES, curvature_of, value_of
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_of, outputs_of
-from backprop_xp.networks.saturation import saturated_share
+from backprop_xp.networks.saturation import first_units
 
 # Columns of mean 0 and variance 1, and drawn weights, make pre-activations of a variance of at most
 # about 2: by Chebyshev's inequality at most 3 % of them are as large as saturated_share counts.
 _MOST_SATURATED = 0.05
-# Columns below this mean size are scaled: weights that have grown saturate units too.
+# Inputs below this mean size are scaled.
 _ORDINARY_SIZE = 3.0
 # A step holds at most so many matrices, of parameters by parameters, or by outputs if those are
 # fewer; and so many numbers in all, 8 GiB in float64.
@@ -87,23 +87,28 @@ class Objective(NamedTuple):
             )
 
     def warn_if_saturated(self, theta: Array) -> None:
-        """Warn of tanh or sigmoid units that inputs of large numbers have saturated."""
+        """Warn of tanh or sigmoid units that inputs of large numbers, not weights, saturate."""
         network, x, xp = self.network, self.rows.x, array_namespace(theta)
-        share = saturated_share(network.layers, unpack(network.layout, theta), x)
-        if share is None or not x.shape[-2]:
+        units = first_units(network.layers, unpack(network.layout, theta), x)
+        if units is None or not x.shape[-2]:
             return
-        of_slopes, sizes = map(to_host, (share, xp.mean(xp.abs(x), axis=-2)))
+        size = xp.mean(xp.abs(units.inputs), axis=-2)
+        share, sizes = map(to_host, (units.saturated_share(units.inputs), size))
         sizes = sizes.reshape(-1, sizes.shape[-1]).max(axis=0)
-        if of_slopes > _MOST_SATURATED and sizes.max() > _ORDINARY_SIZE:
-            column = int(sizes.argmax())
-            warnings.warn(
-                f"x saturates the network: at the start {of_slopes:.0%} of the slopes of its first "
-                f"tanh or sigmoid units are 0. Column {column} of x has a mean size of "
-                f"{sizes[column]:.3g}. Such units hardly learn. Scale x to about 1: by "
-                "bx.data.standardize, by bx.Standardize(mean, scale) as the first layer, or by "
-                "scikit-learn's StandardScaler.",
-                stacklevel=stacklevel(),
-            )
+        if share <= _MOST_SATURATED or sizes.max() <= _ORDINARY_SIZE:
+            return
+        scaled = units.inputs / xp.maximum(size[..., None, :], 1.0)
+        if to_host(units.saturated_share(scaled)) > _MOST_SATURATED:
+            return  # the weights have grown
+        column = int(sizes.argmax())
+        inputs = f"Column {column} of x has" if units.inputs is x else "Their inputs have"
+        warnings.warn(
+            f"x saturates the network: at the start {share:.0%} of the slopes of its first tanh or "
+            f"sigmoid units are 0. {inputs} a mean size of {sizes[column]:.3g}. Such units hardly "
+            "learn. Scale x to about 1: by bx.data.standardize, by bx.Standardize(mean, scale) as "
+            "the first layer, or by scikit-learn's StandardScaler.",
+            stacklevel=stacklevel(),
+        )
 
     def begun(self, theta: Array) -> Array:
         """Return theta with outputs of the targets' mean and deviation, where that lowers the loss.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.networks.saturation import saturated_share
+from backprop_xp.networks.saturation import first_units
 
 X = np.random.default_rng(3).uniform(-100.0, 100.0, (40, 2))
 INNER = bx.mlp([2, 6, 1], hidden="tanh").layers
@@ -26,8 +26,8 @@ CHAINS: dict[str, list[Any]] = {
 def _share(xp: Any, layers: list[Any], x: np.ndarray) -> float | None:
     network = bx.Network(layers, "mean_squared_error")
     theta = xp.initialize(network, stack=3)
-    share = saturated_share(network.layers, network.unpack(theta), xp.asarray(x))
-    return None if share is None else float(xp.host(share))
+    units = first_units(network.layers, network.unpack(theta), xp.asarray(x))
+    return None if units is None else float(xp.host(units.saturated_share(units.inputs)))
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -42,8 +42,10 @@ def test_the_share_falls_from_most_to_none_as_x_is_scaled(xp: Any, name: str) ->
 def test_the_share_is_that_of_slopes_that_are_0_in_single_precision(xp: Any) -> None:
     network = bx.Network([bx.Dense(1, 1, "tanh")], "mean_squared_error")
     theta, x = xp.put([[1.0, 0.0], [0.5, 0.0]], [[8.0], [9.0], [10.0], [30.0]])
-    share = saturated_share(network.layers, network.unpack(theta), x)
-    assert float(xp.host(share)) == 4 / 8  # 9, 10 and 30 of the first, 30 / 2 of the second
+    units = first_units(network.layers, network.unpack(theta), x)
+    assert units is not None
+    share = float(xp.host(units.saturated_share(units.inputs)))
+    assert share == 4 / 8  # 9, 10 and 30 of the first, 30 / 2 of the second
 
 
 @pytest.mark.parametrize("hidden", ["relu", "gelu", "softplus", "identity"])

@@ -178,6 +178,16 @@ def test_ordinary_inputs_and_units_that_do_not_saturate_do_not_warn(xp: Any, nam
         bx.fit(NETWORK, xp.initialize(NETWORK, stack=8), xp.asarray(1.0 * x), y, **options)
     # Weights that have grown saturate the units on purpose.
     bx.fit(NETWORK, 30.0 * xp.initialize(NETWORK), *xp.put(X, Y), **options)
+    bx.fit(NETWORK, 30.0 * xp.initialize(NETWORK), *xp.put(4.0 + X, Y), **options)
+    bx.fit(scaled, 30.0 * xp.initialize(scaled), *xp.put(WIDE, Y), **options)
+
+
+def test_inputs_of_a_later_layer_are_not_named_as_a_column(xp: Any) -> None:
+    layers = [bx.Dense(1, 5, "relu"), bx.Dense(5, 5, "tanh"), bx.Dense(5, 1)]
+    network = bx.Network(layers, "mean_squared_error")
+    theta, data = xp.initialize(network, stack=8), xp.put(100.0 * WIDE, Y)
+    with pytest.warns(UserWarning, match="are 0. Their inputs have a mean size of"):
+        bx.fit(network, theta, *data, optimizer=bx.LBFGS(), epochs=1)
 
 
 REFUSED: dict[str, dict[str, Any]] = {
