@@ -270,8 +270,8 @@ def _check_rule(options: Options, rule: Rule) -> None:
     is_early = isinstance(rule, EarlyStopping)
     name, field = ("early_stopping", "best") if is_early else ("plateau", "slowed")
     if rule.watch not in options.watchable:
-        choices = nearest(str(rule.watch), options.watchable)
-        raise ValueError(f"{name} watches {rule.watch!r}. {choices}")
+        choices, way_out = nearest(str(rule.watch), options.watchable), _way_to(str(rule.watch))
+        raise ValueError(f"{name} watches {rule.watch!r}. {choices}{way_out}")
     if rule.mode not in ("min", "max"):
         raise ValueError(
             f"{name} watches {rule.watch!r}, a metric that does not tell whether larger values "
@@ -284,6 +284,14 @@ def _check_rule(options: Options, rule: Rule) -> None:
             f"{earlier.watch!r} (mode={earlier.mode!r}): their values cannot be compared. Watch "
             f"the same, or discard the old values: start=state._replace({field}=None)."
         )
+
+
+def _way_to(watch: str) -> str:
+    """Return the option with which a training would have a measure; nothing for an unknown name."""
+    if watch == "validation_loss":
+        return " That one needs validation=, such as 0.2."
+    metric = watch.removeprefix("training_")
+    return f" That one needs metrics=[{metric!r}]." if metric in METRICS else ""
 
 
 def _checked_metrics(metrics: Any) -> dict[str, Metric]:

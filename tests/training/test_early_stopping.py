@@ -207,6 +207,22 @@ def test_a_rule_without_a_mode_maximizes_accuracy_and_minimizes_a_loss(xp: Any) 
         assert (state.best.mode, state.slowed.mode) == (mode, mode)
 
 
+@pytest.mark.parametrize(
+    ("watch", "option"),
+    [
+        ("validation_loss", r"validation=, such as 0\.2"),
+        ("r2", r"metrics=\['r2'\]"),
+        ("training_r2", r"metrics=\['r2'\]"),
+    ],
+)
+def test_the_error_for_a_measure_that_a_training_lacks_names_its_option(
+    xp: Any, watch: str, option: str
+) -> None:
+    for name, kind in (("early_stopping", bx.EarlyStopping), ("plateau", bx.Plateau)):
+        with pytest.raises(ValueError, match=f"{name} watches .* That one needs {option}"):
+            bx.fit(*_case(xp), epochs=1, optimizer=bx.SGD(0.1), **{name: kind(watch=watch)})
+
+
 def test_a_rule_needs_a_mode_for_a_metric_without_one(xp: Any) -> None:
     options = {"metrics": {"size": _size}, "epochs": 1, "optimizer": bx.SGD(0.1)}
     for rules in (
