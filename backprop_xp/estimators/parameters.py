@@ -58,8 +58,8 @@ class Parameters:
     - ``random_state``: an integer makes weights, batches and dropout reproducible.
     - ``tol``: an epoch improves if its loss, or its validation score, is better by at least this;
       lbfgs stops at a gradient whose largest entry is at most this, or at a step that lowers the
-      loss by at most 2.2e-9 of it or of 1, as in scikit-learn; lm at a step that lowers the loss
-      by at most this part of it.
+      loss by at most 2.2e-9 of it or of 1, as in scikit-learn, or 1.2e-7 in float32; lm at a step
+      that lowers the loss by at most this part of it.
     - ``verbose``: whether to print the loss of each epoch.
     - ``warm_start``: whether ``fit`` continues from the weights of the last ``fit``.
     - ``momentum``, ``nesterovs_momentum``: of sgd.
