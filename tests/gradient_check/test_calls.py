@@ -254,7 +254,7 @@ def test_the_number_of_calls_for_a_jacobian_does_not_grow_with_its_results(
         verdict = check.jacobian(curve, jacobian, np.array([2.0, 0.7, 0.3])).verdict
         assert verdict == ("pass" if digits is None else "inconclusive")
         calls[results] = counted[0]
-    assert calls[500] <= 2.5 * calls[5] < 3000  # a few results of a line are bisected
+    assert calls[500] <= 2.5 * calls[5] < 3000  # a few results are bisected, to both sides
 
 
 def _counted_cubes() -> tuple[Any, Any, list[str]]:
