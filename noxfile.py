@@ -117,11 +117,18 @@ MACHINES = {
     "busy": {},
 }
 
-# The files with child processes, threads or clocks: "busy" leaves them a hundredth of a core.
+# The tests that give a child process or a thread a time limit, cheap ones: "busy" leaves them a
+# hundredth of a core.
 TIMED = (
-    *("test_concurrent_imports.py", "cli/test_bench.py", "cli/test_info.py"),
-    *("backends/test_plugins.py", "backends/test_probing.py", "files/test_checkpoint.py"),
-    *("training/test_ranks.py", "training/test_sources.py"),
+    "backends/test_probing.py::test_a_backend_that_hangs_is_killed_with_its_children_and_the_others_are_listed",
+    "backends/test_probing.py::test_a_child_ends_with_its_parent_and_at_its_time_limit",
+    "backends/test_probing.py::test_a_choice_that_hangs_is_an_error_after_the_time_limit",
+    "backends/test_plugins.py::test_a_plug_in_that_hangs_or_crashes_has_a_row_with_the_reason",
+    "cli/test_info.py::test_info_tells_why_mpi_does_not_start",
+    "cli/test_bench.py::test_a_process_that_ends_or_takes_too_long_is_left_out",
+    "training/test_sources.py::test_ctrl_c_reaches_a_source_that_waits",
+    "training/test_sources.py::test_the_next_item_is_made_while_one_is_used",
+    "training/test_ranks.py::test_an_error_before_the_first_epoch_on_one_rank_leaves_no_rank_waiting",
 )
 
 # The files that compile exported C.
