@@ -417,8 +417,8 @@ def gpu_report(session: nox.Session) -> None:
 
     def run(name: str, *words: str) -> None:
         session.log(f"gpu_report/{name} gets the output of the next command")
-        with (report / name).open("w", encoding="utf-8") as file:  # also of tests that fail
-            options = {"env": env, "external": bool(python), "success_codes": (0, 1)}
+        with (report / name).open("w", encoding="utf-8") as file:  # also of tests that fail or end
+            options = {"env": env, "external": bool(python), "success_codes": (0, 1, 2, 3)}
             session.run(python or "python", *words, stdout=file, **options)
 
     emulated, quick = (["-p", "cuda_emulator_pytest"], ["--quick"]) if python else ([], [])
