@@ -179,13 +179,17 @@ def _is_same_class(one: object, other: object) -> bool:
 
 
 def _body(kind: type) -> list[object]:
-    """Return a class's functions and constants, without those of a decorator or a base class."""
+    """Return a class's functions and constants, without those of a decorator or a base class.
+
+    The function that makes its annotations, of Python 3.14, knows the class itself.
+    """
     constants = (bool, int, float, str, tuple, property, staticmethod, classmethod)
     return [
         (name, value)
         for name, value in sorted(vars(kind).items())
         if isinstance(value, constants)
         or (isinstance(value, FunctionType) and value.__code__.co_filename != "<string>")
+        if name not in ("__annotate__", "__annotate_func__")
     ]
 
 

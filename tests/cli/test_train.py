@@ -584,7 +584,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "bare.csv": (b"a,y", "the table has 2 columns and 0 rows"),
     "huge.csv": (b"a,y\n1," + b"x" * 200_000 + b"\n3\n", "Row #3: Expected 2 columns, got 1: 3"),
     "open.csv": (b'a,y\n"1,x\n' + b"2,z\n" * 600_000, "is a quote open, or a line longer than 16"),
-    "deep.jsonl": (b'{"a": ' + b"[" * 200_000, "maximum recursion depth"),
+    "deep.jsonl": (b'{"a": ' + b"[" * 200_000, "it is nested too deeply"),
     "empty.npz": (b"PK\5\6" + bytes(18), "the table has 0 columns and 0 rows"),
     "constant.csv": (b"a,b,y\n" + b"1,q,x\n1,q,z\n" * 9, "the same in all rows"),
     "three.csv": (b"a,y\n1,x\n2,z\n3,x\n", "3 rows cannot be split"),

@@ -748,8 +748,8 @@ def test_an_invalid_argument_is_an_error(kind: Any, case: str) -> None:
 
 @pytest.mark.usefixtures("on_numpy")
 def test_dates_are_no_numbers_and_missing_ones_no_classes() -> None:
-    days = np.datetime64("2020-01-01") + np.arange(90) % 2
-    missing = np.where(np.arange(90) == 3, np.datetime64("NaT"), days)
+    days = np.asarray(["2020-01-01", "2020-01-02"] * 45, dtype="datetime64[D]")
+    missing = np.where(np.arange(90) == 3, np.datetime64("NaT", "D"), days)
     for y in (days, days - days[0], missing):
         with pytest.raises(ValueError, match="y holds dates or times: convert them to numbers"):
             bx.MLPRegressor().fit(TWO[0], y)

@@ -107,8 +107,8 @@ def _sparse(model: Model, w: Any, change: Any) -> Any:
         return np.concatenate([model.gradient(p[:5]), model.gradient(p[5:])])
 
     def hessian(p: Any) -> Any:
-        blocks = [model.hessian(p[:5]), model.hessian(p[5:])]
-        return sparse.block_diag([change(block) for block in blocks], format="csr")
+        blocks = [change(model.hessian(part)) for part in (p[:5], p[5:])]
+        return sparse.block_diag([sparse.csr_array(block) for block in blocks], format="csr")
 
     return bx.check_jacobian(both, hessian, np.concatenate([w, w]))
 

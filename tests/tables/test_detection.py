@@ -74,6 +74,20 @@ def test_dates_and_strings_of_dates_are_prepared_alike() -> None:
         np.testing.assert_array_equal(transform(made, written), expected)
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("unit", ["s", "ms", "ns"])
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_dates_of_another_unit_are_prepared_as_those_in_microseconds(
+    unit: str, zone: str | None
+) -> None:
+    when = pd.Series(pd.date_range("2020-01-01", periods=200, freq="h", tz=zone))
+    tables = [pd.DataFrame({"when": when.dt.as_unit(each)}) for each in (unit, "us")]
+    made, expected = (prepare(table) for table in tables)
+    assert made.names() == expected.names()
+    assert "when hour" in made.names()
+    np.testing.assert_array_equal(transform(made, tables[0]), transform(expected, tables[1]))
+
+
 def moments(rows: int = 400) -> pd.Series:
     """Return moments in New York, a missing one, and both hours of the change of the clocks."""
     first = pd.date_range("2020-10-25", periods=rows, freq="37min", tz="America/New_York")

@@ -121,7 +121,7 @@ class Date(Column):
     def times(self, column: pd.Series) -> np.ndarray:
         """Return the dates of a column in microseconds since 1970 on the clock, int64."""
         _, shown = self._read(column)
-        return shown.astype("datetime64[us]").view("int64")
+        return shown.view("int64")
 
     def sort_key(self, column: pd.Series) -> np.ndarray:
         return self._read(column)[0]
@@ -198,10 +198,10 @@ def _guess_formats(strings: Sequence[str], *, day_first: bool) -> tuple[str, ...
 
 
 def is_format(text: str) -> bool:
-    """Whether pandas can read dates in a format."""
+    """Whether pandas can read dates in a format, which has a year as all that are found have."""
     found = re.findall(r"%(.?)", text.replace("%%", ""), re.DOTALL)
     is_read = all(one and one in _DIRECTIVES for one in found) and len({*found}) == len(found)
-    return is_read and not {"z", "Z"} <= {*found}
+    return is_read and "Y" in found and not {"z", "Z"} <= {*found}
 
 
 def read_dates(strings: Sequence[String], formats: Sequence[str]) -> np.ndarray:
@@ -241,9 +241,9 @@ def _plain(string: str) -> str:
 
 
 def _in_utc(column: pd.Series) -> np.ndarray:
-    """Return a column of dates in UTC, without a time zone."""
+    """Return a column of dates in UTC, without a time zone, in microseconds."""
     has_zone = isinstance(column.dtype, pd.DatetimeTZDtype)
-    return np.asarray(column.dt.tz_convert(None) if has_zone else column)
+    return np.asarray((column.dt.tz_convert(None) if has_zone else column).dt.as_unit("us"))
 
 
 def _zone_of(column: pd.Series) -> str | None:
@@ -255,10 +255,14 @@ def _zone_of(column: pd.Series) -> str | None:
 
 
 def _on_clock(column: pd.Series, zone: str | None) -> np.ndarray:
-    """Return what clocks show at the dates of a column: in a time zone, or in the column's own."""
-    if not isinstance(column.dtype, pd.DatetimeTZDtype):
-        return np.asarray(column)
-    return np.asarray((column.dt.tz_convert(zone) if zone else column).dt.tz_localize(None))
+    """Return what clocks show at the dates of a column, in microseconds.
+
+    They are in a time zone, or in the column's own.
+    """
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        column = (column.dt.tz_convert(zone) if zone else column).dt.tz_localize(None)
+    # Nanoseconds have no year 1 to compare with.
+    return np.asarray(column.dt.as_unit("us"))
 
 
 def _strings_on_clock(strings: Sequence[String], dates: np.ndarray, zone: str | None) -> np.ndarray:

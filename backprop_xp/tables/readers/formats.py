@@ -212,6 +212,8 @@ def _npz(file: BinaryIO) -> Source:
 
 def _reason(error: Exception) -> str:
     """Return what is wrong with a file, in one line."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply."
     if isinstance(error, UnicodeDecodeError):
         name = "UTF-8" if error.encoding.startswith("utf-8") else error.encoding
         return (
