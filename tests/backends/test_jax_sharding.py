@@ -15,7 +15,7 @@ def test_trainings_are_divided_over_four_devices(tmp_path: Path) -> None:
     file = str(Path(__file__).with_name("on_four_jax_devices.py"))
     options = ["-q", "-p", "no:benchmark", "-p", "no:cacheprovider"]
     flags = f"--xla_force_host_platform_device_count=4 --xla_dump_to={tmp_path} "
-    flags += "--xla_dump_hlo_module_re=many|traced|evaluate|matmul"
+    flags += "--xla_dump_hlo_module_re=many|in_parts|traced|evaluate|matmul"
     environment = {"JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     program = f"import pytest; raise SystemExit(pytest.main([{file!r}, *{options}]))"
