@@ -103,6 +103,7 @@ FULL_SUITES = {
     "plug-in": Suite("lookalike"),
     "cupy-emulated": Suite("cupy"),
 }
+QUICK = ("numpy", "array-api-strict")  # to install
 # The suites that run with the lowest dependencies.
 LOWEST = {name: SUITES[name] for name in ("numpy", "array-api-strict", "jax")}
 LOWEST["torch"] = Suite("torch", paths=CORE)
@@ -192,8 +193,15 @@ def numpy_and_strict(session: nox.Session) -> None:
         run_tests(session, SUITES[name])
 
 
-@nox.session(tags=["full"])
-@nox.parametrize("suite", [nox.param(name, id=name) for name in (*SUITES, *FULL_SUITES)])
+# The session pythons has the suites of QUICK in the full tag, with this Python among others.
+@nox.session
+@nox.parametrize(
+    "suite",
+    [
+        nox.param(name, id=name, tags=[] if name in QUICK else ["full"])
+        for name in (*SUITES, *FULL_SUITES)
+    ],
+)
 def tests(session: nox.Session, suite: str) -> None:
     """Run the tests on one backend, with the Python that runs nox."""
     if suite == "cupy" and not has_gpu():
@@ -208,7 +216,7 @@ def tests(session: nox.Session, suite: str) -> None:
 
 
 @nox.session(python=PYTHONS, tags=["full"])
-@nox.parametrize("suite", [nox.param(name, id=name) for name in ("numpy", "array-api-strict")])
+@nox.parametrize("suite", [nox.param(name, id=name) for name in QUICK])
 def pythons(session: nox.Session, suite: str) -> None:
     """Run the tests with each supported Python, on the backends that are quick to install."""
     run_suite(session, SUITES[suite])
