@@ -84,9 +84,7 @@ def prepare(
     backend = require_owner(theta, "theta")
     state = _first_state(theta, optimizer, options, data)
     if takes_objective(optimizer):
-        with backend.no_grad():
-            theta, units = _begun(network, optimizer, shared, state, is_new=options.start is None)
-        state, shared = state._replace(theta=theta), shared._replace(units=units)
+        state, shared = _begun(network, optimizer, state, shared, is_new=options.start is None)
     mean = backend.compile(mean_over)
     return Training(options, data, evaluated, shared, stepper, backend, mean), state
 
@@ -102,17 +100,19 @@ def _first_state(
 
 
 def _begun(
-    network: Network, optimizer: Any, shared: Shared, state: TrainingState, *, is_new: bool
-) -> tuple[Array, Array | None]:
-    """Return the theta of the next step, and the units of ``Shared``."""
+    network: Network, optimizer: Any, state: TrainingState, shared: Shared, *, is_new: bool
+) -> tuple[TrainingState, Shared]:
+    """Return the state with the theta of the next step, and ``shared`` with its units."""
     theta, rows = state.theta, counted(shared.rows)
-    objective = Objective(network, rows, strength_of(rows, shared.l2, shared.l2_of_sum))
-    if is_new:
-        objective.warn_if_saturated(theta)
-        if hasattr(optimizer, "begin"):
-            theta = optimizer.begin(theta, objective)
-    units = objective.units(theta)
-    return theta, None if isinstance(units, float) else units
+    with require_owner(theta, "theta").no_grad():
+        objective = Objective(network, rows, strength_of(rows, shared.l2, shared.l2_of_sum))
+        if is_new:
+            objective.warn_if_saturated(theta)
+            if hasattr(optimizer, "begin"):
+                theta = optimizer.begin(theta, objective)
+        units = objective.units(theta)
+    kept = None if isinstance(units, float) else units
+    return state._replace(theta=theta), shared._replace(units=kept)
 
 
 def _check_full_batch(network: Network, data: TrainingData, options: Options) -> None:
