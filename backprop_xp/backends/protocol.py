@@ -166,6 +166,13 @@ class Backend(Protocol):
         """
         return nullcontext()
 
+    def double_precision(self) -> AbstractContextManager[None]:
+        """Return a context in which arrays may be float64, if the library can turn that on.
+
+        The checks of networks, layers and losses enter it.
+        """
+        return nullcontext()
+
     def compile(self, function: Function, *, donate: Sequence[int] = ()) -> Function:
         """Return ``function`` compiled, or itself if the library has no compiler.
 

@@ -84,15 +84,16 @@ def check_network(
     x, key = network.check_inputs(theta, x, rng)
     outputs = network.outputs_shape(theta, x)
     y, weight = check_targets(theta, outputs, y, sample_weight, network.loss_function)
-    weight = None if weight is None else _in_double(weight)
-    rows = counted(Rows(_in_double(x), _in_double(y), weight, key))
 
     def start(theta: Array, name: str) -> tuple[Point, Build]:
         _require_theta(network, theta, name)
+        given = None if weight is None else _in_double(weight)
+        rows = counted(Rows(_in_double(x), _in_double(y), given, key))
         point = flatten(_in_double(theta), name)
         return point, lambda p: _network_problem(network, p.flat, rows, checked)
 
-    return check_points(start, theta, checked, name="theta")
+    with resolve(theta).backend.double_precision():
+        return check_points(start, theta, checked, name="theta")
 
 
 def check_layer(
@@ -141,7 +142,8 @@ def check_layer(
         return point, lambda p: _layer_problem(layer, p, None if wants_input else x, seed, checked)
 
     # Parameters of 0 beside an x that is not: the kinks of all rows of a relu meet.
-    return check_points(start, x, checked, name="x", zeros=wants_input)
+    with resolve(x).backend.double_precision():
+        return check_points(start, x, checked, name="x", zeros=wants_input)
 
 
 def check_loss(
@@ -176,7 +178,8 @@ def check_loss(
         point = _named([_in_double(outputs)], ["outputs"])
         return point, lambda p: _loss_problem(loss, p, of, checked)
 
-    return check_points(start, outputs, checked, name="outputs")
+    with resolve(outputs).backend.double_precision():
+        return check_points(start, outputs, checked, name="outputs")
 
 
 def _network_problem(network: Network, theta: Array, rows: Rows, options: CheckOptions) -> Problem:

@@ -1,4 +1,4 @@
-"""The products of a gradient check keep all digits, whatever precision the process has set."""
+"""A gradient check computes with all digits, whatever precision the process has set."""
 
 import contextlib
 import importlib
@@ -127,3 +127,23 @@ def test_a_gradient_check_computes_in_full_precision(setting: Setting) -> None:
     assert len(seen) > 4
     assert all(found == setting.full for found in seen)
     assert setting.now() == before
+
+
+CHECKS = {
+    "network": lambda network, theta, x, y: bx.check_network(network, theta, x, y),
+    "layer": lambda network, theta, x, y: bx.check_layer(network.layers[0], x),
+    "loss": lambda network, theta, x, y: bx.check_loss("mean_squared_error", y, y + 1.0),
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_checks_of_our_parts_have_float64_where_jax_has_it_off(name: str) -> None:
+    jax = pytest.importorskip("jax")
+    with jax.enable_x64(False):
+        network = bx.mlp([2, 3, 1], hidden="tanh")
+        theta = network.initialize(seed=0, backend="jax")
+        x, y = (bx.asarray(v, backend="jax") for v in ([[0.5, 1.0], [2.0, 1.0]], [[1.0], [0.0]]))
+        report = CHECKS[name](network, theta, x, y)
+        assert (report.passed, report.method) == (True, "complex_step")
+        assert report.max_relative_error < 1e-12
+        assert str(theta.dtype) == str((theta + 1).dtype) == "float32"

@@ -263,6 +263,11 @@ class JAXBackend(Backend):
         context: AbstractContextManager[None] = jax.default_matmul_precision("highest")
         return context
 
+    def double_precision(self) -> AbstractContextManager[None]:
+        """Return JAX's context of x64, in this thread alone."""
+        context: AbstractContextManager[None] = jax.enable_x64(True)
+        return context
+
     def compile(self, function: Function, *, donate: Sequence[int] = ()) -> Function:
         """Return ``jax.jit(function)``, whose errors of tracing explain the compilation."""
         compiled = jax.jit(function, donate_argnums=tuple(donate))
