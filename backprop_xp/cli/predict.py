@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeAlias
 
@@ -81,12 +81,13 @@ def predict(
         tolerated = {"values": on_bad_value == "missing", "columns": on_missing_column == "missing"}
         found = _predictions(model, file, keep or [], interval, tolerated, is_csv=is_csv)
         if out is not None:
-            with replacing(out) as opened:
+            with contextlib.closing(found), replacing(out) as opened:
                 count = _write(found, opened, is_csv=is_csv)
             note(f"{count:,} predictions written to {out}")
     if out is None:  # an error of stdout is not an error of the input
-        for i, rows in enumerate(_with_errors(found)):
-            sys.stdout.write(_csv(rows, header=not i))
+        with contextlib.closing(found):
+            for i, rows in enumerate(_with_errors(found)):
+                sys.stdout.write(_csv(rows, header=not i))
 
 
 def _predictions(
@@ -97,33 +98,41 @@ def _predictions(
     tolerated: dict[str, bool],
     *,
     is_csv: bool,
-) -> "Iterator[pa.Table]":
+) -> "Generator[pa.Table, None, None]":
     """Yield predictions behind columns of the file: with its types, or for CSV as strings."""
     import pyarrow as pa
 
     from backprop_xp.tables.model.model_file import read_model  # the estimators take seconds
-    from backprop_xp.tables.readers.frames import named_columns
     from backprop_xp.tables.readers.table_files import naming_lines
 
     trained, _ = read_model(model)
     if interval is not None and (share := trained.coverage_on_test(interval)) is not None:
         note(f"intervals of {interval:g} hold {share:.1%} of the test rows of the training")
     wanted = {"texts": trained.features.texts, "numbers": trained.features.numbers}
-    pieces = _tolerant(tables.read_pieces(file, **wanted), file, trained.features, **tolerated)
-    for frame, columns in pieces:
-        with naming_lines(file):
-            predictions = trained.predictions(frame, interval)
-        found = pa.Table.from_pandas(predictions, preserve_index=False)
-        keep = named_columns(kept, columns.column_names)
-        for name in keep:
-            if name not in columns.column_names:
-                raise ValueError(f"--keep names {name!r}, but the data have no such column.")
-            if name in found.column_names or keep.count(name) > 1:
-                raise ValueError(f"--keep names {name!r} twice, or it is the name of a prediction.")
-        copied = columns.select(keep)
-        if is_csv:  # pandas would write integers with missing values as floating numbers
-            copied = copied.cast(pa.schema([(name, pa.string()) for name in keep]))
-        yield pa.table([*copied.columns, *found.columns], names=[*keep, *found.column_names])
+    with contextlib.closing(tables.read_pieces(file, **wanted)) as pieces:
+        for frame, columns in _tolerant(pieces, file, trained.features, **tolerated):
+            with naming_lines(file):
+                predictions = trained.predictions(frame, interval)
+            found = pa.Table.from_pandas(predictions, preserve_index=False)
+            copied = _kept(columns, kept, found.column_names)
+            if is_csv:  # pandas would write integers with missing values as floating numbers
+                strings = pa.schema([(name, pa.string()) for name in copied.column_names])
+                copied = copied.cast(strings)
+            names = [*copied.column_names, *found.column_names]
+            yield pa.table([*copied.columns, *found.columns], names=names)
+
+
+def _kept(columns: "pa.Table", kept: list[str], predictions: list[str]) -> "pa.Table":
+    """Return the columns of --keep; raise ValueError for one that is absent or has a name twice."""
+    from backprop_xp.tables.readers.frames import named_columns
+
+    keep = named_columns(kept, columns.column_names)
+    for name in keep:
+        if name not in columns.column_names:
+            raise ValueError(f"--keep names {name!r}, but the data have no such column.")
+        if name in predictions or keep.count(name) > 1:
+            raise ValueError(f"--keep names {name!r} twice, or it is the name of a prediction.")
+    return columns.select(keep)
 
 
 def _tolerant(

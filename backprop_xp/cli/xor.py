@@ -80,7 +80,7 @@ def xor(
     """Learn XOR and check the gradient: the tutorial, from start to finish.
 
     --backend, or BACKPROP_XP_BACKEND, _DEVICE and _DTYPE, choose where it runs. The exit status is
-    1 if the gradient does not pass its check.
+    1 if the gradient fails its check. In float32 alone the check may be too coarse to decide.
     """
     widths = _check_sizes(sizes)
     arguments.refuse_more(arguments.count_parameters(widths), "--sizes")
@@ -104,10 +104,10 @@ def xor(
         _show_shapes(experiment)
         result, losses = _train(experiment)
         _show_outcome(experiment, result, is_cross_entropy=loss == "binary_cross_entropy")
-        passed = _check(experiment, result.start, is_squared_error=loss == "mean_squared_error")
+        is_right = _check(experiment, result.start, is_squared_error=loss == "mean_squared_error")
         if plot is not None:
             _draw(experiment, result, losses, plot)
-    if not passed:
+    if not is_right:
         raise typer.Exit(1)
 
 
@@ -209,7 +209,7 @@ def _show_restarts(experiment: Experiment, result: Outcome) -> None:
 
 
 def _check(experiment: Experiment, theta: Array, *, is_squared_error: bool) -> bool:
-    """Print the gradient at an initial theta beside the numeric one; return whether it passed."""
+    """Print the gradient at an initial theta beside the numeric one; False if it is wrong."""
     network = experiment.network
     report = bx.check_network(network, theta, experiment.x, experiment.y)
     say("\ngradient at the initial theta (after training it is too small for a sharp check)")
@@ -220,7 +220,7 @@ def _check(experiment: Experiment, theta: Array, *, is_squared_error: bool) -> b
     say(indent(str(report)))
     if is_squared_error:
         say("  This is the gradient of the cost itself; the tutorial's lacks the factor 2/m.")
-    return report.passed
+    return report.verdict in ("pass", "inconclusive")
 
 
 def _side_by_side(name: str, analytic: np.ndarray, numeric: np.ndarray) -> str:

@@ -118,6 +118,7 @@ def switch_to_float64(function: Function) -> None:
         ):
             function.dtype, function.fx, function.gx = double, value, gradient
             function.epsilon, function.gradient_epsilon = epsilon, gradient_epsilon
+    function.failure = None  # that of a trial explains nothing
 
 
 def _require_projection(function: Function) -> None:

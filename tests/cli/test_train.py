@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -20,10 +21,12 @@ pytest.importorskip("sklearn")
 pytest.importorskip("pyarrow")
 
 import pandas as pd
+import typer
 
 import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.cli.loss_log import LossLog
+from backprop_xp.cli.predict import predict
 from backprop_xp.display.numbers import number
 from backprop_xp.display.progress import live
 from backprop_xp.tables.model import model_file, tabular_parameters
@@ -481,6 +484,20 @@ def test_train_predict_and_inspect_read_stdin(model: str, folder: Path) -> None:
     assert run("inspect", model, "--data", "-", stdin=given).exit_code == 0
     done = run("predict", model, "-", stdin="")
     assert done.stderr.startswith("error: stdin: it is empty")
+
+
+@pytest.mark.once
+def test_a_failed_prediction_of_stdin_leaves_no_temporary_file(
+    model: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path("table.csv").read_bytes())))
+    with pytest.raises(typer.Exit) as caught:
+        predict(model, "-", keep=["nothing"])
+    assert [*temporary.iterdir()] == []  # although the traceback keeps what was begun
+    assert caught.value.exit_code == 2
 
 
 @pytest.mark.once

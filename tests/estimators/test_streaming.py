@@ -102,6 +102,7 @@ def test_training_on_a_large_table_equals_training_in_memory(
     np.testing.assert_array_equal(whole.predict_proba(table), whole.predict_proba(held))
 
 
+@pytest.mark.float64  # blocks have so many bytes
 @pytest.mark.compiled
 def test_independent_networks_are_trained_on_blocks_as_on_the_same_rows_in_memory(xp: Any) -> None:
     x, y = np.random.default_rng(3).normal(size=(2, 50, 3))

@@ -148,6 +148,7 @@ def test_max_memory_bounds_the_copies_made_at_once(xp: Any, copies: int) -> None
     assert max(shape[0] for shape in problem.shapes) <= max(copies, 2)
 
 
+@pytest.mark.float64  # in which float32 is checked
 @every_dtype
 @pytest.mark.compiled
 @pytest.mark.parametrize(

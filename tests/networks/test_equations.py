@@ -53,6 +53,7 @@ EQUATIONS = {
 }
 
 
+@pytest.mark.float64  # which confirms the complex step by real differences
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_backpropagation_through_a_residual_passes_the_check(xp: Any, name: str) -> None:
     layer = EQUATIONS[name]()

@@ -41,11 +41,11 @@ def test_the_share_falls_from_most_to_none_as_x_is_scaled(xp: Any, name: str) ->
 
 def test_the_share_is_that_of_slopes_that_are_0_in_single_precision(xp: Any) -> None:
     network = bx.Network([bx.Dense(1, 1, "tanh")], "mean_squared_error")
-    theta, x = xp.put([[1.0, 0.0], [0.5, 0.0]], [[8.0], [9.0], [10.0], [30.0]])
+    theta, x = xp.put([[1.0, 0.0], [0.5, 0.0]], [[8.0], [10.0], [12.0], [30.0]])
     units = first_units(network.layers, network.unpack(theta), x)
     assert units is not None
     share = float(xp.host(units.saturated_share(units.inputs)))
-    assert share == 4 / 8  # 9, 10 and 30 of the first, 30 / 2 of the second
+    assert share == 4 / 8  # 10, 12 and 30 of the first, 30 / 2 of the second
 
 
 @pytest.mark.parametrize("hidden", ["relu", "gelu", "softplus", "identity"])

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
@@ -82,7 +82,7 @@ def read(
 
 def read_pieces(
     path: PathOrFile, *, texts: Collection[str] = (), numbers: Collection[str] = ()
-) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
+) -> Generator[tuple[pd.DataFrame, pa.Table], None, None]:
     """Yield the table that ``read`` returns in pieces of rows, in bounded memory.
 
     A table without rows is one piece.
