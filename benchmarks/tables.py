@@ -2,8 +2,9 @@
 
 ``python benchmarks/tables.py --half tune --seeds 0 1`` writes a line of JSON per table, seed and
 contender to ``tables.jsonl``, and skips the lines that are there. It tries lines with an error
-again. ``--report`` prints the tables of docs/benchmarks.md from these lines; ``--picture`` draws
-the critical differences. The requirements are the dependency group ``bench-tables``.
+again, so the same command continues after an interruption. ``--fresh`` runs 12 other tables, which
+chose nothing. ``--report`` prints the tables of docs/benchmarks.md from these lines; ``--picture``
+draws the critical differences. The requirements are the dependency group ``bench-tables``.
 
 The recipe of a contender is a function in ``table_contenders.py``, or ``module:function`` on the
 command line. Each contender has a process of its own: thread pools of two libraries in one process
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from table_contenders import CONTENDERS, THREADS, contender
-from table_data import TABLES, load, names_of, score, split
+from table_data import FRESH, RECORDS, load, names_of, score, split
 from table_report import markdown, picture
 from tqdm import tqdm
 
@@ -99,7 +100,7 @@ def about(job: Job) -> dict[str, Any]:
     package = CONTENDERS[job.contender].package if job.contender in CONTENDERS else "backprop_xp"
     return {
         **job._asdict(),
-        "task": TABLES[job.table].task,
+        "task": RECORDS[job.table].task,
         "threads": THREADS,
         "versions": {"python": platform.python_version(), **versions(package)},
     }
@@ -169,8 +170,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path("tables.jsonl"), help="results file; default: %(default)s")
-    add("--half", choices=("tune", "show"), help="the tables of a half; default: all")
-    add("--tables", nargs="+", choices=TABLES, metavar="NAME", help=f"of {', '.join(TABLES)}")
+    add("--half", choices=("tune", "show"), help="the tables of a half; default: all 32")
+    add("--fresh", action="store_true", help="the 12 tables that chose nothing, not the 32")
+    add("--tables", nargs="+", choices=RECORDS, metavar="NAME", help=f"of {', '.join(RECORDS)}")
     add("--contenders", nargs="+", metavar="NAME", help=f"module:function, or {list(CONTENDERS)}")
     add("--seeds", nargs="+", type=int, default=SEEDS, help="default: 0 to 4")
     add("--jobs", type=int, default=1, help="contenders at a time; default: 1")
@@ -189,9 +191,8 @@ def main() -> None:
         for job in json.loads(sys.stdin.read()):
             fit(options.out, Job(*job))
         return
-    tables = [
-        name for name in names_of(options.half) if not options.tables or name in options.tables
-    ]
+    names = [*FRESH] if options.fresh else names_of(options.half)
+    tables = [name for name in names if not options.tables or name in options.tables]
     if options.report:
         lines = [
             line
@@ -203,7 +204,7 @@ def main() -> None:
         if options.picture:
             picture(lines, options.picture)
         return
-    skipped = without_package(tables, [TABLES[name].package for name in tables])
+    skipped = without_package(tables, [RECORDS[name].package for name in tables])
     contenders = options.contenders or list(CONTENDERS)
     known = [name for name in contenders if name in CONTENDERS]
     skipped |= without_package(known, [CONTENDERS[name].package for name in known])

@@ -56,9 +56,9 @@ def mixed_table(rows: int, *, classes: int) -> Any:
     return table_data.Table("mixed", "classification", frame, y, names)
 
 
-@pytest.mark.parametrize("name", table_data.TABLES)
+@pytest.mark.parametrize("name", table_data.RECORDS)
 def test_a_table_is_as_its_record_says_and_has_plain_dtypes(name: str) -> None:
-    record = table_data.TABLES[name]
+    record = table_data.RECORDS[name]
     pytest.importorskip(record.package)
     table = table_data.load(name)
     assert len(table.y) == len(table.X) == record.rows
@@ -74,10 +74,10 @@ def test_a_table_is_as_its_record_says_and_has_plain_dtypes(name: str) -> None:
         assert np.isfinite(table.y).all()
 
 
-@pytest.mark.parametrize("name", table_data.TABLES)
+@pytest.mark.parametrize("name", table_data.RECORDS)
 def test_no_single_column_gives_the_target_away(name: str) -> None:
     trees = pytest.importorskip("sklearn.tree")
-    pytest.importorskip(table_data.TABLES[name].package)
+    pytest.importorskip(table_data.RECORDS[name].package)
     table = table_data.load(name)
     train, validation, _ = table_data.split(table, 0)
     kind = trees.DecisionTreeClassifier if table.classes else trees.DecisionTreeRegressor
@@ -94,13 +94,19 @@ def test_no_single_column_gives_the_target_away(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, r in table_data.TABLES.items() if r.task == "classification"]
+    "name", [n for n, r in table_data.RECORDS.items() if r.task == "classification"]
 )
 def test_no_column_is_a_function_of_the_class(name: str) -> None:
-    pytest.importorskip(table_data.TABLES[name].package)
+    pytest.importorskip(table_data.RECORDS[name].package)
     table = table_data.load(name)
     for column in table.X:
         assert table.X[column].groupby(table.y).nunique(dropna=False).max() > 1, column
+
+
+def test_the_fresh_tables_are_six_of_each_task_and_of_other_data() -> None:
+    fresh = table_data.FRESH.values()
+    assert [one.task for one in fresh] == ["classification"] * 6 + ["regression"] * 6
+    assert not {one.source for one in fresh} & {one.source for one in table_data.TABLES.values()}
 
 
 def test_the_halves_share_no_table_and_are_alike() -> None:
