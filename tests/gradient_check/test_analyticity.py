@@ -26,15 +26,13 @@ def _elastic(p: Any) -> Any:
 
 
 @every_way
-@pytest.mark.parametrize("size", [1e-10, 1e-12, 1e-13])
+@pytest.mark.parametrize("point", [[1e-10, -2e-10], [1e-12, -2e-12, 3e-12], [-3e-13]])
 def test_a_term_that_is_not_analytic_counts_where_differences_show_mainly_rounding(
-    size: float, way: str
+    point: list[float], way: str
 ) -> None:
-    for entries in ([1.0, -2.0], [1.0, -2.0, 3.0], [-3.0]):
-        point = size * np.array(entries)
-        right = _verdict(_elastic, lambda p: 2.0 * (p - 1.0) + np.sign(p), point, way)
-        assert right in ("pass", "inconclusive"), point
-        assert _verdict(_elastic, lambda p: 2.0 * (p - 1.0), point, way) == "fail", point
+    right = _verdict(_elastic, lambda p: 2.0 * (p - 1.0) + np.sign(p), point, way)
+    assert right in ("pass", "inconclusive")
+    assert _verdict(_elastic, lambda p: 2.0 * (p - 1.0), point, way) == "fail"
 
 
 def _bessel(p: Any) -> Any:

@@ -168,7 +168,7 @@ MISTAKES: dict[str, Callable[[Any], Any]] = {
     "zero": lambda d: 0.0 * d,
     "an entry": _off,
 }
-# Each entrance at the most telling point, and in turn at two of the next ones; all others are in
+# Each entrance at the most telling point, and in turn at one of the next ones; all others are in
 # the wide sweep.
 TELLING = ("trained", 1.0)
 NEXT = [("random", 1.0), ("trained", 1e-20), ("random", 1e20), ("saturated", 1.0)]
@@ -181,7 +181,7 @@ def _at_places(names: Iterable[str]) -> list[Any]:
         cases.append(pytest.param(name, *TELLING))
         for j, place in enumerate(NEXT + OTHERS):
             marks = [pytest.mark.compiled]
-            if place in OTHERS or (i + j) % 2:
+            if place in OTHERS or (i + j) % len(NEXT):
                 marks.append(pytest.mark.thorough)
             cases.append(pytest.param(name, *place, marks=marks))
     return cases
