@@ -10,6 +10,7 @@ import scipy.stats
 
 import backprop_xp as bx
 from backprop_xp.files.container import decode, encode
+from tests.helpers import thorough
 
 X = np.linspace(-2.0, 2.0, 40)[:, None]
 NOISE = 0.3
@@ -104,9 +105,10 @@ def test_errors_are_those_of_networks_that_have_not_seen_the_row() -> None:
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("trials", [25, thorough(200)])
 @pytest.mark.parametrize("kind", ["laplace", "conformal"])
-def test_ninety_of_hundred_new_targets_are_covered(kind: str) -> None:
-    generator, covered, trials = np.random.default_rng(3), 0, 200
+def test_ninety_of_hundred_new_targets_are_covered(kind: str, trials: int) -> None:
+    generator, covered = np.random.default_rng(3), 0
     for _ in range(trials):  # a target of each data set, so that they are independent
         x = generator.uniform(-2.0, 2.0, size=(41, 2))
         y = x @ [1.0, -1.0] + generator.normal(size=41)
