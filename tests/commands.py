@@ -44,6 +44,18 @@ def start(*arguments: str, path: str = "", **environment: str) -> Any:
     )
 
 
+def start_each(*commands: list[str], report: str) -> list[str]:
+    """Run commands one after another in a child; return their exit status and an expression."""
+    program = (
+        "import sys; from backprop_xp.__main__ import main\n"
+        f"for words in {commands!r}:\n"
+        "    sys.argv[1:] = words\n"
+        "    try:\n        main()\n"
+        f"    except SystemExit as end:\n        print(end.code, {report}, file=sys.stderr)"
+    )
+    return list(start("-c", program).stderr.splitlines())
+
+
 def start_without(*missing: str, words: tuple[str, ...], **environment: str) -> Any:
     """Run a command in a process where some libraries are not installed."""
     program = (

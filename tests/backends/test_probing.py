@@ -338,6 +338,6 @@ def test_a_choice_that_hangs_is_an_error_after_the_time_limit(
 ) -> None:
     stub("import time; time.sleep(6000)")
     monkeypatch.setenv("BACKPROP_XP_BACKEND", "auto")
-    choice, _ = survey([], seconds=1.5)
-    error = "resolving the choice of the environment: no answer within 1.5 s"
+    choice, _ = survey([], seconds=0.3)
+    error = "resolving the choice of the environment: no answer within 0.3 s"
     assert choice == {"error": error}
