@@ -10,6 +10,7 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 import backprop_xp as bx
 from backprop_xp.estimators import folds
 from backprop_xp.estimators.folds import ALPHAS, _drawn
+from tests.helpers import thorough
 
 GENERATOR = np.random.default_rng(0)
 X = np.linspace(-2.0, 2.0, 40)[:, None]
@@ -33,7 +34,7 @@ def test_noise_is_answered_by_a_larger_alpha() -> None:
     assert ALPHAS[0] <= clean < 0.01 < 0.1 <= noisy <= ALPHAS[-1]
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", [thorough(False), True])
 def test_the_choice_is_that_of_a_grid_search(weighted: bool) -> None:
     x = GENERATOR.normal(size=(30, 12))
     y = x[:, 0] + 2.0 * GENERATOR.normal(size=30)

@@ -582,7 +582,7 @@ bx.fit(network, theta, x, x[:, :2], checkpoint=path, **rule)
 
 @pytest.mark.once
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="of POSIX")
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.thorough)])
 def test_a_killed_training_leaves_a_file_that_resumes_it(path: Path, kills: int) -> None:
     """Kill processes at random moments, also while they overwrite the file."""
     delays = np.random.default_rng(kills).uniform(0.05, 0.4, kills)

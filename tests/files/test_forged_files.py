@@ -211,7 +211,7 @@ USES: dict[str, Callable[[Path], LoadAndUse]] = {
 
 @pytest.mark.once
 @pytest.mark.parametrize("kind", USES)
-@pytest.mark.parametrize("count", [100, thorough(3000)])
+@pytest.mark.parametrize("count", [50, thorough(3000)])
 def test_a_forged_file_is_refused_or_predicts_and_takes_little_memory(
     tmp_path: Path, kind: str, count: int
 ) -> None:

@@ -22,7 +22,7 @@ from tests import messy_tables
 from tests.c_programs import STRICT, compile_c
 from tests.commands import run
 from tests.files.test_c_file import assert_no_shared_name, names_of_networks, rests
-from tests.helpers import HANGING
+from tests.helpers import HANGING, thorough
 from tests.tables.test_graph import QUICK, edges, feed, many_codes, strange
 
 pytestmark = pytest.mark.once
@@ -110,7 +110,7 @@ def test_the_file_predicts_as_the_estimator_from_columns_of_all_kinds(
 @pytest.mark.parametrize(
     ("name", "kind", "columns"),
     [
-        ("penguins", bx.TabularClassifier, ["island", "sex"]),
+        thorough("penguins", bx.TabularClassifier, ["island", "sex"]),
         ("wines", bx.TabularRegressor, ["alcohol", "hue"]),
     ],
 )

@@ -70,19 +70,24 @@ def test_a_chosen_kind_takes_the_place_of_the_detected_one(name: str) -> None:
     assert np.isfinite(made.transform(frame)).all()
 
 
-@pytest.mark.parametrize("name", CHOICES)
-def test_a_chosen_kind_reads_a_file_as_the_dataframe(name: str, tmp_path: Path) -> None:
-    """The file has decimal commas, and numbers that a category must not read as numbers."""
-    column, _, kind, _ = CHOICES[name]
+@pytest.mark.parametrize("last", [True, False])
+def test_chosen_kinds_read_a_file_as_the_dataframe(last: bool, tmp_path: Path) -> None:
+    """The file has decimal commas, and numbers that a category must not read as numbers.
+
+    A column has the first or the last kind of its choices.
+    """
+    choices = [(column, kind) for column, _, kind, _ in CHOICES.values()]
+    kinds = dict(choices if last else choices[::-1])
     frame, path = table().assign(y=np.arange(ROWS) / 8 + 0.125), tmp_path / "table.csv"
     frame.to_csv(path, index=False, sep=";", decimal=",")
-    model = train(path, "y", kinds={column: kind}, parameters={**QUICK, "kinds": {column: kind}})
-    assert kinds_of(model.model_.features)[column] == kind
+    model = train(path, "y", kinds=kinds, parameters={**QUICK, "kinds": kinds})
+    assert {**kinds_of(model.model_.features), **kinds} == kinds_of(model.model_.features)
     found = predictions(model, path)["prediction"]
     np.testing.assert_array_equal(found, model.predict(tables.read(path).drop(columns="y")))
-    changed = model.predict(frame.drop(columns="y").assign(**{column: np.nan}))
-    if kind == "number":  # a missing category may be as likely as any other
-        assert not np.array_equal(changed, found)
+    for column in (column for column, kind in kinds.items() if kind == "number"):
+        # A missing category may be as likely as any other.
+        changed = model.predict(frame.drop(columns="y").assign(**{column: np.nan}))
+        assert not np.array_equal(changed, found), column
 
 
 def test_words_for_missing_values_stay_missing_in_a_chosen_category_of_a_file(

@@ -8,6 +8,7 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.training import lbfgs, line_search
 from backprop_xp.training.line_search import Point
+from tests.helpers import thorough
 
 # Some hundred roundings of sums in another order.
 ROUNDING = 1e-9
@@ -72,16 +73,17 @@ def _problems() -> list[tuple[bx.Network, np.ndarray, np.ndarray]]:
 
 
 @pytest.mark.installed
-@pytest.mark.parametrize("evaluations", [80])
-def test_ten_problems_need_no_more_evaluations_than_scipys(evaluations: int) -> None:
+@pytest.mark.parametrize("starts", [3, thorough(8)])
+def test_ten_problems_need_no_more_evaluations_than_scipys(starts: int) -> None:
     optimize = pytest.importorskip("scipy.optimize")
+    evaluations = 80
     options = {"maxfun": evaluations, "maxiter": 10**6, "ftol": 0.0, "gtol": 0.0, "maxcor": 10}
     logarithms = []
     for network, x, y in _problems():
-        theta, y = network.initialize(5, stack=8, backend="numpy"), 1.0 * y
+        theta, y = network.initialize(5, stack=starts, backend="numpy"), 1.0 * y
         optimizer = bx.LBFGS(tolerance=0.0)
         result = bx.fit(network, theta, x, y, optimizer=optimizer, epochs=evaluations + 1)
-        for i in range(8):
+        for i in range(starts):
             found = [np.inf]
 
             def evaluate(at: np.ndarray, found: list[float] = found, **data: Any) -> Any:
