@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from tests.helpers import thorough
 
 # XOR, in integers.
 ROWS = [[0, 0], [0, 1], [1, 0], [1, 1]]
@@ -91,10 +92,11 @@ def _relative(xp: Any, network: bx.Network, one: Any, other: Any) -> float:
     return float(np.max(np.abs(a - b)) / max(np.max(np.abs(a)), np.max(np.abs(b))))
 
 
-@every_architecture
-def test_training_follows_the_tutorials_trajectory(xp: Any, sizes: list[int]) -> None:
-    # NumPy runs the tutorial's 10,000 epochs once; other backends run fewer, to stay fast.
-    epochs = 10_000 if xp.name == "numpy" and sizes == ARCHITECTURES[0] else 200
+@pytest.mark.parametrize(
+    ("sizes", "epochs"), [*((sizes, 200) for sizes in ARCHITECTURES), thorough([2, 2, 1], 10_000)]
+)
+def test_training_follows_the_tutorials_trajectory(xp: Any, sizes: list[int], epochs: int) -> None:
+    """The tutorial has 10,000 epochs."""
     network, matrices = _network(sizes), _start(sizes, seed=0)
     theta = _theta(xp, network, matrices)
     first_loss = float(network.loss(theta, ROWS, TARGETS))

@@ -34,6 +34,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import backprop_xp as bx
 from backprop_xp.backends import dtype_name
 from backprop_xp.estimators.targets import as_distribution, score_of_labels, score_of_values
+from tests.helpers import thorough
 
 # Sums in another order, over a few dozen updates.
 SAME_TRAINING = 1e-10
@@ -332,11 +333,13 @@ def test_a_warning_names_the_line_that_called_fit(solver: str) -> None:
     assert {warning.filename for warning in warned} == {__file__}
 
 
-def test_the_estimators_work_inside_scikit_learns_meta_estimators() -> None:
+# Two jobs are two processes, which import all libraries; a test below pickles an estimator.
+@pytest.mark.parametrize("n_jobs", [1, thorough(2)])
+def test_the_estimators_work_inside_scikit_learns_meta_estimators(n_jobs: int) -> None:
     x, y = TWO
-    model = bx.MLPClassifier(8, max_iter=300, random_state=0, tol=1e-3)
+    model = bx.MLPClassifier(8, learning_rate_init=0.01, max_iter=100, random_state=0, tol=1e-3)
     grid = {"mlpclassifier__alpha": [1e-4, 1e-2], "mlpclassifier__dropout": [0.0, 0.2]}
-    search = GridSearchCV(make_pipeline(StandardScaler(), model), grid, n_jobs=2, cv=2)
+    search = GridSearchCV(make_pipeline(StandardScaler(), model), grid, n_jobs=n_jobs, cv=2)
     assert _fit(search, x, y).best_score_ > 0.8
     theirs = MLPClassifier(8, random_state=1)
     voters = VotingClassifier([("ours", model), ("theirs", theirs)], voting="soft")

@@ -223,12 +223,12 @@ def test_codes_keep_their_zeros_in_a_file_of_codes_that_look_like_numbers(tmp_pa
     table.to_csv(path, index=False)
     model = train(path, "y", parameters=QUICK)
     expected = predictions(model, table)
-    for rows in ([0, 1], [0, 1, 2]):
+    for rows in ([0, 1, 2], [0, 1]):
         table.iloc[rows].to_csv(path, index=False)
         pd.testing.assert_frame_equal(predictions(model, path), expected.iloc[rows])
-        given = ({"validation": part, "test": part} for part in (path, table.iloc[rows]))
-        found = [train(table, "y", parameters=QUICK, **one).metadata_["report"] for one in given]
-        assert found[0] == found[1]
+    given = ({"validation": part, "test": part} for part in (path, table.iloc[rows]))
+    found = [train(table, "y", parameters=QUICK, **one).metadata_["report"] for one in given]
+    assert found[0] == found[1]
 
 
 def test_the_preparation_of_a_string_does_not_depend_on_other_rows() -> None:
@@ -476,8 +476,8 @@ def test_coordinates_of_strings_that_repeat_are_scaled_and_those_of_free_text_ar
 def test_the_letters_of_free_text_are_bounded_in_number() -> None:
     """Random letters have far more groups of three and four; the most frequent ones are kept."""
     draw = np.random.default_rng(0)
-    words = ["".join(row) for row in draw.choice([*"abcdefghijklmnopqrstuvwxyz"], (3000, 30))]
-    table = pd.DataFrame({"text": [f"{word} bottles" for word in words], "a": range(3000)})
+    words = ["".join(row) for row in draw.choice([*"abcdefghijklmnopqrstuvwxyz"], (1000, 30))]
+    table = pd.DataFrame({"text": [f"{word} bottles" for word in words], "a": range(1000)})
     made = prepare(table)
     pieces = made.columns["text"].pieces
     assert len(pieces) == 2**14
@@ -556,12 +556,13 @@ def test_words_for_missing_values_are_ordinary_categories_of_a_dataframe(tmp_pat
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("form", ["{:08x}", "id{}", "user{}@example.org", "{:05d}"])
-def test_identifiers_are_left_out_and_reported(form: str) -> None:
-    messages = list[str]()
-    table = frame().assign(key=[form.format(7919 * i) for i in range(60)])
+def test_identifiers_are_left_out_and_reported() -> None:
+    messages, table = list[str](), frame()
+    for form in ("{:08x}", "id{}", "user{}@example.org", "{:05d}"):
+        table[f"like {form}"] = [form.format(7919 * i) for i in range(60)]
     model = train(table, "y", parameters=QUICK, say=messages.append)
-    assert "'key' is left out: it is an identifier" in messages
+    for name in table.columns[5:]:
+        assert f"{name!r} is left out: it is an identifier" in messages
     assert list(kinds_of(model.model_.features)) == ["a", "b", "day", "text"]
 
 
