@@ -4,6 +4,7 @@ The checks are functions of a source tree, so the tests can also run them on a b
 """
 
 import ast
+import functools
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -80,8 +81,11 @@ def modules_of(package: Path) -> dict[str, Path]:
     return names
 
 
+parse = functools.cache(ast.parse)  # a module is walked for its imports and for its arrays
+
+
 def nodes_of(path: Path) -> Iterator[ast.AST]:
-    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return ast.walk(parse(path.read_text(encoding="utf-8")))
 
 
 def imports_of(module: str, path: Path) -> Iterator[Import]:

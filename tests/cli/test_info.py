@@ -92,8 +92,10 @@ def test_the_text_fits_80_columns_and_wraps_between_words(found: dict[str, Any])
 
 
 def test_info_shows_the_environment_variables_and_names_misspelt_ones(
-    monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """An unavailable choice is reported with the rest."""
+    monkeypatch.setenv("BACKPROP_XP_BACKEND", "numpi")
     monkeypatch.setenv("BACKPROP_XP_DTYPE", " ")
     monkeypatch.setenv("BACKPROP_XP_BAKCEND", "numpy")
     monkeypatch.setenv("BACKPROP_XP_COMPILE", "0")
@@ -106,6 +108,9 @@ def test_info_shows_the_environment_variables_and_names_misspelt_ones(
     assert "JAX_PLATFORMS" not in found["environment"]
     assert list(found["unknown_variables"]) == ["BACKPROP_XP_BAKCEND"]
     text = as_text(found)
+    assert "'numpi'" in found["selection"]["error"]
+    assert "'numpi'" in re.findall(r"^  error +(\S.*?)\n\n", text, re.M | re.S)[0]
+    assert re.search(r"backend numpy\n  usable +yes\n", text)
     assert "  BACKPROP_XP_DTYPE=' '\n" in text
     hint = "is unknown and ignored. Did you mean 'BACKPROP_XP_BACKEND'? Known: "
     assert f"BACKPROP_XP_BAKCEND='numpy' {hint}" in " ".join(text.split())
@@ -154,8 +159,9 @@ def test_stdout_has_only_the_json_whatever_a_library_prints(tmp_path: Path, back
     assert found["backends"]["numpy"]["devices"] == [{"name": "cpu", "memory": None}]
 
 
+# A process that chooses a library that crashes has both in the test above.
 @pytest.mark.parametrize(
-    "wrong", [{"BACKPROP_XP_BACKEND": "numpi"}, thorough({"BACKPROP_XP_DEVICE": "gpu7"})]
+    "wrong", [thorough({"BACKPROP_XP_BACKEND": "numpi"}), thorough({"BACKPROP_XP_DEVICE": "gpu7"})]
 )
 def test_an_unavailable_choice_is_reported_with_the_rest(wrong: dict[str, str]) -> None:
     result = run("info", **NOWHERE | wrong)

@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 import backprop_xp as bx
 from backprop_xp.estimators.samples import Samples
 from backprop_xp.estimators.slopes import Slopes
+from tests.helpers import thorough
 
 # Sums in another order, over a few dozen updates.
 SAME_TRAINING = 1e-10
@@ -41,8 +42,10 @@ def fitted(chosen: bx.MLPRegressor, *data: Any, **more: Any) -> bx.MLPRegressor:
         return chosen.fit(*data, **more)
 
 
-@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
-@pytest.mark.parametrize("n_outputs", [1, 2])
+@pytest.mark.parametrize(
+    ("solver", "n_outputs"),
+    [("lbfgs", 2), ("adam", 1), thorough("lbfgs", 1), thorough("adam", 2)],
+)
 def test_derivatives_make_a_fit_of_few_points_better(solver: str, n_outputs: int) -> None:
     y, dy = surface(X), slopes(X)
     if n_outputs == 2:

@@ -96,7 +96,7 @@ def test_the_linear_model_is_as_good_at_numbers_far_from_zero() -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    ("target", "factor"), [("a", 1e-6), ("y", 1e300), thorough("a", 1e300), thorough("y", 1e-6)]
+    ("target", "factor"), [("a", 1e-6), ("y", 1e307), thorough("a", 1e307), thorough("y", 1e-6)]
 )
 def test_a_common_factor_of_all_weights_changes_nothing(target: str, factor: float) -> None:
     table = frame().drop(columns="text").dropna(subset="a")
