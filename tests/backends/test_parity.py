@@ -120,8 +120,13 @@ def _jax_oracle(jax: ModuleType) -> Oracle:
     def vjp(
         function: Function, arguments: Sequence[np.ndarray], g: np.ndarray
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        output, pullback = jax.vjp(function, *(jnp.asarray(v) for v in arguments))
-        return np.asarray(output), [np.asarray(v) for v in pullback(jnp.asarray(g))]
+        @jax.jit  # one compilation for all operations
+        def computed(arguments: Sequence[Any], g: Any) -> tuple[Any, Any]:
+            output, pullback = jax.vjp(function, *arguments)
+            return output, pullback(g)
+
+        output, gradients = computed([jnp.asarray(v) for v in arguments], jnp.asarray(g))
+        return np.asarray(output), [np.asarray(v) for v in gradients]
 
     return Oracle(
         activations={name: getattr(nn, name) for name in same}

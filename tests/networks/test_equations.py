@@ -128,7 +128,7 @@ def test_a_training_finds_an_unknown_coefficient(xp: Any) -> None:
     network = bx.Network([equation], "mean_squared_error")
     t = np.linspace(0.0, 1.0, 20)[:, None]
     y = np.concatenate([0.0 * t, np.exp(-2.0 * t)], axis=-1)
-    options: Any = {"optimizer": bx.Adam(1e-2), "epochs": 800}
+    options: Any = {"optimizer": bx.LBFGS(), "epochs": 100}
     result = bx.fit(network, xp.initialize(network), *xp.put(t, y), **options)
     _, unknown = equation.split(result.theta)
     # The training has not converged to all digits.

@@ -128,8 +128,9 @@ def test_a_sample_of_weight_2_counts_as_two_and_one_of_weight_0_as_none(xp: Any)
         _close(xp.host(one), xp.host(other), xp.rounding(ROUNDING))
 
 
-@pytest.mark.parametrize("stacked", [*map(compiled, ["", "weights"]), "weights and x"])
-@pytest.mark.parametrize("loss", [compiled("mean_squared_error"), "categorical_cross_entropy"])
+@pytest.mark.compiled
+@pytest.mark.parametrize("stacked", ["", "weights", "weights and x"])
+@pytest.mark.parametrize("loss", ["mean_squared_error", "categorical_cross_entropy"])
 def test_a_row_of_weight_0_that_overflows_is_left_out(xp: Any, loss: str, stacked: str) -> None:
     network = bx.mlp([N_IN, 4, N_OUT], hidden="relu", loss=loss, l2=0.1)
     x, y, _ = sample_data(loss)
@@ -171,10 +172,9 @@ def test_the_penalty_is_half_l2_times_the_squares_of_the_weights_alone(xp: Any) 
     xp.assert_close(loss(), without + 0.3 * penalty)
 
 
-@pytest.mark.parametrize("batch_size", [compiled(None), 2, *map(compiled, [np.int64(BATCH), 100])])
-@pytest.mark.parametrize(
-    ("stack", "data"), [compiled((), ()), compiled((2, 3), ()), ((2, 3), (2, 3))]
-)
+@pytest.mark.compiled
+@pytest.mark.parametrize("batch_size", [None, 2, np.int64(BATCH), 100])
+@pytest.mark.parametrize(("stack", "data"), [((), ()), ((2, 3), ()), ((2, 3), (2, 3))])
 def test_a_prediction_is_the_link_of_the_outputs_in_batches_of_any_size(
     xp: Any, stack: tuple[int, ...], data: tuple[int, ...], batch_size: int | None
 ) -> None:
