@@ -567,7 +567,7 @@ def test_a_gradient_or_state_on_another_device_is_an_error_with_the_line_that_mo
 # A backend's replacement of an update, and the conditions under which a loop calls it.
 
 # More numbers than one piece of NumPy's update, with a shorter last piece; and fewer.
-LONG = 3 * updates.PIECE + 5
+LONG = 2 * updates.PIECE + 5
 
 
 SHAPES = [(LONG,), (3, LONG // 2), (LONG // 4, SIZE)]
