@@ -106,6 +106,7 @@ def test_the_inputs_gradient_agrees_with_the_complex_step(xp: Any) -> None:
     _close(xp.host(actual), expected, ROUNDING)
 
 
+@pytest.mark.compiled
 def test_the_loss_is_the_weighted_mean_over_the_samples(xp: Any) -> None:
     network = bx.mlp([N_IN, N_OUT], loss="log_cosh")
     theta, x, y, weight = _case(xp, network)
@@ -119,6 +120,7 @@ def test_the_loss_is_the_weighted_mean_over_the_samples(xp: Any) -> None:
         xp.assert_close(network.loss(theta, x, y, sample_weight=given), expected)
 
 
+@pytest.mark.compiled
 def test_a_sample_of_weight_2_counts_as_two_and_one_of_weight_0_as_none(xp: Any) -> None:
     network = bx.mlp([N_IN, 4, N_OUT], hidden="tanh", l2=0.1)
     theta, x, y, _ = _case(xp, network)
@@ -270,6 +272,7 @@ def test_integers_booleans_and_lists_are_converted_to_thetas_precision(xp: Any) 
             xp.assert_equal(one, other)
 
 
+@pytest.mark.compiled
 def test_a_vjp_accepts_lists_and_integers(xp: Any) -> None:
     gradient, x_gradient = bx.mlp([2, 1]).vjp(xp.asarray([1.0, 2.0, 3.0]), [[4, 5]], [[10]])
     assert xp.host(gradient).tolist() == [40.0, 50.0, 10.0]
