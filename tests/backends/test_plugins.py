@@ -138,7 +138,8 @@ def rivals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return unpack(tmp_path_factory.mktemp("quarrel"), *wheels)
 
 
-def test_a_plug_in_is_chosen_by_its_name_and_passes_the_conformance_kit(broken: Path) -> None:
+def test_a_plug_in_is_chosen_by_its_name_and_passes_the_checks_of_a_backend(broken: Path) -> None:
+    """The session plug-in has the checks of parity, too."""
     program = (
         "import sys\n"
         "network = bx.mlp([2, 3, 1])\n"
@@ -148,7 +149,8 @@ def test_a_plug_in_is_chosen_by_its_name_and_passes_the_conformance_kit(broken: 
         "print(bx.resolve().source, type(theta).__module__)\n"
         "print([bx.get_backend(name).name for name in ('numpy', 'array-api-strict')])\n"
         "from backprop_xp import testing\n"
-        "for row in testing.conformance('lookalike', 'device1'):\n"
+        "for check in testing.checks('protocol', 'moving data', 'trust'):\n"
+        "    row = testing.run(check, bx.get_backend('lookalike'), 'device1')\n"
         "    if row.status == 'fails': print(row)\n"
         "print([m for m in sys.modules if m.startswith('plugin_')])\n"
     )

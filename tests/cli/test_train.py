@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -778,22 +779,34 @@ REFUSED = [
 @pytest.mark.once
 @pytest.mark.parametrize(("command", "message"), REFUSED, ids=[command for command, _ in REFUSED])
 def test_an_unusable_input_is_a_one_line_error(
-    model: str, folder: Path, command: str, message: str
+    tables_of_errors: Path, model: str, folder: Path, command: str, message: str
 ) -> None:
-    frame = table()
-    frame.drop(columns="a").to_csv("fewer.csv", index=False)
-    frame.assign(y="perhaps").to_csv("other.csv", index=False)
-    frame.assign(prediction=1).to_csv("named.csv", index=False)
-    frame.assign(day=frame["day"].where(frame.index != 3, "someday")).to_csv("day.csv", index=False)
-    abc = frame["a"].astype(str).where(frame.index != 3, "abc")
-    frame.assign(a=abc).to_csv("text.csv", index=False)
-    Path("headless.csv").write_text("Adelie,39.1,18.7\nAdelie,39.5,17.4\nGentoo,40.3,18\n")
+    shutil.copytree(tables_of_errors, folder, dirs_exist_ok=True)
     Path("folder.csv").mkdir()
     Path("link.csv").hardlink_to("table.csv")
     Path("model.csv").write_bytes(Path(model).read_bytes())
     written = {path: path.read_bytes() for path in folder.glob("*.csv") if path.is_file()}
     _assert_error(tuple(command.split()), message, model)
     assert written == {path: path.read_bytes() for path in folder.glob("*.csv") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def tables_of_errors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tables that do not fit the command or the model."""
+    frame, folder = table(), tmp_path_factory.mktemp("errors")
+    abc = frame["a"].astype(str).where(frame.index != 3, "abc")
+    made = {
+        "fewer": frame.drop(columns="a"),
+        "other": frame.assign(y="perhaps"),
+        "named": frame.assign(prediction=1),
+        "day": frame.assign(day=frame["day"].where(frame.index != 3, "someday")),
+        "text": frame.assign(a=abc),
+    }
+    for name, one in made.items():
+        one.to_csv(folder / f"{name}.csv", index=False)
+    headless = "Adelie,39.1,18.7\nAdelie,39.5,17.4\nGentoo,40.3,18\n"
+    (folder / "headless.csv").write_text(headless)
+    return folder
 
 
 def _assert_error(words: tuple[str, ...], message: str, model: str) -> None:

@@ -151,11 +151,11 @@ def test_the_graph_predicts_as_the_estimator_from_columns_of_all_kinds(
 @pytest.mark.parametrize(
     ("name", "kind", "columns"),
     [
-        # A graph takes two seconds to write: the test above has one of classes.
+        # A graph takes two seconds to write: the test above has classes, the one below numbers.
         thorough("passengers", bx.TabularClassifier, ["class", "sex", "age", "embarked"]),
         thorough("penguins", bx.TabularClassifier, ["island", "sex"]),
         thorough("rentals", bx.TabularRegressor, ["day", "weather", "opened"]),
-        ("wines", bx.TabularRegressor, ["alcohol", "hue"]),
+        thorough("wines", bx.TabularRegressor, ["alcohol", "hue"]),
     ],
 )
 def test_the_graph_of_a_messy_table_predicts_as_the_estimator(

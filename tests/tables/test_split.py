@@ -16,6 +16,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, cross_validate
 from backprop_xp import tables
 from backprop_xp.tables.study.problem import Columns, Problem, make_problem
 from backprop_xp.tables.study.table_training import train_table
+from tests.helpers import thorough
 
 ROWS = 120
 QUICK: dict[str, Any] = {"preset": "fast", "hidden_layer_sizes": (8,), "max_iter": 2}
@@ -163,7 +164,7 @@ PEERS = {
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("target", ["y", "number"])
+@pytest.mark.parametrize("target", ["y", thorough("number")])
 def test_the_report_of_folds_is_that_of_scikit_learns_cross_validation(target: str) -> None:
     frame, lines = table().drop(columns="y" if target == "number" else "number"), list[str]()
     made = make_problem(frame, target, Columns(), seed=3, cv=3)

@@ -53,6 +53,7 @@ def test_the_rows_are_the_checks_in_their_order() -> None:
     }
 
 
+@pytest.mark.thorough  # the session no_float64 runs each check on that device
 def test_no_check_uses_float64_on_a_device_without_it() -> None:
     pytest.importorskip("array_api_strict")
     rows = testing.conformance("array-api-strict", "no_float64")
