@@ -74,10 +74,12 @@ from backprop_xp.backends.sums_and_products import (
     max_of_rows as max_of_rows,
     mean_of_rows as mean_of_rows,
     ones_where_positive as ones_where_positive,
+    outer as outer,
     rows_of_members as rows_of_members,
     stack as stack,
     sum_at as sum_at,
     sum_of_rows as sum_of_rows,
     sum_of_squares as sum_of_squares,
     sum_over_batch as sum_over_batch,
+    with_diagonal as with_diagonal,
 )

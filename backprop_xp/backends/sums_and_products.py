@@ -15,8 +15,11 @@ from backprop_xp.backends.replacements import replaceable
 
 
 @replaceable
-def blank(array: Array) -> Array | None:
-    """Return a new writable array of the same shape and dtype; None if the library has none."""
+def blank(array: Array, shape: tuple[int, ...] | None = None) -> Array | None:
+    """Return a new writable array of the same shape, or another, and the same dtype.
+
+    It is None if the library does not write into arrays.
+    """
     return None
 
 
@@ -27,6 +30,20 @@ def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
         return a @ b
     out[...] = a @ b
     return out
+
+
+@replaceable
+def outer(a: Array, b: Array, out: Array | None = None) -> Array:
+    """Return the products of ``(..., n)`` and ``(..., m)``, ``(..., n, m)``, as ``matmul`` does."""
+    return matmul(a[..., None], b[..., None, :], out)
+
+
+@replaceable
+def with_diagonal(matrix: Array, diagonal: Array) -> Array:
+    """Return matrices ``(*stack, n, n)`` plus diagonal ones, of ``(..., n)`` or ``(..., 1)``."""
+    xp, n = array_namespace(matrix), matrix.shape[-1]
+    unit = xp.eye(n, dtype=matrix.dtype, device=device_of(matrix))
+    return matrix + diagonal[..., None] * unit
 
 
 @replaceable

@@ -10,18 +10,20 @@ matrix is ``H = J^T D J + l2 diag(m)``, without the second derivatives of the ou
 import math
 from typing import Any, NamedTuple, Protocol
 
-from backprop_xp.backends import Array, array_namespace, blank, device_of, dispatch
+from backprop_xp.backends import Array, array_namespace, with_diagonal
 from backprop_xp.networks.batch_rows import Rows, row_slices
 from backprop_xp.networks.inputs import Strength
 from backprop_xp.networks.jet_parts import rows_in_cache
-from backprop_xp.networks.layout import Layout, pack, unpack
+from backprop_xp.networks.layout import Layout
 from backprop_xp.networks.loss_targets import in_columns
 from backprop_xp.networks.losses import Loss, curvature_of, value_and_gradient
 from backprop_xp.networks.objective import loss_of_values, shares_of
-from backprop_xp.networks.propagation import Cache, Layer, backward_through, forward_through
+from backprop_xp.networks.propagation import Layer
+from backprop_xp.networks.row_jacobians import outputs_and_jacobian
 
-# So many numbers of J are computed at once, unless fewer stay in the cache.
-_NUMBERS_AT_ONCE = 2**23
+# So many numbers of J are computed at once; if the cache counts, so many times what stays in it:
+# products of fewer rows take longer.
+_NUMBERS_AT_ONCE, _TIMES_THE_CACHE = 2**23, 16
 
 
 class _Network(Protocol):
@@ -166,29 +168,6 @@ def _linearized(network: _Network, theta: Array, rows: Rows, block: slice) -> _L
     return _Linear(losses, jacobian, curvature * share, slope)
 
 
-def outputs_and_jacobian(network: _Network, theta: Array, x: Array) -> tuple[Array, Array]:
-    """Return the outputs, ``(*stack, rows, n_out)``, and J.
-
-    Rows are one more axis of the stack: each is a batch of its own, with its own gradients.
-    """
-    xp, layout, (*stack, size) = array_namespace(theta), network.layout, theta.shape
-    x = xp.broadcast_to(x[..., None, :], (*stack, x.shape[-2], 1, x.shape[-1]))
-    each = xp.broadcast_to(theta[..., None, :], (*stack, x.shape[-3], size))
-    parameters, caches = dispatch(unpack, theta)(layout, each), list[Cache]()
-    outputs = forward_through(network.layers, parameters, x, None, caches)
-    n_out, pass_back = outputs.shape[-1], (network.layers, parameters, caches)
-    unit = xp.eye(n_out, dtype=theta.dtype, device=device_of(theta))
-    jacobian = blank(xp.broadcast_to(each[..., None, :], (*each.shape[:-1], n_out, size)))
-    columns = list[Array]()
-    for k in range(n_out):
-        g = xp.broadcast_to(unit[k, :], outputs.shape)
-        out = None if jacobian is None else dispatch(unpack, theta)(layout, jacobian[..., k, :])
-        _, found = backward_through(*pass_back, g, wants_input=False, out=out)
-        if jacobian is None:
-            columns.append(dispatch(pack, theta)(layout, found, tuple(each.shape[:-1])))
-    return outputs[..., 0, :], xp.stack(columns, axis=-2) if jacobian is None else jacobian
-
-
 def _squared(linear: _Linear) -> Array:
     """Return ``J^T D J``."""
     _, jacobian, curvature, slope = linear
@@ -210,8 +189,10 @@ def _curved(linear: _Linear) -> Array:
 def _rows_at_once(network: _Network, theta: Array, rows: Rows) -> int:
     """Return the number of rows of a block: of a matrix's size, which it is added to, or more."""
     n_out = network.outputs_shape(theta, rows.x)[-1]
-    numbers = n_out * math.prod(theta.shape)
-    at_once = rows_in_cache(theta, numbers) or _NUMBERS_AT_ONCE // numbers
+    numbers: int = n_out * math.prod(theta.shape)
+    cached, at_once = rows_in_cache(theta, numbers), _NUMBERS_AT_ONCE // numbers
+    if cached is not None:
+        at_once = min(at_once, _TIMES_THE_CACHE * cached)
     return max(at_once, network.size // n_out, 1)
 
 
@@ -229,16 +210,12 @@ def _joined(slope: Array) -> Array:
 
 def _penalty(network: _Network, theta: Array, l2: Strength) -> tuple[Array, Array]:
     """Return ``l2 m`` and ``l2 m theta``, ``(..., P)``."""
-    strength = 0.0 if l2 is None else l2 if isinstance(l2, float) else l2[..., None]
+    if l2 is None:
+        zeros = array_namespace(theta).zeros_like(theta)
+        return zeros, zeros
+    strength = l2 if isinstance(l2, float) else l2[..., None]
     decay = strength * network.weight_mask(theta)
     return decay, decay * theta
-
-
-def with_diagonal(matrix: Array, diagonal: Array) -> Array:
-    """Return a matrix ``(*stack, n, n)`` plus the diagonal matrix of ``(..., n)``."""
-    xp, n = array_namespace(matrix), matrix.shape[-1]
-    unit = xp.eye(n, dtype=matrix.dtype, device=device_of(matrix))
-    return matrix + diagonal[..., None] * unit
 
 
 def _product(matrix: Array, vector: Array) -> Array:

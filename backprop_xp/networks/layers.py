@@ -12,6 +12,7 @@ from backprop_xp.backends import (
     array_namespace,
     device_of,
     matmul,
+    outer,
     replaceable,
     sum_over_batch,
 )
@@ -127,6 +128,25 @@ class Dense:
         gradients: tuple[Array, ...] = ()
         if wants_parameters:
             gradients = matmul(x.mT, g, out[0]), sum_over_batch(g, out[1])
+        return (g @ weights.mT if wants_input else None), gradients
+
+    def row_gradients(
+        self,
+        parameters: Parameters,
+        cache: Cache,
+        g: Array,
+        out: Buffers = (None, None),
+        *,
+        wants_input: bool = True,
+    ) -> Gradients:
+        """Return what ``backward`` does, with the gradients of each row, not their sums."""
+        weights, _ = parameters
+        x, z, a = cache
+        g = sent_back(g, self.activation, z, a)
+        bias, each = out[1], g[..., None, :]
+        if bias is not None:
+            bias[...] = each
+        gradients = outer(x, g, out[0]), each if bias is None else bias
         return (g @ weights.mT if wants_input else None), gradients
 
 

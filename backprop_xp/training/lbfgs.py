@@ -9,9 +9,8 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, require_floating
+from backprop_xp.backends import Array, array_namespace, require_floating, with_diagonal
 from backprop_xp.checks import integer
-from backprop_xp.networks.gauss_newton import with_diagonal
 from backprop_xp.training.hyperparameters import Hyperparameter, of_each_network
 from backprop_xp.training.line_search import (
     Point,

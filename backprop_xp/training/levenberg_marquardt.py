@@ -134,7 +134,8 @@ def _within(damping: Array) -> Array:
     """Return the damping within its bounds."""
     xp = array_namespace(damping)
     rounding = xp.finfo(damping.dtype).eps
-    return xp.clip(damping, _LEAST_DAMPING * rounding, 1.0 / rounding)
+    # A third of clip's time on NumPy.
+    return xp.minimum(xp.maximum(damping, _LEAST_DAMPING * rounding), 1.0 / rounding)
 
 
 def _largest(diagonal: Array) -> Array:

@@ -11,10 +11,12 @@ from backprop_xp.backends import (
     matmul,
     max_of_rows,
     ones_where_positive,
+    outer,
     owner,
     sum_at,
     sum_of_rows,
     sum_over_batch,
+    with_diagonal,
 )
 
 # NumPy sums rows of up to 512 numbers by a product.
@@ -61,6 +63,33 @@ def test_rows_are_summed_by_their_index(
     np.testing.assert_allclose(xp.host(found), expected, rtol=0, atol=bound)
     assert found.dtype == values.dtype
     assert not np.any(xp.host(found)[..., 6, :])  # the index of no row
+
+
+@pytest.mark.parametrize("out", ["none", "with gaps"])
+@every_dtype
+def test_an_outer_product_has_each_product_of_two_entries(xp: Any, dtype: str, out: str) -> None:
+    _require(xp, dtype)
+    a, b = _array(xp, (7, 3), dtype), _array(xp, (2, 7, 4), dtype)  # a is shared by the stack
+    place = blank(b, (2, 7, 20)) if out != "none" else None
+    place = None if place is None else place[..., 5:17].reshape((2, 7, 3, 4))
+    found = outer(a, b, *[place] * (place is not None))
+    assert place is None or found is place
+    expected = xp.host(a)[..., None] * xp.host(b)[..., None, :]
+    assert found.dtype == b.dtype
+    np.testing.assert_allclose(xp.host(found), expected, rtol=8 * float(np.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("entries", [1, 4])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_matrix_gets_a_diagonal_and_stays_as_it_was(xp: Any, dtype: str, entries: int) -> None:
+    _require(xp, dtype)
+    matrix, diagonal = _array(xp, (2, 3, 4, 4), dtype), _array(xp, (2, 3, entries), dtype)
+    before = xp.host(matrix).copy()
+    found = with_diagonal(matrix, diagonal)
+    assert found.dtype == matrix.dtype
+    expected = before + np.eye(4, dtype=dtype) * xp.host(diagonal)[..., None]
+    np.testing.assert_array_equal(xp.host(found), expected)
+    np.testing.assert_array_equal(xp.host(matrix), before)
 
 
 @pytest.mark.parametrize("keepdims", [False, True])

@@ -69,11 +69,27 @@ def test_the_matrix_has_a_weight_for_each_entry_of_y(xp: Any) -> None:
     assert_relatively_close(xp, matrix, expected, PARITY)
 
 
+class Doubled(bx.Dense):
+    """A layer that inherits from one with a rule for all rows."""
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
+        return super().forward(parameters, 2.0 * x, rng)
+
+    def backward(self, parameters: Any, cache: Any, g: Any, **options: Any) -> Any:
+        back, gradients = super().backward(parameters, cache, g, **options)
+        return (None if back is None else 2.0 * back), gradients
+
+
 CODES = np.stack([generator.integers(0, 4, 6), generator.normal(size=6)], axis=-1)
 TWO = [bx.Dense(2, 3, "tanh"), bx.Dense(3, 1)]
 # Networks with each kind of layer that sample_network lacks, and their rows.
 OTHERS = {
     "user's layer": (bx.Network([bx.Dense(2, 4, "gelu"), Factors(), bx.Dense(4, 2)], "huber"), 2),
+    "subclass": (bx.Network([bx.Dense(2, 3, "tanh"), Doubled(3, 2, "silu")], "huber"), 2),
+    "first layer without parameters": (
+        bx.Network([bx.Standardize([1.0, 2.0], [3.0, 4.0]), Factors(2), *TWO], "huber"),
+        2,
+    ),
     "columns": (
         bx.Network(
             [bx.Columns(bx.Embedding([4], 3), bx.NumericEmbedding(1)), bx.Dense(7, 2)],
@@ -132,12 +148,31 @@ def test_each_network_of_a_stack_has_the_matrix_that_it_has_alone(xp: Any) -> No
         xp.assert_close(matrix[i, j, :, :], of_alone, PARITY)
 
 
+def test_networks_of_a_stack_share_x(xp: Any) -> None:
+    layers = bx.Standardize([0.5, 1.0, 2.0], [2.0, 3.0, 4.0]), Factors(3), bx.Dense(3, 2, "tanh")
+    network = bx.Network([*layers, bx.Dense(2, 2)], "mean_squared_error")
+    theta, (x, y, _) = xp.put(sample_theta(network, (3,)))[0], sample_data()
+    x, y = xp.put(x, y)
+    _, matrix = network.gauss_newton(theta, x, y)
+    for i in range(3):
+        xp.assert_close(matrix[i, :, :], network.gauss_newton(theta[i, :], x, y)[1], PARITY)
+
+
 def test_a_block_of_rows_has_no_more_derivatives_than_the_matrix_has_entries(xp: Any) -> None:
     network = bx.mlp([1, 100, 20])
     theta, x, y = xp.initialize(network), *xp.put(np.zeros((900, 1)), np.zeros((900, 20)))
     rows = gauss_newton._rows_at_once(network, theta, Rows(x, y))
     most = max(network.size**2, gauss_newton._NUMBERS_AT_ONCE)
     assert 0 < rows * 20 * network.size <= most
+
+
+@pytest.mark.once
+def test_numpy_takes_the_rows_of_64_small_networks_at_once() -> None:
+    """Products of fewer rows take half of the time again."""
+    network = bx.mlp([1, 10, 1])
+    theta = network.initialize(stack=(64,), backend="numpy")
+    rows = Rows(np.zeros((94, 1)), np.zeros((94, 1)))
+    assert gauss_newton._rows_at_once(network, theta, rows) >= 94
 
 
 def test_blocks_of_rows_give_the_same_matrix(xp: Any, monkeypatch: pytest.MonkeyPatch) -> None:

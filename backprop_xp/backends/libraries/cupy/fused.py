@@ -247,8 +247,8 @@ def _normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> R
     return back
 
 
-def _blank(array: Array) -> Array:
-    return cupy.empty(array.shape, array.dtype)
+def _blank(array: Array, shape: tuple[int, ...] | None = None) -> Array:
+    return cupy.empty(array.shape if shape is None else shape, array.dtype)
 
 
 def _matmul(a: Array, b: Array, out: Array | None = None) -> Array:

@@ -1,0 +1,106 @@
+"""The derivatives of a network's outputs by theta, row by row.
+
+Dense has a rule for all rows at once. Any other layer with parameters gets the rows as one more
+axis of the stack: each row is a batch of its own.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from backprop_xp.backends import Array, array_namespace, blank, device_of, dispatch
+from backprop_xp.networks.layers import Dense
+from backprop_xp.networks.layout import Layout, pack, unpack
+from backprop_xp.networks.propagation import (
+    Buffers,
+    Cache,
+    Layer,
+    Parameters,
+    backward_through,
+    forward_through,
+)
+
+
+class _Network(Protocol):
+    """The attributes of a network that are used here."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]: ...
+    @property
+    def layout(self) -> Layout: ...
+
+
+def outputs_and_jacobian(network: _Network, theta: Array, x: Array) -> tuple[Array, Array]:
+    """Return the outputs, ``(*stack, rows, n_out)``, and J, ``(*stack, rows, n_out, P)``."""
+    xp, layout, caches = array_namespace(theta), network.layout, list[Cache]()
+    each = (*theta.shape[:-1], x.shape[-2])
+    parameters = _parameters(network, theta, each)
+    outputs = _forward(network.layers, parameters, x, each, caches)
+    n_out, given = outputs.shape[-1], (network.layers, parameters, caches)
+    unit = xp.eye(n_out, dtype=theta.dtype, device=device_of(theta))
+    jacobian, columns = blank(theta, (*each, n_out, theta.shape[-1])), list[Array]()
+    for k in range(n_out):
+        g = xp.zeros_like(outputs) + unit[k, :]
+        out = None if jacobian is None else dispatch(unpack, theta)(layout, jacobian[..., k, :])
+        found = _gradients(*given, g, out)
+        if jacobian is None:
+            columns.append(dispatch(pack, theta)(layout, found, each))
+    return outputs, xp.stack(columns, axis=-2) if jacobian is None else jacobian
+
+
+def _takes_rows(layer: Layer) -> bool:
+    """Whether a layer takes the rows as a batch."""
+    return not layer.names or type(layer) is Dense  # a subclass may have another backward
+
+
+def _parameters(network: _Network, theta: Array, each: tuple[int, ...]) -> Sequence[Parameters]:
+    """Return each layer's parameters, with an axis of rows, as in ``each``, where it needs one."""
+    own: Sequence[Parameters] = dispatch(unpack, theta)(network.layout, theta)
+    if all(map(_takes_rows, network.layers)):
+        return own
+    rows = array_namespace(theta).broadcast_to(theta[..., None, :], (*each, theta.shape[-1]))
+    apart: Sequence[Parameters] = dispatch(unpack, theta)(network.layout, rows)
+    layers = zip(network.layers, own, apart, strict=True)
+    return [of_all if _takes_rows(layer) else of_each for layer, of_all, of_each in layers]
+
+
+def _forward(
+    layers: Sequence[Layer],
+    parameters: Sequence[Parameters],
+    x: Array,
+    each: tuple[int, ...],
+    caches: list[Cache],
+) -> Array:
+    """Return the outputs, ``(*stack, rows, n_out)``."""
+    for i, layer in enumerate(layers):
+        takes_rows = _takes_rows(layer)
+        if not takes_rows:
+            x = array_namespace(x).broadcast_to(x[..., None, :], (*each, 1, x.shape[-1]))
+        x = forward_through([layer], [parameters[i]], x, None, caches, start=i)
+        x = x if takes_rows else x[..., 0, :]
+    return x
+
+
+def _gradients(
+    layers: Sequence[Layer],
+    parameters: Sequence[Parameters],
+    caches: Sequence[Cache],
+    g: Array,
+    out: Sequence[Buffers] | None,
+) -> list[tuple[Array, ...]]:
+    """Return each row's gradients, ``(*stack, rows, *shape)``, from g by the outputs."""
+    first = next(i for i, layer in enumerate(layers) if layer.names)
+    gradients: list[tuple[Array, ...]] = [()] * len(layers)
+    back: Any = g
+    for i in reversed(range(first, len(layers))):
+        layer, buffers, wanted = layers[i], () if out is None else (out[i],), i > first
+        if type(layer) is Dense:
+            given = parameters[i], caches[i][1], back, *buffers
+            back, gradients[i] = layer.row_gradients(*given, wants_input=wanted)
+            continue
+        takes_rows = _takes_rows(layer)
+        back = back if takes_rows else back[..., None, :]
+        chain = [layer], [parameters[i]], [caches[i]], back
+        options: dict[str, Any] = {"wants_input": wanted, "out": buffers or None, "start": i}
+        back, (gradients[i],) = backward_through(*chain, **options)
+        back = back if takes_rows or not wanted else back[..., 0, :]
+    return gradients
