@@ -4,21 +4,22 @@
 ``r`` are the second and first derivatives of each row's share in the loss by its outputs, and ``m``
 is 1 for weights, 0 for other parameters. The objective has the gradient ``J^T r + l2 m theta``. The
 matrix is ``H = J^T D J + l2 diag(m)``, without the second derivatives of the outputs (Schraudolph
-2002; for least squares Nocedal and Wright 2006, section 10.3).
+2002; for least squares Nocedal and Wright 2006, section 10.3). An entry of a D with an entry for
+each output is 0 where a user's loss has a negative curvature, so that H is never negative.
 """
 
 import math
 from typing import Any, NamedTuple, Protocol
 
-from backprop_xp.backends import Array, array_namespace, with_diagonal
+from backprop_xp.backends import Array, array_namespace, dispatch, with_diagonal
 from backprop_xp.networks.batch_rows import Rows, row_slices
 from backprop_xp.networks.inputs import Strength
 from backprop_xp.networks.jet_parts import rows_in_cache
-from backprop_xp.networks.layout import Layout
+from backprop_xp.networks.layout import Layout, pack, unpack
 from backprop_xp.networks.loss_targets import in_columns
 from backprop_xp.networks.losses import Loss, curvature_of, value_and_gradient
 from backprop_xp.networks.objective import loss_of_values, shares_of
-from backprop_xp.networks.propagation import Layer
+from backprop_xp.networks.propagation import Cache, Layer, backward_through, forward_through
 from backprop_xp.networks.row_jacobians import outputs_and_jacobian
 
 # So many numbers of J are computed at once; if the cache counts, so many times what stays in it:
@@ -42,10 +43,16 @@ class _Network(Protocol):
 
 
 class Primal(NamedTuple):
-    """The model with its matrix: ``(*stack, P, P)``, without the penalty's ``decay``, l2 m."""
+    """The model with its matrix: ``(*stack, P, P)``, without the penalty's ``decay``, l2 m.
+
+    It has the outputs at theta, D, and J unless that was computed in blocks of rows.
+    """
 
     loss: Array
     gradient: Array
+    outputs: Array
+    curvature: Array
+    jacobian: Array | None
     curved: Array
     decay: Any
 
@@ -61,17 +68,26 @@ class Primal(NamedTuple):
 
     def step(self, damping: Array) -> Array:
         """Return ``-(H + diag(damping))^-1 gradient``, for ``(..., P)`` or ``(..., 1)``."""
-        return -_solved(with_diagonal(self.curved, self.decay + damping), self.gradient)
+        return -self._solved(damping, self.gradient)
+
+    def correction(self, damping: Array, move: Array, pulled: Array) -> Array:
+        """Return ``-(H + diag(damping))^-1 (pulled - J^T D J move)``."""
+        return -self._solved(damping, pulled - _product(self.curved, move))
+
+    def _solved(self, damping: Array, right: Array) -> Array:
+        return _solved(with_diagonal(self.curved, self.decay + damping), right)
 
 
 class Dual(NamedTuple):
     """The model of n outputs in all rows, fewer than parameters: J, DJ ``(*stack, n, P)`` and r.
 
-    ``decay`` is l2 m, and ``pull`` its product with theta.
+    ``decay`` is l2 m, and ``pull`` its product with theta. It has the outputs at theta, and D.
     """
 
     loss: Array
     gradient: Array
+    outputs: Array
+    curvature: Array
     jacobian: Array
     curved: Array
     slope: Array
@@ -90,13 +106,19 @@ class Dual(NamedTuple):
         By Woodbury's identity it is ``-A^-1 (pull + J^T z)`` with the diagonal matrix ``A = damping
         + decay`` and ``(I + D J A^-1 J^T) z = r - D J A^-1 pull``. No close numbers are subtracted.
         """
+        pull = self.pull / (self.decay + damping)
+        return -pull - self._solved(damping, self.slope - _product(self.curved, pull))
+
+    def correction(self, damping: Array, move: Array, change: Array) -> Array:
+        """Return ``-(H + diag(damping))^-1 J^T (change - D J move)``."""
+        return -self._solved(damping, change - _product(self.curved, move))
+
+    def _solved(self, damping: Array, right: Array) -> Array:
+        """Return ``A^-1 J^T (I + D J A^-1 J^T)^-1 right``."""
         inverse = 1.0 / (self.decay + damping)
-        pull = inverse * self.pull
         scaled = (self.jacobian * inverse[..., None, :]).mT
         ones = array_namespace(self.slope).ones_like(self.slope)
-        system = with_diagonal(self.curved @ scaled, ones)
-        z = _solved(system, self.slope - _product(self.curved, pull))
-        return -pull - _product(scaled, z)
+        return _product(scaled, _solved(with_diagonal(self.curved @ scaled, ones), right))
 
 
 def quadratic(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Primal | Dual:
@@ -109,6 +131,29 @@ def quadratic(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Prim
     return form(network, theta, rows, l2)
 
 
+def correction(
+    network: _Network,
+    theta: Array,
+    x: Array,
+    model: Primal | Dual,
+    damping: Array,
+    move: Array,
+    change: Array,
+) -> Array:
+    """Return ``-(H + diag(damping))^-1 J^T D (change - J move)``.
+
+    ``change`` is that of the outputs by the move. Without a curvature of the outputs it is J move.
+    """
+    curved = _times(model.curvature, change)
+    if isinstance(model, Dual):
+        return model.correction(damping, move, _joined(curved))
+    if model.jacobian is None:
+        pulled = _pulled(network, theta, x, curved)
+    else:
+        pulled = _product(model.jacobian.mT, _joined(curved))
+    return model.correction(damping, move, pulled)
+
+
 def gradient_and_matrix(
     network: _Network, theta: Array, rows: Rows, l2: Strength
 ) -> tuple[Array, Array]:
@@ -119,16 +164,23 @@ def gradient_and_matrix(
 
 def primal(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Primal:
     """Return the model with its matrix, summed over blocks of rows."""
-    losses, gradient, curved = list[Array](), 0.0, 0.0
-    for block in row_slices(rows.x.shape[-2], _rows_at_once(network, theta, rows)):
+    parts, gradient, curved = list[tuple[Array, ...]](), 0.0, 0.0
+    blocks = row_slices(rows.x.shape[-2], _rows_at_once(network, theta, rows))
+    for block in blocks:
         linear = _linearized(network, theta, rows, block)
-        losses.append(linear.losses)
-        gradient += _product(_flat(linear.jacobian).mT, _joined(linear.slope))
+        parts.append((linear.losses, linear.outputs, linear.curvature))
+        jacobian = _flat(linear.jacobian)
+        gradient += _product(jacobian.mT, _joined(linear.slope))
         curved += _squared(linear)
     decay, pull = _penalty(network, theta, l2)
-    each = losses[0] if len(losses) == 1 else array_namespace(theta).concat(losses, axis=-1)
-    loss = loss_of_values(network, theta, each, rows.sample_weight, l2)
-    return Primal(loss, gradient + pull, curved, decay)
+    axes = len(theta.shape) - 1  # of rows
+    losses, outputs, curvature = (
+        each[0] if len(each) == 1 else array_namespace(theta).concat(each, axis=axes)
+        for each in zip(*parts, strict=True)
+    )
+    loss = loss_of_values(network, theta, losses, rows.sample_weight, l2)
+    given = outputs, curvature, jacobian if len(blocks) == 1 else None
+    return Primal(loss, gradient + pull, *given, curved, decay)
 
 
 def dual(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Dual:
@@ -138,17 +190,19 @@ def dual(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Dual:
     slope, (decay, pull) = _joined(linear.slope), _penalty(network, theta, l2)
     loss = loss_of_values(network, theta, linear.losses, rows.sample_weight, l2)
     gradient = _product(jacobian.mT, slope) + pull
-    return Dual(loss, gradient, jacobian, curved, slope, decay, pull)
+    given = linear.outputs, linear.curvature, jacobian, curved
+    return Dual(loss, gradient, *given, slope, decay, pull)
 
 
 class _Linear(NamedTuple):
-    """Some rows at theta: the loss of each, ``(*stack, rows)``, J, D and r.
+    """Some rows at theta: the loss of each, ``(*stack, rows)``, the outputs, J, D and r.
 
-    J is ``(*stack, rows, n_out, P)`` and r ``(*stack, rows, n_out)``. D has r's axes, or a matrix
-    for each row.
+    J is ``(*stack, rows, n_out, P)``, the outputs and r ``(*stack, rows, n_out)``. D has r's axes,
+    or a matrix for each row.
     """
 
     losses: Array
+    outputs: Array
     jacobian: Array
     curvature: Array
     slope: Array
@@ -163,14 +217,16 @@ def _linearized(network: _Network, theta: Array, rows: Rows, block: slice) -> _L
     given = network.loss_function, outputs, in_columns(outputs, rows.y[..., block, :])
     losses, slope = value_and_gradient(*given, share)
     curvature = curvature_of(*given)
+    if len(curvature.shape) == len(outputs.shape):
+        curvature = array_namespace(theta).maximum(curvature, 0.0)
     if not is_number and len(curvature.shape) > len(outputs.shape):
         share = share[..., None]
-    return _Linear(losses, jacobian, curvature * share, slope)
+    return _Linear(losses, outputs, jacobian, curvature * share, slope)
 
 
 def _squared(linear: _Linear) -> Array:
     """Return ``J^T D J``."""
-    _, jacobian, curvature, slope = linear
+    _, _, jacobian, curvature, slope = linear
     if len(curvature.shape) > len(slope.shape):
         return _flat(jacobian).mT @ _flat(curvature @ jacobian)
     # A product of a matrix with itself takes half the time.
@@ -180,10 +236,27 @@ def _squared(linear: _Linear) -> Array:
 
 def _curved(linear: _Linear) -> Array:
     """Return ``D J``."""
-    _, jacobian, curvature, slope = linear
+    _, _, jacobian, curvature, slope = linear
     if len(curvature.shape) > len(slope.shape):
         return curvature @ jacobian
     return curvature[..., None] * jacobian
+
+
+def _pulled(network: _Network, theta: Array, x: Array, g: Array) -> Array:
+    """Return ``J^T g``, ``(*stack, P)``, from g by the outputs."""
+    parameters, caches = dispatch(unpack, theta)(network.layout, theta), list[Cache]()
+    forward_through(network.layers, parameters, x, None, caches)
+    given = network.layers, parameters, caches, g
+    _, gradients = backward_through(*given, wants_input=False)
+    pulled: Array = dispatch(pack, theta)(network.layout, gradients, theta.shape[:-1])
+    return pulled
+
+
+def _times(curvature: Array, change: Array) -> Array:
+    """Return ``D change``, ``(*stack, rows, n_out)``."""
+    if len(curvature.shape) > len(change.shape):
+        return _product(curvature, change)
+    return curvature * change
 
 
 def _rows_at_once(network: _Network, theta: Array, rows: Rows) -> int:

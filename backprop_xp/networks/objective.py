@@ -47,9 +47,16 @@ def outputs_of(network: _Network, theta: Array, rows: Rows) -> Array:
 
 def loss_of(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Array:
     """Return the loss, as ``Network.loss`` does."""
+    return loss_and_outputs_of(network, theta, rows, l2)[0]
+
+
+def loss_and_outputs_of(
+    network: _Network, theta: Array, rows: Rows, l2: Strength
+) -> tuple[Array, Array]:
+    """Return the loss, and the raw outputs that it is of."""
     outputs = outputs_of(network, theta, rows)
     values = value_of(network.loss_function, outputs, in_columns(outputs, rows.y))
-    return loss_of_values(network, theta, values, rows.sample_weight, l2)
+    return loss_of_values(network, theta, values, rows.sample_weight, l2), outputs
 
 
 def loss_of_values(

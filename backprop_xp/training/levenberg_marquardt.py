@@ -4,6 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, require_floating
+from backprop_xp.networks.gauss_newton import Dual, Primal
 from backprop_xp.training.hyperparameters import Hyperparameter, of_each_network
 from backprop_xp.training.objectives import Objective
 from backprop_xp.training.optimizer_protocol import Configured
@@ -13,6 +14,9 @@ from backprop_xp.training.optimizer_protocol import Configured
 _LEAST_DAMPING = 4.0
 # The damping's factors: the least one after an accepted step, and that after a refused one.
 _LEAST_FACTOR, _REFUSED = 0.1, 4.0
+# A correction is at most this part of its move: the acceleration, twice the correction, is at most
+# 0.75 times half of the move (Transtrum and Sethna 2012, section 3).
+_MOST_BENT = 0.1875
 # So many small decreases in a row are convergence: one may be small because its damping is large,
 # which falls by up to 1e-10 meanwhile.
 _SETTLED = 10.0
@@ -36,7 +40,9 @@ class LevenbergMarquardt(Configured):
     For networks of up to some thousand parameters and a smooth loss. Each network of a stack has
     its own ``mu = damping * max(diag(H))``. The next ``damping`` follows from the decrease of the
     loss beside that of the quadratic model. A step that would not lower the loss is refused, and
-    the damping becomes four times as large.
+    the damping becomes four times as large. In a curved valley a step is corrected by the second
+    derivative of the outputs along it, if that is small beside the step and lowers the loss
+    further.
 
     A step takes about ``n P^2`` operations for P parameters and n outputs of all rows together, and
     holds six matrices of ``P x P`` numbers; ``n^2 P`` and ``n x P`` if n is less than P. Above 8
@@ -52,12 +58,17 @@ class LevenbergMarquardt(Configured):
 
     Targets may have any unit: a last Dense layer without an activation is measured in their
     standard deviations. The first step begins with outputs of the targets' mean and deviation,
-    unless the loss of the given theta is lower. Inputs must be of about 1, by
-    ``bx.data.standardize`` for example: large ones saturate the units, whose gradient is then 0. A
-    warning says so.
+    unless the loss of the given theta is lower. Inputs must have about the mean 0 and the deviation
+    1, by ``bx.data.standardize`` for example. Large ones saturate the units, whose gradient is then
+    0, and a warning says so. A mean of some deviations is not warned of: the fit of a curve is
+    worse from 5 deviations, and fails at 10.
+
+    A curvature of your own loss that is negative at the start is an error. Where it becomes
+    negative later, it counts as 0.
 
     Levenberg 1944, Marquardt 1963, for networks Hagan and Menhaj 1994; the damping follows Nielsen
-    1999, with a least factor of 0.1.
+    1999, with a least factor of 0.1; the correction is half of the geodesic acceleration of
+    Transtrum and Sethna 2012.
 
     >>> import backprop_xp as bx
     >>> x = bx.asarray([[0.0], [0.25], [0.5], [0.75], [1.0]])
@@ -103,9 +114,9 @@ class LevenbergMarquardt(Configured):
         squares = objective.units(theta) ** 2
         mu = state.damping * _largest(model.diagonal * squares) / squares
         move = model.step(mu)
-        reached = objective.loss(theta + move)
         # What the model falls by (Nielsen 1999, eq. 2.18); the decreases are (*stack, 1).
         predicted = 0.5 * xp.sum(move * (mu * move - model.gradient), axis=-1, keepdims=True)
+        move, reached = _corrected(objective, theta, model, mu, move)
         decrease = (model.loss - reached)[..., None]
         accepted = (decrease > 0.0) & (state.settled < _SETTLED)
         theta = xp.where(accepted, theta + move, theta)
@@ -118,6 +129,30 @@ class LevenbergMarquardt(Configured):
     def has_converged(self, state: LevenbergMarquardtState) -> Array:
         """Return whether each network has converged."""
         return state.settled >= _SETTLED
+
+
+def _corrected(
+    objective: Objective, theta: Array, model: Primal | Dual, damping: Array, move: Array
+) -> tuple[Array, Array]:
+    """Return a move, or the one that follows the curvature of the outputs if it ends lower.
+
+    Both are evaluated, and the loss there is returned, ``(*stack,)``.
+    """
+    xp = array_namespace(theta)
+    loss, outputs = objective.loss_and_outputs(theta + move)
+    # Where the move overflows, no correction of it is small.
+    outputs = xp.where(xp.isfinite(loss)[..., None, None], outputs, model.outputs)
+    more = objective.correction(theta, model, damping, move, outputs)
+    units = objective.units(theta)
+    is_small = _squares(more / units) <= _MOST_BENT**2 * _squares(move / units)
+    bent = xp.where(is_small, move + more, move)
+    of_bent = objective.loss(theta + bent)
+    is_lower = of_bent < loss
+    return xp.where(is_lower[..., None], bent, move), xp.where(is_lower, of_bent, loss)
+
+
+def _squares(move: Array) -> Array:
+    return array_namespace(move).vecdot(move, move)[..., None]
 
 
 def _next_state(

@@ -10,14 +10,19 @@ from backprop_xp.display.reprs import argument_text
 from backprop_xp.networks.activations import identity
 from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.column_weights import without_shares
-from backprop_xp.networks.gauss_newton import Dual, Primal, quadratic
+from backprop_xp.networks.gauss_newton import Dual, Primal, correction, quadratic
 from backprop_xp.networks.inputs import Strength
 from backprop_xp.networks.layers import Dense
 from backprop_xp.networks.layout import unpack
 from backprop_xp.networks.loss_targets import in_columns
 from backprop_xp.networks.losses import LOSSES, curvature_of, value_of
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.objective import loss_and_gradient_of, loss_of, outputs_of
+from backprop_xp.networks.objective import (
+    loss_and_gradient_of,
+    loss_and_outputs_of,
+    loss_of,
+    outputs_of,
+)
 from backprop_xp.networks.saturation import first_units
 
 # Columns of mean 0 and variance 1, and drawn weights, make pre-activations of a variance of at most
@@ -68,6 +73,20 @@ class Objective(NamedTuple):
                 "parameters; or train fewer networks at once."
             )
         return quadratic(self.network, theta, self.rows, self.l2)
+
+    def loss_and_outputs(self, theta: Array) -> tuple[Array, Array]:
+        """Return the loss, ``(*stack,)``, and the outputs, ``(*stack, rows, n_out)``."""
+        return loss_and_outputs_of(self.network, theta, self.rows, self.l2)
+
+    def correction(
+        self, theta: Array, model: Primal | Dual, damping: Array, move: Array, reached: Array
+    ) -> Array:
+        """Return what the curvature of the outputs along a move adds to it.
+
+        The move is ``model.step(damping)``, and ``reached`` are the outputs at ``theta + move``.
+        """
+        change = reached - model.outputs
+        return correction(self.network, theta, self.rows.x, model, damping, move, change)
 
     def check_curvature(self, theta: Array) -> None:
         """Raise ValueError if a user's loss has a curvature that is negative or not a number."""
