@@ -3,13 +3,20 @@
 ``python benchmarks/intervals.py [DATA ...]`` prints for each data set of ``interval_data.py`` the
 medians over five splits: the test error in standard deviations of the targets, and for intervals of
 90 % their coverage and mean width. ``members`` is what ``return_std`` of eight members by Adam
-would be as normal intervals. Below are the geometric means of the errors beside the Gaussian
-process's, and the mean coverages.
+would be as normal intervals. Below are the geometric means of the errors and widths beside the
+Gaussian process's, and the mean coverages. Each score is a line of ``--out``: a run that was ended
+continues there. ``--quick`` takes two data sets and one split.
 """
 
+import argparse
+import json
 import sys
+import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from interval_data import DATA
@@ -21,6 +28,7 @@ from sklearn.model_selection import train_test_split
 import backprop_xp as bx
 
 COVERAGE, SPLITS, SHARE = 0.9, 5, 0.5
+SCORES = ("rmse", "coverage", "width")
 WIDTH = norm.ppf(0.5 + COVERAGE / 2.0)
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -54,7 +62,8 @@ METHODS: dict[str, Callable[..., Found]] = {
 
 
 def standardized(array: np.ndarray, train: np.ndarray) -> np.ndarray:
-    scaled: np.ndarray = (array - train.mean(axis=0)) / train.std(axis=0)
+    deviation = train.std(axis=0)  # 0 for a column that is constant in these rows
+    scaled: np.ndarray = (array - train.mean(axis=0)) / np.where(deviation > 0.0, deviation, 1.0)
     return scaled
 
 
@@ -72,23 +81,56 @@ def scores(method: Callable[..., Found], x: np.ndarray, y: np.ndarray, seed: int
     ]
 
 
+def measure(data: list[str], splits: int, out: Path) -> list[dict[str, Any]]:
+    """Return a record of each data set, method and split, and append the new ones to the file."""
+    lines = out.read_text().splitlines() if out.exists() else []
+    known = {(r["data"], r["method"], r["split"]): r for r in map(json.loads, lines)}
+    wanted = [(key, name, split) for key in data for name in METHODS for split in range(splits)]
+    for key, name, split in wanted:
+        if (key, name, split) in known:
+            continue
+        start = time.process_time()
+        found = dict(zip(SCORES, scores(METHODS[name], *DATA[key](), split), strict=True))
+        given = {"data": key, "method": name, "split": split}
+        known[key, name, split] = {**given, **found, "seconds": time.process_time() - start}
+        with out.open("a") as file:
+            file.write(json.dumps(known[key, name, split]) + "\n")
+    return [known[each] for each in wanted]
+
+
+def report(records: list[dict[str, Any]]) -> str:
+    """Return the medians over the splits, and each method beside the Gaussian process."""
+    names = (*SCORES, "seconds")
+    each = defaultdict[tuple[str, str], list[list[float]]](list)
+    for record in records:
+        each[record["data"], record["method"]].append([record[name] for name in names])
+    medians = {key: np.median(found, axis=0) for key, found in each.items()}
+    rows = [f"| data | method | {' | '.join(names)} |", f"|---|---|{'---|' * len(names)}"]
+    for key, values in medians.items():
+        rows.append(f"| {' | '.join([*key, *(f'{value:.3f}' for value in values)])} |")
+    for method in METHODS:
+        data = [key for key, name in medians if name == method]
+        error, coverage, width, _ = np.transpose([medians[key, method] for key in data])
+        other = np.transpose([medians[key, "Gaussian process"] for key in data])
+        ratio, widths = error / other[0], np.exp(np.mean(np.log(width / other[2])))
+        rows.append(
+            f"{method}: error {np.exp(np.mean(np.log(ratio))):.3f}, at most {ratio.max():.3f}; "
+            f"coverage {coverage.mean():.3f}, at least {coverage.min():.3f}; width {widths:.3f}"
+        )
+    return "\n".join(rows)
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", nargs="*", default=list(DATA), metavar="DATA")
+    parser.add_argument("--quick", action="store_true", help="two data sets, one split")
+    parser.add_argument("--out", type=Path, default=Path("intervals.jsonl"))
+    given = parser.parse_args()
+    if unknown := set(given.data) - set(DATA):
+        parser.error(f"unknown data {sorted(unknown)}: choose from {list(DATA)}")
     warnings.simplefilter("ignore")
-    print("| data | method | rmse | coverage | width |\n|---|---|---|---|---|")  # noqa: T201
-    found = dict[str, list[np.ndarray]]()
-    for data in sys.argv[1:] or DATA:
-        x, y = DATA[data]()
-        for name, method in METHODS.items():
-            each = np.median([scores(method, x, y, seed) for seed in range(SPLITS)], axis=0)
-            found.setdefault(name, []).append(each)
-            cells = [f"{value:.3f}" for value in each]
-            print(f"| {' | '.join([data, name, *cells])} |", flush=True)  # noqa: T201
-    best = np.transpose(found["Gaussian process"])[0]
-    for name, rows in found.items():
-        error, coverage, _ = np.transpose(rows)
-        ratio = np.exp(np.mean(np.log(error / best))), (error / best).max()
-        text = "{}: error {:.3f}, at most {:.3f}; coverage {:.3f}, at least {:.3f}"
-        print(text.format(name, *ratio, coverage.mean(), coverage.min()))  # noqa: T201
+    data, splits = (given.data[-2:], 1) if given.quick else (given.data, SPLITS)
+    sys.stdout.write(report(measure(data, splits, given.out)) + "\n")
 
 
 if __name__ == "__main__":

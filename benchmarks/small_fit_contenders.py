@@ -7,6 +7,7 @@ the same parameters.
 """
 
 import contextlib
+import os
 import signal
 import time
 import warnings
@@ -67,6 +68,16 @@ def ours(optimizer: Any) -> Callable[[Problem, int, float], Fit]:
         return trace, lambda x: network.predict(result.theta, x)
 
     return fit
+
+
+def compiled(fit: Callable[[Problem, int, float], Fit]) -> Callable[[Problem, int, float], Fit]:
+    """Return the training with loops that Numba compiles."""
+
+    def run(problem: Problem, seed: int, seconds: float) -> Fit:
+        os.environ["BACKPROP_XP_COMPILE"] = "1"
+        return fit(problem, seed, seconds)
+
+    return run
 
 
 class Perceptron:
@@ -271,6 +282,7 @@ CONTENDERS: dict[str, Callable[[Problem, int, float], Fit]] = {
     "LevenbergMarquardt": ours(bx.LevenbergMarquardt(tolerance=0.0)),
     "LBFGS": ours(bx.LBFGS(tolerance=0.0)),
     "Adam": ours(bx.Adam(1e-2)),
+    "Adam, compiled": compiled(ours(bx.Adam(1e-2))),
     "SciPy lm": scipy_least_squares("lm"),
     "SciPy trf": scipy_least_squares("trf"),
     "SciPy L-BFGS-B": scipy_lbfgs,
@@ -278,6 +290,14 @@ CONTENDERS: dict[str, Callable[[Problem, int, float], Fit]] = {
     "torch-levenberg-marquardt": torch_levenberg_marquardt,
     "optimistix": optimistix,
     "pyrenn": pyrenn,
+}
+
+# The libraries that some of them need.
+LIBRARIES = {
+    "Adam, compiled": "numba",
+    "torch-levenberg-marquardt": "torch_levenberg_marquardt",
+    "optimistix": "optimistix",
+    "pyrenn": "pyrenn",
 }
 
 

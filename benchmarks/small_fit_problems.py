@@ -51,6 +51,21 @@ def borehole() -> Problem:
     return problem(x, 2.0 * np.pi * tu * (hu - hl) / below, 300, 21)
 
 
+def engine() -> Problem:
+    """Return the torque of an invented diesel engine by fuel and speed, 400 points of its map.
+
+    Torque is the energy of the fuel times an efficiency, minus the friction. The efficiency is best
+    at 2,000 revolutions per minute. It is worse with little fuel, and with too much for the air.
+    """
+    fuel, speed = np.random.default_rng(0).uniform([5.0, 800.0], [60.0, 4500.0], (1400, 2)).T
+    burnt = (1.0 - np.exp(-fuel / 8.0)) / (1.0 + np.exp((fuel - 52.0 + speed / 300.0) / 4.0))
+    efficiency = 0.42 * burnt * np.exp(-(((speed - 2000.0) / 3000.0) ** 2))
+    friction = 8.0 + 4e-3 * speed + 6e-7 * speed**2
+    # 42.5 J for each mg, in four cylinders of four strokes.
+    torque = 4.0 * 42.5 * fuel * efficiency / (4.0 * np.pi) - friction
+    return problem(np.stack([fuel, speed], axis=-1), torque, 400, 10)
+
+
 def diabetes() -> Problem:
     """Return the diabetes table, a quarter of it for the test."""
     x, y = load_diabetes(return_X_y=True)
@@ -73,6 +88,7 @@ NOISELESS = {
         for n, make in FRIEDMANS.items()
     },
     "borehole": borehole,
+    "engine map": engine,
     "XOR": xor,
 }
 NOISY = {

@@ -1,12 +1,13 @@
 """Fits of small networks by second-order methods: the training loss after equal CPU time.
 
 ``python benchmarks/small_fits.py`` runs each contender of ``small_fit_contenders.py`` in a process
-of its own with one thread, and prints the tables of docs/benchmarks.md. Contenders whose library is
-not installed are left out (``pip install scipy scikit-learn pyrenn torch-levenberg-marquardt
+of its own with one thread, and prints the tables of docs/benchmarks.md. A contender whose library
+is not installed is named and left out (``pip install numba pyrenn torch-levenberg-marquardt
 optimistix``). CPU time counts, because it depends least on what else the machine does.
 """
 
 import argparse
+import importlib.util
 import json
 import operator
 import os
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 import sklearn.neural_network
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, make_friedman1
-from small_fit_contenders import CONTENDERS, fits, network_of
+from small_fit_contenders import CONTENDERS, LIBRARIES, fits, network_of
 from small_fit_problems import NOISELESS, NOISY, Problem, curve
 
 import backprop_xp as bx
@@ -59,6 +60,10 @@ def run_apart(out: Path, names: list[str], seeds: int, seconds: float) -> None:
     eigen = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     environment = {**os.environ, **dict.fromkeys(THREADS, "1"), "XLA_FLAGS": eigen}
     for name in names:
+        library = LIBRARIES.get(name)
+        if library is not None and importlib.util.find_spec(library) is None:
+            sys.stderr.write(f"{name}: not installed\n")
+            continue
         words = ["--contender", name, "--seeds", str(seeds), "--seconds", str(seconds)]
         with out.open("a") as file:
             done = subprocess.run(
