@@ -147,7 +147,10 @@ class Options:
     def __post_init__(self) -> None:
         self._set("optimizer", named_optimizer(self.optimizer))
         if isinstance(self.optimizer, type) or not hasattr(self.optimizer, "initialize"):
-            raise TypeError(f"optimizer must be an object like bx.Adam(), not {self.optimizer!r}.")
+            raise TypeError(
+                "optimizer must be an object like bx.Adam(), which has initialize, and update or "
+                f"advance, not {self.optimizer!r}."
+            )
         for name, kind, example in (
             ("early_stopping", EarlyStopping, "EarlyStopping"),
             ("plateau", Plateau, "Plateau"),
