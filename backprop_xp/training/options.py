@@ -148,8 +148,8 @@ class Options:
         self._set("optimizer", named_optimizer(self.optimizer))
         if isinstance(self.optimizer, type) or not hasattr(self.optimizer, "initialize"):
             raise TypeError(
-                "optimizer must be an object like bx.Adam(), which has initialize, and update or "
-                f"advance, not {self.optimizer!r}."
+                f"optimizer must be an object like bx.Adam(), not {self.optimizer!r}: it needs the "
+                "methods initialize, and update or advance."
             )
         for name, kind, example in (
             ("early_stopping", EarlyStopping, "EarlyStopping"),
