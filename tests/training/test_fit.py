@@ -833,7 +833,7 @@ OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
     ({"optimizer": "sgd"}, ValueError, r"SGD has no default learning rate: give .*bx\.SGD"),
     ({"optimizer": None}, TypeError, r"optimizer must be .* bx\.Adam\(\), not None"),
     ({"optimizer": bx.Adam}, TypeError, r"optimizer must be .* bx\.Adam\(\), not <class"),
-    ({"optimizer": bx.schedules}, TypeError, r"needs the methods initialize, and update or advance"),
+    ({"optimizer": bx.schedules}, TypeError, r"needs the methods initialize, and update"),
     ({"validation": ([[1.0] * N_IN],)}, ValueError, r"validation must be \(x, y\), .* not 1"),
     ({"validation": [1, 2, 3, 4]}, ValueError, r"validation must be \(x, y\), .* not 4 items"),
     ({"validation": "0.2"}, TypeError, r"validation must be \(x, y\), .* or a share"),
