@@ -12,8 +12,9 @@ from backprop_xp.gradient_check.functions import quiet
 from backprop_xp.gradient_check.judge import KINK, Comparison
 from backprop_xp.gradient_check.problems import Problem
 from backprop_xp.gradient_check.products import random_numbers
+from backprop_xp.networks.jet_errors import NotLinearError
 from backprop_xp.networks.jet_passes import namespace_of
-from backprop_xp.networks.jets import Jet, NotLinearError
+from backprop_xp.networks.jets import Jet
 from backprop_xp.networks.losses import Loss, curvature_of, value_of
 from backprop_xp.networks.propagation import Layer
 

@@ -27,7 +27,7 @@ from backprop_xp.networks.equation_points import Point, Quantity
 from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray
 from backprop_xp.networks.jet_parts import lifted
 from backprop_xp.networks.jet_passes import Term, backward, forward, namespace_of, plan_of, whole
-from backprop_xp.networks.jets import Jet
+from backprop_xp.networks.jets import Jet, is_condition
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import Cache, Gradients, Layer, Parameters
 from backprop_xp.networks.random_bits import Key
@@ -228,9 +228,10 @@ class Equation:
         result = self.residual(point)
         parts = list(result) if isinstance(result, tuple | list) else [result]
         for part in parts:
-            if not isinstance(part, Jet):
+            if not isinstance(part, Jet) or is_condition(part):
+                found = "a condition" if isinstance(part, Jet) else type(part).__name__
                 raise TypeError(
-                    f"The residual returned {type(part).__name__}, but what is made of s.u and "
+                    f"The residual returned {found}, but what is made of s.u and "
                     "the like is expected, or a tuple of several: lambda s: s.u_t - s.u_xx."
                 )
         return parts

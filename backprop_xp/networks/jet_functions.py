@@ -13,14 +13,13 @@ from types import ModuleType
 from typing import Any
 
 from backprop_xp.backends import Array, DType, Namespace
+from backprop_xp.networks.jet_errors import JUMPS, NotLinearError, jumping, not_a_condition
 from backprop_xp.networks.jet_parts import Operators, full
-from backprop_xp.networks.jet_rules import RULES, power
+from backprop_xp.networks.jet_rules import RULES, Rule, composed, power
 from backprop_xp.networks.jets import (
     Jet,
-    NotLinearError,
-    Rule,
     as_jet,
-    composed,
+    is_condition,
     mapped,
     parts_of,
     value_of,
@@ -60,7 +59,7 @@ class JetNamespace:
         is_floating = self.base.isdtype(dtype, ("real floating", "complex floating"))
         if not isinstance(x, Jet):
             return Jet(self, cast(x)) if is_floating else cast(x)
-        if not is_floating:
+        if not is_floating and not is_condition(x):
             raise _without_rule(f"astype to {dtype}", "Integers and booleans have no derivatives.")
         return mapped(x, cast, cast, broadcasts=True)
 
@@ -90,26 +89,21 @@ def _call(namespace: JetNamespace, name: str, base: Function, *given: Any, **opt
         return base(*given, **options)
     if name in RULES:
         return composed(given[0], base, RULES[name])
-    if name not in FUNCTIONS:
-        raise _without_rule(name, "Write it with functions that have one.")
-    return FUNCTIONS[name](namespace, *given, **options)
+    if name in FUNCTIONS:
+        return FUNCTIONS[name](namespace, *given, **options)
+    if name in OF_VALUES or all(is_condition(jet) for jet in values if isinstance(jet, Jet)):
+        return Jet(namespace, base(*map(value_of, given), **options))
+    if name in JUMPS:
+        raise jumping(JUMPS[name])
+    raise _without_rule(name, "Write it with functions that have one.")
 
 
 def _without_rule(name: str, way_out: str) -> TypeError:
-    known = ", ".join(sorted([*RULES, *FUNCTIONS]))
+    known = ", ".join(sorted([*RULES, *FUNCTIONS, *OF_VALUES]))
     return TypeError(
         f"The derivatives by the inputs have no rule for {name}. {way_out} There are rules for "
         f"arithmetic, indexing and {known}."
     )
-
-
-def _plain(name: str) -> Function:
-    """Return a function whose result has no derivatives: integers or booleans."""
-
-    def function(namespace: JetNamespace, *given: Any, **options: Any) -> Array:
-        return getattr(namespace.base, name)(*map(value_of, given), **options)
-
-    return function
 
 
 def _sign(namespace: JetNamespace, x: Jet) -> Jet:
@@ -168,12 +162,15 @@ def _abs(namespace: JetNamespace, x: Jet) -> Jet:
     return _chosen(namespace, x.value > 0.0, x, -x, namespace.base.abs(x.value))
 
 
-def _where(namespace: JetNamespace, condition: Array, a: Any, b: Any) -> Jet:
+def _where(namespace: JetNamespace, condition: Any, a: Any, b: Any) -> Jet:
+    if isinstance(condition, Jet) and not is_condition(condition):
+        raise not_a_condition("where")
     is_dual = any(isinstance(x, Jet) and x.is_dual for x in (a, b))
     for x in (a, b):
         is_zero = isinstance(x, int | float) and x == 0
         if is_dual and not is_zero and not (isinstance(x, Jet) and x.is_dual):
             raise NotLinearError("chooses between g and an array that does not depend on g")
+    condition = value_of(condition)
     value = namespace.base.where(condition, value_of(a), value_of(b))
     return _chosen(namespace, condition, a, b, value)
 
@@ -251,9 +248,9 @@ def _broadcast_to(namespace: JetNamespace, x: Jet, shape: tuple[int, ...]) -> Je
     return Jet(namespace, value, first, second, x.is_dual)
 
 
-def _take(namespace: JetNamespace, x: Jet, indices: Array, *, axis: int = 0) -> Jet:
-    at = _axes(axis, x.ndim)
-    return mapped(x, lambda a: namespace.base.take(a, indices, axis=at))
+def _take(namespace: JetNamespace, x: Any, indices: Any, *, axis: int = 0) -> Jet:
+    x, at = as_jet(namespace, x), _axes(axis, len(x.shape))
+    return mapped(x, lambda a: namespace.base.take(a, value_of(indices), axis=at))
 
 
 def _concat(namespace: JetNamespace, arrays: Sequence[Any], *, axis: int = 0) -> Jet:
@@ -324,9 +321,10 @@ _OPERATORS = {
     "greater": "gt",
     "greater_equal": "ge",
 }
+# Their results are booleans and integers, which have no derivatives.
+OF_VALUES = ("isfinite", "isinf", "isnan", "argmax", "argmin")
 FUNCTIONS: dict[str, Function] = {
     **{name: _operation(getattr(operator, of)) for name, of in _OPERATORS.items()},
-    **{name: _plain(name) for name in ("isfinite", "isinf", "isnan", "argmax", "argmin")},
     **{name: _reduction(name) for name in ("sum", "mean")},
     **{name: _extreme(name) for name in ("max", "min")},
     "pow": power,

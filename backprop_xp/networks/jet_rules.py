@@ -1,11 +1,23 @@
 """The derivatives of functions of each number: a table, and those of powers."""
 
 import math
+import operator
+from collections.abc import Callable
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, Namespace
-from backprop_xp.networks.jets import Functions, Jet, Rule, as_jet, composed, value_of
+from backprop_xp.networks.jet_errors import NotLinearError
+from backprop_xp.networks.jet_parts import crossed, multiplied, total
+from backprop_xp.networks.jets import Change, Functions, Jet, as_jet, value_of
+
+
+class Rule(NamedTuple):
+    """The first two derivatives of ``y = f(x)``; the second one also gets the first, ``s``."""
+
+    slope: Callable[[Namespace, Array, Array], Array]
+    curvature: Callable[[Namespace, Array, Array, Array], Array]
+
 
 RULES = {
     "exp": Rule(lambda xp, x, y: y, lambda xp, x, y, s: y),
@@ -34,6 +46,23 @@ RULES = {
         lambda xp, x, y: 1.0 / ((1.0 - x) * (1.0 + x)), lambda xp, x, y, s: 2.0 * x * s * s
     ),
 }
+
+
+def composed(jet: Jet, function: Change, rule: Rule) -> Jet:
+    """Return a function of each number, by its value and its derivatives."""
+    if jet.is_dual:
+        raise NotLinearError("applies a function to g")
+    namespace, x, y = jet.namespace, jet.value, function(jet.value)
+    if jet.first is None:
+        return Jet(namespace, y)
+    slope = rule.slope(namespace.base, x, y)
+    first = slope * jet.first
+    if not namespace.operators:
+        return Jet(namespace, y, first)
+    squares = crossed(namespace.base, namespace.operators, jet.first, jet.first, operator.mul)
+    half = 0.5 * rule.curvature(namespace.base, x, y, slope)
+    second = total(multiplied(operator.mul, slope, jet.second), half * squares)
+    return Jet(namespace, y, first, second)
 
 
 def _slope_of_asin(xp: Namespace, x: Array) -> Array:

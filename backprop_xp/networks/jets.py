@@ -13,9 +13,17 @@ a parameter, which does not depend on x, is the value of the dual element.
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from backprop_xp.backends import Array, Device, DType, Namespace, device_of
+from backprop_xp.networks.jet_errors import (
+    REFUSED,
+    NotLinearError,
+    not_a_condition,
+    not_plain,
+    refusal,
+    refuse_codes,
+)
 from backprop_xp.networks.jet_parts import (
     Operators,
     Times,
@@ -31,13 +39,6 @@ from backprop_xp.networks.jet_parts import (
 Change: TypeAlias = Callable[[Array], Array]
 
 
-class Rule(NamedTuple):
-    """The first two derivatives of ``y = f(x)``; the second one also gets the first, ``s``."""
-
-    slope: Callable[[Namespace, Array, Array], Array]
-    curvature: Callable[[Namespace, Array, Array, Array], Array]
-
-
 class Functions(Protocol):
     """The namespace of jets, which those of one computation share: see ``jet_functions``."""
 
@@ -50,12 +51,39 @@ class Functions(Protocol):
         """The sums of second derivatives that the jets have."""
 
     @property
+    def isdtype(self) -> Callable[..., bool]:
+        """Whether a dtype is of a kind."""
+
+    @property
     def pow(self) -> Callable[..., Any]:
         """The function of ``a ** b``."""
 
     @property
     def abs(self) -> Callable[..., Any]:
         """The function of ``abs(a)``."""
+
+
+def _comparison(compare: Callable[..., Array]) -> Callable[..., Any]:
+    """Return the method of a comparison, whose result is a jet of booleans, a constant."""
+
+    def method(self: "Jet", other: Any) -> "Jet":
+        if self.is_dual or (isinstance(other, Jet) and other.is_dual):
+            raise NotLinearError("compares g with a number")
+        return Jet(self.namespace, compare(self.value, value_of(other)))
+
+    return method
+
+
+def _logical(symbol: str, join: Callable[..., Array]) -> Callable[..., Any]:
+    """Return the method of conditions, which are jets of booleans."""
+
+    def method(self: "Jet", *others: Any) -> "Jet":
+        given = (self, *others)
+        if not all(is_condition(jet) for jet in given if isinstance(jet, Jet)):
+            raise not_a_condition(symbol)
+        return Jet(self.namespace, join(*map(value_of, given)))
+
+    return method
 
 
 # Not frozen: a frozen dataclass takes three times as long to make, and a step makes hundreds.
@@ -74,7 +102,14 @@ class Jet:
 
     # What replaces reference functions of ``backends.replaceable`` for jets.
     replacements: ClassVar[dict[str, Callable[..., Any]]] = {}
-    __iter__ = None  # by indices it would not end: behind a JAX array's end there is no error
+
+    __lt__, __le__ = _comparison(operator.lt), _comparison(operator.le)
+    __gt__, __ge__ = _comparison(operator.gt), _comparison(operator.ge)
+    __eq__, __ne__ = _comparison(operator.eq), _comparison(operator.ne)
+    __and__ = __rand__ = _logical("&", operator.and_)
+    __or__ = __ror__ = _logical("|", operator.or_)
+    __xor__ = __rxor__ = _logical("^", operator.xor)
+    __invert__ = _logical("~", operator.invert)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,14 +137,8 @@ class Jet:
         return mapped(self, self.namespace.base.matrix_transpose, broadcasts=True)
 
     def __getitem__(self, key: Any) -> "Jet":
-        keys = key if isinstance(key, tuple) else (key,)
+        keys = tuple(map(value_of, key if isinstance(key, tuple) else (key,)))
         return mapped(self, lambda a: a[keys], lambda part: part[(slice(None), *keys)])
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        raise TypeError(
-            "The derivatives by the inputs are computed on jets, which nothing can be written "
-            "into. Make the array by xp.concat or xp.where instead of x[...] = value."
-        )
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
@@ -131,7 +160,7 @@ class Jet:
         return _added(self, other, operator.sub)
 
     def __rsub__(self, other: Any) -> "Jet":
-        return _added(-self, other, operator.add)
+        return _added(other, self, operator.sub)
 
     def __mul__(self, other: Any) -> "Jet":
         return _product(self, as_jet(self.namespace, other), operator.mul)
@@ -160,24 +189,6 @@ class Jet:
     def __abs__(self) -> Any:
         return self.namespace.abs(self)
 
-    def __lt__(self, other: Any) -> Array:
-        return self.value < value_of(other)
-
-    def __le__(self, other: Any) -> Array:
-        return self.value <= value_of(other)
-
-    def __gt__(self, other: Any) -> Array:
-        return self.value > value_of(other)
-
-    def __ge__(self, other: Any) -> Array:
-        return self.value >= value_of(other)
-
-    def __eq__(self, other: object) -> Array:
-        return self.value == value_of(other)
-
-    def __ne__(self, other: object) -> Array:
-        return self.value != value_of(other)
-
     def __array_namespace__(self, *, api_version: str | None = None) -> Functions:
         return self.namespace
 
@@ -185,50 +196,43 @@ class Jet:
         """Compute ``array * jet`` for arrays of NumPy and CuPy, which ask here."""
         reflected = _REFLECTED.get(ufunc.__name__)
         if reflected is None or method != "__call__" or given[1] is not self:
-            raise _not_plain(f"{ufunc.__name__} of the array library")
-        return reflected(self, given[0])
+            raise not_plain(f"{ufunc.__name__} of the array library")
+        return getattr(self, reflected)(given[0])
 
-    def __array__(self, *arguments: Any, **options: Any) -> Any:
-        raise _not_plain("A function of the array library")
+    def __array_function__(self, function: Any, types: Any, given: Any, options: Any) -> Any:
+        raise not_plain(f"{function.__name__} of the array library")
 
     def __bool__(self) -> bool:
-        raise _not_plain("bool(...)")
+        if self.ndim == 0 and is_condition(self):
+            return bool(self.value)
+        return refusal("__bool__")()
 
-    def __float__(self) -> float:
-        raise _not_plain("A function of Python numbers")
 
+for _name in {*REFUSED} - {"__bool__"}:
+    setattr(Jet, _name, refusal(_name))
 
-_REFLECTED: dict[str, Callable[[Jet, Any], Any]] = {
-    "add": Jet.__radd__,
-    "subtract": Jet.__rsub__,
-    "multiply": Jet.__rmul__,
-    "divide": Jet.__rtruediv__,
-    "true_divide": Jet.__rtruediv__,
-    "power": Jet.__rpow__,
-    "matmul": Jet.__rmatmul__,
-    "equal": Jet.__eq__,
-    "not_equal": Jet.__ne__,
-    "less": Jet.__gt__,
-    "less_equal": Jet.__ge__,
-    "greater": Jet.__lt__,
-    "greater_equal": Jet.__le__,
+# The methods for an array on the left, by the name of the library's function.
+_REFLECTED = {
+    "add": "__radd__",
+    "subtract": "__rsub__",
+    "multiply": "__rmul__",
+    "divide": "__rtruediv__",
+    "true_divide": "__rtruediv__",
+    "power": "__rpow__",
+    "matmul": "__rmatmul__",
+    "remainder": "__rmod__",
+    "floor_divide": "__rfloordiv__",
+    "divmod": "__rdivmod__",
+    "equal": "__eq__",
+    "not_equal": "__ne__",
+    "less": "__gt__",
+    "less_equal": "__ge__",
+    "greater": "__lt__",
+    "greater_equal": "__le__",
+    "bitwise_and": "__rand__",
+    "bitwise_or": "__ror__",
+    "bitwise_xor": "__rxor__",
 }
-
-
-def _not_plain(what: str) -> TypeError:
-    return TypeError(
-        f"{what} would lose the derivatives by the inputs, which are computed on jets. Take the "
-        "function from the namespace of its argument: xp = array_namespace(x), then xp.sin(x). In "
-        "the residual of an Equation it is s.xp.sin(s.u)."
-    )
-
-
-class NotLinearError(TypeError):
-    """A backward rule does something to g which is not linear."""
-
-    def __init__(self, what: str) -> None:
-        must = "it must be linear in g: a sum of products of g with arrays that do not depend on g"
-        super().__init__(f"A backward rule {what}, but {must}.")
 
 
 def as_jet(namespace: Functions, value: Any) -> Jet:
@@ -239,6 +243,11 @@ def as_jet(namespace: Functions, value: Any) -> Jet:
 def value_of(value: Any) -> Any:
     """Return the value of a jet or of a dual element, and anything else as it is."""
     return value.value if isinstance(value, Jet) else value
+
+
+def is_condition(jet: Jet) -> bool:
+    """Whether a jet is one of booleans."""
+    return jet.first is None and jet.namespace.isdtype(jet.dtype, "bool")
 
 
 def mapped(
@@ -263,10 +272,11 @@ def parts_of(jet: Jet, ndim: int) -> tuple[Array | None, Array | None]:
     return first, None if jet.second is None else lifted(jet.second, ndim)
 
 
-def _added(a: Jet, b: Any, add: Times) -> Jet:
-    """Return a + b or a - b."""
-    is_zero = isinstance(b, int | float) and b == 0  # of sum(...), for example
-    b = as_jet(a.namespace, b)
+def _added(a: Any, b: Any, add: Times) -> Jet:
+    """Return a + b or a - b, one of which may be no jet."""
+    namespace = a.namespace if isinstance(a, Jet) else b.namespace
+    is_zero = _is_zero(a) or _is_zero(b)  # of sum(...), for example
+    a, b = as_jet(namespace, a), as_jet(namespace, b)
     if a.is_dual != b.is_dual and not is_zero:
         raise NotLinearError("adds an array that does not depend on g to g")
     value = add(a.value, b.value)
@@ -274,7 +284,11 @@ def _added(a: Jet, b: Any, add: Times) -> Jet:
     first, second = (
         one if other is None else add(0.0 if one is None else one, other) for one, other in pairs
     )
-    return Jet(a.namespace, value, first, second, a.is_dual)
+    return Jet(namespace, value, first, second, a.is_dual or b.is_dual)
+
+
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, int | float) and value == 0
 
 
 def _product(a: Jet, b: Jet, times: Times) -> Jet:
@@ -345,23 +359,6 @@ def _quotient(a: Jet, b: Jet) -> Jet:
     return Jet(namespace, value, first, second)
 
 
-def composed(jet: Jet, function: Change, rule: Rule) -> Jet:
-    """Return a function of each number, by its value and its derivatives."""
-    if jet.is_dual:
-        raise NotLinearError("applies a function to g")
-    namespace, x, y = jet.namespace, jet.value, function(jet.value)
-    if jet.first is None:
-        return Jet(namespace, y)
-    slope = rule.slope(namespace.base, x, y)
-    first = slope * jet.first
-    if not namespace.operators:
-        return Jet(namespace, y, first)
-    squares = crossed(namespace.base, namespace.operators, jet.first, jet.first, operator.mul)
-    half = 0.5 * rule.curvature(namespace.base, x, y, slope)
-    second = total(multiplied(operator.mul, slope, jet.second), half * squares)
-    return Jet(namespace, y, first, second)
-
-
 def _matmul(a: Jet, b: Any, out: Array | None = None) -> Any:
     """Replace ``matmul``: of a jet and a dual element the value alone, a parameter's gradient."""
     b = as_jet(a.namespace, b)
@@ -386,15 +383,8 @@ def _written(value: Array, out: Array | None) -> Array:
     return out
 
 
-def _refuse_codes(x: Jet, codes: tuple[int, ...]) -> Any:
-    raise TypeError(
-        "An Embedding takes codes of categories, by which there are no derivatives. Take the "
-        "derivatives of layers of the numbers alone."
-    )
-
-
 Jet.replacements = {
     "backprop_xp.backends.sums_and_products.matmul": _matmul,
     "backprop_xp.backends.sums_and_products.sum_over_batch": _sum_over_batch,
-    "backprop_xp.networks.embeddings.rows_of_codes": _refuse_codes,
+    "backprop_xp.networks.embeddings.rows_of_codes": refuse_codes,
 }

@@ -151,6 +151,10 @@ def test_a_file_names_a_registered_residual(xp: Any, tmp_path: Path) -> None:
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "function of the library": (lambda s: np.sin(s.u), TypeError, r"s\.xp\.sin\(s\.u\)"),
     "function of numbers": (lambda s: math.sin(s.u), TypeError, r"s\.xp\.sin\(s\.u\)"),
+    "remainder": (lambda s: s.u - s.x % 1.0, TypeError, r"no rule for x % y.* given= of an Eq"),
+    "if": (lambda s: s.u if s.x > 0 else s.u_t, TypeError, r"takes one boolean.* it is s\.xp\."),
+    "if of an unknown": (lambda s: s.u if s.kappa > 0 else s.u_t, TypeError, "takes one boolean"),
+    "condition": (lambda s: s.u_t > 0.0, TypeError, "residual returned a condition, but"),
     "without a rule": (lambda s: s.xp.atan2(s.u, s.t), TypeError, "no rule for atan2"),
     "unknown": (lambda s: s.u_t - s.kapa, AttributeError, "no 'kapa'.*'kappa'"),
     "variable": (lambda s: s.u_tz, AttributeError, r"no 'u_tz'.*s\.d\(\"u\", \"time\""),

@@ -306,7 +306,11 @@ def test_an_array_of_the_library_times_a_jet_is_a_jet(xp: Any) -> None:
         found, expected = function(w, jet), function(Jet(jet.namespace, w), jet)
         for one, other in zip(parts(found), parts(expected), strict=True):
             xp.assert_equal(one, other)
-    xp.assert_equal(w > jet, w > jet.value)
+    xp.assert_equal((w > jet).value, w > jet.value)
+    is_large = (w > 3.0) & (jet > 0.5)
+    xp.assert_equal(is_large.value, (w > 3.0) & (jet.value > 0.5))
+    with pytest.raises(TypeError, match=r"no rule for x % y"):
+        w % jet
 
 
 REFUSED: dict[str, tuple[Callable[[Any, Jet], Any], str]] = {
@@ -314,9 +318,30 @@ REFUSED: dict[str, tuple[Callable[[Any, Jet], Any], str]] = {
     "atan2": (lambda xp, x: xp.atan2(x, x), "no rule for atan2.*There are rules for.*tanh"),
     "norm": (lambda xp, x: xp.linalg.vector_norm(x), r"no rule for linalg\.vector_norm"),
     "integers": (lambda xp, x: xp.astype(x, xp.int32), "no rule for astype.*have no derivatives"),
-    "float": (lambda xp, x: math.sin(x), r"xp = array_namespace\(x\), then xp.sin\(x\)"),
-    "bool": (lambda xp, x: 1.0 if x else 0.0, "would lose the derivatives"),
-    "iteration": (lambda xp, x: list(x), "not iterable"),
+    "float": (lambda xp, x: math.sin(x), r"math.*xp = array_namespace\(x\), then xp.sin\(x\)"),
+    "int": (lambda xp, x: int(x), r"^int\(\.\.\.\) would lose the derivatives"),
+    "index": (lambda xp, x: [1.0, 2.0][x], "^An integer, such as an index, would lose"),
+    "remainder": (lambda xp, x: x % 1.0, r"no rule for x % y.*xp\.where\(x < 1\.0.*given="),
+    "remainder by": (lambda xp, x: 1.0 % x, "no rule for x % y"),
+    "quotient": (lambda xp, x: x // 2, "no rule for x // y.* jumps"),
+    "quotient by": (lambda xp, x: 2 // x, "no rule for x // y"),
+    "both": (lambda xp, x: divmod(x, 2), "no rule for divmod"),
+    "in place": (lambda xp, x: operator.imod(x, 2.0), "no rule for x % y"),
+    "round": (lambda xp, x: round(x, 2), "no rule for round, which jumps"),
+    "floor": (lambda xp, x: math.floor(x), "no rule for floor"),
+    "function": (lambda xp, x: xp.remainder(x, 1.0), "no rule for x % y"),
+    "bool": (lambda xp, x: 1.0 if x else 0.0, r"^\"if\", .* takes one boolean.* xp\.where\(x"),
+    "if": (lambda xp, x: 1.0 if x > 0.5 else 0.0, r"takes one boolean.* it is s\.xp\."),
+    "between": (lambda xp, x: 0.0 < x < 1.0, r"\(x > 0\.0\) & \(x < 1\.0\)"),
+    "largest": (lambda xp, x: max(x, 0.0), r"xp\.maximum\(a, b\)"),
+    "if not finite": (lambda xp, x: 1.0 if xp.isfinite(x) else 0.0, "takes one boolean"),
+    "numbers": (lambda xp, x: x & x, "^& takes conditions such as x > 0.0, not numbers"),
+    "precedence": (lambda xp, x: x > 0 & x, "Comparisons beside &.* need parentheses"),
+    "choice": (lambda xp, x: xp.where(x, x, 0.0), "^where takes conditions"),
+    "iteration": (lambda xp, x: list(x), r"^Iteration is not possible.* x\[\.\.\., 0\]"),
+    "length": (lambda xp, x: len(x), r"^len.* x\.shape\[-1\] for a length"),
+    "membership": (lambda xp, x: 0.5 in x, '^"in" is not possible'),
+    "sum": (lambda xp, x: sum(x), r"xp\.sum\(x, axis=-1\) for sum\(x\)"),
     "writing": (lambda xp, x: x.__setitem__(0, 1.0), "xp.concat or xp.where instead of"),
     "bounds": (lambda xp, x: xp.clip(x, x, 1.0), "no rule for clip with bounds"),
 }
@@ -330,6 +355,35 @@ def test_what_a_jet_cannot_pass_is_an_error_that_names_the_way_out(xp: Any, name
         call(jet.__array_namespace__(), jet)
 
 
+def test_comparisons_are_conditions_that_join_and_choose_in_each_row(xp: Any) -> None:
+    jet = random_jet(xp, (2, 3), 12)
+    namespace, x = jet.__array_namespace__(), jet.value
+    is_middle = (jet > 0.3) & ~(jet >= 0.7) | (jet == 0.5)
+    expected = (x > 0.3) & ~(x >= 0.7) | (x == 0.5)
+    xp.assert_equal(is_middle.value, expected)
+    xp.assert_equal(namespace.logical_not(is_middle).value, ~expected)
+    chosen = namespace.where(is_middle, 2.0 * jet, jet)
+    factor = namespace.where(is_middle, xp.asarray([[2.0]]), xp.asarray([[1.0]]))
+    for one, other in zip(parts(chosen), parts(factor * jet), strict=True):
+        xp.assert_equal(one, other)
+    ones = namespace.astype(is_middle, x.dtype)
+    xp.assert_equal(ones.value, xp.namespace.astype(expected, x.dtype))
+    assert ones.first is None
+
+
+def test_one_condition_for_all_rows_may_be_asked_for(xp: Any) -> None:
+    jet = random_jet(xp, (2, 3), 12)
+    namespace = jet.__array_namespace__()
+    assert namespace.all(jet > 0.0)
+    assert not namespace.any(namespace.isnan(jet))
+    assert namespace.sum(jet) > 0.0
+
+
+def test_a_number_minus_a_condition_is_its_opposite() -> None:
+    jet = Jet(JetNamespace(np, ()), np.array([1.0, -1.0]), np.ones((1, 2)))
+    assert (1.0 - (jet > 0.0)).value.tolist() == [0.0, 1.0]  # NumPy's, not the standard's
+
+
 def test_a_function_or_a_method_of_the_library_is_an_error_that_names_the_namespace() -> None:
     namespace = JetNamespace(np, ())
     jet, w = Jet(namespace, np.ones((2, 2)), np.ones((1, 2, 2))), np.ones((2, 2))
@@ -338,7 +392,9 @@ def test_a_function_or_a_method_of_the_library_is_an_error_that_names_the_namesp
     for call in (lambda: np.where(w > 0, jet, 0.0), lambda: w.dot(jet), lambda: np.concat([jet])):
         with pytest.raises(TypeError, match="would lose the derivatives"):
             call()
-    with pytest.raises(TypeError, match="would lose the derivatives"):
+    with pytest.raises(TypeError, match=r"^where of the array library would lose"):
+        np.where(w > 0, jet, 0.0)
+    with pytest.raises(TypeError, match=r"^Conversion to an array would lose the derivatives"):
         w[0] = jet[0]
     with pytest.raises(AttributeError, match=r"no 'sum'\. Use a function of .* xp\.sum\(x, axis"):
         jet.sum(-1)
@@ -354,6 +410,7 @@ NOT_LINEAR: dict[str, Callable[[Any, Jet, Jet], Any]] = {
     "takes the absolute value of g": lambda xp, g, a: xp.abs(g),
     "takes sign of g": lambda xp, g, a: xp.sign(g),
     "takes the max of g": lambda xp, g, a: xp.max(g, axis=-1),
+    "compares g": lambda xp, g, a: g * (g > 0.0),
     "chooses between g and an array": lambda xp, g, a: xp.where(a > 0.0, g, a),
     "joins g and an array": lambda xp, g, a: xp.concat([g, a], axis=-1),
 }
