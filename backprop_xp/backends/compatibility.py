@@ -34,7 +34,7 @@ def require_owner(array: Array, name: str) -> Backend:
     backend = owner(array)
     if backend is None:
         can_be_one = isinstance(array, list | tuple) or hasattr(array, "__array__")
-        way_out = f" Make it one: {name} = bx.asarray({name})." if can_be_one else ""
+        way_out = f" Make it one: {repair_line(name)}." if can_be_one else ""
         raise TypeError(f"{name} must be an array, not {type(array).__name__}.{way_out}")
     return backend
 
@@ -86,16 +86,16 @@ def require_like(theta: Array, value: Array, name: str, other: str = "theta") ->
         raise _mixed_precisions(theta, value, name, other)
 
 
-def like(theta: Array, value: object, name: str) -> Array:
+def like(theta: Array, value: object, name: str, other: str = "theta") -> Array:
     """Return ``value`` as an array that can be computed with ``theta``, a floating array.
 
     Lists, integers and booleans are cast to theta's precision. A real array stays real if theta is
     complex and of its precision. Another library, device or floating precision is an error with the
-    repairing call.
+    repairing call, in which theta has the name ``other``.
     """
     if type(value) is np.ndarray is type(theta) and value.dtype == theta.dtype:
         return value
-    xp, backend = require_floating(theta, "theta"), require_owner(theta, "theta")
+    xp, backend = require_floating(theta, other), require_owner(theta, other)
     precision = precision_of(xp, theta.dtype)
     array: Array = value
     if isinstance(value, _NUMPY):
@@ -104,17 +104,17 @@ def like(theta: Array, value: object, name: str) -> Array:
         host = plain_numbers(value, name)
         dtype = None if host.dtype.kind == "c" else precision
         array = backend.from_host(host, dtype, device_of(theta))
-    require_same_device(theta, array, name)
+    require_same_device(theta, array, name, other)
     if xp.isdtype(array.dtype, ("bool", "integral")):
         return xp.astype(array, precision)
     if array.dtype in (precision, theta.dtype):
         return array
     if xp.isdtype(array.dtype, "complex floating"):
         raise TypeError(
-            f"{name} is {dtype_name(array.dtype)}, but theta is {dtype_name(theta.dtype)}. "
+            f"{name} is {dtype_name(array.dtype)}, but {other} is {dtype_name(theta.dtype)}. "
             "Take its real part."
         )
-    raise _mixed_precisions(theta, array, name)
+    raise _mixed_precisions(theta, array, name, other)
 
 
 def integer_array(theta: Array, value: object, name: str) -> Array | None:
@@ -188,17 +188,23 @@ def _home(backend: Backend, device: Device | None) -> str:
     return f"{backend.name}'s" + ("" if device is None else f" on {backend.device_name(device)}")
 
 
-def repair_line(name: str, backend: Backend, device: Device | None, dtype: str | None) -> str:
+def repair_line(
+    name: str,
+    backend: Backend | None = None,
+    device: Device | None = None,
+    dtype: str | None = None,
+) -> str:
     """Return the line of code that moves the variable ``name`` and casts it, if a dtype is given.
 
     It is the call alone if ``name`` is not an identifier. A remark in brackets, as in
     ``"parameters[0][1] (bias)"``, is left out.
     """
-    name = name.partition(" (")[0]
-    place = None if device is None else repr(backend.device_name(device))
+    name = name.rpartition(" (")[0] or name
+    place = None if backend is None or device is None else repr(backend.device_name(device))
     if hasattr(device, "mesh"):  # a sharding over devices has no name
         place = f"{name}.device"
-    options = {"backend": repr(backend.name), "device": place, "dtype": dtype and repr(dtype)}
+    library = None if backend is None else repr(backend.name)
+    options = {"backend": library, "device": place, "dtype": dtype and repr(dtype)}
     given = (f", {option}={value}" for option, value in options.items() if value is not None)
     call = f"bx.asarray({name}{''.join(given)})"
     return f"{name} = {call}" if name.isidentifier() else call

@@ -17,6 +17,7 @@ from backprop_xp.backends import (
     integer_array,
     like,
     require_floating,
+    require_like,
 )
 from backprop_xp.checks import integer, real, sequence
 from backprop_xp.display.reprs import repr_of
@@ -162,17 +163,20 @@ def group_rows(
     >>> x.shape, y.shape, layer.network.predict(layer.split(result.theta)[0], points).shape
     ((1, 5), (1, 6), (4, 1))
     """
-    weights = dict(weights or {})
+    weights = {} if weights is None else weights
+    _check_dictionaries(groups=groups, weights=weights)
     if unknown := [name for name in weights if name not in groups]:
         raise ValueError(f"weights has {unknown}, but the groups are {[*groups]}.")
-    given = {name: _checked(name, *_items(name, group)) for name, group in groups.items()}
-    if not given:
+    checked = [_checked(name, *_items(name, group)) for name, group in groups.items()]
+    if not checked:
         raise ValueError("groups is empty, but at least one is expected.")
-    counts = [points.shape[0] for _, points, _ in given.values()]
+    (first_name, *_), (_, first, _) = groups, checked[0]
+    counts = [points.shape[0] for _, points, _ in checked]
     count = min(counts) if rows is None else integer(rows, "rows")
-    layer = Groups([one for one, _, _ in given.values()], [-(-n // count) for n in counts])
+    layer = Groups([one for one, _, _ in checked], [-(-n // count) for n in counts])
     parts: list[list[Array]] = [[], [], []]
-    for (name, (_, points, targets)), per_row in zip(given.items(), layer.points, strict=True):
+    for name, (_, points, targets), per_row in zip(groups, checked, layer.points, strict=True):
+        require_like(first, points, _points_of(name), _points_of(first_name))
         weight = real(weights.get(name, 1.0), f"weights[{name!r}]", low=0.0)
         for part, own in zip(parts, _rows(points, targets, count, per_row, weight), strict=True):
             part.append(own)
@@ -180,11 +184,19 @@ def group_rows(
     return GroupedRows(layer, *(xp.concat(part, axis=-1) for part in parts))
 
 
+def _check_dictionaries(**given: object) -> None:
+    for name, value in given.items():
+        if not isinstance(value, Mapping):
+            kind = type(value).__name__
+            raise TypeError(f"{name} must be a dictionary by names of groups, not {kind}.")
+
+
 def _items(name: str, group: Any) -> tuple[Any, Any, Any]:
     if not isinstance(group, tuple) or len(group) not in (2, 3):
+        kind = f"one of {len(group)}" if isinstance(group, tuple) else type(group).__name__
         raise TypeError(
-            f"groups[{name!r}] must be (equation, points) or (equation, points, targets), not "
-            f"{group!r}."
+            f"groups[{name!r}] must be a tuple (equation, points) or (equation, points, targets), "
+            f"not {kind}."
         )
     return (*group, None)[:3]
 
@@ -192,24 +204,34 @@ def _items(name: str, group: Any) -> tuple[Any, Any, Any]:
 def _checked(name: str, equation: Any, points: Array, targets: Any) -> tuple[Any, Array, Array]:
     """Return an equation, its points and its targets, an array of the same library."""
     if not isinstance(equation, Equation):
-        raise TypeError(f"groups[{name!r}] must begin with a bx.Equation, not {equation!r}.")
-    xp = require_floating(points, f"the points of {name!r}")
+        kind = type(equation).__name__
+        raise TypeError(f"groups[{name!r}] must begin with a bx.Equation, not {kind}.")
+    xp = require_floating(points, _points_of(name))
     n, shape = points.shape[0], tuple(points.shape)
     if len(shape) != 2 or shape[1] != equation.n_in or not n:
         raise ValueError(
-            f"The points of {name!r} have shape {shape}, but (n, {equation.n_in}) is expected: the "
-            "variables, then the given columns."
+            f"{_points_of(name)} has shape {shape}, but (n, {equation.n_in}) is expected: the "
+            f"variables, then the given columns.{_as_column(shape)}"
         )
     expected = (n, equation.n_out)
     if targets is None:
         return equation, points, xp.zeros(expected, dtype=points.dtype, device=device_of(points))
-    targets = like(points, targets, f"the targets of {name!r}")
+    own = f"groups[{name!r}][2] (the targets)"
+    targets = like(points, targets, own, _points_of(name))
     if tuple(targets.shape) != expected:
         raise ValueError(
-            f"The targets of {name!r} have shape {tuple(targets.shape)}, but {expected}, one for "
-            "each residual of each point, is expected."
+            f"{own} has shape {tuple(targets.shape)}, but {expected}, one for each residual of "
+            f"each point, is expected.{_as_column(targets.shape)}"
         )
     return equation, points, targets
+
+
+def _points_of(name: str) -> str:
+    return f"groups[{name!r}][1] (the points)"
+
+
+def _as_column(shape: Sequence[int]) -> str:
+    return " A vector v is a column as v[:, None]." if len(shape) == 1 else ""
 
 
 def _rows(

@@ -89,7 +89,7 @@ def standardize(x: Any, *, mean: Array | None = None, scale: Array | None = None
     if len(x.shape) != 2 or not x.shape[0]:
         raise ValueError(f"x has shape {tuple(x.shape)}, but (batch, n) with rows is expected.")
     if mean is not None:
-        mean = like(x, mean, "mean")
+        mean = like(x, mean, "mean", "x")
     else:
         mean = xp.mean(x, axis=-2, keepdims=True)
         # Clipped to the extremes: rounding must not move the mean of a constant column.
@@ -97,7 +97,7 @@ def standardize(x: Any, *, mean: Array | None = None, scale: Array | None = None
         mean = xp.minimum(mean, xp.max(x, axis=-2, keepdims=True))
     centred = x - mean
     if scale is not None:
-        scale = like(x, scale, "scale")
+        scale = like(x, scale, "scale", "x")
     else:
         scale = xp.sqrt(xp.mean(centred * centred, axis=-2, keepdims=True))
         scale = xp.where(scale == 0.0, xp.ones_like(scale), scale)

@@ -223,7 +223,7 @@ def _of_numbers(
     """Return the checked arguments; the weights are those of entries, ``(..., batch, n or 1)``."""
     require_floating(predictions, "predictions")
     shape = tuple(predictions.shape)
-    weights = None if weights is None else like(predictions, weights, "weights")
+    weights = None if weights is None else like(predictions, weights, "weights", "predictions")
     if weights is None or tuple(weights.shape[-2:]) != shape[-2:]:
         xp, predictions, targets, weights = _checked(predictions, targets, weights)
         return xp, predictions, targets, weights[..., None]
@@ -258,7 +258,7 @@ def _checked(
     classes = class_labels(predictions, shape, targets, "targets") if labels else None
     if classes is not None:
         targets = one_hot(predictions, classes, shape[-1])
-    targets = like(predictions, targets, "targets")
+    targets = like(predictions, targets, "targets", "predictions")
     per_target, rest = divmod(shape[-1], max(1, *targets.shape[-1:]))
     if not labels and per_target > 1 and not rest and len(targets.shape) > 1:
         raise ValueError(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backprop_xp as bx
@@ -102,13 +103,21 @@ WRONG: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
         "other layers or",
     ),
     "no equation": ({"a": (LAYERS, POINTS)}, {}, TypeError, r"groups\['a'\] must begin with"),
-    "no tuple": ({"a": POINTS}, {}, TypeError, r"groups\['a'\] must be \(equation, points\)"),
-    "width": ({"a": (INSIDE, READ)}, {}, ValueError, r"of 'a' have shape \(4, 3\), but \(n, 2\)"),
+    "no tuple": ({"a": POINTS}, {}, TypeError, "be a tuple .* or .*, not ndarray"),
+    "a list": ({"a": [INSIDE, POINTS]}, {}, TypeError, r"be a tuple \(equation, points\).* list"),
+    "no dictionary": ([(INSIDE, POINTS)], {}, TypeError, "^groups must be a dictionary .* list"),
+    "no weights": (
+        {"a": (INSIDE, POINTS)},
+        {"weights": [1.0]},
+        TypeError,
+        "^weights must be a dictionary .* list",
+    ),
+    "width": ({"a": (INSIDE, READ)}, {}, ValueError, r"points\) has shape \(4, 3\), but \(n, 2\)"),
     "targets": (
         {"a": (READINGS, READ, POINTS)},
         {},
         ValueError,
-        r"targets of 'a' have shape \(11, 2\), but \(4, 2\)",
+        r"\(the targets\) has shape \(11, 2\), but \(4, 2\)",
     ),
     "weights": (
         {"a": (INSIDE, POINTS)},
@@ -126,3 +135,44 @@ def test_groups_that_do_not_fit_are_an_error(name: str) -> None:
     groups, options, error, message = WRONG[name]
     with pytest.raises(error, match=message):
         bx.group_rows(groups, **options)
+
+
+@pytest.mark.usefixtures("nothing_chosen")
+@pytest.mark.parametrize("kind", [list, tuple, pd.DataFrame])
+def test_points_that_are_no_array_are_an_error_with_the_call_that_makes_one(kind: Any) -> None:
+    points: Any = kind(POINTS.tolist())
+    with pytest.raises(TypeError) as error:
+        bx.group_rows({"wall (left)": (INSIDE, points)})
+    place = "groups['wall (left)'][1]"
+    message = f"{place} (the points) must be an array, not {kind.__name__}."
+    assert str(error.value) == f"{message} Make it one: bx.asarray({place})."
+    layer, *_ = bx.group_rows({"wall (left)": (INSIDE, bx.asarray(points, backend="numpy"))})
+    assert layer.points == (1,)
+
+
+def test_a_vector_of_points_is_an_error_that_names_the_column() -> None:
+    one = bx.Equation(bx.mlp([1, 3, 1]).layers, lambda s: s.u, "x")
+    series = bx.asarray(pd.Series([0.1, 0.2]), backend="numpy")
+    with pytest.raises(ValueError, match=r"has shape \(2,\), but \(n, 1\).*as v\[:, None\]\.$"):
+        bx.group_rows({"a": (one, series)})
+    with pytest.raises(ValueError, match=r"has shape \(2,\), but \(2, 1\).*as v\[:, None\]\.$"):
+        bx.group_rows({"a": (one, series[:, None], series)})
+
+
+@pytest.mark.parametrize("which", ["points", "targets"])
+def test_arrays_of_two_libraries_or_precisions_are_an_error_with_the_call(which: str) -> None:
+    def mixed(other: Any) -> dict[str, Any]:
+        if which == "targets":
+            return {"b": (INSIDE, POINTS, other[:, :1])}
+        return {"a": (INSIDE, POINTS), "b": (INSIDE, other)}
+
+    place = "groups['b'][1]" if which == "points" else "groups['b'][2]"
+    strict = bx.asarray(POINTS, backend="array-api-strict", device="CPU_DEVICE", dtype="float64")
+    cases = (strict, ValueError, "array-api-strict's"), (POINTS.astype("f4"), TypeError, "float32")
+    moved = f"bx.asarray({place}, backend='numpy', device='cpu', dtype='float64')"
+    for other, error, library in cases:
+        with pytest.raises(error) as caught:
+            bx.group_rows(mixed(other))
+        assert f"{place} (the {which}) is {library}" in str(caught.value)
+        assert "(the points) is " in str(caught.value)
+        assert str(caught.value).endswith(f"it: {moved}.")

@@ -218,3 +218,18 @@ def test_a_custom_loss_may_accept_labels(xp: Any) -> None:
     theta, x = xp.initialize(network), _x(xp)
     labelled = network.loss(theta, x, xp.asarray(LABELS, dtype="int32"))
     assert np.array_equal(xp.host(labelled), xp.host(network.loss(theta, x, _one_hot(xp, LABELS))))
+
+
+def test_the_error_for_another_precision_names_the_array_that_decides() -> None:
+    values, other = np.ones((4, 2)), np.ones((4, 2), "float32")
+    calls: dict[str, Callable[[], Any]] = {
+        "targets is float32, but predictions is float64": lambda: bx.metrics.r2(values, other),
+        "weights is float32, but predictions is float64": lambda: bx.metrics.r2(
+            values, values, other
+        ),
+        "mean is float32, but x is float64": lambda: bx.data.standardize(values, mean=other[:1]),
+        "scale is float32, but x is float64": lambda: bx.data.standardize(values, scale=other[:1]),
+    }
+    for message, call in calls.items():
+        with pytest.raises(TypeError, match=f"^{message}; precisions are not mixed"):
+            call()
