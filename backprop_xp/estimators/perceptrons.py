@@ -26,6 +26,7 @@ from backprop_xp.estimators.parameters import STOCHASTIC, Parameters, with_param
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples, on_host
 from backprop_xp.networks import ensemble
 from backprop_xp.networks.activations import softmax
+from backprop_xp.networks.input_derivatives import mean_slopes, slopes_through
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.network import Network
 from backprop_xp.training.metrics import accuracy
@@ -163,8 +164,25 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         with np.errstate(divide="ignore"):
             return array_namespace(probabilities).log(probabilities)
 
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    def input_gradient(self, X: MatrixLike) -> Array:
+        """Return the derivatives of ``predict_proba`` by the features of each row.
+
+        They are ``(batch, n_classes, n_features)``; those of the classes of a row add up to 0. For
+        multilabel targets they are ``(batch, n_labels, n_features)``.
+        """
+
+        def slopes(network: Network, theta: Array, x: Array) -> list[Array]:
+            mean, _ = ensemble.predict(network, theta, x)
+            return [slopes_through(self._distribution, mean, mean_slopes(network, theta, x))]
+
+        return self._applied(X, "input_gradient", slopes)[0]
+
     def _probabilities(self, X: MatrixLike, method: str) -> Array:
-        predicted = self._predict_rows(X, method)
+        return self._distribution(self._predict_rows(X, method))
+
+    def _distribution(self, predicted: Array) -> Array:
+        """Return the probabilities that predictions stand for."""
         if self.n_outputs_ == 1:
             return array_namespace(predicted).concat([1.0 - predicted, predicted], axis=-1)
         is_whole = self._is_multilabel or self._loss().link is softmax.value
@@ -325,13 +343,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
 
         They are ``(batch, n_features)``, or ``(batch, n_outputs, n_features)`` for several outputs.
         """
-
-        def slopes(network: Network, theta: Array, x: Array) -> list[Array]:
-            found = network.input_jacobian(theta, x, predict=True)
-            is_mean = len(found.shape) > 3  # over the members
-            return [array_namespace(found).mean(found, axis=0) if is_mean else found]
-
-        return self._columns_of(self._applied(X, "input_gradient", slopes)[0])
+        slopes, *_ = self._applied(X, "input_gradient", lambda *given: [mean_slopes(*given)])
+        return self._columns_of(slopes)
 
     def _columns_of(self, values: Array) -> Array:
         return values[:, 0] if self.n_outputs_ == 1 else values

@@ -171,10 +171,21 @@ def _units(o: Array) -> list[Array]:
 
 def slopes_of(link: Link, o: Array) -> Array:
     """Return the derivatives of the predictions by the outputs, ``(..., n_out, n_out)``."""
-    n = o.shape[-1]
-    jet = seeded(o, unit_directions(o, range(n)), ())
-    y = as_jet(jet.namespace, link(jet))
-    return array_namespace(o).moveaxis(whole(y, y.first, n), 0, -1)
+    return slopes_through(link, o, array_namespace(o).stack(_units(o)))
+
+
+def mean_slopes(network: _Network, theta: Array, x: Array) -> Array:
+    """Return the derivatives of the members' mean prediction, ``(batch, n_out, n_in)``."""
+    found = jacobian(network, theta, x, predict=True)
+    return found if len(theta.shape) == 1 else array_namespace(found).mean(found, axis=0)
+
+
+def slopes_through(function: Link, y: Array, slopes: Array) -> Array:
+    """Return the derivatives of a function of y, ``(..., n, n_in)``, from those of y."""
+    xp, n_in = array_namespace(y), slopes.shape[-1]
+    jet = seeded(y, xp.moveaxis(slopes, -1, 0), ())
+    found = as_jet(jet.namespace, function(jet))
+    return xp.moveaxis(whole(found, found.first, n_in), 0, -1)
 
 
 def _hessian(chain: _Chain, x: Array, output: int) -> Array:

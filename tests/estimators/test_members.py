@@ -258,3 +258,54 @@ def test_input_gradient_is_the_slope_of_predict(xp: Any, n_members: int, n_outpu
         slope = (model.predict(x + step) - model.predict(x - step)) / 2e-2
         # A step of 1e-2 truncates 1e-4 of the third derivative, and rounds in float32.
         np.testing.assert_allclose(found[..., i], slope, rtol=0.0, atol=5e-3)
+
+
+# Targets of three classes, of two, of labels; as the classifier's loss takes them.
+LABELS = np.random.default_rng(5).integers(0, 3, 30)
+KINDS_OF_CLASSES: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
+    "three classes": (LABELS, {}),
+    "two classes": (np.where(LABELS > 0, "yes", "no"), {}),
+    "sigmoids over their sum": (LABELS, {"loss": "binary_cross_entropy"}),
+    "labels": (np.stack([LABELS > 0, LABELS > 1], axis=-1).astype(int), {}),
+    "members": (LABELS, {"n_members": 3}),
+    "members of two classes": (LABELS > 0, {"n_members": 3}),
+}
+
+
+@pytest.mark.parametrize("name", KINDS_OF_CLASSES)
+@pytest.mark.parametrize("hidden", [(), (8,)], ids=["logistic", "hidden"])
+def test_input_gradient_of_a_classifier_is_the_slope_of_predict_proba(
+    xp: Any, name: str, hidden: tuple[int, ...]
+) -> None:
+    x, (y, options) = np.random.default_rng(4).normal(size=(30, 3)), KINDS_OF_CLASSES[name]
+    model = bx.MLPClassifier(hidden, "tanh", max_iter=15, random_state=0, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x, y)
+    found = model.input_gradient(x)
+    assert found.shape == (*model.predict_proba(x).shape, 3)
+    # The truncation of a step, and the rounding of probabilities over it.
+    step, tolerance = (1e-4, 1e-7) if model.coefs_[0].dtype == np.float64 else (1e-2, 5e-3)
+    for i, along in enumerate(step * np.eye(3)):
+        slope = (model.predict_proba(x + along) - model.predict_proba(x - along)) / (2.0 * step)
+        np.testing.assert_allclose(found[..., i], slope, rtol=0.0, atol=tolerance)
+
+
+def test_input_gradient_of_a_logistic_regression_has_its_closed_form(xp: Any) -> None:
+    x, tolerance = np.random.default_rng(4).normal(size=(30, 3)), xp.rounding(1e-13)
+    options: Any = {"hidden_layer_sizes": (), "solver": "lbfgs", "random_state": 0}
+    two, three = (bx.MLPClassifier(**options).fit(x, y) for y in (LABELS > 0, LABELS))
+    (weights,), p = map(bx.to_host, two.coefs_), two.predict_proba(x)
+    slope = (p[:, :1] * p[:, 1:]) * weights[:, 0]
+    expected = np.stack([-slope, slope], axis=1)
+    np.testing.assert_allclose(two.input_gradient(x), expected, rtol=0.0, atol=tolerance)
+    (weights,), p = map(bx.to_host, three.coefs_), three.predict_proba(x)
+    expected = p[:, :, None] * (weights.T - (p @ weights.T)[:, None, :])
+    np.testing.assert_allclose(three.input_gradient(x), expected, rtol=0.0, atol=tolerance)
+
+
+def test_a_classifier_without_probabilities_has_no_input_gradient() -> None:
+    model = bx.MLPClassifier(loss="hinge")
+    with pytest.raises(AttributeError, match="input_gradient") as error:
+        model.input_gradient(VALUES[0])
+    assert "loss='hinge' gives no probabilities" in str(error.value.__cause__)

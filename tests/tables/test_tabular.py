@@ -501,6 +501,30 @@ def test_input_gradient_is_the_slope_of_predict_by_each_number(n_members: int) -
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_input_gradient_of_a_classifier_has_each_class_by_each_number(n_classes: int) -> None:
+    frame, target = given(bx.TabularRegressor)
+    frame["size"] = 1e3 * target + np.random.default_rng(1).normal(size=len(frame))
+    ranks = np.digitize(target, np.quantile(target, np.arange(1, n_classes) / n_classes))
+    options: Any = {"activation": "silu", "max_iter": 5, "n_members": 2, "random_state": 0}
+    model = bx.TabularClassifier(**options).fit(frame, np.array(["low", "middle", "top"])[ranks])
+    found = model.input_gradient(frame)
+    assert [*found.columns] == [(label, name) for label in model.classes_ for name in ("a", "size")]
+    assert [*found[model.classes_[0]].columns] == ["a", "size"]
+    for name in ("a", "size"):
+        step = 1e-2 * frame[name].std()
+        ahead, behind = (frame.assign(**{name: frame[name] + sign * step}) for sign in (1, -1))
+        slopes = (model.predict_proba(ahead) - model.predict_proba(behind)) / (2.0 * step)
+        each, known = found.xs(name, axis=1, level="column").to_numpy(), frame[name].notna()
+        # Of float32, and of the third derivative over such a step.
+        largest = np.abs(slopes[known]).max()
+        assert np.median(np.abs(each - slopes)[known]) < 2e-2 * largest
+        # Probabilities add up to 1, and these sums are in float64.
+        assert np.abs(each[known].sum(axis=1)).max() < 1e-12 * largest
+        assert np.isnan(each[~known]).all()
+
+
+@pytest.mark.once
 def test_intervals_are_the_errors_of_the_validation_rows_and_survive_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

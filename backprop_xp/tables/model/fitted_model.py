@@ -12,6 +12,7 @@ from backprop_xp.backends import Array, Backend, Device, array_namespace, resolv
 from backprop_xp.checks import real
 from backprop_xp.networks import ensemble
 from backprop_xp.networks.batch_rows import row_slices, rows_at_once
+from backprop_xp.networks.input_derivatives import mean_slopes, slopes_through
 from backprop_xp.networks.network import Network
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.number import Number
@@ -93,27 +94,31 @@ class TabularModel:
         backend: str | Backend | None = None,
         device: Device | None = None,
     ) -> pd.DataFrame:
-        """Return the derivatives of a regression's value by each column of numbers, in its unit.
+        """Return the derivatives of the outputs by each column of numbers; NaN where it is missing.
 
-        It is the mean over the members; NaN where the number is missing.
+        They are in the unit of a regression's value. For classes each has all columns, side by
+        side.
         """
         indices = self.features.feature_indices()
         names = [name for name, one in self.features.columns.items() if isinstance(one, Number)]
+        columns: Any = names
+        if self.classes is not None:
+            columns = pd.MultiIndex.from_product([self.classes, names], names=["class", "column"])
         if not names or not len(frame):
-            return pd.DataFrame({name: np.empty(0) for name in names}, index=frame.index)
+            return pd.DataFrame(index=frame.index, columns=columns, dtype="float64")
         x, at = self.features.transform(frame), [indices[name][0] for name in names]
         choice = resolve(backend=backend, device=device, dtype=self.record["where"]["dtype"])
         theta = choice.backend.from_host(self.theta, choice.dtype, choice.device)
         parts = []
         for rows in row_slices(len(x), rows_at_once(theta)):
             part = choice.backend.from_host(x[rows], choice.dtype, choice.device)
-            slopes = to_host(self.network.input_jacobian(theta, part, predict=True))[..., 0, :]
-            each = slopes if slopes.ndim > 2 else slopes[None]  # of a single member
-            parts.append(each.mean(axis=0)[:, at])
-        by_feature = np.concatenate(parts).astype("float64") * self.scale.scale
-        return pd.DataFrame(
-            by_feature * self.features.slopes(frame, names), columns=names, index=frame.index
-        )
+            mean, _ = ensemble.predict(self.network, theta, part)
+            slopes = mean_slopes(self.network, theta, part)
+            y, dy = (to_host(array).astype("float64") for array in (mean, slopes))
+            parts.append(slopes_through(self.in_unit, y, dy[..., at]))
+        by_feature, own = np.concatenate(parts), self.features.slopes(frame, names)
+        found = by_feature * own.reshape(len(x), *(1,) * (by_feature.ndim - 2), -1)
+        return pd.DataFrame(found.reshape(len(x), -1), columns=columns, index=frame.index)
 
     def in_unit(self, mean: Array) -> Array:
         """Return the outputs that the members' mean ``(rows, n_out)`` stands for."""

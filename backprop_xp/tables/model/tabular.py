@@ -215,6 +215,17 @@ class Tabular(BaseEstimator, TabularParameters):
     def __sklearn_tags__(self) -> Tags:
         return tags_of_tables(super().__sklearn_tags__())
 
+    def input_gradient(self, X: Any) -> pd.DataFrame:
+        """Return the derivatives of ``predict`` by each column of numbers, for each row.
+
+        They are in units of the target over units of the column: the mean over the members. A
+        missing number has NaN; categories, dates and texts have no column. The index is X's. A
+        classifier's are those of ``predict_proba``: ``found[label]`` has the columns of a class.
+        """
+        check_is_fitted(self)
+        found = self.model_.input_gradient(self._plain(X), backend=self.backend, device=self.device)
+        return found.set_axis(X.index, axis=0) if isinstance(X, pd.DataFrame) else found
+
     def save(self, path: PathLike) -> None:
         """Write the fitted estimator to a model file, without pickle; ``load`` reads it.
 
@@ -339,16 +350,6 @@ class TabularRegressor(RegressorMixin, Tabular):
                 "return_std needs several members, such as n_members=8: one network has no spread."
             )
         return (values, deviation) if return_std else values
-
-    def input_gradient(self, X: Any) -> pd.DataFrame:
-        """Return the derivatives of ``predict`` by each column of numbers, for each row.
-
-        They are in units of the target over units of the column: the mean over the members. A
-        missing number has NaN; categories, dates and texts have no column. The index is X's.
-        """
-        check_is_fitted(self)
-        found = self.model_.input_gradient(self._plain(X), backend=self.backend, device=self.device)
-        return found.set_axis(X.index, axis=0) if isinstance(X, pd.DataFrame) else found
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Return the ends of the interval of each row that holds its target with this probability.
