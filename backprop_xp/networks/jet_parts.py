@@ -75,7 +75,7 @@ def crossed(xp: Namespace, operators: Operators, a: Array, b: Array, times: Time
     for pairs in operators:
         run = _run(pairs)
         if run is not None:
-            rows.append(summed(xp, 2.0 * times(a[run, ...], b[run, ...])))
+            rows.append(2.0 * summed(xp, times(a[run, ...], b[run, ...])))
             continue
         terms = (times(_row(a, i), _row(b, j)) + times(_row(a, j), _row(b, i)) for i, j in pairs)
         rows.append(functools.reduce(operator.add, terms))
@@ -92,7 +92,7 @@ def spread(
 ) -> Array:
     """Return ``back`` (D, ...) plus the transpose of ``crossed``, which sends g (Q, ...) back."""
     if len(operators) == 1 and _run(operators[0]) == slice(0, first.shape[0]):
-        return total(back, 2.0 * times(g, first))
+        return total(back, times(2.0 * g, first))
     rows = [None if back is None else _row(back, i) for i in range(first.shape[0])]
     for k, pairs in enumerate(operators):
         for i, j in pairs:
