@@ -230,32 +230,59 @@ TRAININGS: dict[str, tuple[list[int], int, int, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", TRAININGS)
-def test_an_update_within_fit_launches_few_kernels(gpu: Backend, name: str) -> None:
+# A copy that no processor waits for.
+ON_THE_DEVICE = "device to device"
+
+
+def per_update(network: bx.Network, batch: int, targets: Any, *, by_epochs: bool) -> dict[str, int]:
+    """Return the calls of one more update: an epoch of one batch, or one more batch of an epoch."""
     emulator = pytest.importorskip("cuda_emulator", reason="launches are counted on an emulator")
-    sizes, batch, most, options = TRAININGS[name]
-    network = bx.mlp(sizes, **options)
     theta = network.initialize(backend="cupy", dtype="float32")
 
-    def launches(batches: int, epochs: int) -> dict[str, int]:
+    def calls_of(batches: int, epochs: int) -> dict[str, int]:
         rows = batches * batch
-        x = bx.asarray(draw(rows, sizes[0]), backend="cupy", dtype="float32")
-        y = np.eye(max(2, sizes[-1]))[generator.integers(0, sizes[-1] + 1, rows) % sizes[-1]]
-        y = bx.asarray(y[:, : sizes[-1]], backend="cupy", dtype="float32")
+        x, y = draw(rows, network.layers[0].n_in), targets(rows)
+        x, y = (bx.asarray(array, backend="cupy", dtype="float32") for array in (x, y))
         training: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": epochs}
         for _ in range(2):  # the second run compiles nothing and allocates no memory
             with emulator.record() as calls:
                 bx.fit(network, theta, x, y, batch_size=batch, **training)
         kinds = [call.kind for call in calls]
-        return {kind: kinds.count(kind) for kind in ("launch", "copy", "synchronize")}
+        kinds += ["transfer" for one in calls if one.kind == "copy" and one.name != ON_THE_DEVICE]
+        return {kind: kinds.count(kind) for kind in ("launch", "copy", "transfer", "synchronize")}
 
-    # One more update: an epoch of one batch, or an epoch with one more batch.
-    few, many = (
-        (launches(1, 3), launches(1, 5)) if name == "XOR" else (launches(3, 1), launches(5, 1))
-    )
-    each = {kind: (many[kind] - few[kind]) / 2 for kind in few}
+    few, many = (calls_of(1, 3), calls_of(1, 5)) if by_epochs else (calls_of(3, 1), calls_of(5, 1))
+    return {kind: (many[kind] - few[kind]) / 2 for kind in many}
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_an_update_within_fit_launches_few_kernels(gpu: Backend, name: str) -> None:
+    sizes, batch, most, options = TRAININGS[name]
+
+    def targets(rows: int) -> np.ndarray:
+        y = np.eye(max(2, sizes[-1]))[generator.integers(0, sizes[-1] + 1, rows) % sizes[-1]]
+        return y[:, : sizes[-1]]
+
+    each = per_update(bx.mlp(sizes, **options), batch, targets, by_epochs=name == "XOR")
     assert each["launch"] <= most
     assert each["copy"] == each["synchronize"] == 0
+
+
+SMOOTH = bx.mlp([2, 16, 16, 1], hidden="tanh").layers
+OF_DERIVATIVES: dict[str, tuple[Any, int]] = {
+    "values": (bx.Derivatives(SMOOTH, [()]), 41),
+    "values and slopes": (bx.Derivatives(SMOOTH, [(), (0,), (1,)]), 92),
+    "heat": (bx.Equation(SMOOTH, lambda s: s.u_t - s.u_xx, "tx"), 158),
+}
+
+
+@pytest.mark.parametrize("name", OF_DERIVATIVES)
+def test_an_update_of_derivatives_neither_transfers_nor_waits(gpu: Backend, name: str) -> None:
+    layer, most = OF_DERIVATIVES[name]
+    network = bx.Network([layer], "mean_squared_error")
+    each = per_update(network, 32, lambda rows: draw(rows, layer.n_out), by_epochs=False)
+    assert each["launch"] <= most
+    assert each["transfer"] == each["synchronize"] == 0
 
 
 def test_every_replaced_function_is_one_that_backends_may_replace() -> None:
