@@ -10,7 +10,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from backprop_xp.backends import Array, Namespace, replaceable
+from backprop_xp.backends import Array, Namespace, array_namespace, replaceable
 
 # A second-order operator, by its pairs of directions (i, j).
 Pairs: TypeAlias = tuple[tuple[int, int], ...]
@@ -53,9 +53,10 @@ def multiplied(times: Times, a: Array | None, b: Array | None) -> Array | None:
     return None if a is None or b is None else times(a, b)
 
 
-def summed(xp: Namespace, part: Array) -> Array:
+@replaceable
+def summed(part: Array) -> Array:
     """Return the sum over the first axis, which stays."""
-    return part if part.shape[0] == 1 else xp.sum(part, axis=0, keepdims=True)
+    return part if part.shape[0] == 1 else array_namespace(part).sum(part, axis=0, keepdims=True)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -75,7 +76,7 @@ def crossed(xp: Namespace, operators: Operators, a: Array, b: Array, times: Time
     for pairs in operators:
         run = _run(pairs)
         if run is not None:
-            rows.append(2.0 * summed(xp, times(a[run, ...], b[run, ...])))
+            rows.append(2.0 * summed(times(a[run, ...], b[run, ...])))
             continue
         terms = (times(_row(a, i), _row(b, j)) + times(_row(a, j), _row(b, i)) for i, j in pairs)
         rows.append(functools.reduce(operator.add, terms))

@@ -338,7 +338,7 @@ def _paired(a: Jet, b: Jet, times: Times) -> Array:
     value = times(a.value, b.value)
     for one, other in zip(*(parts_of(jet, len(value.shape)) for jet in (a, b)), strict=True):
         if one is not None and other is not None:
-            value = value + summed(a.namespace.base, times(one, other))[0, ...]
+            value = value + summed(times(one, other))[0, ...]
     return value
 
 

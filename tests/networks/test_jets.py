@@ -12,6 +12,7 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends import to_host
 from backprop_xp.networks.jet_functions import JetNamespace
+from backprop_xp.networks.jet_parts import summed
 from backprop_xp.networks.jet_passes import seeded, unit_directions, whole
 from backprop_xp.networks.jet_rules import RULES
 from backprop_xp.networks.jets import Jet
@@ -158,6 +159,16 @@ def test_linear_functions_act_on_each_derivative_alike(xp: Any, name: str, is_du
     assert found.is_dual == is_dual
     for ours, part in zip(parts(found), parts(jet), strict=True):
         xp.assert_equal(ours, LINEAR[name](xp.namespace, part))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 13])
+def test_compiled_by_jax_the_sum_over_directions_adds_halves(count: int) -> None:
+    jax = pytest.importorskip("jax")
+    part = np.random.default_rng(13).normal(size=(count, 4, 3)).astype("float32")
+    found = jax.jit(summed)(jax.numpy.asarray(part))
+    # A dozen roundings of float32.
+    np.testing.assert_allclose(found, part.sum(axis=0, keepdims=True), rtol=0.0, atol=1e-5)
+    assert "reduce" not in str(jax.make_jaxpr(summed)(jax.numpy.asarray(part)))
 
 
 def test_functions_with_axes_from_the_front_count_those_of_the_value(xp: Any) -> None:

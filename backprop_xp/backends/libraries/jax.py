@@ -160,6 +160,22 @@ def _divider(x: Array) -> Function | None:
     return jax.tree_util.Partial(_Divide(x.sharding.mesh, axes)) if axes else None
 
 
+def _summed(part: Array) -> Array:
+    """Replace ``networks.jet_parts.summed`` by sums of halves, which XLA fuses with their users.
+
+    A CPU writes the terms of a sum over the first axis, and reads them far apart: a Laplacian of
+    2 to 128 inputs with its gradient took 1.4 to 1.7 times as long (JAX 0.10).
+    """
+    if not isinstance(part, jax.core.Tracer):
+        return NotImplemented
+    odd = []
+    while (count := part.shape[0]) > 1:
+        half = count // 2
+        odd += [part[-1:]] if count % 2 else []
+        part = part[:half] + part[half : 2 * half]
+    return sum(odd, part)
+
+
 class JAXBackend(Backend):
     """jax.numpy keeps the standard; float64 needs JAX_ENABLE_X64, which the user sets."""
 
@@ -172,6 +188,7 @@ class JAXBackend(Backend):
         "backprop_xp.backends.compatibility.device_of": _device_of,
         "backprop_xp.backends.compatibility.require_same_device": _require_same_device,
         "backprop_xp.networks.batch_rows.divider": _divider,
+        "backprop_xp.networks.jet_parts.summed": _summed,
         "backprop_xp.networks.layout.pack": _pack,
         "backprop_xp.training.pytrees.copy_of": _copy_of,
         "backprop_xp.training.pytrees.zeros_like": _zeros_like,
