@@ -3,15 +3,18 @@
 ``python benchmarks/surrogates.py`` runs each contender in a process of its own with one thread and
 prints the tables of docs/benchmarks.md: the root mean squared error of 1,000 new values beside
 their standard deviation, that of derivatives, and the CPU time of a fit. Points are Latin
-hypercubes, one for each seed. SMT is left out if it is not installed (``pip install smt jenn``).
+hypercubes, one for each seed. SMT is left out if it is not installed (``pip install smt jenn``),
+and so are fits that take longer than ``--limit``. ``--rows 20 --seeds 1`` takes two minutes.
 """
 
 import argparse
 import contextlib
 import functools
 import io
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -162,24 +165,53 @@ CONTENDERS = {
 }
 
 
-def lines_of(name: str, problems: list[str], rows: list[int], seeds: int) -> Iterator[Any]:
-    """Yield the errors and the CPU seconds of each fit of a contender."""
-    for problem, n, seed in ((p, n, s) for p in problems for n in rows for s in range(seeds)):
-        chosen = PROBLEMS[problem]
-        x, at = chosen.points(n, seed), chosen.points(TEST_ROWS, 10**6)
-        start = time.process_time()
-        with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
-            given = x, chosen.value(x)[:, None], chosen.slopes(x), seed
-            predict, slopes = CONTENDERS[name](*given)
-            seconds = time.process_time() - start
-            found = predict(at), slopes(at[:SLOPE_ROWS])
-        true, size = (chosen.value(at), chosen.slopes(at[:SLOPE_ROWS])), np.ptp(at, axis=0)
-        value, slope = (
-            np.sqrt(np.mean(((own - known) * unit) ** 2) / np.var(known * unit))
-            for own, known, unit in zip(found, true, (1.0, size), strict=True)
-        )
-        line = {"contender": name, "problem": problem, "rows": n, "seed": seed}
-        yield {**line, "value": float(value), "slope": float(slope), "seconds": seconds}
+class TookTooLongError(BaseException):
+    """Not an Exception, which a contender might catch."""
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise TookTooLongError in a block that takes more CPU time."""
+
+    def stop(*_: Any) -> None:
+        raise TookTooLongError
+
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+
+
+def line_of(name: str, problem: str, n: int, seed: int) -> dict[str, Any]:
+    """Return the errors and the CPU seconds of a fit."""
+    chosen = PROBLEMS[problem]
+    x, at = chosen.points(n, seed), chosen.points(TEST_ROWS, 10**6)
+    start = time.process_time()
+    with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
+        given = x, chosen.value(x)[:, None], chosen.slopes(x), seed
+        predict, slopes = CONTENDERS[name](*given)
+        seconds = time.process_time() - start
+        found = predict(at), slopes(at[:SLOPE_ROWS])
+    true, size = (chosen.value(at), chosen.slopes(at[:SLOPE_ROWS])), np.ptp(at, axis=0)
+    value, slope = (
+        np.sqrt(np.mean(((own - known) * unit) ** 2) / np.var(known * unit))
+        for own, known, unit in zip(found, true, (1.0, size), strict=True)
+    )
+    line = {"contender": name, "problem": problem, "rows": n, "seed": seed}
+    return {**line, "value": float(value), "slope": float(slope), "seconds": seconds}
+
+
+def lines_of(name: str, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the line of each fit; a fit beyond the limit ends those of its number of rows."""
+    line_of(name, "Rosenbrock, 2-d", 10, 0)  # which imports the libraries
+    for problem, n in itertools.product(given.problems, given.rows):
+        with contextlib.suppress(TookTooLongError):
+            for seed in range(given.seeds):
+                with limited(given.limit):
+                    line = line_of(name, problem, n, seed)
+                yield line
 
 
 def run_apart(out: Path, names: list[str], words: list[str]) -> None:
@@ -220,16 +252,21 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), metavar="PROBLEM")
     parser.add_argument("--rows", nargs="+", type=int, default=[20, 50, 200])
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--limit", type=float, default=300.0, help="CPU seconds of a fit")
     parser.add_argument("--out", type=Path, default=Path("surrogates.jsonl"))
     given = parser.parse_args()
     if given.contender:
-        for line in lines_of(given.contender, given.problems, given.rows, given.seeds):
+        for line in lines_of(given.contender, given):
             sys.stdout.write(json.dumps(line) + "\n")
             sys.stdout.flush()
         return
     words = ["--problems", *given.problems, "--rows", *map(str, given.rows)]
-    run_apart(given.out, given.only, [*words, "--seeds", str(given.seeds)])
-    lines = [json.loads(line) for line in given.out.read_text().splitlines()]
+    words += ["--seeds", str(given.seeds), "--limit", str(given.limit)]
+    run_apart(given.out, given.only, words)
+    found = map(json.loads, given.out.read_text().splitlines())
+    # The newest of each kind.
+    keys = "contender", "problem", "rows", "seed"
+    lines = [*{tuple(line[key] for key in keys): line for line in found}.values()]
     for value in ("value", "slope", "seconds"):
         sys.stdout.write(f"\n{value}\n\n")
         each = functools.partial(table, lines, value=value)
