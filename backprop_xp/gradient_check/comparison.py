@@ -29,7 +29,7 @@ from backprop_xp.gradient_check.judge import (
     judge,
     tolerance_of,
 )
-from backprop_xp.gradient_check.ladder import ladder
+from backprop_xp.gradient_check.ladder import ladder, search
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.rounding import with_measured_rounding, without_curvature
 
@@ -37,8 +37,6 @@ from backprop_xp.gradient_check.rounding import with_measured_rounding, without_
 _FIRST, _AT_ONCE = 4, 64
 # An inconclusive verdict needs this many examined lines, or all that are in doubt.
 _TRIED = 64
-# Differences of coarse values have errors of up to 1.2 jumps over the step. A bar is twice that.
-_SAFETY_OF_JUMPS = 2.4
 # A derivative of this part of another vanishes beside it.
 _VANISHING = 1e-3
 
@@ -67,14 +65,14 @@ def compare(lines: Lines, numeric: NumericDerivative, *, least: int = PASS) -> C
     """Judge the gradient along lines, and examine those with outcome ``least`` or worse.
 
     The rounding of the gradient, and then how coarse the values are, are measured only if an
-    examined line would fail otherwise.
+    examined line would fail otherwise. Where values are coarse, it is examined again.
     """
     # A quick difference alone is no reason to fail.
     settled = _suffices(lines, numeric) & (judge(lines, numeric).outcome.max(axis=1) != FAIL)
     examined = np.zeros(lines.scale.shape, dtype=bool)
     measured, at_once = examined.copy(), _FIRST
     while True:
-        comparison = judge(lines, _with_coarseness(lines, numeric, examined))
+        comparison = judge(lines, numeric)
         # If an examined line decides the verdict, lines that are not worse are skipped. One that
         # stays inconclusive does not decide at once: a mistake may show along another.
         outcome = comparison.outcome.max(axis=1)
@@ -93,27 +91,33 @@ def compare(lines: Lines, numeric: NumericDerivative, *, least: int = PASS) -> C
             return comparison
         if not np.any(failing & measured):
             lines, measured = lines.through(_measured(comparison, examined)), examined.copy()
-        elif not lines.function.is_measured:
-            lines.function.is_measured = True
-            if not lines.function.is_analytic:
-                with contextlib.suppress(Fault):  # a limit costs no verdict
-                    ladder(along(lines.gradient))
+        elif _is_coarse(lines.select(np.asarray(comparison.decisive[:1]))):
+            which = np.flatnonzero(failing)
+            some = lines.select(which), numeric.select(which)
+            numeric = numeric.with_lines(which, _examine(*some))
         else:
             return comparison
 
 
-def _with_coarseness(
-    lines: Lines, numeric: NumericDerivative, examined: np.ndarray
-) -> NumericDerivative:
-    """Return numeric derivatives whose bars contain the jumps of coarse values, where examined.
+def _is_coarse(line: Lines) -> bool:
+    """Whether values are found to be coarse, now: they are searched once for each function.
 
-    All lines have the same values at the point. One along which a coarse term changes slowly does
-    not show its jumps, although they hide its slope.
+    A coarse term may change too slowly along the line to show its jumps there, although they hide
+    its slope. So a random direction comes first, and the line if that shows jumps. The complex step
+    of a coarse term is off by as much as the term is rounded, over a whole jump: it is rejected.
+    That along a direction already has the bar of a real difference.
     """
-    if not lines.function.is_measured:
-        return numeric
-    bar = _SAFETY_OF_JUMPS * lines.function.coarseness / (numeric.step * lines.scale[:, None])
-    return numeric._replace(bar=np.where(examined[:, None], np.fmax(numeric.bar, bar), numeric.bar))
+    function = line.function
+    if function.is_measured or (function.is_analytic and line.direction is not None):
+        return False
+    function.is_measured = True
+    with contextlib.suppress(Fault):  # a limit costs no verdict
+        search(along(line.gradient))
+        if np.any(function.coarseness):
+            search(line)
+    if found := bool(np.any(function.coarseness)):
+        function.is_analytic = False
+    return found
 
 
 def _measured(comparison: Comparison, examined: np.ndarray) -> AnalyticGradient:
@@ -142,10 +146,10 @@ def _examine(lines: Lines, numeric: NumericDerivative) -> NumericDerivative:
     quick = quick_difference(lines) if is_exact else numeric
     exact = complex_step(lines) if is_analytic(lines, quick) else None
     if exact is None:
-        return sharp_difference(lines, tolerance_of(lines.function, lines.kind))
+        return _differences(lines)
     real = quick
     if not np.all(confirms(lines, quick, exact)):
-        real = sharp_difference(lines, tolerance_of(lines.function, lines.kind))
+        real = _differences(lines)
     if np.any(contradicts(lines, real, exact)):
         lines.function.is_analytic = False
         return real
@@ -154,6 +158,14 @@ def _examine(lines: Lines, numeric: NumericDerivative) -> NumericDerivative:
         bar = complex_rounding(lines, float(real.step.min()))
         exact = exact._replace(bar=np.fmin(bar, exact.bar))
     return exact.where(real.is_kinked, real)
+
+
+def _differences(lines: Lines) -> NumericDerivative:
+    """Return sharp differences, or the ladder's where values are coarse: it counts their jumps."""
+    function = lines.function
+    if function.is_measured and np.any(function.coarseness):
+        return ladder(lines)
+    return sharp_difference(lines, tolerance_of(function, lines.kind))
 
 
 def _worst(comparison: Comparison, among: np.ndarray, most: int) -> np.ndarray:

@@ -91,7 +91,7 @@ class Function:
     perturbed point. ``stacks``: whether value takes stacked copies, None until it is tried.
     ``is_analytic``: whether the complex step can be trusted, None until that is decided;
     ``is_kinked``: whether the decision met a kink. ``coarseness (M,)``: the largest jumps of coarse
-    values along any line; ``is_measured``: whether a ladder along a direction has looked for them.
+    values along any line; ``is_measured``: whether all steps have been searched for them.
     """
 
     problem: Problem

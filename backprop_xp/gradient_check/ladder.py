@@ -19,6 +19,8 @@ from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 # and misses at most 64 times as much of a smooth function as at the step before. A change is a
 # surprise above eight times what shorter steps lead to expect.
 _CARRIED, _GROWTH, _SURPRISE = 17.0, 64.0, 8.0
+# From rung to rung the misses of a smooth function grow by more than this: a cubic's by 64.
+_SMOOTH = 16.0
 # A jump keeps its size at each bisection of its interval, down to neighbouring numbers: it is a
 # part of the first change, and a quarter of what was left before the last bisections. Beside the
 # pole of a logarithm each bisection leaves the same less.
@@ -68,10 +70,11 @@ class _Rungs(NamedTuple):
         rests = np.abs([longer(v) - longer(h) * (slope + bend * longer(h)) for v, h in self.sides])
         return np.where(np.isfinite(rests), rests, 0.0)
 
-    def surprises(self, noise: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    def surprises(self, noise: np.ndarray, limit: np.ndarray, *, every: bool) -> np.ndarray:
         """Return the last rungs ``(K, M)`` below a limit that do not predict the next longer one.
 
-        They are 0 where all predict it.
+        They are 0 where all predict it. A smooth function may be missed by more at each longer
+        rung. With ``every``, only a miss that grows as fast is explained by that.
         """
         missed = np.max(self.rests(), axis=0)
         none = 0.0 * missed[:1]
@@ -80,7 +83,10 @@ class _Rungs(NamedTuple):
         before = np.concatenate([over_shorter(np.fmax, missed)[1:], none])
         before = np.fmax(before, np.clip(growth, 1.0, _GROWTH) * last)
         each = np.arange(len(missed))[:, None, None]
-        shown = missed > _SURPRISE * np.fmax(_CARRIED * noise, before)
+        shown = missed > _SURPRISE * before
+        if every:
+            shown |= missed < _SMOOTH * last
+        shown &= missed > _SURPRISE * _CARRIED * noise
         return np.asarray(np.max(each * (shown & (each < limit)), axis=0))
 
     def sizes(self, fx: np.ndarray) -> np.ndarray:
@@ -114,11 +120,24 @@ def ladder(lines: Lines) -> NumericDerivative:
     return found._replace(step=found.step / lines.scale[:, None])
 
 
+def search(lines: Lines) -> None:
+    """Search for the jumps of coarse values beyond each step; the function keeps the largest.
+
+    A value may have terms of many units: each longer step shows larger jumps, and none surprises
+    beside those before. Over shorter steps than its own jumps take, a term's slope is missed.
+    """
+    with np.errstate(all="ignore"):
+        jumps, _ = _jumps(lines, _climb(lines, 0.5 * 4.0 ** -np.arange(lines.rungs)), every=True)
+    lines.function.coarseness = np.fmax(lines.function.coarseness, jumps.max(axis=0))
+
+
 def _derivative(lines: Lines, rungs: _Rungs) -> tuple[NumericDerivative, np.ndarray]:
     """Return the derivatives that the rungs show, and whether the value is constant there."""
     function, (jumps, rungs) = lines.function, _jumps(lines, rungs)
     function.coarseness = np.fmax(function.coarseness, jumps.max(axis=0))
-    found = rungs.derivative(np.fmax(_rounding(lines, rungs), jumps))
+    # All lines have the same values at the point, with the same jumps nearby.
+    known = function.coarseness if function.is_measured else jumps
+    found = rungs.derivative(np.fmax(_rounding(lines, rungs), known))
     return found, ~np.any(np.nan_to_num([rungs.right, rungs.left]), axis=(0, 1))
 
 
@@ -141,7 +160,7 @@ def _rounding(lines: Lines, rungs: _Rungs) -> np.ndarray:
     return np.asarray(np.fmax(noise, function.epsilon * np.abs(x)[:, None] * slope))
 
 
-def _jumps(lines: Lines, rungs: _Rungs) -> tuple[np.ndarray, _Rungs]:
+def _jumps(lines: Lines, rungs: _Rungs, *, every: bool = False) -> tuple[np.ndarray, _Rungs]:
     """Return the largest jumps ``(K, M)`` of coarse values, and the rungs that show the function.
 
     Coarse values jump to the right and to the left of the point. Beyond a jump on one side alone,
@@ -153,7 +172,7 @@ def _jumps(lines: Lines, rungs: _Rungs) -> tuple[np.ndarray, _Rungs]:
     # Nothing is known about the jumps of a side that ends.
     ends = np.stack([~np.all(np.isfinite(change), axis=0) for change, _ in rungs.sides])
     # The terms of a value may have several units: larger ones show at longer steps.
-    while np.any(limit := rungs.surprises(noise, limit)):
+    while np.any(limit := rungs.surprises(noise, limit, every=every)):
         rests = np.stack([_at(rest, limit) for rest in rungs.rests()])
         size, largest = rests.max(axis=0), over_shorter(np.fmax, rungs.sizes(lines.function.fx))
         found = _jumps_around(lines, rungs, limit, rests)
@@ -162,7 +181,9 @@ def _jumps(lines: Lines, rungs: _Rungs) -> tuple[np.ndarray, _Rungs]:
         is_coarse &= is_jump
         jumps = np.fmax(jumps, np.where(is_coarse, found.max(axis=0), 0.0))
         is_broken = (rests > 0.5 * size) & (is_jump | is_pole) & ~is_coarse
-        rungs, noise = rungs.without(np.where(is_broken, limit, 0)), np.fmax(rounding, jumps)
+        rungs = rungs.without(np.where(is_broken, limit, 0))
+        # With ``every``, each miss by more than known jumps explain shows larger ones.
+        noise = np.fmax(rounding, jumps / _SURPRISE if every else jumps)
     return jumps, rungs
 
 

@@ -324,4 +324,4 @@ def test_one_wrong_entry_of_very_many_takes_a_few_hundred_evaluations(size: int)
 
     report = check.gradient(value, gradient, point)
     assert (report.verdict, report.worst[0].name) == ("fail", "[123456]")
-    assert len(calls) < 500
+    assert len(calls) < 600  # the rounding of so many terms is searched for jumps, too

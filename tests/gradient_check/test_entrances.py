@@ -226,6 +226,29 @@ def _assert_promises(check: Callable[[Any], Any], point: str, unseen: set[str]) 
         assert wrong.verdict in allowed, (mistake, str(wrong))
 
 
+@pytest.mark.parametrize(
+    ("scale", "seed", "method"),
+    [
+        (7.0, 15, "auto"),
+        (9.0, 36, "auto"),
+        (12.0, 39, "auto"),
+        (15.0, 56, "auto"),
+        (5.0, 23, "centered"),
+        (12.0, 16, "centered"),
+    ],
+)
+def test_rows_saturated_to_a_few_rounding_errors_make_nothing_right_fail(
+    nothing_chosen: None, scale: float, seed: int, method: str
+) -> None:
+    """The loss takes the logarithm of 1 - p, which is 50 to millions of rounding errors."""
+    model, w = Model(np, *_rows(), 1.0), scale * np.random.default_rng(seed).normal(size=5)
+    for factor, allowed in ((1.0, {"pass", "inconclusive"}), (2.0, {"fail", "inconclusive"})):
+        report = bx.check_gradient(
+            model.loss, lambda p, k=factor: k * model.gradient(p), w, method=method
+        )
+        assert report.verdict in allowed, report
+
+
 @pytest.mark.parametrize(("factor", "verdict"), [(1.0, "pass"), (1.0j, "fail")])
 def test_products_take_complex_inputs_and_results(
     nothing_chosen: None, factor: complex, verdict: str

@@ -574,6 +574,28 @@ def test_a_coarse_term_beside_a_smooth_one_makes_nothing_right_fail(
         assert report.verdict != "pass", report
 
 
+@pytest.mark.parametrize("method", ["auto", "directional"])
+@pytest.mark.parametrize("ratio", [2.0, 30.0])
+def test_terms_of_many_units_make_nothing_right_fail_and_hide_no_mistake(
+    ratio: float, method: str
+) -> None:
+    """At each longer step, terms of larger units jump: none surprises beside those before."""
+    units = 1e-2 * ratio ** -np.arange(40.0)
+    units = units[units > 1e-12]
+    for seed in range(4):
+        draw = np.random.default_rng(seed)
+        x, a = draw.uniform(1.0, 2.0, size=3), draw.uniform(0.5, 2.0, size=3)
+
+        def value(p: Any, a: Any = a) -> float:
+            return float(np.mean(np.rint(a @ p / units) * units) + np.sum(np.sin(p)))
+
+        right = a + np.cos(x)
+        report = check.gradient(value, lambda p, k=right: k, x, method=method)
+        assert report.verdict in ("pass", "inconclusive"), report
+        report = check.gradient(value, lambda p, k=2.0 * right: k, x, method=method)
+        assert report.verdict == "fail", report
+
+
 @pytest.mark.parametrize(("count", "seeds"), [(10, 3), thorough(10, 8), thorough(100, 8)])
 @pytest.mark.parametrize("noise", [1e-10, 1e-7, 1e-4])
 def test_noise_that_looks_small_along_one_entry_of_many_makes_nothing_right_fail(
