@@ -192,6 +192,10 @@ class Backend(Protocol):
         """
         return None
 
+    def prepare_training(self) -> None:
+        """Prepare the process for the steps of a training, before each one that is not compiled."""
+        return
+
     def kernels(self, theta: Array, steps: int | None, rows: int) -> Any:
         """Return compiled loops for a training; None without, or if it is too short.
 

@@ -136,10 +136,9 @@ def stepper_of(
     backend = require_owner(theta, "theta")
     if backend.loop(operator.add) is not None:
         return Compiled(method, theta)
+    backend.prepare_training()
     takes = takes_objective(method.optimizer)  # its functions are none of the kernels' loops
-    # Asked for any training: NumPy's backend then keeps the memory of each step.
-    kernels = backend.kernels(theta, 0 if takes else steps, rows)
-    kernels = None if takes else kernels
+    kernels = None if takes else backend.kernels(theta, steps, rows)
     processes.check_loops(are_compiled=kernels is not None)
     return Eager(method, theta, processes, kernels)
 

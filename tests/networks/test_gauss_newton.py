@@ -9,7 +9,7 @@ import backprop_xp as bx
 from backprop_xp.networks import gauss_newton
 from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.losses import LOSSES
-from tests.user_layers import Factors, sample_data, sample_network, sample_theta
+from tests.user_layers import Doubled, Factors, sample_data, sample_network, sample_theta
 
 # Some hundred roundings, relative to the largest entry.
 PARITY = 2e-13
@@ -67,17 +67,6 @@ def test_the_matrix_has_a_weight_for_each_entry_of_y(xp: Any) -> None:
     curved = np.einsum("rap,ra,raq->pq", jacobian, 2.0 * weight / weight.sum(), jacobian)
     expected = curved + network.l2 * np.diag(network.weight_mask(theta))
     assert_relatively_close(xp, matrix, expected, PARITY)
-
-
-class Doubled(bx.Dense):
-    """A layer that inherits from one with a rule for all rows."""
-
-    def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
-        return super().forward(parameters, 2.0 * x, rng)
-
-    def backward(self, parameters: Any, cache: Any, g: Any, **options: Any) -> Any:
-        back, gradients = super().backward(parameters, cache, g, **options)
-        return (None if back is None else 2.0 * back), gradients
 
 
 CODES = np.stack([generator.integers(0, 4, 6), generator.normal(size=6)], axis=-1)

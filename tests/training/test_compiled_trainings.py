@@ -18,7 +18,7 @@ from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.numba_layers import numba_network
 from backprop_xp.training import gradient_monitor
 from tests.helpers import python, thorough
-from tests.user_layers import Factors
+from tests.user_layers import Doubled, Factors
 
 pytest.importorskip("numba", reason="the extra fast is not installed")
 
@@ -41,17 +41,6 @@ def _without_loops_later() -> Iterator[None]:
     """Later tests of this process train without the loops, as in a process of their own."""
     yield
     sys.modules.pop(compilation.KERNELS, None)
-
-
-class Doubled(bx.Dense):
-    """A layer that inherits from one with loops."""
-
-    def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
-        return super().forward(parameters, 2.0 * x, rng)
-
-    def backward(self, parameters: Any, cache: Any, g: Any, **options: Any) -> Any:
-        back, gradients = super().backward(parameters, cache, g, **options)
-        return (None if back is None else 2.0 * back), gradients
 
 
 CUBE = bx.Activation(lambda z: z**3, lambda g, z, a: 3.0 * z**2 * g)

@@ -96,8 +96,10 @@ class NumPyBackend(Backend):
     def to_host(self, array: Array) -> np.ndarray:
         return np.asarray(array)
 
-    def kernels(self, theta: Array, steps: int | None, rows: int) -> Any:
+    def prepare_training(self) -> None:
         keep_freed_memory()
+
+    def kernels(self, theta: Array, steps: int | None, rows: int) -> Any:
         return compilation.kernels_for(theta, steps, rows)
 
     def details(self) -> dict[str, str]:
