@@ -118,8 +118,8 @@ MACHINES = {
     "busy": {},
 }
 
-# The tests that give a child process or a thread a time limit, cheap ones: "busy" leaves them a
-# hundredth of a core.
+# The tests that give a child process or a thread a time limit, cheap ones: "busy" runs them at the
+# lowest priority beside an endless loop on each core.
 TIMED = (
     "backends/test_probing.py::test_a_backend_that_hangs_is_killed_with_its_children_and_the_others_are_listed",
     "backends/test_probing.py::test_a_child_ends_with_its_parent_and_at_its_time_limit",
