@@ -118,7 +118,8 @@ Time: TypeAlias = Annotated[
 Validation: TypeAlias = Annotated[
     str,
     typer.Option(
-        help="A share of the rows, or a table: for early stopping and the choice of the network."
+        help="A share of the rows, drawn for each network, or a table: for early stopping and the "
+        "choice of the epoch."
     ),
 ]
 Test: TypeAlias = Annotated[

@@ -152,12 +152,14 @@ def test_booleans_with_missing_values_are_classes() -> None:
 
 @pytest.mark.once
 def test_validation_or_test_rows_without_weight_are_an_error() -> None:
-    table = frame().assign(a=np.arange(60.0))
-    drawn = split_rows(60, {"test": 0.15, "validation": 0.15}, 0)
-    for name, rows in drawn.items():
-        weights = np.where(table.index.isin(rows), 0.0, 1.0)
-        with pytest.raises(ValueError, match=f"the {name} rows have no weight"):
-            train(table.assign(w=weights), "a", parameters=QUICK, weights="w", drop=["y"])
+    table = frame().assign(a=np.arange(60.0), w=1.0)
+    tested = split_rows(60, {"test": 0.15}, 0)["test"]
+    one = table.assign(w=1.0 * (table.index == 0))
+    options: dict[str, Any] = {"parameters": QUICK, "weights": "w", "drop": ["y"]}
+    with pytest.raises(ValueError, match=r"the (training|validation) rows have no weight"):
+        train(one, "a", test=table.head(9), **options)  # of some network
+    with pytest.raises(ValueError, match="the test rows have no weight"):
+        train(table.assign(w=1.0 * ~table.index.isin(tested)), "a", **options)
 
 
 @pytest.mark.once

@@ -151,8 +151,8 @@ def refuse_other_training(path: PathLike, written: TabularModel, wanted: Tabular
     old, new = (
         [  # causes before effects
             {"task": one.task, "target": one.target},
-            {n: v for n, v in one.record["parameters"].items() if n != "max_iter"},
             one.metadata,
+            {n: v for n, v in one.record["parameters"].items() if n != "max_iter"},
             {"classes": None if one.classes is None else one.classes.tolist()},
             {f"{name} data": {"sha256": value} for name, value in one.record["data"].items()},
             one.record["recipe"],

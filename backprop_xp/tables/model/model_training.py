@@ -19,6 +19,7 @@ from backprop_xp.tables.model.presets import Recipe, recipe_for
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.table_network import first_theta, network_for
 from backprop_xp.tables.model.tabular_parameters import TabularParameters, checked_parameters
+from backprop_xp.tables.model.training_split import Split
 from backprop_xp.training.averages import EMA
 from backprop_xp.training.class_weights import weights_by_class
 from backprop_xp.training.early_stopping import EarlyStopping
@@ -31,14 +32,6 @@ from backprop_xp.training.states import FitResult, TrainingState
 _WORTH_THREADS = 2**24
 # A file has no parameters that choose nothing about the result.
 _NOT_STORED = ("backend", "device", "verbose", "on_bad_value", "on_missing_column")
-
-
-class Split(NamedTuple):
-    """The rows to train on and those that end the training; targets are indices or numbers."""
-
-    training: Rows
-    validation: Rows
-    classes: np.ndarray | None
 
 
 class Learned(NamedTuple):
@@ -70,7 +63,7 @@ def untrained(
     checked = checked_parameters(parameters, "classification" if n_classes else "regression")
     values = {name: from_json(to_json(v)) for name, v in checked.items() if name not in _NOT_STORED}
     parts = {"training": training, "validation": split.validation}
-    counts = counts or {name: len(rows.target) for name, rows in parts.items()}
+    counts = counts or split.counts
     recipe = recipe_for(values, counts["training"])
     features = known or detect(
         training.features,
@@ -133,8 +126,11 @@ def learn(
     by_class, shares = _class_weights(parameters, split)
     data: dict[str, Any] = {"batch_size": recipe.batch_size, "class_weight": by_class}
     if stream is None:
-        data["x"], data["y"], data["sample_weight"] = on_device(split.training, model, selection)
-        data["validation"] = on_device(split.validation, model, selection)
+        data["x"], data["y"], data["sample_weight"] = on_device(
+            split.training, model, selection, split.learnt
+        )
+        held_out = split.validation if split.held_out is None else split.training
+        data["validation"] = on_device(held_out, model, selection, split.held_out)
     else:
         data = stream(by_class)
     theta = first_theta(model.network, shares, seed, recipe.n_members, selection)
@@ -168,7 +164,7 @@ def learn(
         if checkpoint is not None:
             error.add_note(file.write_interrupted(getattr(error, "state", None)))
         raise
-    trained = _trained(parameters, model, split.validation, result)
+    trained = _trained(parameters, model, split, result)
     if checkpoint is None or result.epochs < recipe.max_iter:  # early stopping ended it
         return Learned(trained)
     return Learned(trained, optimizer, mapped(_on_host, result.state))
@@ -185,21 +181,25 @@ def _on_host(leaf: Any) -> Any:
 
 
 def on_device(
-    rows: Rows, model: TabularModel, selection: Selection
+    rows: Rows, model: TabularModel, selection: Selection, at: np.ndarray | None = None
 ) -> tuple[Array, Array, Array | None]:
-    """Return rows where the training runs; three or more classes are integer labels."""
-    dtype, y, weights = selection.dtype, rows.target.to_numpy(), rows.scaled_weights()
+    """Return rows where the training runs; three or more classes are integer labels.
+
+    ``at`` ``(n_members, count)`` are the indices of each member's rows, None for all rows.
+    """
+    own = slice(None) if at is None else at
+    dtype, y, weights = selection.dtype, rows.target.to_numpy()[own], rows.scaled_weights()
     put = functools.partial(selection.backend.from_host, device=selection.device)
-    x = put(model.features.transform(rows.features), dtype)
+    x = put(model.features.transform(rows.features)[own], dtype)
     if model.network.loss_function.labels:
         targets = put(y.astype("int32"))
     else:
-        targets = put((y[:, None] - model.scale.mean) / model.scale.scale, dtype)
-    return x, targets, None if weights is None else put(weights, dtype)
+        targets = put((y[..., None] - model.scale.mean) / model.scale.scale, dtype)
+    return x, targets, None if weights is None else put(weights[own], dtype)
 
 
 def _trained(
-    parameters: TabularParameters, model: TabularModel, validation: Rows, result: FitResult
+    parameters: TabularParameters, model: TabularModel, split: Split, result: FitResult
 ) -> TabularModel:
     found = progress(result.state)
     if not np.isfinite(found["best"]).all():
@@ -210,8 +210,8 @@ def _trained(
     if model.classes is not None:
         return trained
     where = {"backend": parameters.backend, "device": parameters.device}
-    values, _ = trained.outputs(validation.features, **where)
-    return dataclasses.replace(trained, residuals=residuals_of(validation, values))
+    values = split.validation_outputs(trained, **where)
+    return dataclasses.replace(trained, residuals=residuals_of(split.validation, values))
 
 
 def _class_weights(

@@ -33,7 +33,8 @@ from backprop_xp.tables.model.model_file import (
     refuse_other_training,
     write_model,
 )
-from backprop_xp.tables.model.model_training import Learned, Split, learn, untrained
+from backprop_xp.tables.model.model_training import Learned, learn, untrained
+from backprop_xp.tables.model.presets import PRESETS
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular_parameters import (
     ClassifierParameters,
@@ -43,7 +44,7 @@ from backprop_xp.tables.model.tabular_parameters import (
     checked_parameters,
     described,
 )
-from backprop_xp.training.data import split_rows
+from backprop_xp.tables.model.training_split import Split, drawn_split
 from backprop_xp.training.states import TrainingState
 
 Callback: TypeAlias = Callable[[TrainingState], bool | None]
@@ -75,8 +76,9 @@ class Tabular(BaseEstimator, TabularParameters):
     ) -> Self:
         """Fit to a table X, a pandas or polars DataFrame or an array, and y; return the estimator.
 
-        ``X_val``, ``y_val`` and ``sample_weight_val`` are a validation set, in place of
-        ``validation_fraction`` of X. It ends the training and chooses the epoch.
+        ``X_val``, ``y_val`` and ``sample_weight_val`` are a validation set, which ends the training
+        of all members and chooses the epoch. Without it each member holds out its own
+        ``validation_fraction`` of the rows, or an equal part of them if the members are more.
 
         ``checkpoint`` is the path of a model file, written about every second with the best network
         so far, which ``load`` reads. With ``resume`` the training in it continues, to the same
@@ -164,20 +166,13 @@ class Tabular(BaseEstimator, TabularParameters):
         targets, classes = self._targets(given.target.to_numpy(), None)
         rows = given._replace(target=pd.Series(targets, name=given.target.name))
         if held_out is None:
-            drawn = split_rows(
-                len(targets),
-                {"validation": self.validation_fraction},
-                seed,
-                classes=None if classes is None else targets,
-            )
-            training, validation = (rows.take(drawn[name]) for name in ("training", "validation"))
+            n_members = self.n_members or PRESETS[self.preset].n_members
+            split = drawn_split(rows, classes, self.validation_fraction, n_members, seed)
         else:
             found, _ = self._targets(held_out.target.to_numpy(), classes)
-            training, validation = rows, held_out._replace(target=pd.Series(found))
-        for name, part in (("training", training), ("validation", validation)):
-            if part.weights is not None and not part.weights.any():
-                raise ValueError(f"the {name} rows have no weight: choose another random_state.")
-        return Split(training, validation, classes)
+            split = Split(rows, held_out._replace(target=pd.Series(found)), classes)
+        split.require_weights()
+        return split
 
     def _outputs(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         check_is_fitted(self)

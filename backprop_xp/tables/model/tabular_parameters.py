@@ -140,7 +140,9 @@ class TabularParameters:
         "read its values as missing, with a warning.",
     ] = "error"
     validation_fraction: Annotated[
-        float, partial(real, above=0.0, below=1.0), "The share of the rows that does so."
+        float,
+        partial(real, above=0.0, below=1.0),
+        "The share of the rows that end the training of a member, less if the members are many.",
     ] = 0.15
     random_state: Annotated[
         int | np.random.RandomState | None,

@@ -23,6 +23,7 @@ from backprop_xp.tables.columns.scaling import learn_scaling
 from backprop_xp.tables.model.model_file import PathLike
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular import TabularClassifier, TabularRegressor
+from backprop_xp.tables.model.training_split import Split
 
 Weights: TypeAlias = np.ndarray | None
 # The metrics of each model.
@@ -55,7 +56,10 @@ def report_of(
         "rows": sum(len(rows.target) for rows in parts.values()),
         "features": len(model.model_.features.columns),
         "epochs": model.n_iter_,
-        "parts": {name: len(rows.target) for name, rows in parts.items()},
+        "parts": {
+            **model.model_.record["rows"],
+            **{name: len(rows.target) for name, rows in parts.items() if name == "test"},
+        },
         **scores,
         "measured_on": {"validation": "validation"} | dict.fromkeys(_ON_TEST, measured_on),
         "model": None if path is None else os.fspath(path),
@@ -66,22 +70,24 @@ def report_of(
 def evaluate(
     model: TabularClassifier | TabularRegressor, parts: Mapping[str, Rows]
 ) -> tuple[dict[str, dict[str, float | None]], dict[str, Any]]:
-    """Return the metrics of the network and of other models on test rows, and ``classes``."""
-    fitted = model.model_
+    """Return the metrics of the network and of other models on test rows, and ``classes``.
+
+    Those of the validation rows are of the networks that did not learn from a row.
+    """
+    fitted, test = model.model_, parts["test"]
+    split = model._split(parts["training"], parts.get("validation"), fitted.record["seed"])
+    where = {"backend": model.backend, "device": model.device}
     n_classes = 0 if fitted.classes is None else len(fitted.classes)
-    y = {n: model._targets(np.asarray(p.target), fitted.classes)[0] for n, p in parts.items()}
-    outputs = model.predict_proba if n_classes else model.predict
-    predictions: dict[str, Any] = {
-        name: outputs(parts[name].features) for name in ("validation", "test")
-    }
-    predictions |= _of_others(model, parts, y)
-    scores = {}
+    y, _ = model._targets(np.asarray(test.target), fitted.classes)
+    held_out, found = split.validation, split.validation_outputs(fitted, **where)
+    values, weights = held_out.target.to_numpy(), held_out.scaled_weights()
+    scores = {"validation": score(n_classes, values, found, weights)}
+    predictions = {"test": model._outputs(test.features)[0], **_of_others(model, split, test)}
     for name, found in predictions.items():
-        part = "validation" if name == "validation" else "test"
-        scores[name] = score(n_classes, y[part], found, parts[part].scaled_weights())
+        scores[name] = score(n_classes, y, found, test.scaled_weights())
     if not n_classes:
         return scores, {}
-    figures = _class_figures(model.classes_, y["test"], predictions["test"], parts["test"].weights)
+    figures = _class_figures(model.classes_, y, predictions["test"], test.weights)
     return scores, {"classes": figures}
 
 
@@ -96,24 +102,25 @@ def _over_folds(folds: Sequence[Scores], statistic: Callable[[Any], Any]) -> dic
 
 
 def _of_others(
-    model: TabularClassifier | TabularRegressor,
-    parts: Mapping[str, Rows],
-    y: Mapping[str, np.ndarray],
+    model: TabularClassifier | TabularRegressor, split: Split, test: Rows
 ) -> dict[str, np.ndarray]:
     """Return the predictions of three other models for the test rows.
 
-    They learn standardized numbers: scikit-learn computes in float32 here, as the features are.
+    They learn from the rows of the first network, and its validation rows end the boosting. They
+    learn standardized numbers: scikit-learn computes in float32 here, as the features are.
     """
-    training, validation = parts["training"], parts["validation"]
+    training, validation, *_ = split.of_first_member()
     features = _plain_features(model.model_.features, training)
-    x = {name: features.transform(rows.features) for name, rows in parts.items()}
+    x, x_held, x_test = (features.transform(rows.features) for rows in (training, validation, test))
     mean, scale = model.model_.scale
-    target = {name: (values - mean) / scale for name, values in y.items()}
+    target, held_target = (
+        (rows.target.to_numpy() - mean) / scale for rows in (training, validation)
+    )
     weights = balanced = training.scaled_weights()
     if isinstance(model, TabularClassifier):
-        labels = model.classes_[y["training"]]
+        labels = model.classes_[training.target.to_numpy()]
         balanced = class_weights(model.class_weight, labels, weights, model.classes_)
-    held = x["validation"], target["validation"], validation.scaled_weights()
+    held = x_held, held_target, validation.scaled_weights()
     stop = dict(zip(("X_val", "y_val", "sample_weight_val"), held, strict=True))
     found = {}
     for name, other in _others(model).items():
@@ -121,11 +128,11 @@ def _of_others(
         # 100 iterations are enough.
         with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
             own = stop if name == "boosting" else {}
-            other.fit(x["training"], target["training"], weighted, **own)
+            other.fit(x, target, weighted, **own)
         if name == "boosting":
-            outputs = _of_best_stage(other, x["test"], *held)
+            outputs = _of_best_stage(other, x_test, *held)
         else:
-            outputs = getattr(other, "predict_proba", other.predict)(x["test"])
+            outputs = getattr(other, "predict_proba", other.predict)(x_test)
         found[name] = outputs.astype("float64") * scale + mean
     return found
 

@@ -26,11 +26,12 @@ from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_file import read_model, refuse_other_training, write_model
-from backprop_xp.tables.model.model_training import Split, learn, untrained
+from backprop_xp.tables.model.model_training import learn, untrained
 from backprop_xp.tables.model.presets import PRESETS, Recipe, recipe_for
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular import Callback
 from backprop_xp.tables.model.tabular_parameters import Task
+from backprop_xp.tables.model.training_split import Split
 from backprop_xp.tables.readers.row_groups import row_groups, share_of
 from backprop_xp.tables.readers.values import distinct
 from backprop_xp.tables.study.evaluation import score

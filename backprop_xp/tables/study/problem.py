@@ -61,6 +61,8 @@ class Problem(NamedTuple):
     The network learns from the ``"training"`` rows; the ``"validation"`` rows end the training and
     choose the network; the ``"test"`` rows are for the report alone. ``labels`` ``(splits, rows)``
     has the part of each row: the first split is that of the model, each further one that of a fold.
+    ``held_out`` is the share of the training rows that each network draws as its own validation
+    rows; None if there are validation rows.
     ``others`` are parts that are tables of their own, ``without`` counts the rows without a target.
     ``metadata`` is what a resumed training must have too.
     """
@@ -72,6 +74,7 @@ class Problem(NamedTuple):
     others: Mapping[str, Rows]
     without: int
     metadata: Mapping[str, Any]
+    held_out: float | None
 
     def rows(self, part: str, split: int = 0) -> np.ndarray:
         """Return the indices of the table's rows that are in a part."""
@@ -131,8 +134,12 @@ def make_problem(
     metadata |= {"cv": cv, "group": columns.group, "time": columns.time}
     tables = {"data": rows, **{f"{name} data": other for name, other in others.items()}}
     metadata |= {name: {"sha256": one.fingerprint()} for name, one in tables.items()}
-    without = len(table.frame) - len(rows.target)
-    problem = Problem(found, rows, rule, rule.labels(shares, cv), others, without, metadata)
+    without, held_out, labels = len(table.frame) - len(rows.target), None, rule.labels(shares, cv)
+    if rule.units is None and "validation" in shares:  # each network draws its own
+        drawn, is_left = labels == "validation", np.isin(labels[0], ("training", "validation"))
+        held_out = float(drawn[0].sum() / is_left.sum())
+        labels[drawn] = "training"
+    problem = Problem(found, rows, rule, labels, others, without, metadata, held_out)
     _check(problem)
     return problem
 

@@ -43,6 +43,8 @@ def train_table(
     with lines for the user, each of ``callbacks`` after each epoch of the estimator. ``metadata_``
     has the problem's metadata, the ``report``, and for classes ``classes``, both on the test rows.
     """
+    if problem.held_out is not None:
+        parameters = {**parameters, "validation_fraction": problem.held_out}
     model, parts, told = estimator_for(problem.target, parameters), problem.parts(), list[str]()
 
     def tell(state: TrainingState) -> None:
@@ -96,9 +98,15 @@ def _fit(
 ) -> None:
     """Fit a model to the training rows; the losses of each epoch are shown on stderr."""
     parts = problem.parts(split)
-    held_out = parts["validation"]
+    training, held_out = parts["training"], parts.get("validation")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(naming_lines(held_out.source, held_out.features.index))
+        if held_out is not None:
+            stack.enter_context(naming_lines(held_out.source, held_out.features.index))
+            options |= {
+                "X_val": held_out.features,
+                "y_val": held_out.target,
+                "sample_weight_val": held_out.weights,
+            }
 
         @functools.cache
         def report() -> Report:
@@ -108,14 +116,10 @@ def _fit(
         def show(state: TrainingState) -> None:
             report()(state.epoch, lambda: losses_of(state))
 
-        training = parts["training"]
         model.fit(
             training.features,
             training.target,
             training.weights,
-            X_val=held_out.features,
-            y_val=held_out.target,
-            sample_weight_val=held_out.weights,
             callbacks=[*callbacks, show],
             **options,
         )
