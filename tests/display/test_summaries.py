@@ -305,7 +305,7 @@ def test_no_repr_is_longer_than_twelve_lines(tmp_path: Any) -> None:
         Page(thing._repr_html_())
 
 
-def test_a_state_shows_its_losses_by_one_transfer_at_most(
+def test_a_state_shows_its_losses_by_one_transfer_or_by_copies_begun_together(
     xp: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theta = xp.initialize(LINE, stack=3)
@@ -317,8 +317,8 @@ def test_a_state_shows_its_losses_by_one_transfer_at_most(
     to_host = kind.to_host
     monkeypatch.setattr(kind, "to_host", lambda *a: (moves.append(a[-1]), to_host(*a))[1])
     first, head, *rows = lines_of(state)
-    assert len(moves) == 1
-    assert moves[0].shape == (9,)
+    # JAX would compile the joining of the arrays: it begins all copies before it waits for one.
+    assert [move.shape for move in moves] == ([(3,)] * 3 if xp.name == "jax" else [(9,)])
     assert first == f"TrainingState of 2 epochs, 3 networks; theta <{xp.dtype} (3, 3)>"
     assert head.split() == ["last,", "median", "best", "at", "epoch", "network"]
     losses = xp.host(state.loss)

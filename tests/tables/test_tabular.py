@@ -557,9 +557,10 @@ def test_intervals_are_the_errors_of_the_validation_rows_and_survive_files(
     weighted = clone(model).fit(**rows, sample_weight_val=weights)
     with pytest.raises(ValueError, match=r"0\.95 need 19 validation rows, but the training had 10"):
         weighted.predict_interval(frame, 0.95)
-    errors = np.abs(y[110:] - weighted.predict(frame[110:]))
+    # All rows of the validation set: the last bits of a prediction depend on their number.
+    errors = np.abs(y[80:] - weighted.predict(frame[80:]))
     low, high = weighted.predict_interval(frame[:1], coverage=0.5)
-    share = weights[30:][errors <= (high - low)[0] / 2.0 + 1e-9].sum() / weights.sum()
+    share = weights[errors <= (high - low)[0] / 2.0 + 1e-9].sum() / weights.sum()
     assert 0.55 <= share < 0.7  # 0.5 * 11 / 10, and at most a row more
 
 

@@ -57,6 +57,7 @@ def test_of_few_rows_some_members_hold_out_the_same(rows: int) -> None:
     held_out = _held_out(_split(rows, 0.2, 8))
     assert held_out.shape == (8, 1)
     assert len(np.unique(held_out)) == rows - 2
+    assert len(np.unique(_held_out(_split(12, 0.2, 8, classes=5)))) == 7
     with pytest.raises(ValueError, match=r"^3 rows cannot be split .* a validation share of"):
         _split(3, 0.2, 8)
 
