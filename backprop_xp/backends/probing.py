@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType, ModuleType
 from typing import IO, Any, NamedTuple, TypeAlias
 
@@ -84,15 +85,16 @@ def _ask(names: Sequence[str], seconds: float) -> dict[str, Answer]:
         for name in names:
             # Files need no draining, unlike pipes, which a grandchild would keep open.
             out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
-            process = subprocess.Popen(  # noqa: S603 - this Python, with our own program
-                [*command, name, *sys.path],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                env=environment,
-                start_new_session=True,
-            )
-            stack.callback(_kill, process)
+            with _ctrl_c_delayed():  # a child that starts meanwhile would not be killed
+                process = subprocess.Popen(  # noqa: S603 - this Python, with our own program
+                    [*command, name, *sys.path],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    env=environment,
+                    start_new_session=True,
+                )
+                stack.callback(_kill, process)
             children[name] = process, out, err
         deadline, answers = time.monotonic() + seconds, {}
         for name, (process, out, err) in children.items():
@@ -102,6 +104,22 @@ def _ask(names: Sequence[str], seconds: float) -> dict[str, Answer]:
             except subprocess.TimeoutExpired:
                 answers[name] = f"no answer within {seconds:g} s"
         return answers
+
+
+@contextlib.contextmanager
+def _ctrl_c_delayed() -> Iterator[None]:
+    """Call the handler of Ctrl-C at the end of this context, in the main thread, which has it."""
+    handler, pressed = signal.getsignal(signal.SIGINT), list[Any]()
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *signalled: pressed.append(signalled))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if pressed:
+            handler(*pressed[0])
 
 
 def _answer(status: int, out: IO[bytes], err: IO[bytes]) -> Answer:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,6 +171,25 @@ def ends_with_its_parent(folder: Path, how: signal.Signals, seconds: float) -> b
     else:
         os.kill(grandchild, signal.SIGKILL)
     return True
+
+
+@POSIX
+def test_ctrl_c_while_a_child_starts_kills_it(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub(HANGS)
+    started, handler = [], signal.getsignal(signal.SIGINT)
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self.pid)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        probe_in_children(["cupy", "numpy"], seconds=HANGING)
+    assert len(started) == 1
+    assert wait_until(lambda: not is_running(started[0]))
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 # The stub, the reason in the list, and part of the hint.
