@@ -66,16 +66,29 @@ class Primal(NamedTuple):
         """The matrix H, ``(*stack, P, P)``."""
         return with_diagonal(self.curved, self.decay)
 
-    def step(self, damping: Array) -> Array:
-        """Return ``-(H + diag(damping))^-1 gradient``, for ``(..., P)`` or ``(..., 1)``."""
-        return -self._solved(damping, self.gradient)
+    def damped(self, damping: Array) -> Array:
+        """Return ``H + diag(damping)``, for ``(..., P)`` or ``(..., 1)``."""
+        return with_diagonal(self.curved, self.decay + damping)
 
-    def correction(self, damping: Array, move: Array, pulled: Array) -> Array:
+    def step(self, damped: Array) -> Array:
+        """Return ``-(H + diag(damping))^-1 gradient``."""
+        return -_solved(damped, self.gradient)
+
+    def correction(self, damped: Array, move: Array, pulled: Array) -> Array:
         """Return ``-(H + diag(damping))^-1 (pulled - J^T D J move)``."""
-        return -self._solved(damping, pulled - _product(self.curved, move))
+        return -_solved(damped, pulled - _product(self.curved, move))
 
-    def _solved(self, damping: Array, right: Array) -> Array:
-        return _solved(with_diagonal(self.curved, self.decay + damping), right)
+
+class SmallEquations(NamedTuple):
+    """``A^-1``, ``A^-1 J^T`` and ``I + D J A^-1 J^T``, where A is a damped diagonal matrix."""
+
+    inverse: Array
+    scaled: Array
+    matrix: Array
+
+    def solved(self, right: Array) -> Array:
+        """Return ``A^-1 J^T (I + D J A^-1 J^T)^-1 right``."""
+        return _product(self.scaled, _solved(self.matrix, right))
 
 
 class Dual(NamedTuple):
@@ -100,25 +113,25 @@ class Dual(NamedTuple):
         xp = array_namespace(self.jacobian)
         return xp.sum(self.jacobian * self.curved, axis=-2) + self.decay
 
-    def step(self, damping: Array) -> Array:
-        """Return ``-(H + diag(damping))^-1 gradient``, from n equations instead of P.
-
-        By Woodbury's identity it is ``-A^-1 (pull + J^T z)`` with the diagonal matrix ``A = damping
-        + decay`` and ``(I + D J A^-1 J^T) z = r - D J A^-1 pull``. No close numbers are subtracted.
-        """
-        pull = self.pull / (self.decay + damping)
-        return -pull - self._solved(damping, self.slope - _product(self.curved, pull))
-
-    def correction(self, damping: Array, move: Array, change: Array) -> Array:
-        """Return ``-(H + diag(damping))^-1 J^T (change - D J move)``."""
-        return -self._solved(damping, change - _product(self.curved, move))
-
-    def _solved(self, damping: Array, right: Array) -> Array:
-        """Return ``A^-1 J^T (I + D J A^-1 J^T)^-1 right``."""
+    def damped(self, damping: Array) -> SmallEquations:
+        """Return what ``H + diag(damping)`` is made of, with ``A = damping + decay``."""
         inverse = 1.0 / (self.decay + damping)
         scaled = (self.jacobian * inverse[..., None, :]).mT
         ones = array_namespace(self.slope).ones_like(self.slope)
-        return _product(scaled, _solved(with_diagonal(self.curved @ scaled, ones), right))
+        return SmallEquations(inverse, scaled, with_diagonal(self.curved @ scaled, ones))
+
+    def step(self, damped: SmallEquations) -> Array:
+        """Return ``-(H + diag(damping))^-1 gradient``, from n equations instead of P.
+
+        By Woodbury's identity it is ``-A^-1 (pull + J^T z)`` with ``(I + D J A^-1 J^T) z = r - D J
+        A^-1 pull``. No close numbers are subtracted.
+        """
+        pull = self.pull * damped.inverse
+        return -pull - damped.solved(self.slope - _product(self.curved, pull))
+
+    def correction(self, damped: SmallEquations, move: Array, change: Array) -> Array:
+        """Return ``-(H + diag(damping))^-1 J^T (change - D J move)``."""
+        return -damped.solved(change - _product(self.curved, move))
 
 
 def quadratic(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Primal | Dual:
@@ -136,22 +149,25 @@ def correction(
     theta: Array,
     x: Array,
     model: Primal | Dual,
-    damping: Array,
+    damped: Any,
     move: Array,
     change: Array,
 ) -> Array:
     """Return ``-(H + diag(damping))^-1 J^T D (change - J move)``.
 
-    ``change`` is that of the outputs by the move. Without a curvature of the outputs it is J move.
+    ``damped`` is what ``model.damped`` returned: a step and its correction share it, so that XLA
+    decomposes one matrix. On a CPU it runs two decompositions at once, and on two cores they can
+    wait for one another's threads forever (JAX 0.10). ``change`` is that of the outputs by the
+    move. Without a curvature of the outputs it is J move.
     """
     curved = _times(model.curvature, change)
     if isinstance(model, Dual):
-        return model.correction(damping, move, _joined(curved))
+        return model.correction(damped, move, _joined(curved))
     if model.jacobian is None:
         pulled = _pulled(network, theta, x, curved)
     else:
         pulled = _product(model.jacobian.mT, _joined(curved))
-    return model.correction(damping, move, pulled)
+    return model.correction(damped, move, pulled)
 
 
 def gradient_and_matrix(

@@ -1,7 +1,7 @@
 """The optimizer of Levenberg and Marquardt, for stacks of small networks."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, require_floating
 from backprop_xp.networks.gauss_newton import Dual, Primal
@@ -45,7 +45,7 @@ class LevenbergMarquardt(Configured):
     further.
 
     A step takes about ``n P^2`` operations for P parameters and n outputs of all rows together, and
-    holds six matrices of ``P x P`` numbers; ``n^2 P`` and ``n x P`` if n is less than P. Above 8
+    holds seven matrices of ``P x P`` numbers; ``n^2 P`` and ``n x P`` if n is less than P. Above 8
     GiB in float64 it is an error.
 
     An epoch is one step, with all rows. ``batch_size``, dropout, ``clip`` and schedules are
@@ -113,10 +113,11 @@ class LevenbergMarquardt(Configured):
         # H and mu I for parameters in their units, hence mu / units^2 for theta's own.
         squares = objective.units(theta) ** 2
         mu = state.damping * _largest(model.diagonal * squares) / squares
-        move = model.step(mu)
+        damped = model.damped(mu)
+        move = model.step(damped)
         # What the model falls by (Nielsen 1999, eq. 2.18); the decreases are (*stack, 1).
         predicted = 0.5 * xp.sum(move * (mu * move - model.gradient), axis=-1, keepdims=True)
-        move, reached = _corrected(objective, theta, model, mu, move)
+        move, reached = _corrected(objective, theta, model, damped, move)
         decrease = (model.loss - reached)[..., None]
         accepted = (decrease > 0.0) & (state.settled < _SETTLED)
         theta = xp.where(accepted, theta + move, theta)
@@ -132,7 +133,7 @@ class LevenbergMarquardt(Configured):
 
 
 def _corrected(
-    objective: Objective, theta: Array, model: Primal | Dual, damping: Array, move: Array
+    objective: Objective, theta: Array, model: Primal | Dual, damped: Any, move: Array
 ) -> tuple[Array, Array]:
     """Return a move, or the one that follows the curvature of the outputs if it ends lower.
 
@@ -142,7 +143,7 @@ def _corrected(
     loss, outputs = objective.loss_and_outputs(theta + move)
     # Where the move overflows, no correction of it is small.
     outputs = xp.where(xp.isfinite(loss)[..., None, None], outputs, model.outputs)
-    more = objective.correction(theta, model, damping, move, outputs)
+    more = objective.correction(theta, model, damped, move, outputs)
     units = objective.units(theta)
     is_small = _squares(more / units) <= _MOST_BENT**2 * _squares(move / units)
     bent = xp.where(is_small, move + more, move)

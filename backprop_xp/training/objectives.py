@@ -32,7 +32,7 @@ _MOST_SATURATED = 0.05
 _ORDINARY_SIZE = 3.0
 # A step holds at most so many matrices, of parameters by parameters, or by outputs if those are
 # fewer; and so many numbers in all, 8 GiB in float64.
-_MATRICES, _MOST_NUMBERS = 6, 2**30
+_MATRICES, _MOST_NUMBERS = 7, 2**30
 
 
 class Objective(NamedTuple):
@@ -79,14 +79,14 @@ class Objective(NamedTuple):
         return loss_and_outputs_of(self.network, theta, self.rows, self.l2)
 
     def correction(
-        self, theta: Array, model: Primal | Dual, damping: Array, move: Array, reached: Array
+        self, theta: Array, model: Primal | Dual, damped: Any, move: Array, reached: Array
     ) -> Array:
         """Return what the curvature of the outputs along a move adds to it.
 
-        The move is ``model.step(damping)``, and ``reached`` are the outputs at ``theta + move``.
+        The move is ``model.step(damped)``, and ``reached`` are the outputs at ``theta + move``.
         """
         change = reached - model.outputs
-        return correction(self.network, theta, self.rows.x, model, damping, move, change)
+        return correction(self.network, theta, self.rows.x, model, damped, move, change)
 
     def check_curvature(self, theta: Array) -> None:
         """Raise ValueError if a user's loss has a curvature that is negative or not a number."""

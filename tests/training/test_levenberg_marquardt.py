@@ -11,6 +11,7 @@ from backprop_xp.backends import array_namespace
 from backprop_xp.networks import gauss_newton
 from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.training import objectives
+from tests.helpers import compiled
 
 # Solutions lose as many digits as the condition number has, here some thousand, in each step.
 SAME_STEPS = 1e-9
@@ -148,13 +149,29 @@ def test_too_many_parameters_are_an_error_that_names_lbfgs(
     xp: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theta = xp.initialize(NETWORK, stack=4)
-    monkeypatch.setattr(objectives, "_MOST_NUMBERS", 6 * 4 * 16 * 16)
+    monkeypatch.setattr(objectives, "_MOST_NUMBERS", 7 * 4 * 16 * 16)
     _fit(xp, theta, epochs=1)
-    monkeypatch.setattr(objectives, "_MOST_NUMBERS", 6 * 4 * 16 * 16 - 1)
+    monkeypatch.setattr(objectives, "_MOST_NUMBERS", 7 * 4 * 16 * 16 - 1)
     with pytest.raises(
         ValueError, match=r"4 networks of 16 parameters .* 16 x 16 numbers .* Use bx\.LBFGS\(\)"
     ):
         _fit(xp, theta)
+
+
+@pytest.mark.parametrize("rows", [40, compiled(3)])
+def test_xla_decomposes_one_matrix_in_a_step(xp: Any, rows: int) -> None:
+    """Two that run at once on two cores can wait for one another's threads forever."""
+    if xp.name != "jax":
+        pytest.skip("the text of the compiled function is XLA's")
+    import jax
+
+    network = bx.mlp([1, 5, 1], hidden="tanh")
+    theta, x = xp.initialize(network, stack=2), xp.asarray(np.linspace(-1.0, 1.0, rows)[:, None])
+    objective = objectives.Objective(network, Rows(x, x**2), 1e-3)
+    optimizer = bx.LevenbergMarquardt()
+    state = optimizer.initialize(theta)
+    step = jax.jit(lambda theta: optimizer.advance(theta, state, objective)[0])
+    assert step.lower(theta).compile().as_text().count("getrf_ffi") == 1
 
 
 @pytest.mark.once
@@ -168,9 +185,10 @@ def test_a_step_holds_no_more_matrices_than_its_bound_counts(rows: int, outputs:
     tracemalloc.start()
     try:
         model, damping = objective.gauss_newton(theta), np.full((3, 1), 0.1)
-        move = model.step(damping)
+        damped = model.damped(damping)
+        move = model.step(damped)
         _, reached = objective.loss_and_outputs(theta + move)
-        objective.correction(theta, model, damping, move, reached)
+        objective.correction(theta, model, damped, move, reached)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
