@@ -58,8 +58,9 @@ class Objective(NamedTuple):
     def gauss_newton(self, theta: Array) -> Primal | Dual:
         """Return the quadratic model at theta, with the Gauss-Newton matrix H.
 
-        It has the ``loss``, the ``gradient`` and the ``diagonal`` of H. ``step(damping)`` returns
-        ``-(H + diag(damping))^-1 gradient``, for a damping ``(*stack, 1)`` or ``(*stack, P)``.
+        It has the ``loss``, the ``gradient`` and the ``diagonal`` of H. ``step(damped)`` returns
+        ``-(H + diag(damping))^-1 gradient``, where ``damped`` is what ``damped(damping)`` returned
+        for a damping ``(*stack, 1)`` or ``(*stack, P)``.
         """
         outputs = math.prod(self.network.outputs_shape(theta, self.rows.x)[-2:])
         size, members = self.network.size, math.prod(theta.shape[:-1])

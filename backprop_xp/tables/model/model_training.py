@@ -126,11 +126,11 @@ def learn(
     by_class, shares = _class_weights(parameters, split)
     data: dict[str, Any] = {"batch_size": recipe.batch_size, "class_weight": by_class}
     if stream is None:
-        data["x"], data["y"], data["sample_weight"] = on_device(
-            split.training, model, selection, split.learnt
+        training, validation = (
+            on_device(rows, model, selection, at) for rows, at in split.parts.values()
         )
-        held_out = split.validation if split.held_out is None else split.training
-        data["validation"] = on_device(held_out, model, selection, split.held_out)
+        data["x"], data["y"], data["sample_weight"] = training
+        data["validation"] = validation
     else:
         data = stream(by_class)
     theta = first_theta(model.network, shares, seed, recipe.n_members, selection)

@@ -28,12 +28,16 @@ class Split(NamedTuple):
     held_out: np.ndarray | None = None
 
     @property
-    def learnt(self) -> np.ndarray | None:
-        """The indices of the training rows that each member learns from; None for all of them."""
+    def parts(self) -> dict[str, tuple[Rows, np.ndarray | None]]:
+        """The training and the validation rows, and which of them each member has.
+
+        These are indices ``(n_members, count)``, or None for all rows.
+        """
         if self.held_out is None:
-            return None
+            return {"training": (self.training, None), "validation": (self.validation, None)}
         rows = np.arange(len(self.training.target))
-        return np.stack([np.delete(rows, own) for own in self.held_out])
+        learnt = np.stack([np.delete(rows, own) for own in self.held_out])
+        return {"training": (self.training, learnt), "validation": (self.training, self.held_out)}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -46,23 +50,19 @@ class Split(NamedTuple):
 
     def require_weights(self) -> None:
         """Raise ValueError if all rows of a part, of some member, have the weight 0."""
-        held_out = self.validation if self.held_out is None else self.training
-        parts = {
-            "training": (self.training.weights, self.learnt),
-            "validation": (held_out.weights, self.held_out),
-        }
-        for name, (weights, at) in parts.items():
-            if weights is None:
-                continue
-            if not (weights if at is None else weights[at]).any(axis=-1).all():
-                raise ValueError(f"the {name} rows have no weight: choose another random_state.")
+        for name, (rows, at) in self.parts.items():
+            if rows.weights is not None:
+                weights = rows.weights if at is None else rows.weights[at]
+                if not weights.any(axis=-1).all():
+                    message = f"the {name} rows have no weight: choose another random_state."
+                    raise ValueError(message)
 
     def of_first_member(self) -> "Split":
         """Return the split of the first member alone."""
-        if self.held_out is None or self.learnt is None:
-            return self
-        own = self.training.take(self.learnt[0]), self.training.take(self.held_out[0])
-        return Split(*own, self.classes)
+        training, validation = (
+            rows if at is None else rows.take(at[0]) for rows, at in self.parts.values()
+        )
+        return Split(training, validation, self.classes)
 
     def validation_outputs(self, model: TabularModel, **where: Any) -> np.ndarray:
         """Return the outputs for the validation rows, by members that did not learn from a row.

@@ -61,10 +61,9 @@ class Problem(NamedTuple):
     The network learns from the ``"training"`` rows; the ``"validation"`` rows end the training and
     choose the network; the ``"test"`` rows are for the report alone. ``labels`` ``(splits, rows)``
     has the part of each row: the first split is that of the model, each further one that of a fold.
-    ``held_out`` is the share of the training rows that each network draws as its own validation
-    rows; None if there are validation rows.
     ``others`` are parts that are tables of their own, ``without`` counts the rows without a target.
-    ``metadata`` is what a resumed training must have too.
+    ``metadata`` is what a resumed training must have too. ``held_out`` is the share of the training
+    rows that each network draws as its own validation rows, None if there are validation rows.
     """
 
     target: Target
