@@ -54,7 +54,7 @@ class Suite(NamedTuple):
 CORE = (
     *("testing", "test_stacks.py", "networks/test_network.py"),
     *(f"backends/test_{name}.py" for name in ("backends", "full_precision", "guard", "parity")),
-    *(f"backends/test_{name}.py" for name in ("host_numbers", "probing")),
+    *(f"backends/test_{name}.py" for name in ("host_numbers", "jax", "probing")),
     *(f"training/test_{name}.py" for name in ("compiled", "data", "metrics")),
     *(f"training/test_{name}.py" for name in ("optimizers", "steps")),
     "test_readme.py",
@@ -69,7 +69,7 @@ SUITES = {
         "not thorough and not once and not installed",
         (
             *("testing", "test_stacks.py", "networks", "backends", "training"),
-            *(f"gradient_check/test_{name}.py" for name in ("api", "network", "points")),
+            *(f"gradient_check/test_{name}.py" for name in ("api", "network_checks", "points")),
             *(f"estimators/test_{name}.py" for name in ("members", "perceptrons")),
             "test_readme.py",
         ),
@@ -79,7 +79,7 @@ SUITES = {
         "no_float64",
         paths=(
             *("testing", "test_stacks.py", "backends/test_parity.py"),
-            "gradient_check/test_network.py",
+            "gradient_check/test_network_checks.py",
             *(f"training/test_{name}.py" for name in ("data", "fit", "metrics")),
         ),
     ),

@@ -1,10 +1,12 @@
 """Imports go down only, modules of maths import no array library, and module names are unique.
 
-The checks are functions of a source tree, so the tests can also run them on a broken one.
+Each module has one file of tests that specifies it. The checks of imports are functions of a source
+tree, so the tests can also run them on a broken one.
 """
 
 import ast
 import functools
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -16,6 +18,7 @@ import backprop_xp
 from tests.helpers import python
 
 PACKAGE = Path(backprop_xp.__file__).parent
+TESTS = Path(__file__).parent
 
 # A unit is a module or a package directly below backprop_xp. Each new unit needs a layer here.
 LAYERS: tuple[tuple[str, ...], ...] = (
@@ -306,6 +309,40 @@ def write_tree(package: Path, files: dict[str, str]) -> None:
         path = package / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+
+
+def test_each_module_is_specified_by_one_file_of_tests() -> None:
+    """By the file of its name in the folder of its unit, or by one whose docstring names it."""
+    units = {name.rpartition(".")[2]: unit_of(name) for name in modules_with_code(PACKAGE)}
+    files: dict[str, list[str]] = {name: [] for name in units}
+    for file in sorted(TESTS.rglob("test_*.py")):
+        named = names_specified_by(file)
+        if (own := file.stem.removeprefix("test_")) in units:
+            folder = file.relative_to(TESTS).parent.name or own
+            named |= {own} if folder == units[own] else set()
+        for name in named:
+            files.setdefault(name, []).append(file.relative_to(TESTS).as_posix())
+    wrong = {name: found for name, found in files.items() if len(found) != 1}
+    assert not wrong, f"write 'Specifies ``name``.' into the docstring of one file: {wrong}"
+
+
+def modules_with_code(package: Path) -> Iterator[str]:
+    """Yield the modules that are more than a docstring."""
+    for name, path in modules_of(package).items():
+        if split_docstring(path)[1].strip():
+            yield name
+
+
+def split_docstring(path: Path) -> tuple[str, str]:
+    """Return a file's docstring and the text behind it."""
+    _, docstring, rest = path.read_text(encoding="utf-8").split('"""', 2)
+    return docstring, rest
+
+
+def names_specified_by(file: Path) -> set[str]:
+    """Return the names in the last paragraph of a docstring, if it starts with Specifies."""
+    paragraph = split_docstring(file)[0].split("\n\n")[-1]
+    return {*re.findall(r"``(\w+)``", paragraph)} if paragraph.startswith("Specifies ") else set()
 
 
 @pytest.mark.installed

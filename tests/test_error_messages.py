@@ -1,4 +1,7 @@
-"""Errors of an unavailable choice: the value, its source, the reason, and the way out."""
+"""Errors of an unavailable choice: the value, its source, the reason, and the way out.
+
+Specifies ``compatibility``.
+"""
 
 import re
 from collections.abc import Callable
@@ -301,32 +304,3 @@ def test_a_missing_library_is_an_error_even_with_a_folder_of_its_name(
     for line, (name, reason) in zip(lines, NOT_INSTALLED.items(), strict=False):
         assert re.match(f"BackendUnavailableError .*'{name}', from the argument.*{reason}", line)
     assert lines[4:] == ["[1.]"]
-
-
-WITHOUT_X64 = """\
-bx.asarray(np.ones(1), backend='jax', dtype='float64')
-bx.asarray(bx.asarray([1.0], backend='jax'), backend='jax', dtype='float64')
-bx.resolve(backend='jax', dtype=np.float64)
-bx.mlp([1, 1]).initialize(backend='jax', dtype='float64')
-bx.asarray(np.array([-1, 2**31]), backend='jax')
-bx.asarray(np.array([2**32], np.uint64), backend='jax')
-print(bx.asarray(np.array([-2**31, 2**31 - 1]), backend='jax'))
-print(bx.asarray(np.zeros(0, np.int64), backend='jax'))
-os.environ.update(BACKPROP_XP_BACKEND='jax', BACKPROP_XP_DTYPE='float64'); bx.resolve()
-os.environ.clear(); import jax; jax.config.update('jax_enable_x64', True)
-print(bx.asarray([2**31], backend='jax'), bx.resolve(backend='jax', dtype='float64').dtype)
-"""
-
-
-@pytest.mark.installed
-def test_jax_keeps_64_bit_numbers_only_with_x64() -> None:
-    pytest.importorskip("jax", reason="this test needs JAX")
-    lines = printed_lines(WITHOUT_X64)
-    keeps_no = "DTypeNotKeptError .*JAX has no {} .*JAX_ENABLE_X64=1 .*dtype='float32'"
-    patterns = [f"{keeps_no.format('float64')}"] * 4
-    patterns += [f"(?=.*-1 to 2147483648 do not fit in int32){keeps_no.format('int64')}"]
-    patterns += [keeps_no.format("uint64"), r"\[-2147483648 +2147483647\]", r"\[\]"]
-    patterns += [f"(?=.*variable BACKPROP_XP_DTYPE){keeps_no.format('float64')}"]
-    patterns += [r"\[2147483648\] .*float64"]
-    for line, pattern in zip(lines, patterns, strict=True):
-        assert re.match(pattern, line), line

@@ -1,4 +1,7 @@
-"""The package's public names: ``dir``, completion and a star import."""
+"""The package's public names: ``dir``, completion and a star import.
+
+Specifies ``backprop_xp``.
+"""
 
 import re
 import rlcompleter

@@ -1,4 +1,4 @@
-"""Trainings on a mesh of four JAX devices; ``test_jax_sharding.py`` starts pytest on this file."""
+"""Trainings on a mesh of four JAX devices; ``test_jax.py`` starts pytest on this file."""
 
 import os
 import re

@@ -1,6 +1,8 @@
 """The choice of a backend, a device and a dtype: its source, its scope and its duration.
 
 The errors of an unavailable choice are in test_error_messages.py.
+
+Specifies ``scopes``.
 """
 
 import asyncio

@@ -1,6 +1,9 @@
 """NumPy's loops that Numba compiles: each against its reference, within the bound of its rounding.
 
 The reference computes in float64, also for float32's loops: no rounding of its own counts there.
+
+Specifies ``compilers``, ``dense_loops``, ``kernels``, ``numba_layers``, ``row_loops`` and
+``update_loops``.
 """
 
 import importlib

@@ -1,4 +1,7 @@
-"""CuPy's replacements of small functions: the same results, in few kernels."""
+"""CuPy's replacements of small functions: the same results, in few kernels.
+
+Specifies ``fused``, ``namespace`` and ``table_kernels``.
+"""
 
 import importlib
 from collections.abc import Callable, Iterator

@@ -1,4 +1,7 @@
-"""NumPy's faster sums and products equal the standard's functions."""
+"""NumPy's faster sums and products equal the standard's functions.
+
+Specifies ``numpy`` and ``reductions``.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""The command ``bench`` and its race: entrants and output, never their speed."""
+"""The command ``bench`` and its race: entrants and output, never their speed.
+
+Specifies ``contenders`` and ``race``.
+"""
 
 import json
 import re

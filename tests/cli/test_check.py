@@ -1,4 +1,7 @@
-"""The command ``check``, in a child process where libraries must be missing."""
+"""The command ``check``, in a child process where libraries must be missing.
+
+Specifies ``backend_check``.
+"""
 
 import os
 import re

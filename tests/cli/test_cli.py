@@ -1,4 +1,7 @@
-"""The command line: its errors, its output streams and its extras."""
+"""The command line: its errors, its output streams and its extras.
+
+Specifies ``__main__``, ``arguments`` and ``output``.
+"""
 
 import os
 import re

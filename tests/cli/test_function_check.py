@@ -1,4 +1,7 @@
-"""The command ``check`` on functions: of a module, of PyTorch, of JAX."""
+"""The command ``check`` on functions: of a module, of PyTorch, of JAX.
+
+Specifies ``custom_rules``.
+"""
 
 import json
 import sys

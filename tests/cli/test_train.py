@@ -1,4 +1,7 @@
-"""The commands ``train``, ``predict`` and ``inspect``: their output, errors and files."""
+"""The commands ``train``, ``predict`` and ``inspect``: their output, errors and files.
+
+Specifies ``inspect``, ``loss_log``, ``predict`` and ``table_output``.
+"""
 
 import copy
 import gzip
@@ -29,7 +32,6 @@ import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.cli.loss_log import LossLog
 from backprop_xp.cli.predict import predict
-from backprop_xp.display.numbers import number
 from backprop_xp.display.progress import live
 from backprop_xp.tables.model import model_file, tabular_parameters
 from backprop_xp.tables.readers import table_files
@@ -1140,17 +1142,3 @@ def test_a_terminal_shows_a_bar_the_losses_and_the_best_loss_within_its_width(co
     words = "loss 0.51234 (best of 2) validation loss 0.52 (best of 2)"
     assert f"{words} best loss 0.4987 (best of 2) best epoch 9 to 12" in display
     assert max(map(len, last)) <= columns
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (-0.0001255, "-0.00013"),
-        (1234567.0, "1.23e+06"),
-        (12345.6, "12350"),
-        (0.94136, "0.9414"),
-        (None, "-"),
-    ],
-)
-def test_numbers_in_the_report_are_separated_by_a_space(value: Any, text: str) -> None:
-    assert number(value) == text

@@ -1,4 +1,7 @@
-"""The command ``xor``: the tutorial on the environment's backend, and its output."""
+"""The command ``xor``: the tutorial on the environment's backend, and its output.
+
+Specifies ``xor_experiment``.
+"""
 
 import re
 from pathlib import Path

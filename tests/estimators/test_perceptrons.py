@@ -1,4 +1,8 @@
-"""The scikit-learn estimators against scikit-learn's perceptrons, and scikit-learn's checks."""
+"""The scikit-learn estimators against scikit-learn's perceptrons, and scikit-learn's checks.
+
+Specifies ``architecture``, ``base``, ``bases``, ``estimators``, ``parameters``, ``samples``,
+``stochastic`` and ``targets``.
+"""
 
 import copy
 import inspect

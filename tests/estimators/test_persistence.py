@@ -1,4 +1,7 @@
-"""Files of the scikit-learn estimators: a loaded model predicts and trains as the saved one."""
+"""Files of the scikit-learn estimators: a loaded model predicts and trains as the saved one.
+
+Specifies ``json_values``.
+"""
 
 import json
 import tracemalloc

@@ -1,4 +1,8 @@
-"""The exported C, compiled, is the network's ``predict``, ``forward`` and derivative."""
+"""The exported C, compiled, is the network's ``predict``, ``forward`` and derivative.
+
+Specifies ``c_ensemble``, ``c_functions``, ``c_loops``, ``c_self_test``, ``c_source``, ``c_text``,
+``elementwise``, ``layer_comments``, ``lazy_arrays``, ``lazy_functions`` and ``plan``.
+"""
 
 import ctypes
 import math

@@ -1,4 +1,7 @@
-"""Model files: a loaded model equals the saved one on every backend, and a training resumes."""
+"""Model files: a loaded model equals the saved one on every backend, and a training resumes.
+
+Specifies ``descriptions``.
+"""
 
 import inspect
 import itertools

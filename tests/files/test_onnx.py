@@ -1,4 +1,7 @@
-"""The exported graph, run by ONNX Runtime alone, is the network's ``predict``."""
+"""The exported graph, run by ONNX Runtime alone, is the network's ``predict``.
+
+Specifies ``recording``.
+"""
 
 import subprocess
 import sys

@@ -1,4 +1,7 @@
-"""The calls of the checks: passes, failures and the effect of each option."""
+"""The calls of the checks: passes, failures and the effect of each option.
+
+Specifies ``comparison``, ``directions``, ``gradient_check``, ``problems`` and ``run``.
+"""
 
 import math
 import time

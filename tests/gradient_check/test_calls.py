@@ -1,4 +1,7 @@
-"""The calls of a user's functions: at copies, within the domain; a kept state is detected."""
+"""The calls of a user's functions: at copies, within the domain; a kept state is detected.
+
+Specifies ``first_calls`` and ``functions``.
+"""
 
 import math
 import threading

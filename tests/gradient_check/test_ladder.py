@@ -1,4 +1,7 @@
-"""The ladder of steps tells coarse values from kinks and narrow features."""
+"""The ladder of steps tells coarse values from kinks and narrow features.
+
+Specifies ``extrapolation`` and ``lines``.
+"""
 
 from collections.abc import Callable
 from typing import Any

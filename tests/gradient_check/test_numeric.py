@@ -1,4 +1,7 @@
-"""Numeric derivatives are near mpmath's, their bars hold, and they take few evaluations."""
+"""Numeric derivatives are near mpmath's, their bars hold, and they take few evaluations.
+
+Specifies ``derivatives`` and ``stencils``.
+"""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""Points and gradients: any pytree of numbers, in any library's arrays."""
+"""Points and gradients: any pytree of numbers, in any library's arrays.
+
+Specifies ``structures``.
+"""
 
 import dataclasses
 import itertools

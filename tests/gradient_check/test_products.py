@@ -1,4 +1,7 @@
-"""Products with a Jacobian, Hessians, sparse Jacobians, and the problems of scipy.optimize."""
+"""Products with a Jacobian, Hessians, sparse Jacobians, and the problems of scipy.optimize.
+
+Specifies ``jacobians``, ``optimization`` and ``several_points``.
+"""
 
 import io
 import re

@@ -1,4 +1,7 @@
-"""Rounding is not a mistake in a saturated gradient or one of low precision."""
+"""Rounding is not a mistake in a saturated gradient or one of low precision.
+
+Specifies ``analytic`` and ``judge``.
+"""
 
 import itertools
 import zlib

@@ -1,4 +1,7 @@
-"""Activations: closed forms, tails, and every backward rule against the complex step."""
+"""Activations: closed forms, tails, and every backward rule against the complex step.
+
+Specifies ``complex_safe`` and ``sigmoids``.
+"""
 
 import math
 import pickle

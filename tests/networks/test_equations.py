@@ -1,4 +1,7 @@
-"""The residual of a differential equation as a layer."""
+"""The residual of a differential equation as a layer.
+
+Specifies ``equation_points``.
+"""
 
 import functools
 import math

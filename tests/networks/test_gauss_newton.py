@@ -1,4 +1,7 @@
-"""The Gauss-Newton matrix beside closed forms, the complex step, JAX and PyTorch."""
+"""The Gauss-Newton matrix beside closed forms, the complex step, JAX and PyTorch.
+
+Specifies ``row_jacobians``.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""Class labels as targets, in every function that accepts them."""
+"""Class labels as targets, in every function that accepts them.
+
+Specifies ``loss_targets``.
+"""
 
 import dataclasses
 from collections.abc import Callable

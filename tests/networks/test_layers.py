@@ -1,4 +1,7 @@
-"""Layers: their outputs, and every backward rule against the complex step."""
+"""Layers: their outputs, and every backward rule against the complex step.
+
+Specifies ``propagation``.
+"""
 
 import pickle
 from collections import Counter

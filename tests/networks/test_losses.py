@@ -1,4 +1,7 @@
-"""Losses: closed forms, tails, and every gradient against the complex step."""
+"""Losses: closed forms, tails, and every gradient against the complex step.
+
+Specifies ``loss_rules``.
+"""
 
 import dataclasses
 import math

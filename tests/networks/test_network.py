@@ -1,4 +1,7 @@
-"""Networks: the layout of theta, losses and gradients, stacks, and errors."""
+"""Networks: the layout of theta, losses and gradients, stacks, and errors.
+
+Specifies ``layout``, ``mlp`` and ``objective``.
+"""
 
 import functools
 import itertools

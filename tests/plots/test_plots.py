@@ -1,4 +1,8 @@
-"""Plots: the tests read matplotlib's objects."""
+"""Plots: the tests read matplotlib's objects.
+
+Specifies ``canvas``, ``curves``, ``gradients``, ``labels``, ``plots``, ``predictions``,
+``sensitivities``, ``surface`` and ``weights``.
+"""
 
 import subprocess
 import sys

@@ -1,4 +1,7 @@
-"""The C file of a tabular estimator, compiled, predicts as the estimator does from raw rows."""
+"""The C file of a tabular estimator, compiled, predicts as the estimator does from raw rows.
+
+Specifies ``c_row``, ``c_table_file``, ``c_table_program`` and ``export``.
+"""
 
 import math
 import re

@@ -1,4 +1,7 @@
-"""The kinds of columns: their detection, and the features that they become."""
+"""The kinds of columns: their detection, and the features that they become.
+
+Specifies ``category``, ``column``, ``date``, ``features``, ``number``, ``scaling`` and ``text``.
+"""
 
 import dataclasses
 import datetime

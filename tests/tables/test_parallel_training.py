@@ -1,4 +1,7 @@
-"""The command ``train --parallel`` on one rank; ``tests/mpi`` has several."""
+"""The command ``train --parallel`` on one rank; ``tests/mpi`` has several.
+
+Specifies ``shares``.
+"""
 
 import json
 import re

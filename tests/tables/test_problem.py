@@ -1,4 +1,7 @@
-"""The problem of a training: the target, the rows that have it, and the parts of the rows."""
+"""The problem of a training: the target, the rows that have it, and the parts of the rows.
+
+Specifies ``target``.
+"""
 
 from pathlib import Path
 from typing import Any

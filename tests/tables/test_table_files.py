@@ -1,4 +1,7 @@
-"""Readers: files of each format, DataFrames of other libraries, and the types of their columns."""
+"""Readers: files of each format, DataFrames of other libraries, and the types of their columns.
+
+Specifies ``delimited``, ``formats``, ``frames`` and ``values``.
+"""
 
 import datetime
 import decimal

@@ -1,4 +1,7 @@
-"""Trainings of the command on tables: reports, weights, resumed trainings and files of models."""
+"""Trainings of the command on tables: reports, weights, resumed trainings and files of models.
+
+Specifies ``model_file``.
+"""
 
 from pathlib import Path
 from typing import Any

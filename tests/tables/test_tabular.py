@@ -1,4 +1,8 @@
-"""The estimators of tables and the preparation, as scikit-learn uses them."""
+"""The estimators of tables and the preparation, as scikit-learn uses them.
+
+Specifies ``estimator_rows``, ``fitted_model``, ``model_training``, ``preparation``, ``presets``,
+``table_network``, ``tables`` and ``tabular_parameters``.
+"""
 
 import dataclasses
 import pickle

@@ -1,4 +1,7 @@
-"""The validation rows of each member of an ensemble: how they are drawn, and what they decide."""
+"""The validation rows of each member of an ensemble: how they are drawn, and what they decide.
+
+Specifies ``rows``.
+"""
 
 from typing import Any
 

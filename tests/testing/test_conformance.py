@@ -1,4 +1,7 @@
-"""The conformance kit: it passes on the suite's backend, and notices each planted fault."""
+"""The conformance kit: it passes on the suite's backend, and notices each planted fault.
+
+Specifies ``conformance``, ``contract``, ``kit``, ``protocol``, ``testing`` and ``trust``.
+"""
 
 import re
 import unittest

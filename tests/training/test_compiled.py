@@ -1,4 +1,7 @@
-"""Compiled trainings: what compiles anew, and what never does."""
+"""Compiled trainings: what compiles anew, and what never does.
+
+Specifies ``closures``, ``compiled_functions`` and ``partial``.
+"""
 
 import functools
 import types

@@ -1,4 +1,7 @@
-"""Trainings on NumPy with compiled loops and without: the same to rounding, and when they load."""
+"""Trainings on NumPy with compiled loops and without: the same to rounding, and when they load.
+
+Specifies ``compilation``.
+"""
 
 import pickle
 import sys

@@ -1,4 +1,8 @@
-"""Training: the loop against one written by hand, stacks, metrics, and errors."""
+"""Training: the loop against one written by hand, stacks, metrics, and errors.
+
+Specifies ``batches``, ``data_checks``, ``epochs``, ``history``, ``loop``, ``options``, ``set_up``,
+``states`` and ``training_set``.
+"""
 
 import dataclasses
 import functools

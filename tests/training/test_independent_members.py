@@ -1,4 +1,7 @@
-"""Networks of a stack with a seed each are those trained alone with that seed."""
+"""Networks of a stack with a seed each are those trained alone with that seed.
+
+Specifies ``orders``.
+"""
 
 import signal
 import tracemalloc

@@ -1,4 +1,7 @@
-"""L-BFGS: the textbook's direction, SciPy's evaluations, and its line search."""
+"""L-BFGS: the textbook's direction, SciPy's evaluations, and its line search.
+
+Specifies ``line_search``.
+"""
 
 from typing import Any
 

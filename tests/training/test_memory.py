@@ -1,4 +1,7 @@
-"""The memory of a training on NumPy: its peak, its growth, and the evaluation in pieces."""
+"""The memory of a training on NumPy: its peak, its growth, and the evaluation in pieces.
+
+Specifies ``memory``.
+"""
 
 import gc
 import platform
@@ -35,6 +38,7 @@ PIECES = 1e-12
 def traced() -> Iterator[None]:
     bx.fit(*_case([1, 1], 2), optimizer=bx.SGD(0.1), epochs=1)  # the first call imports modules
     gc.collect()
+    gc.freeze()  # what other tests have imported takes a second of each collection
     tracemalloc.start()
     yield
     tracemalloc.stop()

@@ -1,4 +1,7 @@
-"""Optimizers: each against the textbook's formula, stacks, and dtypes."""
+"""Optimizers: each against the textbook's formula, stacks, and dtypes.
+
+Specifies ``hyperparameters``, ``optimizer_protocol``, ``running_means`` and ``updates``.
+"""
 
 import dataclasses
 import functools

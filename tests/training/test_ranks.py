@@ -1,4 +1,7 @@
-"""A training on the ranks of a communicator equals the training in one process."""
+"""A training on the ranks of a communicator equals the training in one process.
+
+Specifies ``alone``, ``exchange``, ``member_shares`` and ``row_shares``.
+"""
 
 import dataclasses
 from pathlib import Path

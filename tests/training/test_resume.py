@@ -1,4 +1,7 @@
-"""A resumed training equals the uninterrupted one, bit for bit."""
+"""A resumed training equals the uninterrupted one, bit for bit.
+
+Specifies ``interrupt`` and ``pytrees``.
+"""
 
 import contextlib
 import copy

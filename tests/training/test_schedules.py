@@ -1,4 +1,7 @@
-"""Schedules: closed forms, arrays of learning rates, pickles, and errors."""
+"""Schedules: closed forms, arrays of learning rates, pickles, and errors.
+
+Specifies ``learning_rates``.
+"""
 
 import math
 import pickle

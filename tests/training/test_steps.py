@@ -1,4 +1,7 @@
-"""Steps: kinds of optimizers and rates, and the use of compilers."""
+"""Steps: kinds of optimizers and rates, and the use of compilers.
+
+Specifies ``jax_steps`` and ``traced_steps``.
+"""
 
 import signal
 import time

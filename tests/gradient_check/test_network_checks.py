@@ -1,4 +1,7 @@
-"""Checks of networks, layers and losses by their pieces, with verdicts in float64."""
+"""Checks of networks, layers and losses by their pieces, with verdicts in float64.
+
+Specifies ``perturbed_losses`` and ``together``.
+"""
 
 import dataclasses
 import re
