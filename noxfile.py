@@ -52,23 +52,26 @@ class Suite(NamedTuple):
 # Tests marked once or installed are the same on every backend: NumPy's session runs them. JAX
 # compiles each training of test_fit.py: jax-all has it, here the kit, stacks and steps train.
 CORE = (
-    *("testing", "test_stacks.py", "networks/test_network.py"),
+    *("testing", "test_stacks.py"),
     *(f"backends/test_{name}.py" for name in ("backends", "full_precision", "guard", "parity")),
     *(f"backends/test_{name}.py" for name in ("host_numbers", "jax", "probing")),
-    *(f"training/test_{name}.py" for name in ("compiled", "data", "metrics")),
-    *(f"training/test_{name}.py" for name in ("optimizers", "steps")),
+    *(f"training/test_{name}.py" for name in ("compiled", "metrics", "optimizers", "steps")),
     "test_readme.py",
 )
+# The files of training/ whose arrays are on the backend; the others watch, resume and divide it.
+ON_ARRAYS = ("accumulation", "averages", "data", "fit", "gradient_monitor", "lbfgs")
+ON_ARRAYS += ("levenberg_marquardt", "metrics", "objectives", "optimizers", "sources", "steps")
 SUITES = {
     "numpy": Suite("numpy", "cpu", "not thorough"),
     # The suite where a forgotten device or a function beyond the standard shows: what computes.
-    # array-api-strict-all has the files that read, show and store as well.
+    # array-api-strict-all has all files.
     "array-api-strict": Suite(
         "array-api-strict",
         "device1",
         "not thorough and not once and not installed",
         (
-            *("testing", "test_stacks.py", "networks", "backends", "training"),
+            *("testing", "test_stacks.py", "networks", "backends"),
+            *(f"training/test_{name}.py" for name in ON_ARRAYS),
             *(f"gradient_check/test_{name}.py" for name in ("api", "network_checks", "points")),
             *(f"estimators/test_{name}.py" for name in ("members", "perceptrons")),
             "test_readme.py",

@@ -551,9 +551,15 @@ SMOOTH = [
 ]
 
 
-@pytest.mark.parametrize("method", ["centered", "directional"])
 @pytest.mark.parametrize(("count", "every"), [(3, 5), thorough(3, 1), thorough(100, 1)])
-@pytest.mark.parametrize("fine", range(len(SMOOTH)))
+@pytest.mark.parametrize(
+    ("fine", "method"),
+    [
+        case if i % 2 == j else thorough(*case)
+        for i in range(len(SMOOTH))
+        for j, case in enumerate(((i, "centered"), (i, "directional")))
+    ],
+)
 def test_a_coarse_term_beside_a_smooth_one_makes_nothing_right_fail(
     fine: int, count: int, every: int, method: str
 ) -> None:
@@ -577,8 +583,10 @@ def test_a_coarse_term_beside_a_smooth_one_makes_nothing_right_fail(
         assert report.verdict != "pass", report
 
 
-@pytest.mark.parametrize("method", ["auto", "directional"])
-@pytest.mark.parametrize("ratio", [2.0, 30.0])
+@pytest.mark.parametrize(
+    ("ratio", "method"),
+    [(2.0, "auto"), (30.0, "directional"), thorough(2.0, "directional"), thorough(30.0, "auto")],
+)
 def test_terms_of_many_units_make_nothing_right_fail_and_hide_no_mistake(
     ratio: float, method: str
 ) -> None:
