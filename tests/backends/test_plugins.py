@@ -1,4 +1,7 @@
-"""Backends from other distributions: wheels, most of them installed by pip, in child processes."""
+"""Backends from other distributions: wheels, most of them installed by pip, in child processes.
+
+Specifies ``registry``.
+"""
 
 import inspect
 import json

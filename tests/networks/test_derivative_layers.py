@@ -1,4 +1,7 @@
-"""The layer of derivatives: beside JAX and PyTorch, in stacks, in trainings and in files."""
+"""The layer of derivatives: beside JAX and PyTorch, in stacks, in trainings and in files.
+
+Specifies ``jet_passes``.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Jets: truncated Taylor numbers, the dual elements that are gradients, and their errors.
 
-Specifies ``jet_errors``, ``jet_functions``, ``jet_parts``, ``jet_passes`` and ``jet_rules``.
+Specifies ``jet_errors``, ``jet_functions``, ``jet_parts`` and ``jet_rules``.
 """
 
 import functools
