@@ -49,18 +49,18 @@ class Suite(NamedTuple):
     install: tuple[str, ...] = ()
 
 
-# Tests marked once or installed are the same on every backend: NumPy's session runs them. JAX
-# compiles each training of test_fit.py: jax-all has it, here the kit, stacks and steps train.
+# Tests marked once are the same on every backend: NumPy's session runs them. JAX compiles each
+# training of test_fit.py: jax-all has it, here the kit, stacks and steps train.
 CORE = (
     *("testing", "test_stacks.py"),
     *(f"backends/test_{name}.py" for name in ("backends", "full_precision", "guard", "parity")),
-    *(f"backends/test_{name}.py" for name in ("host_numbers", "jax", "probing")),
+    *(f"backends/test_{name}.py" for name in ("host_numbers", "probing")),
     *(f"training/test_{name}.py" for name in ("compiled", "metrics", "optimizers", "steps")),
     "test_readme.py",
 )
-# The files of training/ whose arrays are on the backend; the others watch, resume and divide it.
-ON_ARRAYS = ("accumulation", "averages", "data", "fit", "gradient_monitor", "lbfgs")
-ON_ARRAYS += ("levenberg_marquardt", "metrics", "objectives", "optimizers", "sources", "steps")
+# Files of trainings that are divided or resumed: their work is on the host, on any backend.
+ON_THE_HOST = ("test_ranks.py", "test_resume.py")
+TRAINING = sorted({path.name for path in Path("tests/training").glob("test_*.py")} - {*ON_THE_HOST})
 SUITES = {
     "numpy": Suite("numpy", "cpu", "not thorough"),
     # The suite where a forgotten device or a function beyond the standard shows: what computes.
@@ -71,7 +71,7 @@ SUITES = {
         "not thorough and not once and not installed",
         (
             *("testing", "test_stacks.py", "networks", "backends"),
-            *(f"training/test_{name}.py" for name in ON_ARRAYS),
+            *(f"training/{name}" for name in TRAINING),
             *(f"gradient_check/test_{name}.py" for name in ("api", "network_checks", "points")),
             *(f"estimators/test_{name}.py" for name in ("members", "perceptrons")),
             "test_readme.py",
@@ -86,7 +86,11 @@ SUITES = {
             *(f"training/test_{name}.py" for name in ("data", "fit", "metrics")),
         ),
     ),
-    "jax": Suite("jax", marks="not thorough and not once and not compiled", paths=CORE),
+    "jax": Suite(
+        "jax",
+        marks="not thorough and not once and not compiled",
+        paths=(*CORE, "backends/test_jax.py"),
+    ),
     "cupy": Suite("cupy"),
 }
 FULL_SUITES = {
@@ -530,7 +534,7 @@ def run_tests(session: nox.Session, suite: Suite) -> None:
         env |= {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
         env |= {"JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "compiled").resolve())}
         env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        if suite.paths == CORE:  # jax-all has XLA's own choice
+        if suite.paths:  # jax-all has XLA's own choice
             env |= quick_emitters(session)
     if not session.posargs:  # which may ask for one process
         options += ["--ignore=tests/test_docs.py"]  # of the session site

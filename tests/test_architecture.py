@@ -1,7 +1,7 @@
 """Imports go down only, modules of maths import no array library, and module names are unique.
 
-Each module has one file of tests that specifies it. The checks of imports are functions of a source
-tree, so the tests can also run them on a broken one.
+One file of tests specifies each module. The checks are functions of a source tree, so the tests can
+also run them on a broken one.
 """
 
 import ast
@@ -312,36 +312,74 @@ def write_tree(package: Path, files: dict[str, str]) -> None:
 
 
 def test_each_module_is_specified_by_one_file_of_tests() -> None:
-    """By the file of its name in the folder of its unit, or by one whose docstring names it."""
-    units = {name.rpartition(".")[2]: unit_of(name) for name in modules_with_code(PACKAGE)}
-    files: dict[str, list[str]] = {name: [] for name in units}
-    for file in sorted(TESTS.rglob("test_*.py")):
-        named = names_specified_by(file)
-        if (own := file.stem.removeprefix("test_")) in units:
-            folder = file.relative_to(TESTS).parent.name or own
-            named |= {own} if folder == units[own] else set()
-        for name in named:
-            files.setdefault(name, []).append(file.relative_to(TESTS).as_posix())
-    wrong = {name: found for name, found in files.items() if len(found) != 1}
-    assert not wrong, f"write 'Specifies ``name``.' into the docstring of one file: {wrong}"
+    found = [*without_specification(PACKAGE, TESTS)]
+    assert not found, "\n".join(found)
 
 
-def modules_with_code(package: Path) -> Iterator[str]:
-    """Yield the modules that are more than a docstring."""
-    for name, path in modules_of(package).items():
-        if split_docstring(path)[1].strip():
-            yield name
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, "losses is specified by no file of tests"),
+        (
+            {"networks/test_losses.py": "", "test_all.py": "Specifies ``losses``."},
+            "losses is specified by networks/test_losses.py and test_all.py",
+        ),
+        (
+            {"networks/test_losses.py": "Losses.\n\nSpecifies ``loses``."},
+            "networks/test_losses.py specifies loses, but no module is called so",
+        ),
+        ({"test_all.py": "Specifies ``losses``.\n\nAnd more."}, "by no file"),
+        ({"training/test_losses.py": ""}, "by no file"),
+    ],
+)
+def test_a_module_without_its_file_of_tests_gives_a_complaint(
+    tmp_path: Path, files: dict[str, str], expected: str
+) -> None:
+    package, tests = tmp_path / "broken", tmp_path / "tests"
+    write_tree(package, {"networks/__init__.py": '"""Networks."""', "networks/losses.py": "a = 1"})
+    write_tree(tests, {name: f'"""{docstring}"""' for name, docstring in files.items()})
+    (found,) = without_specification(package, tests)
+    assert expected in found
 
 
-def split_docstring(path: Path) -> tuple[str, str]:
-    """Return a file's docstring and the text behind it."""
-    _, docstring, rest = path.read_text(encoding="utf-8").split('"""', 2)
-    return docstring, rest
+def without_specification(package: Path, tests: Path) -> Iterator[str]:
+    """Complain of modules that not exactly one file of tests specifies.
+
+    The file has the module's name and is in the folder of its unit, or the last paragraph of its
+    docstring names the module. A module that is only a docstring needs none.
+    """
+    modules = modules_of(package)
+    names = {name.rpartition(".")[2]: name for name in modules}
+    files: dict[str, list[str]] = {
+        name: [] for name, module in names.items() if has_code(modules[module])
+    }
+    for path in sorted(tests.rglob("test_*.py")):
+        file = path.relative_to(tests)
+        own = path.stem.removeprefix("test_")
+        specified = names_specified_by(path)
+        if own in names and unit_of(names[own]) == (file.parent.name or own):
+            specified.add(own)
+        for name in sorted(specified):
+            if name in files:
+                files[name].append(file.as_posix())
+            elif name not in names:
+                yield f"{file} specifies {name}, but no module is called so"
+    for name, found in files.items():
+        if len(found) != 1:
+            yield (
+                f"{name} is specified by {' and '.join(found) or 'no file of tests'}: name it in "
+                "one, in the last paragraph of its docstring, 'Specifies ``...``.'"
+            )
 
 
-def names_specified_by(file: Path) -> set[str]:
-    """Return the names in the last paragraph of a docstring, if it starts with Specifies."""
-    paragraph = split_docstring(file)[0].split("\n\n")[-1]
+def has_code(path: Path) -> bool:
+    tree = parse(path.read_text(encoding="utf-8"))
+    return len(tree.body) > (ast.get_docstring(tree) is not None)
+
+
+def names_specified_by(path: Path) -> set[str]:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    paragraph = docstring.split("\n\n")[-1]
     return {*re.findall(r"``(\w+)``", paragraph)} if paragraph.startswith("Specifies ") else set()
 
 

@@ -1,6 +1,6 @@
 """Moving data to a backend, and the list of backends; testing/test_conformance.py has the rest.
 
-Specifies ``array_api_strict``, ``arrays`` and ``dtypes_and_devices``.
+Specifies ``arrays`` and ``dtypes_and_devices``.
 """
 
 import os

@@ -3,7 +3,7 @@
 Without a GPU the kernels' source is compiled twice: by NVRTC for a GPU, where CuPy finds it, and as
 plain C++ for this processor, where the kernels must equal the optimizers.
 
-Specifies ``row_kernels`` and ``update_kernels``.
+Specifies ``namespace``, ``row_kernels`` and ``update_kernels``.
 """
 
 import ctypes

@@ -1,6 +1,6 @@
 """CuPy's replacements of small functions: the same results, in few kernels.
 
-Specifies ``fused``, ``namespace`` and ``table_kernels``.
+Specifies ``fused`` and ``table_kernels``.
 """
 
 import importlib

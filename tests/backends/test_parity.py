@@ -3,8 +3,6 @@
 An oracle walks through the same description of a network, but it slices theta itself, computes
 layers and losses by its library's own functions, and differentiates by its autograd. It uses only
 the bits of a dropout mask from this library.
-
-Specifies ``parity``.
 """
 
 import itertools

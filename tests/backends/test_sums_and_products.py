@@ -1,6 +1,6 @@
 """NumPy's faster sums and products equal the standard's functions.
 
-Specifies ``numpy`` and ``reductions``.
+Specifies ``reductions``.
 """
 
 from typing import Any

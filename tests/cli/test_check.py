@@ -1,6 +1,6 @@
 """The command ``check``, in a child process where libraries must be missing.
 
-Specifies ``backend_check``.
+Specifies ``backend_check`` and ``conformance``.
 """
 
 import os

@@ -19,5 +19,6 @@ from backprop_xp.display.numbers import number
     ],
 )
 def test_a_number_fits_in_eight_columns(value: Any, text: str) -> None:
-    """So that numbers side by side in a report are separated by a space."""
+    """In a report a space then separates numbers side by side."""
     assert number(value) == text
+    assert len(text) <= 8

@@ -1,4 +1,7 @@
-"""At and near a kink, right gradients do not fail their check, and wrong ones still fail."""
+"""At and near a kink, right gradients do not fail their check, and wrong ones still fail.
+
+Specifies ``extrapolation``.
+"""
 
 from typing import Any
 

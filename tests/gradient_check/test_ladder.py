@@ -1,6 +1,6 @@
 """The ladder of steps tells coarse values from kinks and narrow features.
 
-Specifies ``extrapolation`` and ``lines``.
+Specifies ``lines``.
 """
 
 from collections.abc import Callable

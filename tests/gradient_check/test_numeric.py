@@ -1,6 +1,6 @@
 """Numeric derivatives are near mpmath's, their bars hold, and they take few evaluations.
 
-Specifies ``derivatives`` and ``stencils``.
+Specifies ``stencils``.
 """
 
 import functools

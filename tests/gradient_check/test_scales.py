@@ -1,4 +1,7 @@
-"""Right gradients pass and wrong ones fail at any scale, and error bars cover the errors."""
+"""Right gradients pass and wrong ones fail at any scale, and error bars cover the errors.
+
+Specifies ``derivatives``.
+"""
 
 import itertools
 from collections.abc import Callable, Iterable

@@ -1,6 +1,6 @@
 """Losses: closed forms, tails, and every gradient against the complex step.
 
-Specifies ``loss_rules``.
+Specifies ``loss_rules`` and ``partial``.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """The C file of a tabular estimator, compiled, predicts as the estimator does from raw rows.
 
-Specifies ``c_row``, ``c_table_file``, ``c_table_program`` and ``export``.
+Specifies ``c_row``, ``c_table_file`` and ``c_table_program``.
 """
 
 import math

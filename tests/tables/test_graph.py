@@ -1,4 +1,7 @@
-"""The graph of a tabular estimator, run by ONNX Runtime alone, predicts as the estimator does."""
+"""The graph of a tabular estimator, run by ONNX Runtime alone, predicts as the estimator does.
+
+Specifies ``export``.
+"""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Trainings of the command on tables: reports, weights, resumed trainings and files of models.
 
-Specifies ``model_file``.
+Specifies ``model_file`` and ``rows``.
 """
 
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""The validation rows of each member of an ensemble: how they are drawn, and what they decide.
-
-Specifies ``rows``.
-"""
+"""The validation rows of each member of an ensemble: how they are drawn, and what they decide."""
 
 from typing import Any
 

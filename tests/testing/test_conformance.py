@@ -1,6 +1,7 @@
 """The conformance kit: it passes on the suite's backend, and notices each planted fault.
 
-Specifies ``conformance``, ``contract``, ``kit``, ``protocol``, ``testing`` and ``trust``.
+Specifies ``array_api_strict``, ``contract``, ``kit``, ``numpy``, ``parity``, ``protocol``,
+``testing`` and ``trust``.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Compiled trainings: what compiles anew, and what never does.
 
-Specifies ``closures``, ``compiled_functions`` and ``partial``.
+Specifies ``closures`` and ``compiled_functions``.
 """
 
 import functools

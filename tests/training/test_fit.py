@@ -1,7 +1,7 @@
 """Training: the loop against one written by hand, stacks, metrics, and errors.
 
-Specifies ``batches``, ``data_checks``, ``epochs``, ``history``, ``loop``, ``options``, ``set_up``,
-``states`` and ``training_set``.
+Specifies ``batches``, ``data_checks``, ``epochs``, ``history``, ``loop``, ``options``, ``set_up``
+and ``training_set``.
 """
 
 import dataclasses

@@ -34,11 +34,17 @@ STATES = {
 PIECES = 1e-12
 
 
+@pytest.fixture(scope="module")
+def _frozen() -> None:
+    """What other tests have imported would add a second to each collection."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
-def traced() -> Iterator[None]:
+def traced(_frozen: None) -> Iterator[None]:
     bx.fit(*_case([1, 1], 2), optimizer=bx.SGD(0.1), epochs=1)  # the first call imports modules
     gc.collect()
-    gc.freeze()  # what other tests have imported takes a second of each collection
     tracemalloc.start()
     yield
     tracemalloc.stop()

@@ -1,6 +1,6 @@
 """A resumed training equals the uninterrupted one, bit for bit.
 
-Specifies ``interrupt`` and ``pytrees``.
+Specifies ``interrupt`` and ``states``.
 """
 
 import contextlib

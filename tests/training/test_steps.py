@@ -1,6 +1,6 @@
 """Steps: kinds of optimizers and rates, and the use of compilers.
 
-Specifies ``jax_steps`` and ``traced_steps``.
+Specifies ``jax_steps``, ``pytrees`` and ``traced_steps``.
 """
 
 import signal
