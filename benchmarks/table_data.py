@@ -293,4 +293,18 @@ def score(task: Task, y: np.ndarray, predictions: np.ndarray) -> dict[str, float
     accuracy = float((probabilities.argmax(axis=1) == y).mean())
     ranked = probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
     auc = float(metrics.roc_auc_score(y, ranked, multi_class="ovr"))
-    return {"loss": loss, "log_loss": loss, "accuracy": accuracy, "auc": auc}
+    calibration = calibration_error(y, probabilities)
+    scores = {"loss": loss, "log_loss": loss, "accuracy": accuracy, "auc": auc}
+    return {**scores, "calibration_error": calibration}
+
+
+def calibration_error(y: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return how far the probability of the likeliest class is from its accuracy.
+
+    The rows are in ten groups of one size, by that probability; the result is the mean of the
+    groups' distances (Nixon et al. 2019, "Measuring calibration in deep learning").
+    """
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
+    groups = np.array_split(np.argsort(confidence, kind="stable"), min(10, len(y)))
+    gaps = [abs(confidence[rows].mean() - right[rows].mean()) for rows in groups]
+    return float(np.average(gaps, weights=[len(rows) for rows in groups]))

@@ -71,6 +71,8 @@ def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
     scores, ranks = normalized_scores(means), mean_ranks(means)
     times = pd.DataFrame(lines, columns=["contender", "table", "seconds", "cpu_seconds"])
     times = times.groupby(["contender", "table"]).mean()
+    calibration = pd.DataFrame(lines, columns=["contender", "calibration_error"])
+    calibration = calibration.groupby("contender")["calibration_error"].mean()
     order = scores.mean().sort_values(ascending=False).index
     best = means.drop(columns=TRIVIAL).idxmin(axis=1)
     rows = [
@@ -80,12 +82,14 @@ def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
             f"{ranks[name]:.2f}" if name in ranks else "",
             (best == name).sum(),
             losses[name].isna().sum(),
+            f"{calibration[name]:.3f}",
             *(f"{times.loc[name, kind].median():.1f}" for kind in ("cpu_seconds", "seconds")),
             f"{times.loc[name, 'seconds'].max():.0f}",
         ]
         for name in order
     ]
-    heads = ["contender", "score", "rank", "first", "errors", "CPU s", "seconds", "longest"]
+    heads = ["contender", "score", "rank", "first", "errors", "calibration error"]
+    heads += ["CPU s", "seconds", "longest"]
     seeds = losses.index.get_level_values("seed").nunique()
     parts = [
         f"{len(means)} tables, {seeds} seeds. {_friedman(means)}",

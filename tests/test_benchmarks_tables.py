@@ -147,6 +147,20 @@ def test_scores_have_their_closed_forms() -> None:
     assert (found["loss"], found["r2"]) == (1.0, 0.0)
 
 
+def test_the_calibration_error_is_the_distance_of_confidence_and_accuracy() -> None:
+    draw = np.random.default_rng(0)
+    sure = draw.uniform(0.5, 1.0, 200_000)
+    right = draw.uniform(size=len(sure)) < sure
+    probabilities = np.stack([sure, 1.0 - sure], axis=1)
+    calibrated = table_data.calibration_error(np.where(right, 0, 1), probabilities)
+    assert calibrated < 0.01  # ten binomial means of 20,000 rows, each with a deviation of 0.003
+    # Twice as far from 1/2 as it should be: by the mean of (sure - 1/2) / 2.
+    halved = draw.uniform(size=len(sure)) < 0.25 + 0.5 * sure
+    found = table_data.calibration_error(np.where(halved, 0, 1), probabilities)
+    assert found == pytest.approx(0.125, abs=0.01)
+    assert table_data.calibration_error(np.array([1]), np.array([[0.8, 0.2]])) == 0.8
+
+
 def test_a_probability_of_zero_is_a_finite_loss_and_other_shapes_are_refused() -> None:
     y = np.asarray([0, 1])
     found = table_data.score("classification", y, np.asarray([[0.0, 1.0], [0.0, 1.0]]))
@@ -196,7 +210,7 @@ def test_the_report_of_a_results_file_ranks_and_names_errors(tmp_path: Path) -> 
     }
     text = table_report.markdown(lines(losses))
     assert "4 tables, 1 seeds." in text
-    assert "| good | 1.000 ± 0.000 | 1.00 | 4 | 0 | 2.0 | 1.0 | 1 |" in text
+    assert "| good | 1.000 ± 0.000 | 1.00 | 4 | 0 | nan | 2.0 | 1.0 | 1 |" in text
     assert "| t0 | RMSE | **1** | 2 | 9 | 9 |" in text
     assert "- poor on t0, seed 0: ValueError: no" in text
     table_report.picture(lines(losses), tmp_path / "ranks.svg")
