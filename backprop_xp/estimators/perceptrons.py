@@ -104,7 +104,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         return self._fit(Samples(X, y, sample_weight), None, incremental=True)
 
     def _columns(self, y: Array, classes: Classes) -> np.ndarray:
-        targets.check_dates(y, as_classes=True)
+        targets.refuse_missing_dates(y)
         if classes == "new":
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
@@ -283,8 +283,11 @@ class MLPRegressor(RegressorMixin, Perceptron):
         """
         return self._fit(Samples(X, y, sample_weight), None, incremental=True, dy=dy)
 
+    def _validate(self, data: Samples, classes: Classes, *, reset: bool = False) -> Samples:
+        targets.refuse_dates(data.y)
+        return super()._validate(data, classes, reset=reset)
+
     def _columns(self, y: Array, classes: Classes) -> np.ndarray:
-        targets.check_dates(y, as_classes=False)
         return np.asarray(targets.to_dense(y)).reshape(y.shape[0], -1)
 
     def _loss(self) -> Loss:

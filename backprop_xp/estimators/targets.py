@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import date, timedelta
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import unique_labels
 
-from backprop_xp.backends import Array, array_namespace
+from backprop_xp.backends import Array, array_namespace, owner
 from backprop_xp.checks import choose
 from backprop_xp.estimators.parameters import STOCHASTIC
 from backprop_xp.networks.activations import identity, sigmoid, softmax
@@ -167,13 +168,20 @@ def check_classes(binarizer: LabelBinarizer, y: Array, *, exact: bool) -> None:
         )
 
 
-def check_dates(y: Array, *, as_classes: bool) -> None:
-    """Raise ValueError for dates or timedeltas as numbers, and for a missing one as a class."""
-    if to_dense(y).dtype.kind not in "mM":
+def refuse_dates(y: Any) -> None:
+    """Raise ValueError for dates or timedeltas as numbers, also for those that are objects."""
+    home = owner(y)
+    if hasattr(y, "toarray") or (home is not None and home.name != "numpy"):
         return
-    if not as_classes:
+    values = np.asarray(y)
+    one = values.flat[0] if values.dtype.kind == "O" and values.size else None
+    if values.dtype.kind in "mM" or isinstance(one, date | timedelta):
         raise ValueError("y holds dates or times: convert them to numbers, such as days.")
-    if (missing := np.isnat(y)).any():
+
+
+def refuse_missing_dates(y: Array) -> None:
+    """Raise ValueError for a missing date or timedelta, which is no class."""
+    if to_dense(y).dtype.kind in "mM" and (missing := np.isnat(y)).any():
         raise ValueError(f"y has a missing date (row {missing.argmax()}): leave such rows out.")
 
 

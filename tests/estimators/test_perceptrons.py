@@ -757,7 +757,8 @@ def test_an_invalid_argument_is_an_error(kind: Any, case: str) -> None:
 def test_dates_are_no_numbers_and_missing_ones_no_classes() -> None:
     days = np.asarray(["2020-01-01", "2020-01-02"] * 45, dtype="datetime64[D]")
     missing = np.where(np.arange(90) == 3, np.datetime64("NaT", "D"), days)
-    for y in (days, days - days[0], missing):
+    objects = days.astype(object)
+    for y in (days, days - days[0], missing, objects, [*objects], objects - objects[0]):
         with pytest.raises(ValueError, match="y holds dates or times: convert them to numbers"):
             bx.MLPRegressor().fit(TWO[0], y)
     with pytest.raises(ValueError, match=r"y has a missing date \(row 3\)"):

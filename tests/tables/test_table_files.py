@@ -297,6 +297,8 @@ def test_pandas_and_polars_frames_train_like_their_file(tmp_path: Path) -> None:
         (pd.Series([1, None, 3], dtype="Int64"), "f"),
         (pd.Series([True, None, False], dtype="boolean"), "f"),
         (pd.Series([True, None, False], dtype=object), "f"),
+        (pd.Series([True, pd.NA, False], dtype=object), "f"),
+        (pd.Series([1, pd.NA, 2.5], dtype=object), "f"),
         (pd.Series([1, 2.5, None], dtype=object), "f"),
         (pd.Series([1, 2.5, None], dtype="float16"), "f"),
         (pd.Series(["a", "b", None], dtype="category"), "O"),

@@ -62,7 +62,7 @@ def _plain_column(column: pd.Series, name: str, texts: Collection[str]) -> pd.Se
     is_mixed = pd.api.types.is_object_dtype(dtype)
     kind = pd.api.types.infer_dtype(column, skipna=True) if is_mixed else "string"
     if kind in ("integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty"):
-        return column.astype("float64")
+        return column.where(column.notna()).astype("float64")  # pd.NA is no number
     if kind in ("date", "datetime", "datetime64"):
         with contextlib.suppress(ValueError):
             return pd.to_datetime(column)
