@@ -58,9 +58,11 @@ CORE = (
     *(f"training/test_{name}.py" for name in ("compiled", "metrics", "optimizers", "steps")),
     "test_readme.py",
 )
-# Files of trainings that are divided or resumed: their work is on the host, on any backend.
-ON_THE_HOST = ("test_ranks.py", "test_resume.py")
-TRAINING = sorted({path.name for path in Path("tests/training").glob("test_*.py")} - {*ON_THE_HOST})
+# Slow files, of trainings that are divided or resumed: array-api-strict-all has them.
+DIVIDED_OR_RESUMED = ("test_ranks.py", "test_resume.py")
+TRAINING = sorted(
+    {path.name for path in Path("tests/training").glob("test_*.py")} - {*DIVIDED_OR_RESUMED}
+)
 SUITES = {
     "numpy": Suite("numpy", "cpu", "not thorough"),
     # The suite where a forgotten device or a function beyond the standard shows: what computes.

@@ -71,7 +71,8 @@ def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
     scores, ranks = normalized_scores(means), mean_ranks(means)
     times = pd.DataFrame(lines, columns=["contender", "table", "seconds", "cpu_seconds"])
     times = times.groupby(["contender", "table"]).mean()
-    calibration = pd.DataFrame(lines, columns=["contender", "calibration_error"])
+    counted = [line for line in lines if (line["table"], line["seed"]) in losses.index]
+    calibration = pd.DataFrame(counted, columns=["contender", "calibration_error"])
     calibration = calibration.groupby("contender")["calibration_error"].mean()
     order = scores.mean().sort_values(ascending=False).index
     best = means.drop(columns=TRIVIAL).idxmin(axis=1)

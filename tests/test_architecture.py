@@ -363,7 +363,7 @@ def without_specification(package: Path, tests: Path) -> Iterator[str]:
             if name in files:
                 files[name].append(file.as_posix())
             elif name not in names:
-                yield f"{file} specifies {name}, but no module is called so"
+                yield f"{file.as_posix()} specifies {name}, but no module is called so"
     for name, found in files.items():
         if len(found) != 1:
             yield (

@@ -283,10 +283,6 @@ class MLPRegressor(RegressorMixin, Perceptron):
         """
         return self._fit(Samples(X, y, sample_weight), None, incremental=True, dy=dy)
 
-    def _validate(self, data: Samples, classes: Classes, *, reset: bool = False) -> Samples:
-        targets.refuse_dates(data.y)
-        return super()._validate(data, classes, reset=reset)
-
     def _columns(self, y: Array, classes: Classes) -> np.ndarray:
         return np.asarray(targets.to_dense(y)).reshape(y.shape[0], -1)
 

@@ -18,6 +18,7 @@ from backprop_xp import backends
 from backprop_xp.backends import Array, Selection, dtype_name, owner, resolve, to_host
 from backprop_xp.estimators.bases import BaseEstimator
 from backprop_xp.estimators.parameters import Parameters
+from backprop_xp.estimators.targets import refuse_dates
 
 # What scikit-learn accepts: lists, DataFrames and arrays of any library; X and y may be sparse.
 ArrayLike: TypeAlias = npt.ArrayLike | Array
@@ -64,6 +65,8 @@ def validate(
     A large table is returned as it is. Its values are checked when its rows are read.
     """
     backends.refuse_distributed(X, "X")
+    if checks.get("y_numeric"):  # scikit-learn converts objects, with an error of Python's
+        refuse_dates(*y)
     home, xp = owner(X), np
     if home is not None and home.name != "numpy":
         if dispatches():
