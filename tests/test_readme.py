@@ -36,4 +36,7 @@ def test_the_first_code_block_is_at_most_fifteen_lines() -> None:
 
 def test_the_continuous_integration_runs_the_test_command() -> None:
     (command,) = re.findall(r"^.*/nox$", README.read_text("utf-8"), re.M)
-    assert command in (README.parent / ".ci" / "run").read_text("utf-8").splitlines()
+    lines = (README.parent / ".ci" / "run").read_text("utf-8").splitlines()
+    assert command in lines
+    # Then tests of products, on the kernels of a processor that is not the machine's own.
+    assert lines[-1].startswith('.venv/bin/nox -s "portability(Prescott)" -- ')

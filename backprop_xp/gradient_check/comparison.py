@@ -49,7 +49,7 @@ def check_entries(gradient: AnalyticGradient) -> Findings:
     if exact is not None:
         comparison = compare(lines, exact, least=FAIL)
         if function.is_analytic:
-            return Findings("complex_step", comparison, *function.used, comparison)
+            return Findings("complex_step", comparison, comparison)
     quick = quick_difference(lines, np.all(gradient.value == 0.0, axis=1))
     # Results that a line does not change need a longer step, but no ladder.
     is_zero = _is_zero(lines, quick)
@@ -58,7 +58,7 @@ def check_entries(gradient: AnalyticGradient) -> Findings:
         is_zero = is_zero[some] & (long.value == 0.0)
         quick = quick.with_lines(some, quick.select(some).where(is_zero, long))
     comparison = compare(lines, quick)
-    return Findings("centered", comparison, *function.used, comparison)
+    return Findings("centered", comparison, comparison)
 
 
 def compare(lines: Lines, numeric: NumericDerivative, *, least: int = PASS) -> Comparison:

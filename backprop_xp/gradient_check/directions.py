@@ -29,9 +29,9 @@ def check_directions(gradient: AnalyticGradient, method: str) -> Findings:
     for number in range(1, (function.options["directions"] or 1) + 1):
         line = Lines(gradient, direction=random_direction(gradient, number))
         comparison = compare(line, quick_difference(line))
-        used, gradient = function.used, comparison.lines.gradient
+        gradient = comparison.lines.gradient
         table = _taylor_table(comparison.lines) if method == "taylor" else None
-        tried.append(Findings(method, comparison, *used, taylor=table))
+        tried.append(Findings(method, comparison, taylor=table))
         if comparison.verdict == FAIL:
             with contextlib.suppress(Fault):  # a limit of the search costs no verdict
                 entries = _compared_entries(comparison)

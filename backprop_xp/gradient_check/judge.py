@@ -76,15 +76,13 @@ class Comparison(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """The outcome of a method: the comparison that the verdict is about, and its calls.
+    """The outcome of a method: the comparison that the verdict is about.
 
     ``entries`` are compared entries: those of the comparison, or a sample if a direction fails.
     """
 
     method: str
     comparison: Comparison
-    evaluations: int
-    gradient_calls: int
     entries: Comparison | None = None
     taylor: TaylorTable | None = None
 

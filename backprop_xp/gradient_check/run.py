@@ -1,7 +1,5 @@
 """A check from start to end: first calls, a method, last calls, the diagnosis, the report."""
 
-import math
-
 import numpy as np
 
 from backprop_xp.backends import require_owner
@@ -21,6 +19,8 @@ from backprop_xp.gradient_check.structures import Structure
 # The method "auto" takes directions above this many entries, or seconds for all of them. A
 # perturbed entry of a network takes this share of a forward pass.
 _MANY, _LONG, _SHARE = 20_000, 10.0, 0.125
+# The evaluations after those of all entries, before a smooth value's gradient fails.
+_BEFORE_A_FAIL = 128
 _WORST_ROWS = 5
 
 
@@ -32,6 +32,7 @@ def check_problem(problem: Problem) -> GradientReport:
         try:
             first_calls(function)
             findings = _check(function, notes)
+            used = function.used
             last_calls(function, passed=findings.comparison.verdict == judge.PASS)
             if mistake := problem.verify(findings.comparison):
                 raise Fault("fail", mistake)
@@ -40,7 +41,7 @@ def check_problem(problem: Problem) -> GradientReport:
         sentences = []
         if findings.comparison.verdict == judge.FAIL and findings.entries is not None:
             sentences = [explain(findings.entries), problem.locate(findings.entries)]
-        return _report(findings, "; ".join(filter(None, sentences)) or None, notes)
+        return _report(findings, used, "; ".join(filter(None, sentences)) or None, notes)
 
 
 def _check(function: Function, notes: list[str]) -> Findings:
@@ -71,20 +72,28 @@ def _check(function: Function, notes: list[str]) -> Findings:
 
 
 def _takes_long(function: Function, evaluations: int, notes: list[str]) -> bool:
-    """Whether all entries would take long, at this many evaluations each; if so, note it."""
+    """Whether all entries would take long, at this many evaluations each; if so, note it.
+
+    A limit of the caller must also leave room for a fail.
+    """
     share = 1.0 if function.problem.perturbed_values is None else _SHARE
     count, options = function.x.size * evaluations, function.options
-    seconds = function.calls.fastest * count * share
-    if is_long := seconds > (options["max_seconds"] or _LONG):
+    each, limits = function.calls.fastest, (options["max_seconds"], options["max_evaluations"])
+    seconds, spare = each * count * share, each * _BEFORE_A_FAIL
+    if seconds > _LONG if limits[0] is None else seconds + spare > limits[0]:
         notes.append(
-            f"checked along directions, since all entries would take {seconds:.0f} seconds"
+            f"checked along directions, since all entries would take {seconds:.1f} seconds"
         )
-    if is_much := count + function.evaluations > (options["max_evaluations"] or math.inf):
-        notes.append(f"checked along directions: all entries would take {count} evaluations")
-    return bool(is_long or is_much)
+        return True
+    if limits[1] is None or function.evaluations + count + _BEFORE_A_FAIL <= limits[1]:
+        return False
+    notes.append(f"checked along directions: all entries would take {count} evaluations")
+    return True
 
 
-def _report(findings: Findings, diagnosis: str | None, notes: list[str]) -> GradientReport:
+def _report(
+    findings: Findings, used: tuple[int, int], diagnosis: str | None, notes: list[str]
+) -> GradientReport:
     comparison, at = findings.comparison, findings.comparison.decisive
     function = comparison.lines.function
     has_all = findings.entries is comparison and function.problem.label is None
@@ -94,8 +103,8 @@ def _report(findings: Findings, diagnosis: str | None, notes: list[str]) -> Grad
         step=float(comparison.numeric.step[at]),
         tolerance=float(comparison.tolerance[at]),
         reason=judge.reason_of(findings),
-        evaluations=findings.evaluations,
-        gradient_calls=findings.gradient_calls,
+        evaluations=used[0],
+        gradient_calls=used[1],
         max_relative_error=float(comparison.error[at]),
         analytic=_restore(function, comparison.analytic.value) if has_all else None,
         numeric=_restore(function, comparison.numeric.value) if has_all else None,

@@ -28,6 +28,8 @@ from backprop_xp.training.traced_steps import Constants, compiled_steps
 
 # Numbers in the arrays of a schedule that one compiled call takes.
 _MOST_RATES = 2**22
+# The length to which shorter columns of numbers are repeated.
+_LEAST_STEPS = 1024
 # Seconds of work that may be queued on an asynchronous library before the loop waits.
 _SECONDS_AHEAD = 1.0
 
@@ -149,8 +151,8 @@ def _columns(
 ) -> StepInput | None:
     """Return the inputs of many steps, along a new first axis; None for rates that do not stack.
 
-    Full batches are repeated up to a power of two, since a compiler makes a function for each
-    length.
+    Full batches are repeated up to a power of two, and numbers up to ``_LEAST_STEPS``, since a
+    compiler makes a function for each length.
     """
     xp, count, column = array_namespace(theta), len(rates), rates[0]
     are_floats = all(isinstance(rate, float) for rate in rates)
@@ -159,7 +161,8 @@ def _columns(
         if len(shapes) > 1 or math.prod(column.shape) * count > _MOST_RATES:
             return None
     if isinstance(batches, int):
-        count = 1 << (count - 1).bit_length()
+        least = _LEAST_STEPS if column is None or are_floats else count
+        count = 1 << (max(count, least) - 1).bit_length()
         rates, weights = ([*each, *[each[-1]] * (count - len(each))] for each in (rates, weights))
     if are_floats:
         column = like(theta, rates, "learning_rate")

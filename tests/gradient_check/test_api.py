@@ -68,8 +68,8 @@ def test_a_right_gradient_passes_with_stacked_copies_where_value_accepts_them(
         stacked = batched is not False and axis is not None
         assert ((36, 3, 3) in problem.shapes) == stacked
     called = sum(math.prod(shape) for shape in problem.shapes) // 9
-    # The calls in float32, the last one and Taylor's remainders do not count.
-    assert report.evaluations <= called <= report.evaluations + (33 if method == "taylor" else 3)
+    # The calls in float32 and the last ones do not count.
+    assert report.evaluations <= called <= report.evaluations + 3
 
 
 @pytest.mark.parametrize("method", METHODS[:3])
@@ -157,7 +157,7 @@ def test_max_memory_bounds_the_copies_made_at_once(xp: Any, copies: int) -> None
 @pytest.mark.parametrize(
     "shape", [(300, 400), pytest.param((900, 1000), marks=pytest.mark.thorough)]
 )
-def test_a_wrong_entry_of_very_many_is_found_by_eight_evaluations(
+def test_a_right_gradient_of_very_many_entries_takes_eight_evaluations_a_wrong_one_is_located(
     xp: Any, shape: Any, dtype: str
 ) -> None:
     draw, calls = np.random.default_rng(61).normal, []
@@ -183,9 +183,10 @@ def test_a_wrong_entry_of_very_many_is_found_by_eight_evaluations(
     assert (report.verdict, report.method) == ("pass", "directional")
     assert report.evaluations <= len(calls) <= 8
     if xp.dtype == dtype == "float64":  # float32 hides an entry in the rounding of the others
+        calls.clear()
         report = check.gradient(value, lambda p: gradient(p, 1.0), point)
         assert (report.verdict, report.worst[0].name) == ("fail", f"['w'][{row}, {column}]")
-        assert report.evaluations <= 8
+        assert report.evaluations <= len(calls) <= 120
 
 
 def test_auto_checks_directions_of_a_slow_value_and_reports_it() -> None:

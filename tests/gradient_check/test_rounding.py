@@ -477,6 +477,10 @@ def test_networks_that_compute_in_float32_inside_get_honest_verdicts(hidden: str
             )
             if np.any(gradient(theta)[parameter.part]):
                 assert check.gradient(_real(value), without, point).verdict == "fail", parameter
+        for entry in np.argsort(-np.abs(gradient(theta)))[[0, 3, 9, 27]].tolist():
+            factors = np.where(np.arange(theta.size) == entry, 1.5, 1.0)
+            wrong = lambda p, factors=factors: factors * gradient(p)  # noqa: E731
+            assert check.gradient(_real(value), wrong, point).verdict == "fail", entry
 
 
 def _mean_field(s: Any) -> Any:

@@ -586,6 +586,11 @@ def test_an_invalid_argument_is_an_error_that_names_it(
         _call(xp, given)
 
 
+def test_predictions_of_no_rows_are_an_error_about_the_rows(xp: Any) -> None:
+    with pytest.raises(ValueError, match=r"x has no rows \(shape \(0, 3\)\)"):
+        CLASSIFIER.predict(xp.initialize(CLASSIFIER), xp.asarray(_ones(0, N_IN)))
+
+
 def _call(xp: Any, given: dict[str, Any]) -> None:
     """Call a classifier's gradient with some arguments replaced; arrays move to the device."""
     moved = {
