@@ -1,5 +1,7 @@
 """A check from start to end: first calls, a method, last calls, the diagnosis, the report."""
 
+import math
+
 import numpy as np
 
 from backprop_xp.backends import require_owner
@@ -77,18 +79,19 @@ def _takes_long(function: Function, evaluations: int, notes: list[str]) -> bool:
     A limit of the caller must also leave room for a fail.
     """
     share = 1.0 if function.problem.perturbed_values is None else _SHARE
-    count, options = function.x.size * evaluations, function.options
-    each, limits = function.calls.fastest, (options["max_seconds"], options["max_evaluations"])
-    seconds, spare = each * count * share, each * _BEFORE_A_FAIL
-    if seconds > _LONG if limits[0] is None else seconds + spare > limits[0]:
+    count, each = function.x.size * evaluations, function.calls.fastest
+    seconds, most_seconds = each * count * share, function.options["max_seconds"]
+    most = function.options["max_evaluations"] or math.inf
+    is_long = seconds > _LONG
+    if most_seconds is not None:
+        is_long = seconds + each * _BEFORE_A_FAIL > most_seconds
+    if is_long or function.evaluations + count + _BEFORE_A_FAIL > most:
         notes.append(
-            f"checked along directions, since all entries would take {seconds:.1f} seconds"
+            f"checked along directions: all entries would take {count} evaluations "
+            f"({seconds:.1f} seconds), a fail up to {_BEFORE_A_FAIL} more"
         )
         return True
-    if limits[1] is None or function.evaluations + count + _BEFORE_A_FAIL <= limits[1]:
-        return False
-    notes.append(f"checked along directions: all entries would take {count} evaluations")
-    return True
+    return False
 
 
 def _report(

@@ -6,6 +6,7 @@ Specifies ``first_calls`` and ``functions``.
 import math
 import threading
 import time
+import types
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backprop_xp.gradient_check import functions
 from tests.helpers import thorough
 from tests.planted_mistakes import (
     assert_only_right_passes,
@@ -302,6 +304,25 @@ def test_a_limit_on_evaluations_costs_the_search_for_an_entry_not_the_verdict(
         is_spared = report.method == "directional"
         assert (report.verdict, is_spared or limit > entries) == ("fail", True), limit
         assert report.evaluations + report.gradient_calls - 2 <= limit
+
+
+@pytest.mark.parametrize("limit", [0.4, 0.9, 2.0, 2.5])
+def test_a_limit_on_seconds_costs_no_verdict_either(
+    monkeypatch: pytest.MonkeyPatch, limit: float
+) -> None:
+    now = time.perf_counter()
+
+    def value(p: Any) -> float:  # takes a hundredth of a second on the check's clock
+        nonlocal now
+        now += 0.01
+        return float(np.sum(p**3)) if not np.iscomplexobj(p) else float(p[0])
+
+    clock = types.SimpleNamespace(perf_counter=lambda: now)
+    monkeypatch.setattr(functions, "time", clock)
+    point = np.linspace(0.5, 1.5, 20)
+    report = check.gradient(value, lambda p: 6.0 * p * p, point, max_seconds=limit)
+    method = "directional" if limit < 0.8 + 1.28 else "centered"
+    assert (report.verdict, report.method) == ("fail", method)
 
 
 def test_calls_of_gradient_count_for_the_limit() -> None:
