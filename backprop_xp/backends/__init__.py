@@ -83,3 +83,35 @@ from backprop_xp.backends.sums_and_products import (
     sum_over_batch as sum_over_batch,
     with_diagonal as with_diagonal,
 )
+
+# The other names are for this library's own modules.
+__all__ = [
+    "Array",
+    "Backend",
+    "BackendStatus",
+    "BackendUnavailableError",
+    "Conversion",
+    "DType",
+    "DTypeNotKeptError",
+    "Device",
+    "Memory",
+    "Namespace",
+    "Probe",
+    "Selection",
+    "TransferError",
+    "array_namespace",
+    "asarray",
+    "explicit",
+    "get_backend",
+    "list_backends",
+    "replaceable",
+    "resolve",
+    "set_default_backend",
+    "to_host",
+    "transfer_guard",
+    "use_backend",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
