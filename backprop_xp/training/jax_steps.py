@@ -26,8 +26,8 @@ from backprop_xp.training.pytrees import mapped
 from backprop_xp.training.steps import Carry, Shared, StepInput
 from backprop_xp.training.traced_steps import Constants, compiled_steps
 
-# Numbers in the arrays of a schedule that one compiled call takes.
-_MOST_RATES = 2**22
+# Numbers in the arrays of a schedule, or among the losses, of one compiled call.
+_MOST_NUMBERS = 2**22
 # The length to which shorter columns of numbers are repeated.
 _LEAST_STEPS = 1024
 # Seconds of work that may be queued on an asynchronous library before the loop waits.
@@ -158,10 +158,12 @@ def _columns(
     are_floats = all(isinstance(rate, float) for rate in rates)
     if column is not None and not are_floats:
         shapes = {getattr(rate, "shape", None) for rate in rates}
-        if len(shapes) > 1 or math.prod(column.shape) * count > _MOST_RATES:
+        if len(shapes) > 1 or math.prod(column.shape) * count > _MOST_NUMBERS:
             return None
     if isinstance(batches, int):
-        least = _LEAST_STEPS if column is None or are_floats else count
+        networks, least = math.prod(theta.shape[:-1]), count
+        if column is None or are_floats:
+            least = min(_LEAST_STEPS, _MOST_NUMBERS // networks)
         count = 1 << (max(count, least) - 1).bit_length()
         rates, weights = ([*each, *[each[-1]] * (count - len(each))] for each in (rates, weights))
     if are_floats:
