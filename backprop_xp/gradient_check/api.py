@@ -51,9 +51,9 @@ def check_gradient(
     - ``tangent``: a function that projects a direction, in the structure of the point, onto the
       allowed ones. ``lambda d: (d + d.T) / 2`` keeps a matrix symmetric.
     - ``seed``: the non-negative integer that draws the directions, by default 0.
-    - ``max_evaluations``, ``max_seconds``: limits at each point. "auto" takes directions if all
-      entries, and what a fail takes after them, would exceed them. A check that exceeds them
-      without a fail is inconclusive. Calls of gradient after the first two count as evaluations.
+    - ``max_evaluations``, ``max_seconds``: limits at each point. "auto" takes directions unless
+      all entries leave room for the evaluations of a fail. A check that exceeds them without a fail
+      is inconclusive. Calls of gradient after the first two count as evaluations.
     - ``max_memory``: the bytes that copies of the point may take at a time, by default 16 MiB.
     - ``batched``: whether value takes copies of the point stacked along a new first axis, and
       returns one number per copy. By default (None) the check finds out.

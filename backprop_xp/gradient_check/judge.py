@@ -76,7 +76,7 @@ class Comparison(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """The outcome of a method: the comparison that the verdict is about.
+    """The outcome of a method: its name, and the comparison that the verdict is about.
 
     ``entries`` are compared entries: those of the comparison, or a sample if a direction fails.
     """

@@ -121,8 +121,8 @@ class GradientReport:
       if the error exceeds the tolerance. If nothing was compared, the tolerance is 0, and the error
       infinite for a fail, otherwise NaN.
     - ``reason``: the reason for the tolerance, or for an inconclusive verdict.
-    - ``evaluations``: the calls of value for the verdict and the entries in ``worst``; each copy in
-      a stack counts.
+    - ``evaluations``: the calls of value for the verdict and, if a direction fails, for the search
+      of a wrong entry; each copy in a stack counts.
     - ``gradient_calls``: the calls of gradient for them.
     - ``analytic``, ``numeric``: the gradients in the structure of the point; a Jacobian's have a
       first axis of results. None along directions.

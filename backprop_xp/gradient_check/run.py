@@ -21,8 +21,8 @@ from backprop_xp.gradient_check.structures import Structure
 # The method "auto" takes directions above this many entries, or seconds for all of them. A
 # perturbed entry of a network takes this share of a forward pass.
 _MANY, _LONG, _SHARE = 20_000, 10.0, 0.125
-# The evaluations after those of all entries, before a smooth value's gradient fails.
-_BEFORE_A_FAIL = 128
+# After those of all entries, a gradient of a smooth value fails within so many evaluations.
+_OF_A_FAIL = 64
 _WORST_ROWS = 5
 
 
@@ -79,16 +79,16 @@ def _takes_long(function: Function, evaluations: int, notes: list[str]) -> bool:
     A limit of the caller must also leave room for a fail.
     """
     share = 1.0 if function.problem.perturbed_values is None else _SHARE
-    count, each = function.x.size * evaluations, function.calls.fastest
-    seconds, most_seconds = each * count * share, function.options["max_seconds"]
-    most = function.options["max_evaluations"] or math.inf
+    calls, options = function.calls, function.options
+    count, most = function.x.size * evaluations, options["max_evaluations"] or math.inf
+    seconds, most_seconds = calls.fastest * count * share, options["max_seconds"]
     is_long = seconds > _LONG
     if most_seconds is not None:
-        is_long = seconds + each * _BEFORE_A_FAIL > most_seconds
-    if is_long or function.evaluations + count + _BEFORE_A_FAIL > most:
+        is_long = calls.seconds + seconds + calls.fastest * _OF_A_FAIL > most_seconds
+    if is_long or calls.number + count + _OF_A_FAIL > most:
         notes.append(
-            f"checked along directions: all entries would take {count} evaluations "
-            f"({seconds:.1f} seconds), a fail up to {_BEFORE_A_FAIL} more"
+            f"checked along directions: all entries would take {count} evaluations, or "
+            f"{seconds:.1f} seconds"
         )
         return True
     return False

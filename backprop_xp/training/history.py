@@ -74,7 +74,8 @@ def on_host(measured: Sequence[tuple[int, Mapping[str, Array]]]) -> dict[str, An
     """
     names = list(measured[0][1])
     moved = iter(to_host_together([part[name] for _, part in measured for name in names]))
-    parts = [[next(moved)[:epochs] for _ in names] for epochs, _ in measured]
+    # Copies: a view would keep the whole of a longer part.
+    parts = [[next(moved)[:epochs].copy() for _ in names] for epochs, _ in measured]
     return {
         name: concat(each, 0) for name, each in zip(names, zip(*parts, strict=True), strict=True)
     }

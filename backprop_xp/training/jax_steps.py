@@ -26,10 +26,11 @@ from backprop_xp.training.pytrees import mapped
 from backprop_xp.training.steps import Carry, Shared, StepInput
 from backprop_xp.training.traced_steps import Constants, compiled_steps
 
-# Numbers in the arrays of a schedule, or among the losses, of one compiled call.
-_MOST_NUMBERS = 2**22
-# The length to which shorter columns of numbers are repeated.
-_LEAST_STEPS = 1024
+# Numbers in the arrays of a schedule that one compiled call takes.
+_MOST_RATES = 2**22
+# The length to which shorter columns of numbers are repeated, and about the most numbers among the
+# losses of a stack of networks after that.
+_LEAST_STEPS, _MOST_LOSSES = 2**10, 2**13
 # Seconds of work that may be queued on an asynchronous library before the loop waits.
 _SECONDS_AHEAD = 1.0
 
@@ -151,19 +152,19 @@ def _columns(
 ) -> StepInput | None:
     """Return the inputs of many steps, along a new first axis; None for rates that do not stack.
 
-    Full batches are repeated up to a power of two, and numbers up to ``_LEAST_STEPS``, since a
-    compiler makes a function for each length.
+    Full batches are repeated up to a power of two, beside numbers to at least ``_LEAST_STEPS``,
+    since a compiler makes a function for each length.
     """
     xp, count, column = array_namespace(theta), len(rates), rates[0]
     are_floats = all(isinstance(rate, float) for rate in rates)
     if column is not None and not are_floats:
         shapes = {getattr(rate, "shape", None) for rate in rates}
-        if len(shapes) > 1 or math.prod(column.shape) * count > _MOST_NUMBERS:
+        if len(shapes) > 1 or math.prod(column.shape) * count > _MOST_RATES:
             return None
     if isinstance(batches, int):
         networks, least = math.prod(theta.shape[:-1]), count
         if column is None or are_floats:
-            least = min(_LEAST_STEPS, _MOST_NUMBERS // networks)
+            least = min(_LEAST_STEPS, _MOST_LOSSES // networks)
         count = 1 << (max(count, least) - 1).bit_length()
         rates, weights = ([*each, *[each[-1]] * (count - len(each))] for each in (rates, weights))
     if are_floats:

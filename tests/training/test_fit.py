@@ -21,6 +21,7 @@ from backprop_xp.backends import array_namespace
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.random_bits import fold_in
 from backprop_xp.training.data import split_rows
+from backprop_xp.training.history import on_host
 from backprop_xp.training.steps import clip_norm
 from tests.helpers import compiled
 
@@ -951,3 +952,11 @@ def test_a_stack_of_no_networks_is_an_error(xp: Any) -> None:
     network, theta, x, y = _case(xp, 2)
     with pytest.raises(ValueError, match=r"theta has shape \(0, 32\), .* at least one member"):
         _fit(xp, network, theta[:0, ...], x, y, optimizer=bx.Adam())
+
+
+@pytest.mark.once
+def test_measures_on_the_host_do_not_keep_the_longer_arrays_they_come_from() -> None:
+    longer = np.arange(1024.0)
+    found = on_host([(2, {"loss": longer})])["loss"]
+    np.testing.assert_array_equal(found, longer[:2])
+    assert not np.shares_memory(found, longer)

@@ -14,7 +14,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
-from backprop_xp.training.jax_steps import Queue
+from backprop_xp.training.jax_steps import Queue, _columns
 from backprop_xp.training.pytrees import put_together, take_apart
 from backprop_xp.training.steps import clip_norm
 from tests.helpers import compiled
@@ -716,3 +716,16 @@ def test_a_custom_metric_gets_the_rows_of_weight_0_unchanged(xp: Any) -> None:
     )
     expected = np.mean((xp.host(_network().predict(result.theta, xp.asarray(X))) - Y) ** 2)
     xp.assert_close(result.history["own"], np.asarray([expected]))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("stack", "steps", "length"),
+    [((), 3, 1024), ((), 1100, 2048), ((8,), 3, 1024), ((4, 25), 3, 128), ((5000,), 3, 4)],
+)
+def test_few_lengths_of_full_batches_are_compiled_unless_the_networks_are_many(
+    stack: tuple[int, ...], steps: int, length: int
+) -> None:
+    columns = _columns(np.zeros((*stack, 2)), steps, range(steps), [0.1] * steps, [None] * steps)
+    assert columns is not None
+    assert columns.number.shape == columns.learning_rate.shape == (length,)
