@@ -78,8 +78,8 @@ def register(name: str, thing: object) -> None:
     ValueError if the name belongs to something else.
 
     >>> import backprop_xp as bx
-    >>> square = bx.Activation(value=lambda z: z * z, vjp=lambda g, z, a: 2 * z * g)
-    >>> bx.register("square", square)
+    >>> cube = bx.Activation(value=lambda z: z * z * z, vjp=lambda g, z, a: 3 * z * z * g)
+    >>> bx.register("cube", cube)
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f'name must be a string, such as "square", not {name!r}.')
