@@ -354,7 +354,8 @@ def test_targets_are_standardized_by_the_weighted_training_rows() -> None:
 def test_the_metric_chooses_the_epoch() -> None:
     frame, y = table()
     for metric, choose in (("roc_auc", np.argmax), ("log_loss", np.argmin)):
-        model = bx.TabularClassifier(**{**QUICK, "max_iter": 40}, metric=metric).fit(frame, y)
+        options = {**QUICK, "max_iter": 40, "n_iter_no_change": 40}
+        model = bx.TabularClassifier(**options, metric=metric).fit(frame, y)
         values = model.history_[metric]
         best = choose(values, axis=0)
         assert model.best_iter_ == (best + 1).tolist()

@@ -103,7 +103,7 @@ _DEFAULT = Recipe(
     dropout=0.0,
     layer_norm=False,
     n_members=4,
-    n_iter_no_change=20,
+    n_iter_no_change=7,
     max_updates=16_000,
     scaling="robust",
     numeric=NumericFeatures(n_out=4, n_frequencies=16, frequency_scale=0.5),
@@ -113,7 +113,7 @@ _DEFAULT = Recipe(
 PRESETS: dict[str, Recipe] = {
     "fast": replace(_DEFAULT, n_members=1, max_iter=100, max_updates=6_000, n_iter_no_change=5),
     "default": _DEFAULT,
-    "best": replace(_DEFAULT, n_members=8, max_updates=30_000, n_iter_no_change=40),
+    "best": replace(_DEFAULT, n_members=8, max_updates=30_000, n_iter_no_change=20),
 }
 
 
