@@ -124,7 +124,10 @@ def judge(lines: Lines, numeric: NumericDerivative) -> Comparison:
 
 
 def _matters(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
-    """Whether derivatives exceed the rounding errors of the largest of their tensor or results."""
+    """Whether derivatives exceed the rounding errors of the largest of their tensor or results.
+
+    One whose bar exceeds the largest is not known to be smaller.
+    """
     part, columns = tolerance_of(lines.function, "matters"), lines.columns
     if lines.kind == "directions":
         return np.asarray(lines.norm >= part * np.max(lines.norm))
@@ -133,7 +136,7 @@ def _matters(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
     # A numeric derivative that may consist of error alone is not compared with the others.
     certain[columns] = np.where(numeric.bar <= 0.5 * size, larger, certain[columns])
     largest = lines.gradient.largest(certain).max(axis=1, keepdims=True)
-    return np.asarray(larger > part * largest[columns])
+    return np.asarray((larger > part * largest[columns]) | (numeric.bar > largest[columns]))
 
 
 def reason_of(findings: Findings) -> str:

@@ -121,6 +121,32 @@ def test_right_gradients_pass_and_wrong_ones_fail_at_any_scale(name: str, method
         assert _check(EXACT[name], method, change).verdict == "fail", mistake
 
 
+@pytest.mark.parametrize("pairs", [1, 6])
+def test_an_entry_whose_first_difference_shows_only_rounding_is_not_taken_to_be_small(
+    pairs: int,
+) -> None:
+    """Himmelblau's function at tiny points, with a term of one entry forgotten."""
+
+    def terms(p: Any) -> tuple[Any, Any, Any, Any]:
+        x, y = p[0::2].real, p[1::2].real
+        return x, y, x**2 + y - 11.0, x + y**2 - 7.0
+
+    def value(p: Any) -> float:
+        _, _, a, b = terms(p)
+        return float(np.sum(a * a + b * b))
+
+    def gradient(p: Any, *, forgets: bool = False) -> Any:
+        x, y, a, b = terms(p)
+        found = np.stack([4.0 * a * x + 2.0 * b, 2.0 * a + 4.0 * b * y], axis=1).reshape(-1)
+        found[-2] -= 2.0 * b[-1] * forgets
+        return found
+
+    point = np.tile([1e-13, -2e-13], pairs)
+    assert bx.check_gradient(value, gradient, point).verdict == "pass"
+    report = bx.check_gradient(value, lambda p: gradient(p, forgets=True), point)
+    assert report.verdict == ("fail" if pairs == 1 else "inconclusive")
+
+
 @pytest.mark.parametrize("method", ["auto", "centered"])
 @pytest.mark.parametrize("factor", [0.99, 2.0, -1.0, 0.0])
 def test_the_tolerance_of_an_entry_follows_its_own_size(factor: float, method: str) -> None:
