@@ -33,8 +33,9 @@ from backprop_xp.gradient_check.ladder import ladder, search
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.rounding import with_measured_rounding, without_curvature
 
-# The number of lines that are examined together, at most: one, then twice as many each time.
-_AT_ONCE = 64
+# The number of lines that are examined together, at most: twice as many each time. Under a limit
+# the first is alone, since a fail may need no other.
+_FIRST, _AT_ONCE = 4, 64
 # An inconclusive verdict needs this many examined lines, or all that are in doubt.
 _TRIED = 64
 # A derivative of this part of another vanishes beside it.
@@ -70,7 +71,7 @@ def compare(lines: Lines, numeric: NumericDerivative, *, least: int = PASS) -> C
     # A quick difference alone is no reason to fail.
     settled = _suffices(lines, numeric) & (judge(lines, numeric).outcome.max(axis=1) != FAIL)
     examined = np.zeros(lines.scale.shape, dtype=bool)
-    measured, at_once = examined.copy(), 1
+    measured, at_once = examined.copy(), 1 if lines.function.is_limited else _FIRST
     while True:
         comparison = judge(lines, numeric)
         # If an examined line decides the verdict, lines that are not worse are skipped. One that

@@ -135,6 +135,11 @@ class Function:
         return self.calls.number, self.calls.gradients
 
     @property
+    def is_limited(self) -> bool:
+        """Whether the caller limits the evaluations or the seconds."""
+        return any(self.options[name] is not None for name in ("max_evaluations", "max_seconds"))
+
+    @property
     def is_double(self) -> bool:
         """Whether value receives points in float64."""
         return bool(self.dtype == array_namespace(self.point.flat).float64)
