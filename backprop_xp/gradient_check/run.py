@@ -21,7 +21,7 @@ from backprop_xp.gradient_check.structures import Structure
 # The method "auto" takes directions above this many entries, or seconds for all of them. A
 # perturbed entry of a network takes this share of a forward pass.
 _MANY, _LONG, _SHARE = 20_000, 10.0, 0.125
-# After those of all entries, a gradient of a smooth value fails within so many evaluations.
+# After those of all entries, most wrong gradients of smooth values fail within so many evaluations.
 _OF_A_FAIL = 64
 _WORST_ROWS = 5
 

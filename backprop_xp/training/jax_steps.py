@@ -28,8 +28,8 @@ from backprop_xp.training.traced_steps import Constants, compiled_steps
 
 # Numbers in the arrays of a schedule that one compiled call takes.
 _MOST_RATES = 2**22
-# The length to which shorter columns of numbers are repeated, and about the most numbers among the
-# losses of a stack of networks after that.
+# The length to which shorter columns of numbers are repeated. For many networks it is shorter, so
+# that their losses are about so many numbers.
 _LEAST_STEPS, _MOST_LOSSES = 2**10, 2**13
 # Seconds of work that may be queued on an asynchronous library before the loop waits.
 _SECONDS_AHEAD = 1.0

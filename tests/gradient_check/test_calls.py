@@ -296,7 +296,7 @@ def test_a_fail_costs_little_more_than_a_pass(method: str) -> None:
 LIMITED: dict[str, tuple[Any, Any, int, int]] = {
     "real": (_counted_cubes()[0], lambda p: 6.0 * p * p, 4, 32),
     "complex": (lambda p: np.sum(p**3), lambda p: 6.0 * p * p, 1, 32),
-    "beside a large constant": (lambda p: float(1e6 + p.real @ p.real), lambda p: 4.0 * p, 4, 50),
+    "beside a large constant": (lambda p: float(1e6 + p.real @ p.real), lambda p: 4.0 * p, 4, 64),
 }
 
 

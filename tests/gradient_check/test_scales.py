@@ -144,7 +144,7 @@ def test_an_entry_whose_first_difference_shows_only_rounding_is_not_taken_to_be_
     point = np.tile([1e-13, -2e-13], pairs)
     assert bx.check_gradient(value, gradient, point).verdict == "pass"
     report = bx.check_gradient(value, lambda p: gradient(p, forgets=True), point)
-    assert report.verdict == ("fail" if pairs == 1 else "inconclusive")
+    assert report.verdict in (("fail",) if pairs == 1 else ("fail", "inconclusive"))
 
 
 @pytest.mark.parametrize("method", ["auto", "centered"])
