@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from backprop_xp.backends import Array, blank
-from backprop_xp.networks import layers
+from backprop_xp.networks import embeddings, layers
 from backprop_xp.networks.activations import ACTIVATIONS, Activation
 from backprop_xp.networks.column_layers import Columns
 from backprop_xp.networks.loss_rules import Rule
@@ -39,6 +39,12 @@ def _changed(value: T, /, **changes: Any) -> T:
     return made
 
 
+def _remade(kind: type[T], layer: Any, **more: Any) -> T:
+    made = object.__new__(kind)
+    vars(made).update(vars(layer), **more)
+    return made
+
+
 def _compiled(layer: Any, kernels: Any) -> Any:
     """Return a layer by the kernels; a user's own class, also one that inherits, stays as it is."""
     kind = type(layer)
@@ -48,13 +54,12 @@ def _compiled(layer: Any, kernels: Any) -> Any:
         return _changed(layer, dropped=functools.partial(_dropped, kernels))
     if kind is layers.LayerNorm:
         return _changed(layer, rules=(kernels.normalized, kernels.normalized_back))
+    if kind is embeddings.NumericEmbedding and layer.kind == "pbld":
+        return _remade(NumericEmbedding, layer, kernels=kernels)
     if kind in (layers.Dense, layers.Activate):
         name = _name(kernels.ACTIVATIONS, ACTIVATIONS, layer.activation)
         if name is not None and kind is layers.Dense:
-            made = object.__new__(Dense)
-            loops = kernels.dense(name, layer.n_in, layer.n_out)
-            vars(made).update(vars(layer), loops=loops)
-            return made
+            return _remade(Dense, layer, loops=kernels.dense(name, layer.n_in, layer.n_out))
         if name is not None:
             value, vjp = kernels.activation(name)
             by_output = layer.activation.from_output
@@ -91,12 +96,36 @@ class Dense(layers.Dense):
 
     def backward(self, parameters: Parameters, cache: Cache, g: Array, **options: Any) -> Gradients:
         """Return what ``layers.Dense.backward`` does."""
-        weights, out = parameters[0], options.get("out")
+        weights = parameters[0]
         if len(weights.shape) > 3:
             return super().backward(parameters, cache, g, **options)
-        if out is None or out[0] is None:
-            out = [blank(parameter) for parameter in parameters]
-        x, kept, a = cache
+        (x, kept, a), out = cache, _buffers(parameters, options.get("out"))
         wants_input = options.get("wants_input", True)
-        back = self.loops.backward(g, kept, a, x, weights, tuple(out), wants_input)
-        return back, tuple(out) if options.get("wants_parameters", True) else ()
+        back = self.loops.backward(g, kept, a, x, weights, out, wants_input)
+        return back, out if options.get("wants_parameters", True) else ()
+
+
+class NumericEmbedding(embeddings.NumericEmbedding):
+    """``embeddings.NumericEmbedding`` of the kind "pbld" by the kernels."""
+
+    kernels: Any
+
+    def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
+        """Return the features of each number."""
+        if len(parameters[0].shape) > 4:  # a stack of two axes
+            return super().forward(parameters, x, rng)
+        y, kept = self.kernels.embedded(x, parameters)
+        return y, (x, kept)
+
+    def backward(self, parameters: Parameters, cache: Cache, g: Array, **options: Any) -> Gradients:
+        """Return what ``embeddings.NumericEmbedding.backward`` does."""
+        if len(parameters[0].shape) > 4:
+            return super().backward(parameters, cache, g, **options)
+        (x, kept), out = cache, _buffers(parameters, options.get("out"))
+        wants_input = options.get("wants_input", True)
+        return self.kernels.embedded_back(g, x, parameters, kept, out, wants_input), out
+
+
+def _buffers(parameters: Parameters, out: Any) -> tuple[Array, ...]:
+    """Return the arrays for a layer's gradients: the given ones, or new ones."""
+    return tuple(map(blank, parameters) if out is None or out[0] is None else out)

@@ -2,8 +2,8 @@
 
 The reference computes in float64, also for float32's loops: no rounding of its own counts there.
 
-Specifies ``compilers``, ``dense_loops``, ``kernels``, ``numba_layers``, ``row_loops`` and
-``update_loops``.
+Specifies ``compilers``, ``dense_loops``, ``kernels``, ``numba_layers``, ``row_loops``,
+``update_loops`` and ``wave_loops``.
 """
 
 import importlib
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -196,6 +197,106 @@ def test_a_biass_gradient_keeps_float32s_digits_over_many_rows(kernels: Any) -> 
     exact = wide(g)[0].sum(axis=0, keepdims=True)
     # Within a block of rows and over the blocks: at most 128 and 235 roundings of sums that grow.
     assert_within(out[1], exact, 128 * exact)
+
+
+# ---- numeric embeddings
+
+
+@every_dtype
+def test_a_wave_has_two_roundings_and_any_number_of_turns(kernels: Any, dtype: Any) -> None:
+    loops = importlib.import_module(kernels.embedded.__module__)
+    ends = [0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 1e-30, 12345.5, 1e30]
+    u = np.concatenate([ends, generator.uniform(-2.0, 2.0, 2000), 1e3 * draw(dtype, 2000)])
+    u = np.concatenate([u, -u]).astype(dtype)
+    waves, slopes = np.empty_like(u), np.empty_like(u)
+    one, series = dtype(1), loops._SERIES[np.dtype(dtype).char]
+    loops._write_waves(u, one, 0 * one, series, waves, slopes)
+    exact = [[function(mpmath.mpf(float(n))) for n in u] for function in (cospi, minus_sinpi)]
+    assert_within(waves, np.array(exact[0], float), 2.0)
+    assert_within(slopes, np.array(exact[1], float), 2.0)
+    loops._write_waves(np.array([np.nan, np.inf], dtype), one, one, series, waves[:2], slopes[:2])
+    assert np.isnan([waves[:2], slopes[:2]]).all()
+
+
+def cospi(n: Any) -> float:
+    return float(mpmath.cospi(n))
+
+
+def minus_sinpi(n: Any) -> float:
+    return -float(mpmath.sinpi(n))
+
+
+@every_dtype
+@pytest.mark.parametrize("shares", [True, False], ids=["shared x", "own x"])
+@every_stack
+def test_a_numeric_embedding_and_its_rule(
+    kernels: Any, stack: tuple[int, ...], shares: bool, dtype: Any
+) -> None:
+    rows, n = 300, 3
+    embedding = bx.NumericEmbedding(n, 4, n_frequencies=5, frequency_scale=0.5)
+    # Theta's first entries are another layer's: parameters of a stack are not contiguous.
+    network = bx.Network([bx.Scale(n), embedding], "mean_squared_error")
+    layer = numba_network(network, kernels).layers[1]
+    assert type(layer) is not bx.NumericEmbedding
+    views = views_of(network, draw(dtype, *stack, network.size))
+    views.gradient[...] = np.nan
+    own, out = views.parameters[1], views.buffers[1]
+    x = draw(dtype, *(() if shares else stack), rows, n)
+    x[..., 0, :] *= 1e3
+    y, cache = layer.forward(own, x, None)
+    (f, b, w, c), x_wide = wide(*own), x.astype(np.float64)
+    exact, kept = embedding.forward((f, b, w, c), x_wide, None)
+    # An angle has its terms' roundings, and passes them on to the wave and to its slope.
+    angles = 2.0 * np.pi * np.abs(x_wide.mT[..., None] * f) + np.abs(b)
+    waves = 4.0 * angles + FUNCTION
+    features = waves @ np.abs(w) + FUNCTION * np.abs(c)
+    features = np.moveaxis(features, -3, -2).reshape(*stack, rows, -1)
+    assert_within(y[..., n:], exact[..., n:], features)
+    np.testing.assert_array_equal(y[..., :n], np.broadcast_to(x, y[..., :n].shape))
+    g = draw(dtype, *y.shape)
+    dx, gradients = layer.backward(own, cache, g, out=out)
+    back, wanted = embedding.backward((f, b, w, c), kept, g.astype(np.float64))
+    rest = np.moveaxis(np.abs(g[..., n:]).reshape(*g.shape[:-1], n, 3), -2, -3)
+    h = (rest @ np.abs(w).mT) * waves
+    many = rows + FUNCTION  # a sum has a rounding for each term
+    bounds = (
+        many * 2.0 * np.pi * (np.abs(x_wide.mT)[..., None, :] @ h),
+        many * h.sum(axis=-2, keepdims=True),
+        many * waves.mT @ rest,
+        many * rest.sum(axis=-2, keepdims=True),
+    )
+    assert gradients is out or all(one is other for one, other in zip(gradients, out, strict=True))
+    for got, exact_one, bound in zip(gradients, wanted, bounds, strict=True):
+        assert_within(got, exact_one, bound)
+    sizes = FUNCTION * 2.0 * np.pi * (h @ np.abs(f).mT)[..., 0].mT
+    assert_within(dx, back, sizes + FUNCTION * np.abs(g[..., :n]))
+    assert np.isnan(views.gradient[..., :n]).all()
+    # A first layer needs no dL/dx; its parameters' gradients are the same.
+    before = views.gradient.copy()
+    views.gradient[..., n:] = np.nan
+    assert layer.backward(own, cache, g, wants_input=False, out=out)[0] is None
+    np.testing.assert_array_equal(views.gradient, before)
+    new = layer.backward(own, cache, g)[1]
+    for one, other in zip(new, out, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_numeric_embeddings_gradient_keeps_float32s_digits_over_many_rows(kernels: Any) -> None:
+    embedding = bx.NumericEmbedding(1, 2, n_frequencies=1)
+    network = bx.Network([embedding], "mean_squared_error")
+    loops = numba_network(network, kernels).layers[0]
+    views = views_of(network, np.zeros(network.size, np.float32))  # waves of 1
+    own, out = views.parameters[0], views.buffers[0]
+    _, cache = loops.forward(own, np.zeros((30_000, 1), np.float32), None)
+    loops.backward(own, cache, np.full((30_000, 2), 0.1, np.float32), wants_input=False, out=out)
+    exact = np.full((1, 1, 1), 30_000 * float(np.float32(0.1)))
+    for sums in out[2:]:
+        assert_within(sums, exact, 128 * exact)
+
+
+def test_a_numeric_embedding_of_sines_and_cosines_has_no_loop(kernels: Any) -> None:
+    layer = bx.NumericEmbedding(2, kind="pl")
+    assert numba_network(bx.Network([layer], "huber"), kernels).layers[0] is layer
 
 
 # ---- losses

@@ -60,6 +60,7 @@ NETWORKS = {
         [bx.Dense(4, 5), BLOCK, bx.Activate("sigmoid"), bx.Dense(5, 3)], "huber"
     ),
     "columns": bx.Network([CODES, bx.Dense(7, 3)], "mean_squared_error"),
+    "numbers": bx.Network([bx.NumericEmbedding(4, 3), bx.Dense(12, 3)], "mean_squared_error"),
     "own layer": bx.Network(
         [Factors(4), Doubled(4, 5, "tanh"), bx.Dense(5, 3)], "half_squared_error"
     ),

@@ -20,3 +20,7 @@ from backprop_xp.backends.libraries.numpy.row_loops import (
     normalized_back as normalized_back,
 )
 from backprop_xp.backends.libraries.numpy.update_loops import rule_of as rule_of
+from backprop_xp.backends.libraries.numpy.wave_loops import (
+    embedded as embedded,
+    embedded_back as embedded_back,
+)
