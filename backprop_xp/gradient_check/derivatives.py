@@ -94,7 +94,8 @@ def quick_difference(lines: Lines, is_long: np.ndarray | bool = False) -> Numeri
         largest = np.maximum(np.abs(values).max(axis=0), np.abs(fx))
         # Along a line without effect, nothing is rounded.
         is_moved = np.any(values != fx, axis=0) | (lines.analytic.value != 0.0)
-        rounding = lines.function.epsilon * largest * is_moved
+        noise = np.fmax(lines.function.epsilon * largest, lines.function.coarseness)
+        rounding = noise * is_moved
         unexplained = np.abs(even_2 - even_1 / 16.0) + rounding
         bar = SAFETY * (np.abs(value - slope_2) + unexplained / (narrow / 2.0))
     is_finite = np.isfinite(bar)

@@ -59,6 +59,7 @@ def extrapolate(
         bar = SAFETY * (change + (unexplained + noise) / h + steep)
         bars.append(np.where(is_known & np.isfinite(bar), bar, np.inf))
     value, bar = smallest(np.stack(bars), np.stack(tables[1:]), np.stack(bars))
+    bar = _reaching(value, bar, bar)
     value, bar, step = smallest(bar, value, bar, h)
     value = np.where(np.isfinite(bar), value, 0.0)
     return NumericDerivative(value, bar, value, value, step)
@@ -81,12 +82,25 @@ def with_kinks(
         stays[:back] = is_cusp[:back] = False
     moves = np.abs(right - longer(right)) + np.abs(left - longer(left)) + least / h
     bars = np.where(stays & np.isfinite(moves), SAFETY * moves, np.inf)
-    bar, right, left, step = smallest(bars, bars, right, left, h)
+    for slopes in (right, left):
+        bars = _reaching(slopes, bars, SAFETY * least / h)
+    nearest = np.min(np.where(stays, h, np.inf), axis=0)
+    bar, right, left = smallest(bars, bars, right, left)
     is_kinked = np.isfinite(bar) & (found.bar > _NO_KINK * np.abs(right - left))
-    kinked = NumericDerivative((left + right) / 2.0, bar, left, right, step)
+    kinked = NumericDerivative((left + right) / 2.0, bar, left, right, nearest)
     found, slope = found.where(is_kinked, kinked), np.copysign(np.inf, gap[-1])
     cusp = NumericDerivative(found.value, np.abs(slope), -slope, slope, found.step)
     return found.where(np.any(is_cusp, axis=0), cusp)
+
+
+def _reaching(values: np.ndarray, bars: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Return bars that reach what shorter steps show, to within the bars ``own`` of these."""
+    low, high = values - own, values + own
+    reached = bars.copy()
+    for s in range(len(values) - 1):
+        gaps = np.fmax(low[s + 1 :] - values[s], values[s] - high[s + 1 :])
+        reached[s] = np.fmax(bars[s], np.fmax.reduce(gaps))
+    return reached
 
 
 def smallest(bars: np.ndarray, *tables: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -19,6 +19,8 @@ PASS, KINK, INCONCLUSIVE, FAIL = range(4)
 VERDICTS = ("pass", "kink", "inconclusive", "fail")
 # Noise of at most this many rounding errors of the value is its rounding.
 _ROUNDED = 1e3
+# Kinks this close to the point, relative to its scale, are at the point.
+_RESOLVED = 2.0**-26
 _HUGE = float(np.finfo(np.float64).max)
 # The tolerances in float64, float32, float16 and bfloat16, and the reason. Constants of seven
 # digits pass per entry. One wrong entry is a small part of a direction.
@@ -112,10 +114,12 @@ def judge(lines: Lines, numeric: NumericDerivative) -> Comparison:
     error, tolerance = np.where(is_real, error, np.inf), np.where(is_real, tolerance, base)
     matters = _matters(lines, numeric)
     # Two zeros agree with any bars. Nothing is known without a value, or if kinks meet on a
-    # direction: an entry's slopes can lie outside of those along the direction.
+    # direction: an entry's slopes can lie outside of those along the direction, and so do those
+    # between kinks that are nearer than the noise resolves.
     largest_room = tolerance_of(lines.function, "room") if given is None else given
     is_unknown = (room > largest_room) & (matters & (larger > 0.0) | ~np.isfinite(room))
-    is_blurred = (low != high) & (error > tolerance) & (lines.kind == "directions")
+    is_blurred = numeric.is_kinked & (error > tolerance)
+    is_blurred &= (lines.kind == "directions") | (numeric.step > _RESOLVED)
     tolerance = np.where(is_blurred, error, tolerance)
     is_unknown |= is_blurred | numeric.is_steep
     outcome = np.where(is_unknown, INCONCLUSIVE, np.where(low != high, KINK, PASS))
@@ -172,6 +176,8 @@ def _reason_of_doubt(comparison: Comparison, given: float | None) -> str:
         return f"{value} is not finite on either side of the point, at any step{failure}"
     if comparison.numeric.is_kinked[at] and comparison.lines.kind == "directions":
         return "kinks meet on a direction and hide single entries: check fewer, or another point"
+    if comparison.numeric.is_kinked[at]:
+        return f"{value} has kinks, and noise hides the slope between them: check another point"
     noise = numeric / 2.0 * float(comparison.numeric.step[at] * comparison.lines.scale[at[0]])
     is_rounding = noise <= _ROUNDED * function.epsilon * abs(float(function.fx[at[1]]))
     is_zero = abs(float(comparison.analytic.value[at])) <= analytic + numeric

@@ -27,6 +27,8 @@ _SMOOTH = 16.0
 _BISECTIONS, _JUMP, _LAST, _KEPT = 48, 2.0**-5, 8, 0.25
 # A jump is alone if the other side has none up to 16 times as far: above this rung.
 _SEARCHED = 3
+# Rounding is at most this part of the values.
+_FAINT = 2.0**-17
 # The longer steps for a value that is constant around the point.
 _LONGER = 0.5 * 4.0 ** np.arange(12, 0, -1)
 
@@ -116,6 +118,9 @@ def ladder(lines: Lines) -> NumericDerivative:
         far = lines.select(some)
         parts = zip(_climb(far, _LONGER), (part[:, some] for part in rungs), strict=True)
         other = _derivative(far, _Rungs(*map(np.concatenate, parts)))[0]
+        # They skip what is near, so that they can confirm the gradient, but not refute it.
+        gap = np.abs(other.value - far.analytic.value)
+        other = other._replace(bar=np.where(gap > other.bar, gap, other.bar))
         found = found.with_lines(some, found.select(some).where(is_coarse[some], other))
     return found._replace(step=found.step / lines.scale[:, None])
 
@@ -127,13 +132,30 @@ def search(lines: Lines) -> None:
     beside those before. Over shorter steps than its own jumps take, a term's slope is missed.
     """
     with np.errstate(all="ignore"):
-        jumps, _ = _jumps(lines, _climb(lines, 0.5 * 4.0 ** -np.arange(lines.rungs)), every=True)
+        rungs = _climb(lines, 0.5 * 4.0 ** -np.arange(lines.rungs))
+        jumps, _ = _jumps(lines, rungs, _rounding(lines, rungs), every=True)
+    lines.function.coarseness = np.fmax(lines.function.coarseness, jumps.max(axis=0))
+
+
+def search_beyond(lines: Lines) -> None:
+    """Search for the jumps of coarse terms that cancel near the point, along a long direction.
+
+    ``1 - cos(p)`` is 0 for entries below 1e-8: no step of their size shows the term. A rung has the
+    rounding of the values up to the next longer one. Jumps of a larger part of the longest values
+    are no rounding.
+    """
+    with np.errstate(all="ignore"):
+        rungs = _climb(lines, 0.5 * 4.0 ** -np.arange(lines.rungs))
+        sizes = over_shorter(np.fmax, rungs.sizes(lines.function.fx))
+        rounding = lines.function.epsilon * np.concatenate([sizes[:1], sizes[:-1]])
+        jumps, _ = _jumps(lines, rungs, rounding, every=True)
+    jumps = np.where(jumps <= _FAINT * sizes[0], jumps, 0.0)
     lines.function.coarseness = np.fmax(lines.function.coarseness, jumps.max(axis=0))
 
 
 def _derivative(lines: Lines, rungs: _Rungs) -> tuple[NumericDerivative, np.ndarray]:
     """Return the derivatives that the rungs show, and whether the value is constant there."""
-    function, (jumps, rungs) = lines.function, _jumps(lines, rungs)
+    function, (jumps, rungs) = lines.function, _jumps(lines, rungs, _rounding(lines, rungs))
     function.coarseness = np.fmax(function.coarseness, jumps.max(axis=0))
     # All lines have the same values at the point, with the same jumps nearby.
     known = function.coarseness if function.is_measured else jumps
@@ -160,14 +182,16 @@ def _rounding(lines: Lines, rungs: _Rungs) -> np.ndarray:
     return np.asarray(np.fmax(noise, function.epsilon * np.abs(x)[:, None] * slope))
 
 
-def _jumps(lines: Lines, rungs: _Rungs, *, every: bool = False) -> tuple[np.ndarray, _Rungs]:
+def _jumps(
+    lines: Lines, rungs: _Rungs, rounding: np.ndarray, *, every: bool = False
+) -> tuple[np.ndarray, _Rungs]:
     """Return the largest jumps ``(K, M)`` of coarse values, and the rungs that show the function.
 
     Coarse values jump to the right and to the left of the point. Beyond a jump on one side alone,
     and beyond a pole, the function is another one: those values count as little as those outside of
     the domain.
     """
-    noise = rounding = _rounding(lines, rungs)
+    noise = rounding
     jumps, limit = np.zeros(rounding.shape[1:]), np.full(rounding.shape[1:], len(rounding))
     # Nothing is known about the jumps of a side that ends.
     ends = np.stack([~np.all(np.isfinite(change), axis=0) for change, _ in rungs.sides])

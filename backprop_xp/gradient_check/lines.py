@@ -141,6 +141,14 @@ class Lines:
         return np.reshape(found, shape), steps.real[:, :, None], np.reshape(changes, shape)
 
 
+def long_direction(gradient: AnalyticGradient) -> np.ndarray:
+    """Return a random direction ``(P,)`` whose entries are near 1, or as large as their scale."""
+    draw = np.random.default_rng(gradient.function.options["seed"])
+    size = np.maximum(gradient.scale, 1.0) * draw.uniform(0.5, 1.0, gradient.scale.size)
+    signs = draw.uniform(-1.0, 1.0, gradient.scale.size)
+    return gradient.function.inwards(np.copysign(size * size.size**-0.25, signs))
+
+
 def random_direction(gradient: AnalyticGradient, number: int) -> np.ndarray:
     """Return random direction ``number``, ``(P,)``: number 1 has the signs of the gradient.
 
