@@ -12,6 +12,10 @@ from backprop_xp.gradient_check.run import check_problem
 from backprop_xp.networks.losses import Loss
 
 
+# Terms of a curvature that cancel leave at most so many roundings.
+_ROUNDED = 64.0
+
+
 def curvature_mistake(
     loss: Loss, point: Point, targets: Array, options: CheckOptions
 ) -> str | None:
@@ -25,7 +29,8 @@ def curvature_mistake(
         return None
     (outputs,) = point.restore(point.flat)
     given = curvature_of(outputs, targets)
-    fault = curvature_fault(given, loss.value(outputs, targets))
+    elsewhere = curvature_of(0.0 * outputs, targets)
+    fault = curvature_fault(given, loss.value(outputs, targets), elsewhere)
     if fault is not None:
         return fault
     curvature = _matrices(to_host(given).astype(to_host(outputs).dtype), outputs.shape)
@@ -39,7 +44,8 @@ def curvature_mistake(
         is_one=True,
     )
     report = check_problem(problem)
-    if report.verdict != "fail":
+    errors = [tensor.absolute_error for tensor in report.tensors]
+    if report.verdict != "fail" or max(errors, default=math.inf) <= _rounding(elsewhere):
         return None
     worst = report.worst[0]
     return (
@@ -49,11 +55,12 @@ def curvature_mistake(
     )
 
 
-def curvature_fault(curvature: Array, value: Array) -> str | None:
+def curvature_fault(curvature: Array, value: Array, elsewhere: Array) -> str | None:
     """Return what is wrong with a curvature, beside the loss's value of each row; None if nothing.
 
     It must be finite where the value is, and positive semidefinite. The curvature is ``(..., batch,
-    n_out)`` or ``(..., batch, n_out, n_out)``, the value ``(..., batch)``.
+    n_out)`` or ``(..., batch, n_out, n_out)``, the value ``(..., batch)``. ``elsewhere``, the
+    curvature at outputs of 0, has the size of its terms: at confident outputs they cancel.
     """
     values = to_host(value)
     found = to_host(curvature).astype(values.dtype)[np.isfinite(values)]
@@ -63,9 +70,16 @@ def curvature_fault(curvature: Array, value: Array) -> str | None:
         found = np.linalg.eigvalsh(0.5 * (found + np.swapaxes(found, -1, -2)))
     least = np.min(found, initial=0.0)
     slack = math.sqrt(np.finfo(found.dtype).eps) * np.max(np.abs(found), initial=0.0)
-    if least < -slack:
+    if least < -max(slack, _rounding(elsewhere)):
         return f"its curvature has the eigenvalue {least:.3g}, but none below 0 is valid"
     return None
+
+
+def _rounding(curvature: Array) -> float:
+    """Return the rounding of terms as large as a curvature."""
+    found = to_host(curvature)
+    largest = np.max(np.abs(found), where=np.isfinite(found), initial=0.0)
+    return float(_ROUNDED * np.finfo(np.result_type(found, np.float16)).eps * largest)
 
 
 def _is_weight(loss: Loss, outputs: Array, targets: Array, curvature: np.ndarray) -> bool:

@@ -63,7 +63,7 @@ class Calls:
     counter: Counter = field(default_factory=lambda: Counter("gradient check", "evaluations"))
 
     def add(self, count: int) -> None:
-        """Count calls of value, or raise ``Fault`` above the limit of calls or seconds.
+        """Count the next calls of value, or raise ``Fault`` above the limit of calls or seconds.
 
         A check calls gradient twice; what it calls more counts as evaluations.
         """
@@ -148,10 +148,10 @@ class Function:
         """Return value at a point ``(P,)`` as ``(M,)``, and its rounding error."""
         self.argument = array = to_device_of(self.point.flat, point.copy(), dtype)
         array = array[None, :] if self.options["batched"] else array
+        self.calls.add(1)
         start = time.perf_counter()
         result = self.problem.value(self.point.restore(array))
         self.calls.fastest = min(self.calls.fastest, time.perf_counter() - start)
-        self.calls.add(1)
         if self.results is None:
             self.results = self._require_numbers(result)
         if isinstance(result, float | complex) and self.results.flat.shape == (1,):
@@ -162,9 +162,9 @@ class Function:
     def gradient(self, point: np.ndarray, dtype: DType) -> tuple[np.ndarray, float]:
         """Return the gradient at a point ``(P,)`` as ``(P, M)``, and its rounding error."""
         self.argument = to_device_of(self.point.flat, self.on_surface(point), dtype)
-        gradient = self.problem.gradient(self.point.restore(self.argument))
         self.calls.gradients += 1
         self.calls.add(0)
+        gradient = self.problem.gradient(self.point.restore(self.argument))
         if self.problem.label is not None:
             host, epsilon = gradient
         elif self.problem.is_jacobian:

@@ -195,8 +195,10 @@ def categorical_curvature(o: Array, t: Array) -> Array:
     """Return ``sum(t) (diag(p) - p p^T)`` at p = softmax(o), ``(..., batch, n_out, n_out)``."""
     xp, p = array_namespace(o), softmax.value(o)
     unit = xp.eye(o.shape[-1], dtype=o.dtype, device=device_of(o))
-    # p_i (1 - p_i) on the diagonal and p_i (0 - p_j) beside it.
-    return sum_of_rows(t, keepdims=True)[..., None] * p[..., None] * (unit - p[..., None, :])
+    # 1 - p_i would have no digits at a confident output: it is the sum of the other p_j.
+    others = (1.0 - unit) * p[..., None, :]
+    rows = unit * sum_of_rows(others, keepdims=True) - others
+    return sum_of_rows(t, keepdims=True)[..., None] * p[..., None] * rows
 
 
 def quantiles(*arguments: Any) -> Iterator[Array]:

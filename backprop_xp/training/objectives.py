@@ -98,7 +98,8 @@ class Objective(NamedTuple):
             return
         outputs = outputs_of(self.network, theta, rows)
         y = in_columns(outputs, rows.y)
-        fault = curvature_fault(curvature_of(loss, outputs, y), value_of(loss, outputs, y))
+        curvature, elsewhere = (curvature_of(loss, o, y) for o in (outputs, 0.0 * outputs))
+        fault = curvature_fault(curvature, value_of(loss, outputs, y), elsewhere)
         if fault is not None:
             raise ValueError(
                 f"{argument_text(loss)} cannot be used with the Gauss-Newton matrix: {fault}. "

@@ -379,3 +379,25 @@ def test_one_wrong_entry_of_very_many_takes_a_few_hundred_evaluations(size: int)
     report = check.gradient(value, gradient, point)
     assert (report.verdict, report.worst[0].name) == ("fail", "[123456]")
     assert len(calls) < 600  # the rounding of so many terms is searched for jumps, too
+
+
+@pytest.mark.parametrize("method", ["auto", "centered", "directional"])
+def test_calls_that_raise_count_too(method: str) -> None:
+    number = 0
+
+    def value(p: Any) -> float:
+        nonlocal number
+        number += 1
+        if not np.array_equal(p, [1.0, 2.0, 3.0]):
+            raise ValueError("outside")
+        return 14.0
+
+    report = check.gradient(value, lambda p: 2.0 * p, [1.0, 2.0, 3.0], method=method)
+    assert report.verdict == "inconclusive"
+    assert report.evaluations == number - 2  # the last calls see whether value has changed
+    number = 0
+    limited = check.gradient(
+        value, lambda p: 2.0 * p, [1.0, 2.0, 3.0], method=method, max_evaluations=20
+    )
+    assert limited.verdict == "inconclusive"
+    assert limited.evaluations <= number <= 20

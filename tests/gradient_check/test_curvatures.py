@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import backprop_xp as bx
 from backprop_xp.gradient_check.curvatures import curvature_fault
 
 VALUE = np.ones(2)
@@ -20,17 +21,30 @@ FAULTS: dict[str, tuple[np.ndarray, str]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_an_impossible_curvature_has_a_fault(xp: Any, name: str) -> None:
     curvature, fault = FAULTS[name]
-    assert fault in (curvature_fault(*xp.put(curvature, VALUE)) or "")
+    assert fault in (curvature_fault(*xp.put(curvature, VALUE, curvature)) or "")
 
 
 def test_a_possible_curvature_has_none(xp: Any) -> None:
     zero = np.zeros((2, 2))
     rounding = np.array([[1.0, -1e-12], [1.0, 1.0]])  # of a second derivative that is 0
     for curvature in (zero, np.ones((2, 2)), rounding, np.stack([MATRIX, 0.0 * MATRIX])):
-        assert curvature_fault(*xp.put(curvature, VALUE)) is None
+        assert curvature_fault(*xp.put(curvature, VALUE, curvature)) is None
 
 
 def test_rows_whose_loss_is_not_finite_do_not_count(xp: Any) -> None:
     curvature = np.array([[np.nan, np.nan], [1.0, 1.0]])
     for value in (np.array([np.nan, 1.0]), np.array([np.inf, 1.0])):
-        assert curvature_fault(*xp.put(curvature, value)) is None
+        assert curvature_fault(*xp.put(curvature, value, curvature)) is None
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 300.0, 3e4])
+def test_the_rounding_of_a_curvature_at_confident_outputs_is_no_fault(
+    xp: Any, size: float
+) -> None:
+    """There it is a difference of numbers near 1."""
+    loss = bx.losses.categorical_cross_entropy
+    own = bx.Loss(loss.value, loss.gradient, link="softmax", curvature=loss.curvature)
+    draw = np.random.default_rng(5)
+    for _ in range(5):
+        outputs, classes = size * draw.normal(size=(6, 4)), np.eye(4)[draw.integers(4, size=6)]
+        assert bx.check_loss(own, *xp.put(outputs, classes)).verdict in ("pass", "inconclusive")
