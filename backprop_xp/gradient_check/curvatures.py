@@ -11,7 +11,6 @@ from backprop_xp.gradient_check.products import vjp_problem
 from backprop_xp.gradient_check.run import check_problem
 from backprop_xp.networks.losses import Loss
 
-
 # Terms of a curvature that cancel leave at most so many roundings.
 _ROUNDED = 64.0
 

@@ -141,14 +141,14 @@ def search_beyond(lines: Lines) -> None:
     """Search for the jumps of coarse terms that cancel near the point, along a long direction.
 
     ``1 - cos(p)`` is 0 for entries below 1e-8: no step of their size shows the term. A rung has the
-    rounding of the values up to the next longer one. Jumps of a larger part of the longest values
-    are no rounding.
+    rounding of the values up to the next longer one. The first jumps count: over longer steps the
+    rounding of a term may grow. Jumps of a larger part of the longest values are no rounding.
     """
     with np.errstate(all="ignore"):
         rungs = _climb(lines, 0.5 * 4.0 ** -np.arange(lines.rungs))
         sizes = over_shorter(np.fmax, rungs.sizes(lines.function.fx))
         rounding = lines.function.epsilon * np.concatenate([sizes[:1], sizes[:-1]])
-        jumps, _ = _jumps(lines, rungs, rounding, every=True)
+        jumps, _ = _jumps(lines, rungs, rounding, every=True, first=True)
     jumps = np.where(jumps <= _FAINT * sizes[0], jumps, 0.0)
     lines.function.coarseness = np.fmax(lines.function.coarseness, jumps.max(axis=0))
 
@@ -183,7 +183,7 @@ def _rounding(lines: Lines, rungs: _Rungs) -> np.ndarray:
 
 
 def _jumps(
-    lines: Lines, rungs: _Rungs, rounding: np.ndarray, *, every: bool = False
+    lines: Lines, rungs: _Rungs, rounding: np.ndarray, *, every: bool = False, first: bool = False
 ) -> tuple[np.ndarray, _Rungs]:
     """Return the largest jumps ``(K, M)`` of coarse values, and the rungs that show the function.
 
@@ -204,6 +204,8 @@ def _jumps(
         is_coarse = _on_both(np.where(ends, is_jump, found)) | (limit < _SEARCHED) & ~is_pole
         is_coarse &= is_jump
         jumps = np.fmax(jumps, np.where(is_coarse, found.max(axis=0), 0.0))
+        if first and np.any(jumps):
+            break
         is_broken = (rests > 0.5 * size) & (is_jump | is_pole) & ~is_coarse
         rungs = rungs.without(np.where(is_broken, limit, 0))
         # With ``every``, each miss by more than known jumps explain shows larger ones.

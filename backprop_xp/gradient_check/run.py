@@ -25,7 +25,7 @@ from backprop_xp.gradient_check.structures import Structure
 _MANY, _LONG, _SHARE = 20_000, 10.0, 0.125
 # After those of all entries, most wrong gradients of smooth values fail within so many evaluations.
 _OF_A_FAIL = 64
-# Terms that cancel may hide beside entries below this: they vary at a size of about 1.
+# Terms that cancel may hide where all entries are below this: they vary at a size of about 1.
 _TINY = 2.0**-16
 _WORST_ROWS = 5
 
@@ -52,7 +52,7 @@ def check_problem(problem: Problem) -> GradientReport:
 
 def _check(function: Function, notes: list[str]) -> Findings:
     gradient, method = analytic_gradient(function), function.options["method"]
-    if gradient.scale.min(initial=1.0) < _TINY and not function.is_limited:
+    if gradient.scale.max(initial=0.0) < _TINY and not function.is_limited:
         search_beyond(Lines(gradient, direction=long_direction(gradient)))
         if np.any(function.coarseness):
             function.is_measured, function.is_analytic = True, False

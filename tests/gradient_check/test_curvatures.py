@@ -38,9 +38,7 @@ def test_rows_whose_loss_is_not_finite_do_not_count(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [1.0, 30.0, 300.0, 3e4])
-def test_the_rounding_of_a_curvature_at_confident_outputs_is_no_fault(
-    xp: Any, size: float
-) -> None:
+def test_the_rounding_of_a_curvature_at_confident_outputs_is_no_fault(xp: Any, size: float) -> None:
     """There it is a difference of numbers near 1."""
     loss = bx.losses.categorical_cross_entropy
     own = bx.Loss(loss.value, loss.gradient, link="softmax", curvature=loss.curvature)

@@ -205,3 +205,51 @@ def test_a_kink_just_within_a_step_is_not_taken_for_a_coarse_value(distance: flo
     for slope, verdict in ((0.0, "pass"), (1e-6, "fail")):
         gradient = lambda p, s=slope: np.array([s, 2.0 * p[1]])  # noqa: E731
         assert check.gradient(value, gradient, np.array([1.0, 0.5])).verdict == verdict
+
+
+def _small_network(layers: int, size: float, seed: int, *, single: bool) -> tuple[Any, Any, Any]:
+    """Return value, gradient and point of a relu network of small weights and biases of 0.
+
+    Its kinks are nearer than the value's noise resolves: the first layers make tiny activations.
+    """
+    network = bx.mlp([3, *[6] * (layers - 1), 1], hidden="relu", loss="half_squared_error")
+    draw = np.random.default_rng(seed)
+    x, y = draw.normal(size=(8, 3)), draw.normal(size=(8, 1))
+    theta = size * draw.normal(size=network.size)
+    for layer in network.layout:
+        theta[layer[1].part] = 0.0
+
+    def value(p: Any) -> float:
+        if not single:
+            return float(network.loss(p, x, y))
+        return float(network.loss(p.astype(np.float32), x.astype("f"), y.astype("f")))
+
+    return value, lambda p: network.loss_and_gradient(p, x, y)[1], theta
+
+
+@pytest.mark.parametrize(
+    ("layers", "size", "single"),
+    [(3, 1e-4, False), (2, 1e-4, True), (2, 1e-3, True), (2, 3e-3, True)],
+)
+def test_kinks_that_noise_does_not_resolve_refute_no_gradient(
+    layers: int, size: float, single: bool
+) -> None:
+    for seed in range(4):
+        value, gradient, theta = _small_network(layers, size, seed, single=single)
+        assert check.gradient(value, gradient, theta).verdict != "fail", seed
+        doubled = check.gradient(value, lambda p, g=gradient: 2.0 * g(p), theta)
+        assert doubled.verdict in ("fail", "inconclusive"), seed
+
+
+def test_slopes_beside_kinks_that_are_nearer_than_steps_show_are_in_doubt() -> None:
+    """The slope between them lies outside of those to the right and to the left."""
+
+    def value(p: Any) -> float:
+        x = p.item()
+        return 1.0 + 1e-7 * (3.0 * max(x - 1e-8, 0.0) - max(x + 1e-8, 0.0))
+
+    report = check.gradient(value, lambda p: np.full(1, -1e-7), np.zeros(1))
+    assert report.verdict == "inconclusive"
+    assert "noise hides the slope" in report.reason
+    between = check.gradient(value, lambda p: np.full(1, 1e-7), np.zeros(1))
+    assert between.verdict in ("kink", "inconclusive")

@@ -19,11 +19,12 @@ from backprop_xp.gradient_check.points import flatten
 from backprop_xp.gradient_check.problems import Problem
 
 
-def _ladder(value: Callable[[float], float], x: float) -> NumericDerivative:
+def _ladder(value: Callable[[float], float], x: float, gradient: float = 1.0) -> NumericDerivative:
     def of_point(p: Any) -> float:
         return value(p.item())
 
-    first_calls(function := Function(Problem(flatten(np.array([x])), of_point, np.ones_like)))
+    problem = Problem(flatten(np.array([x])), of_point, lambda p: np.full(1, gradient))
+    first_calls(function := Function(problem))
     return ladder(Lines(analytic_gradient(function), np.arange(1)))
 
 
@@ -111,8 +112,11 @@ def test_a_coarse_value_jumps_on_both_sides_however_near_one_of_them_is(digits: 
 def test_a_value_that_is_constant_far_around_is_measured_over_longer_steps() -> None:
     """A difference of numbers near 1 is 0, and then a multiple of 1e-16, of which it is a part."""
     for a in (1.0, 1.339):
-        found = _ladder(lambda x, a=a: float(a**2 * (1.0 - np.cos(x / a))), -3e-9)
+        value = lambda x, a=a: float(a**2 * (1.0 - np.cos(x / a)))  # noqa: E731
+        found = _ladder(value, -3e-9, -3e-9)
         assert abs(found.value.item() + 3e-9) <= found.bar.item() <= 1e-10
+        # These steps skip what is near, so that they refute no gradient.
+        assert _ladder(value, -3e-9, -1.0).bar.item() >= 1.0 - 1e-8
     assert _ladder(lambda x: max(x, 0.0), -1e-8).value == 0.0
 
 

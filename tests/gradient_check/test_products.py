@@ -311,6 +311,24 @@ def test_a_mistake_in_results_of_small_units_shows_beside_many_large_ones() -> N
     assert check(np.where(units < 1.0, 1.1, 1.0)) == "fail"
 
 
+@pytest.mark.parametrize("method", ["auto", "directional", "taylor"])
+@pytest.mark.parametrize("size", [1.0, 1e12, 1e20])
+def test_a_wrong_small_result_does_not_pass_beside_a_huge_one(size: float, method: str) -> None:
+    """Results may have units of their own."""
+
+    def value(p: Any) -> np.ndarray:
+        return np.array([size * p[0] * p[1], np.sin(p[0])])
+
+    def jacobian(p: Any, factor: float = 1.0) -> np.ndarray:
+        return np.array([[size * p[1], size * p[0]], [factor * np.cos(p[0]), 0.0]])
+
+    p = np.array([1.0, 2.0])
+    right = bx.check_jacobian(value, jacobian, p, method=method)
+    wrong = bx.check_jacobian(value, lambda p: jacobian(p, 2.0), p, method=method)
+    assert right.verdict == "pass"
+    assert wrong.verdict in (("fail",) if size < 1e16 else ("fail", "inconclusive"))
+
+
 def test_the_options_of_a_product_with_one_input_have_its_structure() -> None:
     def f(x):
         return np.log(x)

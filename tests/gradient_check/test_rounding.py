@@ -699,3 +699,50 @@ def test_corners_near_the_point_are_no_rounding_of_the_complex_step() -> None:
             return np.sum(w[w @ p > at], axis=0)
 
         assert check.gradient(value, gradient, x, method="directional").verdict == "pass", seed
+
+
+HIDDEN: dict[str, tuple[Any, Any]] = {
+    "1 - cos": (lambda p: 1.0 - np.cos(p), np.sin),
+    "cosh - 1": (lambda p: np.cosh(p) - 1.0, np.sinh),
+    "charbonnier": (lambda p: np.sqrt(1.0 + p * p) - 1.0, lambda p: p / np.sqrt(1.0 + p * p)),
+    "log(1 + p**2)": (lambda p: np.log(1.0 + p * p), lambda p: 2.0 * p / (1.0 + p * p)),
+    "1 - exp": (lambda p: 1.0 - np.exp(-p * p), lambda p: 2.0 * p * np.exp(-p * p)),
+}
+
+
+@pytest.mark.parametrize("method", ["auto", "directional"])
+@pytest.mark.parametrize("is_real", [False, True], ids=["complex", "real"])
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_term_that_cancels_beside_tiny_entries_is_not_taken_to_be_without_effect(
+    name: str, is_real: bool, method: str
+) -> None:
+    """At an optimum ``1 - cos(p)`` is 0, and nothing near the point shows its slope."""
+    hidden, slope = HIDDEN[name]
+
+    def value(p: Any) -> Any:
+        return np.sum(hidden(p)) + 0.25 * np.sum(p * p)
+
+    tested, draw = _real(value) if is_real else value, np.random.default_rng(11)
+    for size in (1e-7, 1e-8, 1e-9, 1e-12):
+        p = size * draw.normal(size=3)
+        right = check.gradient(tested, lambda p: slope(p) + 0.5 * p, p, method=method)
+        assert right.verdict in ("pass", "inconclusive"), size
+        forgotten = check.gradient(tested, lambda p: 0.5 * p, p, method=method)
+        assert forgotten.verdict in ("fail", "inconclusive"), size
+
+
+@pytest.mark.parametrize("method", ["auto", "directional"])
+def test_smooth_values_keep_their_verdicts_beside_tiny_entries(method: str) -> None:
+    draw = np.random.default_rng(12)
+    for value, gradient in (
+        (lambda p: np.sum(np.log1p(p * p)), lambda p: 2.0 * p / (1.0 + p * p)),
+        (lambda p: np.sum(2.0 * np.sin(p / 2.0) ** 2), np.sin),
+        (lambda p: np.sum((p - 1.0) ** 2), lambda p: 2.0 * (p - 1.0)),
+        (lambda p: np.sum(p**4), lambda p: 4.0 * p**3),
+    ):
+        for size in (1e-6, 1e-8, 1e-10, 1e-13):
+            p = size * draw.normal(size=3)
+            for tested in (value, _real(value)):
+                assert check.gradient(tested, gradient, p, method=method).verdict == "pass", size
+                wrong = check.gradient(tested, lambda p, g=gradient: 2.0 * g(p), p, method=method)
+                assert wrong.verdict == "fail", size
