@@ -14,6 +14,7 @@ pytest.importorskip("pyarrow")
 
 import pandas as pd
 
+from backprop_xp import tables
 from backprop_xp.tables.columns.features import described_columns
 from backprop_xp.tables.study import target as target_column
 from backprop_xp.tables.study.split import units_of
@@ -49,6 +50,7 @@ def test_a_row_without_a_target_does_not_hide_the_decimal_of_the_others(tmp_path
         ([3, 1, 3], "classification", (1, 3)),
         ([3.0, 1.0, 3.0], "classification", (1, 3)),
         (["3", "1", "3"], "classification", (1, 3)),
+        (["20%", "10%", "20 %"], "classification", (10, 20)),
         (list(range(11)) * 2, "regression", ()),
         ([0.5, 1.0, 1.0], "regression", ()),
     ],
@@ -68,6 +70,34 @@ def test_a_given_task_overrides_the_suggested_one() -> None:
     assert target.values(numbers).tolist() == [3.0, 1.0, 3.0, 2.0, 1.0, 2.0]
     halves = pd.Series([0.5, 1.5, 0.5, 1.5], name="y")
     assert target_column.find_target(halves, "classification").classes == ("0.5", "1.5")
+
+
+@pytest.mark.once
+def test_times_as_a_target_are_an_error_but_for_classes(tmp_path: Path) -> None:
+    table = frame().assign(y=["16:09", "04:03", "12:30:15"] * 20)
+    table.to_csv(tmp_path / "table.csv", index=False)
+    for data in (table, tmp_path / "table.csv"):
+        for task in (None, "regression"):
+            with pytest.raises(ValueError, match=r"'y' holds times: convert them to numbers, such"):
+                train(data, "y", task=task, parameters=QUICK)
+        model = train(data, "y", task="classification", parameters=QUICK)
+        assert classes_of(model) == ("04:03", "12:30:15", "16:09")
+    declared = table.assign(y=table["y"].astype("category"))
+    assert classes_of(train(declared, "y", parameters=QUICK)) == classes_of(model)
+
+
+@pytest.mark.once
+def test_a_few_words_among_the_numbers_of_a_target_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    numbers = [f"{i},5" for i in range(300)]
+    numbers[7] = numbers[20] = "unknown"
+    path.write_text("".join(f"{i};{y}\n" for i, y in [("x", "y"), *enumerate(numbers)]))
+    message = r"'y' has 'unknown' \(line 9 of .*\), but nearly all other values are numbers: corr"
+    with pytest.raises(ValueError, match=message):
+        train(tables.TableFile(path), "y", parameters=QUICK)
+    codes = pd.Series([f"a{i}" for i in range(300)], name="y")
+    with pytest.raises(ValueError, match="has 300 different values in 300 rows"):
+        target_column.find_target(codes)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])

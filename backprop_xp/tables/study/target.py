@@ -8,6 +8,7 @@ import pandas as pd
 
 from backprop_xp.tables.model.tabular_parameters import Task
 from backprop_xp.tables.readers.values import (
+    TIME,
     CellError,
     as_strings,
     booleans,
@@ -22,6 +23,8 @@ from backprop_xp.tables.readers.values import (
 Class: TypeAlias = str | bool | int | float
 # Integers with at most this many distinct values are classes.
 _MAX_INTEGERS = 10
+# With at most this share of other values, a target is one of numbers with a few mistakes.
+_MAX_MISTAKES = 0.1
 
 
 class Target(NamedTuple):
@@ -61,10 +64,17 @@ def find_target(
     """Return the target of a column without missing values, for this task or the inferred one.
 
     Strings, booleans, integers of at most ten distinct values, and a column that was declared
-    categorical are classes. Raises ValueError if there is nothing to learn.
+    categorical are classes. Raises ValueError if there is nothing to learn, and for times of day
+    that nobody has declared to be classes.
     """
     name = str(column.name)
     refuse_dates(column, f"the target {name!r}")
+    is_declared = is_categorical or task == "classification"
+    if is_string(column) and not is_declared and find_style(distinct(column)[0]) == TIME:
+        raise ValueError(
+            f"the target {name!r} holds times: convert them to numbers, such as minutes, or for "
+            "classes choose the task 'classification'."
+        )
     values = as_array(target_values(column))
     levels = np.unique(values.astype(str) if values.dtype == object else values)
     if len(levels) < 2:
@@ -83,6 +93,14 @@ def find_target(
     if kind == "f":  # scikit-learn refuses such labels as numbers
         levels = np.unique(as_strings(target_values(column)).to_numpy(dtype=object))
     if len(levels) > max(2, len(values) // 2):
+        _, wrong = numbers(column)
+        if 0.0 < wrong.mean() <= _MAX_MISTAKES:
+            row = int(wrong.argmax())
+            raise CellError(
+                f"the target {name!r} has {column.iloc[row]!r}",
+                ", but nearly all other values are numbers: correct it, or leave it empty.",
+                column.index[row],
+            )
         raise ValueError(
             f"the target {name!r} has {len(levels)} different values in {len(values)} rows: a "
             "class needs several rows."
@@ -95,15 +113,15 @@ def target_values(
 ) -> pd.Series:
     """Return a target's numbers or booleans, also those that strings hold; else its strings.
 
-    ``decimal`` is the sign in the numbers of strings. With classes that are strings, all values
-    stay strings: 01 and None are ordinary names.
+    Times of day stay strings. ``decimal`` is the sign in the numbers of strings. With classes that
+    are strings, all values stay strings: 01 and None are ordinary names.
     """
     if classes and isinstance(classes[0], str):
         return as_strings(column)
     if not is_string(column):
         return column
     style = find_style(distinct(column)[0], decimal)
-    if style is not None:
+    if style not in (None, TIME):
         return pd.Series(numbers(column, style)[0], column.index, name=column.name)
     converted = booleans(column)
     return column if converted is None else converted
