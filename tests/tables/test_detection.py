@@ -5,6 +5,7 @@ Specifies ``category``, ``column``, ``date``, ``features``, ``number``, ``scalin
 
 import dataclasses
 import datetime
+import re
 from pathlib import Path
 from typing import Any
 
@@ -334,12 +335,25 @@ def test_a_number_is_read_from_a_file_of_one_row_as_from_the_training_rows(tmp_p
         ("%Y-%m-%d", "%d/%m/%Y", "%d %b %Y"),
         ("%Y%m%d",),
         ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"),
+        ("%m/%d/%y",),
+        ("%d.%m.%y", "%d.%m.%Y"),
+        ("%d-%b-%y",),
+        ("%d%b%Y",),
+        ("%b %d, %y %H:%M",),
+        ("%d/%m/%y, %H:%M",),
+        ("%m/%d/%Y %I:%M %p",),
+        ("%Y-%m-%d %I:%M:%S%p",),
+        ("%m/%d/%y %I %p",),
+        ("%b %Y", "%B %Y"),
+        ("%B-%Y",),
+        ("%m/%Y",),
     ],
     ids=" and ".join,
 )
 def test_dates_in_all_common_formats_are_dates(formats: tuple[str, ...]) -> None:
     days = pd.date_range("2019-12-05", periods=200, freq="37h").floor("h")
-    days = days if "%H" in formats[0] else days.floor("D")
+    days = days if re.search("%[HI]", formats[0]) else days.floor("D")
+    days = days if "%d" in formats[0] else days.to_period("M").to_timestamp()
     given = pd.DataFrame(
         {"day": [day.strftime(formats[i % len(formats)]) for i, day in enumerate(days)]}
     )
@@ -351,13 +365,76 @@ def test_dates_in_all_common_formats_are_dates(formats: tuple[str, ...]) -> None
 
 
 @pytest.mark.once
+def test_the_case_of_months_and_halves_of_a_day_does_not_matter() -> None:
+    days = pd.date_range("2020-03-01 00:30", periods=60, freq="31h")
+    written = days.strftime("%d-%b-%y %I:%M %p")
+    for strings in (written, written.str.upper(), written.str.lower()):
+        found = date.read_dates([*strings], date.find_formats([*strings]))
+        np.testing.assert_array_equal(found, days.to_numpy("datetime64[us]"))
+
+
+@pytest.mark.once
+def test_an_offset_behind_am_or_pm_is_read_as_written() -> None:
+    days = pd.Series(pd.date_range("2020-03-01", periods=60, freq="31h"))
+    shown = pd.DataFrame({"when": days})
+    made = prepare(shown)
+    for offset in ("+0100", " UTC"):
+        given = pd.DataFrame({"when": days.dt.strftime(f"%m/%d/%Y %I:%M %p{offset}")})
+        np.testing.assert_array_equal(transform(prepare(given), given), transform(made, shown))
+
+
+# Strings that resemble dates, of two values each.
+NO_DATES = {
+    "codes": ("12-34-56", "10-11-12"),
+    "codes of a chapter": ("01-1234", "02-3333"),
+    "longer codes": ("10-12-14-16", "10-12-14-17"),
+    "versions": ("1.2.3", "1.2.4"),
+    "versions of two digits": ("3.10.12", "3.9.18"),
+    "names": ("May", "June"),
+    "ranges": ("10-12", "12-18"),
+    "months and days": ("May 12", "Jun-13"),
+    "expiries": ("12/23", "11/24"),
+    "times": ("10:28 PM", "9:00 AM"),
+    "teams": ("Marketing 2020", "Sales 2020"),
+    "sizes": ("10/12/14 mm", "10/12/15 mm"),
+    "the year first": ("98-06-29", "99-01-30"),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", NO_DATES)
+def test_strings_that_resemble_dates_are_a_category(name: str) -> None:
+    assert kinds_of(prepare(pd.DataFrame({"x": NO_DATES[name] * 30}))) == {"x": "category"}
+
+
+ONE_ORDER = [
+    ("%d/%m/%Y", "25/03/2020"),
+    ("%m/%d/%Y", "03/25/2020"),
+    ("%d.%m.%y", "25.3.20"),
+    ("%m-%d-%y", "03-25-20"),
+]
+
+
+@pytest.mark.once
 def test_a_single_row_decides_whether_month_or_day_is_first() -> None:
     days = pd.date_range("2020-03-01", "2020-03-12").repeat(4)
-    for form, last in (("%d/%m/%Y", "25/03/2020"), ("%m/%d/%Y", "03/25/2020")):
+    for form, last in ONE_ORDER:
         strings = [*days.strftime(form), last, *days.strftime("%Y-%m-%d")]
         found = date.read_dates(strings, date.find_formats(strings))
         expected = [*days, pd.Timestamp("2020-03-25"), *days]
         np.testing.assert_array_equal(found, np.asarray(expected, dtype="datetime64[us]"))
+
+
+@pytest.mark.once
+def test_a_date_of_another_format_is_an_error_with_those_of_training() -> None:
+    days = pd.date_range("2020-01-01", periods=60)
+    strings = [*days[:40].strftime("%Y-%m-%d"), *days[40:].strftime("%d.%m.%y")]
+    made = prepare(pd.DataFrame({"day": strings}))
+    message = (
+        "'2021/03/04' (row 0), but a date such as 2024-01-31 (%Y-%m-%d) or 31.01.24 (%d.%m.%y)"
+    )
+    with pytest.raises(ValueError, match=re.escape(f"{message} is expected, as in training")):
+        transform(made, pd.DataFrame({"day": ["2021/03/04"]}))
 
 
 @pytest.mark.once
@@ -382,7 +459,7 @@ def test_integers_in_a_date_format_are_dates_and_other_integers_are_not() -> Non
     np.testing.assert_array_equal(found, transform(made, pd.DataFrame({"day": days})))
     holed = pd.DataFrame({"day": pd.Series(integers).where(integers % 7 > 0)})
     assert kinds_of(prepare(holed)) == {"day": "date"}
-    with pytest.raises(ValueError, match=r"'day' has .*20191399.* but a date is expected"):
+    with pytest.raises(ValueError, match=r"'day' has .*20191399.* but a date such as 20240131 "):
         transform(made, pd.DataFrame({"day": [20191399]}))
     others = pd.DataFrame({"x": 20190101 + np.arange(60)})  # 20190132 is not a date
     assert kinds_of(prepare(others)) == {"x": "number"}

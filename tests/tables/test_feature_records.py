@@ -182,9 +182,10 @@ def test_pandas_reads_each_format_that_a_record_may_have(every: int) -> None:
 
 def test_the_formats_of_a_training_may_be_in_a_record() -> None:
     written = ["2020-01-02T03:04:05.123Z", "2 Jan 2020 10:11:12.5 UTC", "Mon Jan 2 2020"]
+    written += ["29-JUN-23", "6/29/23 10:28 PM UTC", "June 2023", "6/2023"]
     written += ["2020-01-02 03:04:05+01:00", "January 2 2020", "20200102", "2020/1/2 5:07 PM"]
     for one in written:
-        assert all(map(date.is_format, date.find_formats([one])))
+        assert [date.is_format(form) for form in date.find_formats([one])] == [True]
 
 
 def test_a_category_of_many_values_takes_the_memory_of_its_features() -> None:

@@ -153,6 +153,12 @@ def test_dates_of_a_rare_format_are_dates_if_the_user_says_so() -> None:
     assert made.columns["day"].formats == ("%Y-%m-%d", "%d %b %Y")
 
 
+def test_dates_that_can_be_versions_are_dates_if_the_user_says_so() -> None:
+    frame = pd.DataFrame({"day": ["1.6.23", "2.6.23", "3.10.12"] * 20})
+    assert kinds_of(prepare(frame)) == {"day": "category"}
+    assert prepare(frame, kinds={"day": "date"}).columns["day"].formats == ("%m.%d.%y",)
+
+
 FRAMES: dict[str, Any] = {
     "pandas": pd.DataFrame,
     "polars": lambda frame: pytest.importorskip("polars").from_pandas(frame),

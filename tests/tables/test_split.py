@@ -33,7 +33,7 @@ def table() -> pd.DataFrame:
             "x": x,
             "group": [f"p{i}" for i in draw.integers(0, 30, ROWS)],
             "date": dates,
-            "string": dates.strftime("%d.%m.%Y"),
+            "string": dates.strftime("%d.%m.%y"),
             "day": day,
             "Unnamed: 0": 3 * day + pd.Series(day).groupby(day).cumcount(),
             "y": np.where(x + draw.normal(size=ROWS) > 0.5, "yes", "no"),

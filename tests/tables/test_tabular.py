@@ -725,7 +725,7 @@ def test_errors_have_values_without_the_names_of_their_types() -> None:
     with pytest.raises(ValueError, match="y holds 'x', but a regressor needs numbers"):
         bx.TabularRegressor(**QUICK).fit(frame, np.asarray([1, "x"] * 60, dtype=object))
     made = bx.tables.Preparation(random_state=0).fit(frame)
-    with pytest.raises(ValueError, match=r"'when' has 3\.5 \(row 0\), but a date is expected"):
+    with pytest.raises(ValueError, match=r"'when' has 3\.5 \(row 0\), but a date.* is expected"):
         made.transform(frame.assign(when=3.5))
 
 

@@ -1,6 +1,7 @@
 """Dates: the formats of their strings, and the features that they become."""
 
 import contextlib
+import datetime
 import re
 import warnings
 from collections import Counter
@@ -31,9 +32,20 @@ _HOUR = 3_600_000_000
 # The seventh digit of a fraction makes pandas' unit nanoseconds, which end in the year 2262.
 _FRACTION = re.compile(r"(:\d\d\.\d{6})\d+")
 # The time zone behind a time.
-_ZONE = re.compile(r":\d\d(?:\.\d+)?\s*(?:Z|UTC|GMT|([+-]\d\d):?(\d\d)?)$")
+_ZONE = re.compile(r"(?::\d\d(?:\.\d+)?|[AaPp][Mm])\s*(?:Z|UTC|GMT|([+-]\d\d):?(\d\d)?)$")
 # What pandas can read in a format of dates, each at most once.
 _DIRECTIVES = "aAbBdfHIjmMpSyYzZ"
+_MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_YEAR_LAST = rf"^(\d\d?[-/.]\d\d?[-/.]|\d\d?[-/. ]?{_MONTH}[-/. ]?|{_MONTH} \d\d?,? )(\d\d)"
+# pandas guesses no format for some strings that it can read, so a similar string takes their place:
+# a pattern with its replacement in the string, and those in the format that is guessed.
+_SIMILAR = (
+    (r"\b\d?\d((?::\d\d)*(?:\.\d+)? *)[AP]M\b", r"09\1AM", "", ""),
+    (rf"{_YEAR_LAST}(?=$|[ ,T])", r"\g<1>20\2", "%Y", "%y"),
+    (rf"^((?:{_MONTH}|\d\d?)([-/ ]))(?=(?:19|20)\d\d$)", r"\g<1>01\2", "%d.", ""),
+)
+# 3.10.12 can be a version: "%m.%d.%y" is only the default order.
+_VERSION = re.compile(r"\d\.|\d\d\.\d\.")
 
 
 @dataclass(frozen=True)
@@ -81,8 +93,11 @@ class Date(Column):
 
     @classmethod
     def _detect_strings(cls, sample: Sample) -> "Date | None":
-        is_declared = is_categorical(sample.column) or not any(sample.strings)
-        return None if is_declared else cls._of_strings(sample.strings)
+        if is_categorical(sample.column) or not (present := [*filter(None, sample.strings)]):
+            return None
+        found = cls._of_strings(present)
+        is_version = found and "%m.%d.%y" in found.formats and any(map(_VERSION.match, present))
+        return None if is_version else found
 
     @classmethod
     def _of_strings(cls, strings: Sequence[String], size: int = _SAMPLE) -> "Date | None":
@@ -139,7 +154,7 @@ class Date(Column):
         strings, rows = self._strings(column)
         dates = self._dates(strings)
         wrong = _unread(strings, dates)[rows]
-        refuse(column, wrong, "a date is expected, as in training")
+        refuse(column, wrong, f"a date{self._example()} is expected, as in training")
         return dates[rows], _strings_on_clock(strings, dates, self.zone)[rows]
 
     def _strings(self, column: pd.Series) -> tuple[list[String], np.ndarray]:
@@ -147,6 +162,12 @@ class Date(Column):
 
     def _dates(self, strings: Sequence[String]) -> np.ndarray:
         return read_dates(strings, self.formats or ("ISO8601",))
+
+    def _example(self) -> str:
+        """Return an example of each format of strings, for a message."""
+        day = datetime.datetime(2024, 1, 31, 13, 30, tzinfo=datetime.UTC)
+        examples = " or ".join(f"{day.strftime(one)} ({one})" for one in self.formats)
+        return examples and f" such as {examples}"
 
     def describe(self, scaling: Scaling, first: int) -> dict[str, Any]:
         form = " or ".join(self.formats) or None
@@ -187,21 +208,38 @@ def _guess_formats(strings: Sequence[str], *, day_first: bool) -> tuple[str, ...
     for string in strings:
         if "0001" in string:  # pandas guesses no format for the year 1
             continue
-        with warnings.catch_warnings(action="ignore"):  # only the other order fits
-            # A month follows a year.
-            day_leads = day_first and not string[:4].isdigit()
-            found = guess_datetime_format(string, dayfirst=day_leads)
-        if not isinstance(found, str) or "%Y" not in found or found == "%Y":
+        if (found := _guess_format(string, day_first=day_first)) is None:
             return ()
         counts[found] += 1
     return tuple(found for found, _ in counts.most_common())
+
+
+def _guess_format(string: str, *, day_first: bool) -> str | None:
+    """Return the format of a date with a year and a month, None for another string.
+
+    A year of two digits is last, from 1969 to 2068.
+    """
+    string = re.sub(_MONTH, lambda match: match[0].capitalize(), string, flags=re.IGNORECASE)
+    changes = []
+    for pattern, replacement, *change in _SIMILAR:
+        string, count = re.subn(pattern, replacement, string, flags=re.IGNORECASE)
+        if count:
+            changes.append(change)
+    with warnings.catch_warnings(action="ignore"):  # only the other order fits
+        # A month follows a year.
+        found = guess_datetime_format(string, dayfirst=day_first and not string[:4].isdigit())
+    if not isinstance(found, str) or "%Y" not in found or found == "%Y":
+        return None
+    for old, new in changes:
+        found = re.sub(old, new, found)
+    return found
 
 
 def is_format(text: str) -> bool:
     """Whether pandas can read dates in a format, which has a year as all that are found have."""
     found = re.findall(r"%(.?)", text.replace("%%", ""), re.DOTALL)
     is_read = all(one and one in _DIRECTIVES for one in found) and len({*found}) == len(found)
-    return is_read and "Y" in found and not {"z", "Z"} <= {*found}
+    return is_read and bool({"Y", "y"} & {*found}) and not {"z", "Z"} <= {*found}
 
 
 def read_dates(strings: Sequence[String], formats: Sequence[str]) -> np.ndarray:
