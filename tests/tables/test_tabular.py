@@ -730,6 +730,20 @@ def test_errors_have_values_without_the_names_of_their_types() -> None:
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("values", [(False, True), (3, 5), ("no", "yes")])
+def test_targets_may_be_objects_of_one_type(values: tuple[Any, Any]) -> None:
+    frame, y = table()
+    typed = pd.Series(values)[(y == "yes").astype(int)].to_numpy()
+    objects = pd.Series(typed, dtype=object)
+    expected = bx.TabularClassifier(**QUICK).fit(frame, typed)
+    model = bx.TabularClassifier(**QUICK).fit(frame, objects, X_val=frame, y_val=objects)
+    assert model.classes_.tolist() == [*values]
+    assert {*map(type, model.predict(frame).tolist())} == {type(values[0])}
+    found = bx.TabularClassifier(**QUICK).fit(frame, objects)
+    np.testing.assert_array_equal(found.predict_proba(frame), expected.predict_proba(frame))
+
+
+@pytest.mark.once
 def test_a_fit_that_fails_leaves_the_estimator_as_it_was() -> None:
     frame, y = table()
     model = bx.TabularClassifier(**QUICK).fit(frame, y)

@@ -39,6 +39,8 @@ def checked_rows(
         )
     assert_all_finite(values, input_name="y")
     weights = None
+    if values.dtype == object:  # it may hold only booleans, or only integers
+        values = pd.Series(values).infer_objects().to_numpy()
     if sample_weight is not None:
         weights = sample_weight if owner(sample_weight) is None else to_host(sample_weight)
         weights = _check_sample_weight(weights, values, dtype="float64", ensure_non_negative=True)
