@@ -114,7 +114,7 @@ def importances_of(
     """
     from sklearn.inspection import permutation_importance
 
-    from backprop_xp.tables.readers.table_files import as_table, naming_lines
+    from backprop_xp.tables.readers.table_files import as_table, naming_lines, with_fallback
     from backprop_xp.tables.study.problem import rows_of
     from backprop_xp.tables.study.target import Target
 
@@ -123,6 +123,7 @@ def importances_of(
         raise ValueError("the model does not have the name of its target: fit it to a named y.")
     classes = () if model.classes is None else tuple(model.classes.tolist())
     texts = [model.target, *model.features.texts]
+    file = with_fallback(file, model.decimal)
     read = as_table(file, texts=texts, numbers=model.features.numbers)
     _, rows = rows_of(read, Target(model.target, model.task, "", classes), names)
     table = rows.features.reindex(columns=[*model.features.seen])

@@ -103,9 +103,10 @@ def _predictions(
     import pyarrow as pa
 
     from backprop_xp.tables.model.model_file import read_model  # the estimators take seconds
-    from backprop_xp.tables.readers.table_files import naming_lines
+    from backprop_xp.tables.readers.table_files import naming_lines, with_fallback
 
     trained, _ = read_model(model)
+    file = with_fallback(file, trained.decimal)
     if interval is not None and (share := trained.coverage_on_test(interval)) is not None:
         note(f"intervals of {interval:g} hold {share:.1%} of the test rows of the training")
     wanted = {"texts": trained.features.texts, "numbers": trained.features.numbers}

@@ -162,6 +162,48 @@ def test_a_comma_is_a_decimal_unless_other_fields_contradict_it(
     assert tables.read(tmp_path / "table.csv")["n"].tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "fallback", "decimal"),
+    [
+        ("w\ty\n1,500\t0\n", ",", ","),
+        ("w\ty\n1.500\t0\n", ",", ","),
+        ("w\ty\n1.500\t0,5\n", ",", ","),
+        ("w\ty\n1.5\t0\n", ",", "."),
+        ("w;y\n1.500;7\n", ",", ","),
+        ("w;y\n1,500;7\n", ".", "."),
+        ("w;y\n1,5;7\n", ".", ","),
+        ("w;y\n1,5;7.5\n", ",", ","),
+        ("w,y\n3,4\n", ",", ","),
+    ],
+)
+def test_a_decimal_sign_that_the_file_leaves_open_is_the_fallback(
+    tmp_path: Path, text: str, fallback: str, decimal: str
+) -> None:
+    path, lines = tmp_path / "table.tsv", list[str]()
+    path.write_text(text)
+    file = tables.TableFile(path, say=lines.append, fallback_decimal=fallback)
+    assert tables.read(file).attrs["decimal"] == decimal
+    differs = decimal != tables.read(path).attrs["decimal"]
+    assert ["so it is that of the training" in line for line in lines] in ([differs], [])
+    assert lines or not differs
+    with pytest.raises(ValueError, match=r"fallback_decimal must be '\.' or ',', not ';'"):
+        tables.TableFile(path, fallback_decimal=";")
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_separator_that_excel_declares_is_not_a_row(
+    tmp_path: Path, mark: str, end: str
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(f"{mark}sep=|{end}a,b|y{end}1,2|3{end}x|4{end}".encode())
+    assert tables.read(path).to_dict("list") == {"a,b": ["1,2", "x"], "y": [3, 4]}
+    assert table_files.place_of(tables.TableFile(path), 1) == f"line 4 of {path}"
+    path.write_bytes(f"{mark}sep=;{end}a;b{end}1;2;3{end}".encode())
+    with pytest.raises(ValueError, match="line 3 has 3 fields, but the first line has 2"):
+        tables.read(path)
+
+
 @pytest.mark.once
 def test_the_wrong_cell_beside_decimal_commas_is_named(tmp_path: Path) -> None:
     made = prepare(pd.DataFrame({"a": np.arange(40.0), "b": np.arange(40.0) / 2}))

@@ -777,6 +777,8 @@ def test_a_file_with_another_record_is_an_error(tmp_path: Path) -> None:
     for wrong, message in (
         ({"seed": None}, "it lacks 'seed'"),
         ({"seed": "x"}, "its record has 'x' as 'seed'"),
+        ({"decimal": ";"}, "its decimal sign is ';'"),
+        ({"decimal": ["."]}, r"its decimal sign is \['\.'\]"),
         ({"parameters": more}, "novel"),
         ({"parameters": sizes}, r"hidden_layer_sizes are not those of the network, \[8\]"),
     ):

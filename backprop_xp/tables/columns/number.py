@@ -101,7 +101,8 @@ class Number(Column):
 
     def _ambiguous(self, column: pd.Series) -> np.ndarray:
         """Return a mask of strings whose decimal sign neither training nor their file tells."""
-        if self.style is None and is_string(column) and decimal_of(column) is None:
+        has_strings = is_string(column) or column.dtype == object
+        if self.style is None and has_strings and decimal_of(column) is None:
             return ambiguous(column)
         return np.zeros(len(column), dtype=bool)
 

@@ -37,7 +37,8 @@ class TabularModel:
     - ``target`` is the name of the target column, if it had one.
     - ``record`` is JSON: ``parameters`` of the estimator, ``recipe`` (the values that were used),
       ``seed``, ``rows`` and ``data`` (the SHA-256) of the training and validation rows, ``where``,
-      ``versions``, ``epoch``, ``best_epoch`` and ``best`` (the validation result there).
+      ``versions``, ``epoch``, ``best_epoch``, ``best`` (the validation result there) and
+      ``decimal``.
     - ``history`` has the losses and the metric, ``(epochs,)`` or ``(epochs, n_members)``.
     - ``metadata`` is what the caller of ``fit`` adds, as JSON.
     - ``residuals`` ``(rows, 2)`` has the absolute error of each validation row and its weight; None
@@ -62,6 +63,12 @@ class TabularModel:
     def task(self) -> Task:
         """The task: a model without classes predicts a number."""
         return "regression" if self.classes is None else "classification"
+
+    @property
+    def decimal(self) -> str | None:
+        """The decimal sign of training's file of text, None for another table or an older model."""
+        sign: str | None = self.record.get("decimal")
+        return sign
 
     def outputs(
         self,

@@ -122,6 +122,8 @@ def _check(model: TabularModel) -> None:
     for name, kind in _RECORD.items():
         if not isinstance(record[name], kind):
             raise TypeError(f"its record has {record[name]!r} as {name!r}.")
+    if model.decimal not in (None, ".", ","):
+        raise ValueError(f"its decimal sign is {model.decimal!r}.")
     known(record["where"]["dtype"], DTYPES, "dtype")
     count = 0 if classes is None else len(classes)
     if count == 1 or not (classes is None or np.array_equal(np.unique(classes), classes)):

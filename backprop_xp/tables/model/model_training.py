@@ -20,6 +20,7 @@ from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.table_network import first_theta, network_for
 from backprop_xp.tables.model.tabular_parameters import TabularParameters, checked_parameters
 from backprop_xp.tables.model.training_split import Split
+from backprop_xp.tables.readers.values import decimal_of
 from backprop_xp.training.averages import EMA
 from backprop_xp.training.class_weights import weights_by_class
 from backprop_xp.training.early_stopping import EarlyStopping
@@ -86,6 +87,7 @@ def untrained(
             "data": {name: rows.fingerprint() for name, rows in parts.items()},
             "where": {"backend": selection.backend.name, "dtype": dtype_name(selection.dtype)},
             "versions": versions(),
+            "decimal": decimal_of(training.features),
         },
         history={},
         **more,

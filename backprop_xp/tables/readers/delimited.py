@@ -9,6 +9,7 @@ import contextlib
 import csv
 import io
 import itertools
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeAlias
 
@@ -59,6 +60,20 @@ def head_of(file: pa.NativeFile) -> str:
     return lines.readline() + "".join(lines.readlines(_CHARACTERS)[:_LINES])
 
 
+def declared_separator(head: str) -> str | None:
+    """Return the separator in a first line such as ``sep=;``, which is Excel's, or None."""
+    match = re.match(r"sep=([!-~\t])\n", head)
+    return match and match[1]
+
+
+@contextlib.contextmanager
+def without_declaration(opener: Opener) -> Iterator[pa.NativeFile]:
+    """Provide a file in UTF-8 with a blank line in place of ``sep=;``: lines keep their numbers."""
+    with opener() as file:
+        file.read(5 if file.read(3) == codecs.BOM_UTF8 else 2)
+        yield file
+
+
 def sniff_separator(head: str, default: str) -> str:
     """Return the separator of most fields in the first line; the default if there is one field.
 
@@ -72,18 +87,21 @@ def sniff_separator(head: str, default: str) -> str:
     return max(default + _SEPARATORS, key=fit)
 
 
-def sniff_decimal(head: str, separator: str) -> str:
+def sniff_decimal(head: str, separator: str, fallback: str | None = None) -> str:
     """Return the decimal sign: a comma if some number needs it and none needs a point.
 
-    A number such as 1,234 has thousands, unless semicolons separate the columns.
+    Without such a number, or with numbers of both signs, it is ``fallback``. By default a number
+    such as 1,234 has thousands, unless semicolons separate the columns.
     """
     fields = {field.strip() for row in _rows(head, separator) for field in row}
     commas = {field for field in fields if "," in field and has_style(field, EUROPEAN)}
     points = {field for field in fields if "." in field and has_style(field, PLAIN)}
-    both = commas | points if separator == ";" else commas
+    both = commas | points if separator == ";" or fallback == "," else commas
     both = {field for field in both if has_style(field, EUROPEAN) and has_style(field, PLAIN)}
-    commas_alone = commas if separator == ";" else commas - both
-    return "," if commas_alone and not points - both else "."
+    needs_comma, needs_point = bool(commas - both), bool(points - both)
+    if needs_comma != needs_point:
+        return "," if needs_comma else "."
+    return fallback or ("," if separator == ";" and commas and not needs_point else ".")
 
 
 def header(head: str, separator: str) -> list[str]:

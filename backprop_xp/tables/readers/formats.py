@@ -44,6 +44,7 @@ class TableFile:
     ``separator`` (one character), ``decimal`` (``.`` or ``,``) and ``encoding`` are those of
     delimited text. By default the first two are sniffed, and the encoding is UTF-8. ``say`` is
     called with a line if a sniffed option is not the default of the file's extension.
+    ``fallback_decimal`` is the decimal sign of a file whose numbers leave it open, such as 1.234.
     """
 
     path: str | os.PathLike[str]
@@ -51,13 +52,15 @@ class TableFile:
     decimal: str | None = None
     encoding: str | None = None
     say: Callable[[str], object] = lambda line: None
+    fallback_decimal: str | None = None
 
     def __post_init__(self) -> None:
         separator = self.separator or ","
         if len(separator) != 1 or not separator.isascii() or separator in '"\r\n':
             raise ValueError(f"separator must be one ASCII character, not {self.separator!r}.")
-        if self.decimal not in (None, ".", ","):
-            raise ValueError(f"decimal must be '.' or ',', not {self.decimal!r}.")
+        for name in ("decimal", "fallback_decimal"):
+            if (sign := getattr(self, name)) not in (None, ".", ","):
+                raise ValueError(f"{name} must be '.' or ',', not {sign!r}.")
 
 
 PathOrFile: TypeAlias = str | os.PathLike[str] | TableFile
@@ -123,12 +126,19 @@ def _delimited(default: str, opener: delimited.Opener, options: TableFile) -> So
     """Return the rows of text whose separator is by default that of its extension."""
     with opener() as file:
         head = delimited.head_of(file)
-    separator = options.separator or delimited.sniff_separator(head, default)
-    decimal = options.decimal or delimited.sniff_decimal(head, separator)
-    if (separator, decimal) != (options.separator or default, options.decimal or "."):
+    if declared := delimited.declared_separator(head):
+        opener = functools.partial(delimited.without_declaration, opener)
+        with opener() as file:
+            head = delimited.head_of(file)
+    separator = options.separator or declared or delimited.sniff_separator(head, default)
+    sniffed = delimited.sniff_decimal(head, separator)
+    decimal = options.decimal or delimited.sniff_decimal(head, separator, options.fallback_decimal)
+    is_open = not options.decimal and decimal != sniffed
+    if is_open or (separator, decimal) != (options.separator or default, options.decimal or "."):
+        why = "; the file leaves the decimal sign open, so it is that of the training"
         options.say(
-            f"{os.fspath(options.path)}: separator {separator!r}, decimal {decimal!r} (sniffed; "
-            "--separator and --decimal choose others)"
+            f"{os.fspath(options.path)}: separator {separator!r}, decimal {decimal!r} "
+            f"(sniffed{why if is_open else ''}; --separator and --decimal choose others)"
         )
     names = delimited.header(head, separator)
     if not names:

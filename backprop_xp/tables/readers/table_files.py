@@ -147,6 +147,13 @@ def with_decimals(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def with_fallback(data: TableData, decimal: str | None) -> TableData:
+    """Return a table whose file has this decimal sign if it leaves the sign open."""
+    if isinstance(data, TableFile):
+        return dataclasses.replace(data, fallback_decimal=decimal)
+    return data
+
+
 @contextlib.contextmanager
 def naming_lines(file: TableData, index: pd.Index | None = None) -> Iterator[None]:
     """Turn a ``CellError`` about a row of a ``TableFile`` into a ValueError that names its line.

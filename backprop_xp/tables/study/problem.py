@@ -18,9 +18,11 @@ from backprop_xp.tables.readers.table_files import (
     as_table,
     naming_lines,
     with_decimals,
+    with_fallback,
 )
 from backprop_xp.tables.readers.values import (
     CellError,
+    decimal_of,
     is_categorical,
     is_string,
     numbers,
@@ -253,6 +255,7 @@ def _read_part(data: Part, name: str, target: Target, training: Rows, weights: s
     features = list(training.features)
     strings = [column for column in features if is_string(training.features[column])]
     others = {*features, weights or ""} - {*strings}
+    data = with_fallback(data, decimal_of(training.features))
     table = as_table(data, texts=[target.name, *strings], numbers=others)
     try:
         return rows_of(table, target, features, weights)[1]
