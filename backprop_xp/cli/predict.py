@@ -118,7 +118,13 @@ def _predictions(
             copied = _kept(columns, kept, found.column_names)
             if is_csv:  # pandas would write integers with missing values as floating numbers
                 strings = pa.schema([(name, pa.string()) for name in copied.column_names])
-                copied = copied.cast(strings)
+                try:
+                    copied = copied.cast(strings)
+                except pa.ArrowException as error:  # of lists, or of bytes that are no UTF-8
+                    raise ValueError(
+                        f"--keep names a column that CSV cannot hold ({error}): give --out a "
+                        ".parquet file."
+                    ) from None
             names = [*copied.column_names, *found.column_names]
             yield pa.table([*copied.columns, *found.columns], names=names)
 

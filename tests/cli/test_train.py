@@ -4,6 +4,7 @@ Specifies ``inspect``, ``loss_log``, ``predict`` and ``table_output``.
 """
 
 import copy
+import dataclasses
 import gzip
 import importlib.util
 import io
@@ -872,6 +873,53 @@ def test_files_with_other_separators_work_with_train_predict_and_inspect(
     assert line in done.stderr
     assert "tabs.csv: separator '\\t', decimal '.'" in done.stderr
     assert run("predict", model, "tabs.csv", "--separator", "tab").stderr == ""
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("separator", "thousands", "cell"), [("\t", "", "1,500"), (";", ".", "1.500")], ids=str
+)
+def test_a_file_that_leaves_the_decimal_sign_open_has_that_of_the_training(
+    folder: Path, separator: str, thousands: str, cell: str
+) -> None:
+    numbers = np.random.default_rng(0).uniform(1.0, 9000.0, ROWS)
+    text = [f"{x:,.1f}".translate({44: thousands, 46: ","}) for x in numbers]
+    frame = pd.DataFrame({"w": text, "y": numbers.round(3) * 2.0})
+    frame.to_csv("table.tsv", index=False, sep=separator, decimal=",")
+    assert run("train", "table.tsv", "--target", "y", *QUICK).exit_code == 0
+    Path("new.tsv").write_text(f"w{separator}y\n{cell}{separator}0\n")
+    given = ("predict", "model.safetensors", "new.tsv")
+    done, line = run(*given), "decimal ',' (sniffed; the file leaves the decimal sign open, so it "
+    assert line in done.stderr
+    assert done.stdout == run(*given, "--decimal", ",").stdout
+    assert done.stdout != run(*given, "--decimal", ".").stdout
+    assert line in run("inspect", "model.safetensors", "--data", "new.tsv").stderr
+    words = ("train", "table.tsv", "--target", "y", *QUICK, "--out", "other", "--test")
+    assert line in run(*words, "new.tsv").stderr
+    # The file of an earlier version has no decimal sign.
+    fitted = model_file.read_model("model.safetensors")[0]
+    record = {name: value for name, value in fitted.record.items() if name != "decimal"}
+    model_file.write_model("old", dataclasses.replace(fitted, record=record))
+    done = run("predict", "old", "new.tsv")
+    assert done.exit_code == 0
+    assert line not in done.stderr
+
+
+@pytest.mark.once
+def test_predict_ignores_extra_columns_of_lists_and_keeps_them(model: str, folder: Path) -> None:
+    extended = table().assign(tags=[["x", "y"]] * ROWS)
+    expected = run("predict", model, "table.csv").stdout
+    extended.to_json("new.jsonl", orient="records", lines=True)
+    extended.to_parquet("new.parquet")
+    for name in ("new.jsonl", "new.parquet"):
+        assert run("predict", model, name).stdout == expected
+    done = run("predict", model, "new.jsonl", "--keep", "tags")
+    assert done.stdout.splitlines()[1].startswith('"[""x"", ""y""]",')
+    message = "--keep names a column that CSV cannot hold (Unsupported cast from list"
+    _assert_error(("predict", model, "new.parquet", "--keep", "tags"), message, model)
+    kept = ("--keep", "tags", "--out", "found.parquet")
+    assert run("predict", model, "new.parquet", *kept).exit_code == 0
+    assert pd.read_parquet("found.parquet")["tags"][0].tolist() == ["x", "y"]
 
 
 @pytest.mark.once

@@ -106,11 +106,44 @@ def test_objects_of_json_lines_may_lack_keys_and_keep_all_digits(
     for text, message in (
         ("[1, 2]", "line 1 must have one object"),
         ('{"a": 1}\n{"a": }', "line 2 is not JSON"),
-        ('{"a": [1]}', "holds a li"),
     ):
         path.write_text(f"{text}\n")
         with pytest.raises(ValueError, match=rf"table.jsonl: .*{message}"):
             tables.read(path)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".feather", "frame"])
+def test_lists_bytes_and_structs_are_an_error_only_in_a_column_in_use(
+    tmp_path: Path, ending: str
+) -> None:
+    path, nested = tmp_path / f"table{ending}", {"tags": [["x", 1], None], "place": [{"b": 2}] * 2}
+    if ending != ".jsonl":
+        nested = {"tags": [["x"], None], "place": [{"b": 2}] * 2, "img": [b"\x89", b""]}
+    table = frame().assign(**{name: values * 30 for name, values in nested.items()})
+    data: Any = table if ending == "frame" else _written(table, path)
+    made = train(data, "y", parameters=QUICK, drop=[",".join(nested)])
+    expected = predictions(made, frame())
+    pd.testing.assert_frame_equal(predictions(made, data), expected)
+    chosen = train(data, "y", parameters=QUICK, features=["a,b"])
+    assert [*chosen.model_.features.seen] == ["a", "b"]
+    for used in ({}, {"drop": [*nested], "group": "tags"}, {"features": ["a"], "weights": "tags"}):
+        with pytest.raises(ValueError, match=r"'tags' holds \w+ \((row 0|line 1 of .*)\): numbers"):
+            train(data, "y", parameters=QUICK, **used)
+    for name in nested:
+        clean = frame().assign(**{name: range(60)})
+        with pytest.raises(ValueError, match=f"'{name}' holds"):
+            train(clean, "y", parameters=QUICK, test=data, validation=data, features=[name])
+        with pytest.raises(ValueError, match=f"'{name}' holds"):
+            train(data, name, parameters=QUICK, features=["a"])
+
+
+def test_a_nested_column_of_json_lines_holds_its_values_and_is_kept_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2, "b": "x"}\n{"a": 3, "b": [1.5, {"c": null}]}\n')
+    ((found, columns),) = tables.read_pieces(path)
+    assert found["b"].tolist()[1:] == ["x", [1.5, {"c": None}]]
+    assert columns["b"].to_pylist() == [None, '"x"', '[1.5, {"c": null}]']
+    assert found["a"].tolist() == [1, 2, 3]
 
 
 DELIMITED = {
@@ -343,9 +376,13 @@ def test_pandas_and_polars_frames_train_like_their_file(tmp_path: Path) -> None:
         (pd.Series([1, pd.NA, 2.5], dtype=object), "f"),
         (pd.Series([1, 2.5, None], dtype=object), "f"),
         (pd.Series([1, 2.5, None], dtype="float16"), "f"),
+        (pd.Series([1, 2.5, None], dtype="longdouble"), "f"),
+        (pd.Series([1, decimal.Decimal("2.5"), None], dtype=object), "f"),
         (pd.Series(["a", "b", None], dtype="category"), "O"),
         (pd.Series(["a", 2, None], dtype=object), "O"),
         (pd.Series(pd.to_datetime(["2020-01-01", None, "2020-01-03"]).date), "M"),
+        (pd.Series([np.datetime64("2020-01-01"), None, datetime.date(2020, 1, 3)]), "M"),
+        (pd.Series([datetime.time(1), None, datetime.timedelta(1)]), "m"),
         (pd.Series(pd.date_range("2020", periods=3, tz="Europe/Berlin")), "M"),
         (pd.Series([None, None, None], dtype=object), "f"),
     ],
@@ -355,7 +392,7 @@ def test_columns_of_other_dtypes_are_converted_and_keep_missing_values(
 ) -> None:
     found = frames.plain_frame(pd.DataFrame({"x": column}))["x"]
     assert found.dtype.kind == kind
-    assert found.dtype != "float16"
+    assert found.dtype not in ("float16", "longdouble")
     assert found.isna().tolist() == column.isna().tolist()
     if kind == "O":
         assert is_string(found)
@@ -372,8 +409,35 @@ def test_columns_of_other_dtypes_are_converted_and_keep_missing_values(
 def test_a_column_of_other_objects_is_an_error_that_names_it(
     column: pd.Series, message: str
 ) -> None:
+    found = frames.plain_frame(pd.DataFrame({"x": column, "a": [1, 2]}))
+    frames.require_plain(found, ["a"])
     with pytest.raises(ValueError, match=message):
-        frames.plain_frame(pd.DataFrame({"x": column}))
+        frames.require_plain(found)
+
+
+DAY = pd.Timestamp("2020-03-01")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([DAY, "unknown"], r"has 'unknown' \(row 1\), but other values are dates"),
+        (["unknown", DAY, DAY], r"has 'unknown' \(row 0\), but other values are dates"),
+        ([None, DAY.date(), 7.5], r"has 7.5 \(row 2\), but other values are dates"),
+        ([decimal.Decimal(3), "x"], r"has 'x' \(row 1\), but other values are numbers"),
+        (["x", "y", datetime.time(3)], r"has .*time.* \(row 2\), but other values are strings"),
+        ([DAY, [1], "x"], r"holds list \(row 1\)"),
+    ],
+)
+def test_a_fit_to_a_column_of_mixed_values_names_the_one_that_differs(
+    values: list[Any], message: str
+) -> None:
+    given = pd.DataFrame({"x": pd.Series(values, dtype=object), "a": np.arange(len(values))})
+    with pytest.raises(ValueError, match=f"the column 'x' {message}"):
+        prepare(given)
+    model = bx.TabularRegressor("fast", **QUICK, validation_fraction=0.5)
+    with pytest.raises(ValueError, match=f"the column 'x' {message}"):
+        model.fit(given, given["a"])
 
 
 ROWS_OF_COMMAS = [

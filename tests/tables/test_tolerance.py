@@ -1,5 +1,7 @@
 """Bad values and missing columns that predictions read as missing."""
 
+import datetime
+import decimal
 import gzip
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,20 @@ BAD: dict[str, Any] = {
     "dates in place of numbers": ("a", lambda column: pd.Timestamp("2020-01-01")),
     "a string that is no date": ("day", lambda column: column.where(column.index > 3, "someday")),
     "numbers in place of dates": ("day", lambda column: 7.5),
+    "a string among dates": ("day", lambda column: _but_first(pd.to_datetime(column), "soon")),
+    "a number among dates": ("day", lambda column: _but_first(pd.to_datetime(column), 7.5)),
+    "a date among numbers": ("a", lambda column: _but_first(column, pd.Timestamp("2020-01-01"))),
+    "a string among decimals": ("a", lambda column: _but_first(column.map(_decimal), "x")),
 }
+
+
+def _but_first(column: pd.Series, value: Any) -> pd.Series:
+    """Return a column of objects with another first value."""
+    return column.astype(object).where(column.index > 0, value)
+
+
+def _decimal(value: float) -> decimal.Decimal | None:
+    return None if np.isnan(value) else decimal.Decimal(value)
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -64,6 +79,43 @@ def test_a_bad_value_is_an_error_or_by_choice_missing_with_a_warning(name: str, 
     assert np.isfinite(found).all()
 
 
+def test_a_list_is_an_error_or_by_choice_missing_in_a_column_of_each_kind(model: Any) -> None:
+    tolerant = clone(model)
+    tolerant.__dict__.update(vars(model))
+    tolerant.set_params(on_bad_value="missing")
+    for name in ("a", "b", "day", "text"):
+        bad = rows().assign(**{name: _but_first(rows()[name], b"x" * 1000)})
+        with pytest.raises(ValueError, match=rf"'{name}' holds bytes \(row 0\): numbers, strings"):
+            model.predict(bad)
+        with pytest.warns(UserWarning, match=rf"'{name}' has b'x+ \(row 0\): read") as caught:
+            found = tolerant.predict_proba(bad)
+        assert len(str(caught[0].message)) < 200
+        missing = rows().assign(**{name: rows()[name].where(rows().index > 0)})
+        np.testing.assert_array_equal(found, model.predict_proba(missing))
+
+
+def test_values_of_several_kinds_in_a_column_mean_what_they_mean_alone() -> None:
+    days = pd.Series(pd.date_range("2020-01-01", periods=40))
+    minutes = pd.Series(pd.to_timedelta(np.arange(40), unit="min"))
+    prices = pd.Series(np.arange(40) / 8.0 + 1.0)
+    table = pd.DataFrame(
+        {
+            "day": days.dt.strftime("%d.%m.%Y"),
+            "time": minutes,
+            "price": prices.map("{:.4f}".format).str.replace(".", ","),
+        }
+    )
+    made = tables.Preparation().fit(table)
+    mixed = table.astype(object)
+    mixed.loc[3, "day"], mixed.loc[4, "day"] = days[3], days[4].date()
+    mixed.loc[5, "time"], mixed.loc[6, "time"] = "300", datetime.time(0, 6)
+    mixed.loc[7, "price"] = decimal.Decimal("1.875")
+    np.testing.assert_array_equal(made.transform(mixed), made.transform(table))
+    mixed.loc[5, "time"] = "1,360"
+    with pytest.raises(ValueError, match=r"'time' has '1,360' \(row 5\), but its decimal sign"):
+        made.transform(mixed)
+
+
 def test_a_missing_column_is_an_error_or_by_choice_missing_with_a_warning(model: Any) -> None:
     given = rows()
     tolerant = clone(model)
@@ -80,7 +132,21 @@ def test_a_missing_column_is_an_error_or_by_choice_missing_with_a_warning(model:
         np.testing.assert_array_equal(found, expected)
     tolerant.predict(given.drop(columns="same"))  # the model does not use it: no warning
     with pytest.raises(ValueError, match="unseen at fit time"):
-        tolerant.predict(given.drop(columns="same").assign(more=1))
+        model.predict(given.drop(columns="same").assign(more=1))
+
+
+def test_columns_that_the_training_did_not_have_are_ignored(model: Any) -> None:
+    given, more = rows(), [[1]] * 20
+    extended = given.assign(more=more)[["more", *given]].assign(same=more)
+    expected = model.predict_proba(given)
+    np.testing.assert_array_equal(model.predict_proba(extended), expected)
+    made, features = model.preparation_, model.preparation_.transform(given)
+    np.testing.assert_array_equal(made.transform(extended), features)
+    tolerant = clone(model)
+    tolerant.__dict__.update(vars(model))
+    tolerant.set_params(on_missing_column="missing")
+    found = tolerant.predict_proba(extended.drop(columns="same"))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_table_without_names_is_not_filled() -> None:

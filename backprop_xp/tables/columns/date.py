@@ -145,14 +145,14 @@ class Date(Column):
         if column.dtype.kind == "M":
             return super().wrong(column)
         strings, rows = self._strings(column)
-        return np.take(_unread(strings, self._dates(strings)), rows)
+        return np.take(_unread(strings, self._dates(column, strings)), rows)
 
     def _read(self, column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         """Return the dates of a column in UTC, and as the clock shows them."""
         if column.dtype.kind == "M":
             return _in_utc(column), _on_clock(column, self.zone)
         strings, rows = self._strings(column)
-        dates = self._dates(strings)
+        dates = self._dates(column, strings)
         wrong = _unread(strings, dates)[rows]
         refuse(column, wrong, f"a date{self._example()} is expected, as in training")
         return dates[rows], _strings_on_clock(strings, dates, self.zone)[rows]
@@ -160,8 +160,10 @@ class Date(Column):
     def _strings(self, column: pd.Series) -> tuple[list[String], np.ndarray]:
         return distinct(as_strings(column, of_numbers=self._of_numbers))
 
-    def _dates(self, strings: Sequence[String]) -> np.ndarray:
-        return read_dates(strings, self.formats or ("ISO8601",))
+    def _dates(self, column: pd.Series, strings: Sequence[String]) -> np.ndarray:
+        # as_strings writes the dates in a column of objects in ISO 8601.
+        has_iso = column.dtype == object or not self.formats
+        return read_dates(strings, (*self.formats, "ISO8601") if has_iso else self.formats)
 
     def _example(self) -> str:
         """Return an example of each format of strings, for a message."""

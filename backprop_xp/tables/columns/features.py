@@ -12,6 +12,7 @@ from backprop_xp.backends import Array, array_namespace
 from backprop_xp.tables.columns.column import Column
 from backprop_xp.tables.columns.date import Date
 from backprop_xp.tables.columns.scaling import Scaling, within_range
+from backprop_xp.tables.readers.frames import refuse_foreign
 
 # Rows of a block: blocks bound the memory of copies.
 _ROWS = 2**14
@@ -91,7 +92,7 @@ class Features:
         """Return the features of the rows of a plain table, ``(rows, n)``, float32.
 
         Columns that are not used may be there or not. Raises ValueError, with the column's name,
-        for a missing column and for a string where a number or a date is expected.
+        for a missing column, for a list, and for a string where a number or a date is expected.
         """
         missing = [name for name in self.columns if name not in frame]
         if missing:
@@ -100,6 +101,8 @@ class Features:
         out = np.empty((len(frame), self.n_features), dtype=np.float32)
         for start in range(0, len(frame), _ROWS):
             block = frame.iloc[start : start + _ROWS]
+            for name in self.columns:
+                refuse_foreign(block[name])
             encoded = {name: column.encode(block[name]) for name, column in self.columns.items()}
             rows = out[start : start + _ROWS]
             np.concatenate(self.parts(encoded), axis=1, out=rows, casting="same_kind")

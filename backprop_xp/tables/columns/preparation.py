@@ -16,6 +16,7 @@ from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.kinds import checked_kinds, numbers_among
 from backprop_xp.tables.columns.scaling import SCALINGS
+from backprop_xp.tables.readers.frames import require_plain
 from backprop_xp.tables.readers.table_files import as_table, with_decimals
 
 
@@ -65,6 +66,7 @@ class Preparation(TransformerMixin, BaseEstimator):
             most = integer(most, "max_one_hot", at_least=0)
         kinds = None if self.kinds is None else checked_kinds(self.kinds, "kinds")
         frame = checked_frame(self, X, numbers=numbers_among(kinds))
+        require_plain(frame)
         seed = seed_of(self.random_state)
         return self._adopt(detect(frame, scaling=scaling, max_one_hot=most, seed=seed, kinds=kinds))
 
@@ -145,14 +147,17 @@ def checked_frame(
     """Return X as a plain table, checked as scikit-learn checks it, but for missing values.
 
     ``names`` are those of the columns of ``fit``, which calls this without them: scikit-learn
-    compares names that are strings, otherwise the position counts. ``columns`` are those of
-    ``as_table``.
+    compares names that are strings, otherwise the position counts. Columns that ``fit`` did not
+    have are left out, unless one of its own is missing. ``columns`` are those of ``as_table``.
     """
     refuse_distributed(X, "X")
     reset = names is None
     if hasattr(X, "to_pandas") or isinstance(X, pd.DataFrame):
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
         frame = X if isinstance(X, pd.DataFrame) else X.to_pandas()
+        known = {*getattr(estimator, "feature_names_in_", ())}
+        if not reset and known and known <= {*frame.columns}:
+            frame = frame.loc[:, frame.columns.isin(known)]
+        validate_data(estimator, frame, reset=reset, skip_check_array=True)
         frame = frame if reset else frame.set_axis(names, axis=1)
         frame = as_table(frame, **columns).frame
         return with_decimals(frame) if reset else frame

@@ -7,6 +7,7 @@ import pandas as pd
 
 from backprop_xp.checks import plain
 from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.readers.values import foreign
 
 
 class BadValues(NamedTuple):
@@ -20,7 +21,8 @@ class BadValues(NamedTuple):
     def at(self, place: str) -> str:
         """Return a line for the user, with the place of the first value."""
         more = f", and {self.total - 1:,} more" if self.total > 1 else ""
-        return f"the column {self.column!r} has {self.first!r} ({place}){more}: read as missing"
+        first = f"{self.first!r:.80}"  # a list may be long
+        return f"the column {self.column!r} has {first} ({place}){more}: read as missing"
 
 
 def filled(data: Any, names: Iterable[str]) -> tuple[Any, list[str]]:
@@ -49,8 +51,12 @@ def without_bad_values(
     """Return a plain table with missing values in place of those of another kind, and these."""
     found, frame = list[BadValues](), frame.copy(deep=False)
     for name, column in features.columns.items():
-        if name in frame and (wrong := column.wrong(frame[name])).any():
-            values, first = frame[name], int(wrong.argmax())
+        if name not in frame:
+            continue
+        values, wrong = frame[name], foreign(frame[name])
+        wrong = wrong | column.wrong(values.mask(wrong) if wrong.any() else values)
+        if wrong.any():
+            first = int(wrong.argmax())
             value, row = plain(values.iloc[first]), values.index[first]
             found.append(BadValues(name, int(wrong.sum()), value, row))
             frame[name] = values.mask(wrong)

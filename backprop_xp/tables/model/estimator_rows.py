@@ -12,6 +12,7 @@ from backprop_xp.backends import owner, refuse_distributed, to_host
 from backprop_xp.tables.columns.kinds import numbers_among
 from backprop_xp.tables.columns.preparation import checked_frame
 from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.readers.frames import require_plain
 from backprop_xp.tables.readers.values import refuse_dates
 
 
@@ -25,6 +26,7 @@ def checked_rows(
     refuse_distributed(y, "y")
     refuse_distributed(sample_weight, "sample_weight")
     frame = checked_frame(estimator, X, names, numbers=numbers_among(estimator.kinds))
+    require_plain(frame)
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
@@ -37,10 +39,10 @@ def checked_rows(
         raise ValueError(
             f"y has a missing value (row {int(missing.argmax())}): leave such rows out."
         )
-    assert_all_finite(values, input_name="y")
-    weights = None
     if values.dtype == object:  # it may hold only booleans, or only integers
         values = pd.Series(values).infer_objects().to_numpy()
+    assert_all_finite(values, input_name="y")
+    weights = None
     if sample_weight is not None:
         weights = sample_weight if owner(sample_weight) is None else to_host(sample_weight)
         weights = _check_sample_weight(weights, values, dtype="float64", ensure_non_negative=True)

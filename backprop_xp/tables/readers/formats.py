@@ -16,10 +16,10 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -69,13 +69,15 @@ PathOrFile: TypeAlias = str | os.PathLike[str] | TableFile
 class Source(NamedTuple):
     """The columns of a file, its rows, and the decimal sign of text, None for typed columns.
 
-    ``line_of`` returns the number of the line in which a row of text begins.
+    ``line_of`` returns the number of the line in which a row of text begins. ``nested`` are the
+    columns of text that have JSON, since some value is a list or an object.
     """
 
     schema: pa.Schema
     batches: Iterable[pa.RecordBatch]
     decimal: str | None = None
     line_of: Callable[[int], int | None] | None = None
+    nested: Collection[str] = ()
 
 
 @contextlib.contextmanager
@@ -150,9 +152,12 @@ def _delimited(default: str, opener: delimited.Opener, options: TableFile) -> So
 
 
 def _json_lines(opener: delimited.Opener, options: TableFile) -> Source:
-    """Return the values of JSON objects as their text, so that all rows have the same columns."""
+    """Return the values of JSON objects as their text, so that all rows have the same columns.
 
-    def objects() -> Iterator[tuple[int, dict[str, str | None]]]:
+    The values of a column are JSON if one of them is a list or an object.
+    """
+
+    def objects() -> Iterator[tuple[int, str, dict[str, Any]]]:
         with opener() as file:
             for i, line in enumerate(io.TextIOWrapper(file, "utf-8-sig"), start=1):
                 if not line.strip():
@@ -163,28 +168,30 @@ def _json_lines(opener: delimited.Opener, options: TableFile) -> Source:
                     raise ValueError(f"line {i} is not JSON: {error}") from None
                 if not isinstance(values, dict):
                     raise ValueError(f"line {i} must have one object, not {line[:20]!r}.")
-                yield i, {name: _as_text(value, name, i) for name, value in values.items()}
+                yield i, line, values
+
+    def texts() -> Iterator[dict[str, str | None]]:
+        for _, line, values in objects():
+            if nested:  # with numbers, not their text
+                parsed = json.loads(line)
+                present = (name for name in nested if values.get(name) is not None)
+                values |= {name: json.dumps(parsed[name]) for name in present}
+            yield {n: v if isinstance(v, str | None) else str(v) for n, v in values.items()}
 
     def batches() -> Iterator[pa.RecordBatch]:
-        rows = (values for _, values in objects())
+        rows = texts()
         while block := [*itertools.islice(rows, _ROWS)]:
             yield pa.RecordBatch.from_pylist(block, schema)
 
     def line_of(row: int) -> int:
         return next(itertools.islice(objects(), row, None))[0]
 
-    names = dict.fromkeys(name for _, values in objects() for name in values)
+    names, nested = dict[str, None](), set[str]()
+    for _, _, values in objects():
+        names |= dict.fromkeys(values)
+        nested |= {name for name, value in values.items() if isinstance(value, list | dict)}
     schema = pa.schema([(name, pa.string()) for name in names])
-    return Source(schema, batches(), ".", line_of)
-
-
-def _as_text(value: object, name: str, line: int) -> str | None:
-    if isinstance(value, list | dict):
-        raise ValueError(
-            f"the column {name!r} holds a {type(value).__name__} (line {line}): values are "
-            "expected."
-        )
-    return value if isinstance(value, str | None) else str(value)
+    return Source(schema, batches(), ".", line_of, nested)
 
 
 def _parquet(file: BinaryIO) -> Source:

@@ -1,22 +1,28 @@
 """pandas DataFrames of plain columns, from DataFrames of any columns.
 
 A plain column holds booleans, real numbers, dates, timedeltas, strings (pandas' ``str``) or
-categories that are strings (pandas' ``category``); NaN is a missing value.
+categories that are strings (pandas' ``category``); NaN is a missing value. Other values, and those
+of several kinds, stay a column of objects: only a use of the column is an error.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from backprop_xp.checks import plain
 from backprop_xp.tables.readers.values import (
     PLAIN,
+    CellError,
     as_strings,
+    foreign,
     has_style,
     is_categorical,
     is_string,
+    kind_of,
 )
 
 
@@ -50,11 +56,14 @@ def _plain_column(column: pd.Series, name: str, texts: Collection[str]) -> pd.Se
     if name in texts and pd.api.types.infer_dtype(column, skipna=True) == "boolean":
         return column.astype("str")
     if isinstance(dtype, np.dtype) and dtype.kind in "mMfiub":
-        return column if dtype != np.float16 else column.astype("float32")
+        if dtype.kind != "f" or dtype in ("float32", "float64"):
+            return column
+        with np.errstate(over="ignore"):  # infinity is a missing value
+            return column.astype("float32" if dtype == np.float16 else "float64")
     if isinstance(dtype, pd.DatetimeTZDtype):
         return column
     if pd.api.types.is_complex_dtype(dtype):
-        raise ValueError(f"the column {name!r} holds complex numbers.")
+        return column.astype(object)
     if pd.api.types.is_numeric_dtype(dtype):  # booleans too
         if column.hasnans:
             return pd.Series(column.to_numpy(dtype="float64", na_value=np.nan))
@@ -70,13 +79,43 @@ def _plain_column(column: pd.Series, name: str, texts: Collection[str]) -> pd.Se
         return pd.to_datetime(column.map(lambda date: date.replace(tzinfo=None), "ignore"))
     if kind in ("time", "timedelta", "timedelta64"):
         return pd.to_timedelta(column.astype("str") if kind == "time" else column)
-    for row, value in column.dropna().items() if is_mixed else ():
-        if not isinstance(value, str | bool | int | float | np.generic):
-            raise ValueError(
-                f"the column {name!r} holds {type(value).__name__} (row {row}): numbers, "
-                "strings or dates are expected."
+    present = column.dropna()
+    if not is_mixed or all(isinstance(v, str | bool | int | float | np.generic) for v in present):
+        return column.astype("str")
+    kinds = {*present.map(kind_of)}
+    if kinds == {"numbers"}:  # some of them decimals
+        return column.where(column.notna()).astype("float64")
+    if kinds == {"times"}:
+        return pd.to_timedelta(column.astype("str"))
+    return pd.to_datetime(column.astype("str")) if kinds == {"dates"} else column
+
+
+def refuse_foreign(column: pd.Series) -> None:
+    """Raise ``CellError`` for a value of no kind, such as a list or bytes."""
+    if (wrong := foreign(column)).any():
+        first = int(wrong.argmax())
+        raise CellError(
+            f"the column {str(column.name)!r} holds {type(column.iloc[first]).__name__}",
+            ": numbers, strings or dates are expected.",
+            column.index[first],
+        )
+
+
+def require_plain(frame: pd.DataFrame, names: Iterable[str] | None = None) -> None:
+    """Raise ``CellError`` for a column of objects, by default among all: it names one value."""
+    for name in frame if names is None else names:
+        column = frame[name]
+        if column.dtype != object:
+            continue
+        refuse_foreign(column)
+        kinds = column.dropna().map(kind_of)
+        for usual, _ in Counter(kinds).most_common(1):
+            row = (kinds != usual).idxmax()
+            raise CellError(
+                f"the column {name!r} has {plain(column[row])!r}",
+                f", but other values are {usual}: correct it, or leave it empty.",
+                row,
             )
-    return column.astype("str")
 
 
 def _categories(column: pd.Series) -> pd.Series:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 from collections.abc import Collection, Generator, Iterator
 from typing import Any, NamedTuple, TypeAlias
@@ -118,7 +119,10 @@ def _frame(source: Source, table: pa.Table, texts: Collection[str]) -> pd.DataFr
     """Return rows of a file as a plain DataFrame, which knows the decimal sign of text."""
     if source.decimal is None:
         return plain_frame(table.to_pandas(), texts)
-    frame = plain_frame(delimited.typed(table, texts, source.decimal), texts)
+    typed = delimited.typed(table, {*texts, *source.nested}, source.decimal)
+    for name in source.nested:
+        typed[name] = typed[name].map(json.loads, na_action="ignore")
+    frame = plain_frame(typed, texts)
     frame.attrs[DECIMAL] = source.decimal
     return frame
 

@@ -3,6 +3,8 @@
 Each value is read by itself: its meaning never depends on other rows.
 """
 
+import datetime
+import decimal
 import re
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
@@ -33,6 +35,13 @@ CODE = r"^0\d+$"
 _BOOLEANS = {"true": True, "false": False}
 # pandas' names of these types of values.
 _DATES = ("datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period")
+# The types of the values in a column of objects, by the kind that they make a column of.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "strings": (str,),
+    "numbers": (bool, int, float, np.bool_, np.integer, np.floating, decimal.Decimal),
+    "dates": (datetime.date, np.datetime64),
+    "times": (datetime.time, datetime.timedelta, np.timedelta64),
+}
 _TIME = re.compile(r"(\d{1,3}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 
 
@@ -90,6 +99,18 @@ def is_categorical(column: pd.Series) -> bool:
     return isinstance(column.dtype, pd.CategoricalDtype)
 
 
+def kind_of(value: object) -> str | None:
+    """Return ``strings``, ``numbers``, ``dates`` or ``times``, None for others, such as lists."""
+    return next((kind for kind, types in _KINDS.items() if isinstance(value, types)), None)
+
+
+def foreign(column: pd.Series) -> np.ndarray:
+    """Return a mask of values of no kind, such as lists and bytes, which no column can use."""
+    if column.dtype != object:
+        return np.zeros(len(column), dtype=bool)
+    return np.asarray(column.notna() & column.map(kind_of).isna(), dtype=bool)
+
+
 def is_missing(string: String) -> bool:
     """Whether a string is a word for a missing value, or none."""
     return string is None or string.strip() in _MISSING
@@ -125,6 +146,8 @@ def numbers(column: pd.Series, style: str | None = None) -> tuple[np.ndarray, np
         column = column.dt.total_seconds()
     if column.dtype.kind in "fiub":
         return column.to_numpy(), np.zeros(len(column), dtype=bool)
+    if column.dtype == object:
+        return _numbers_among(column, style)
     if not is_string(column):
         return np.full(len(column), np.nan), column.notna().to_numpy()
     strings, rows = distinct(column)
@@ -139,6 +162,16 @@ def numbers(column: pd.Series, style: str | None = None) -> tuple[np.ndarray, np
     )
     wrong = np.asarray([string is not None for string in strings]) & np.isnan(values)
     return values[rows], wrong[rows]
+
+
+def _numbers_among(column: pd.Series, style: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of objects of several kinds, and a mask of the others, as ``numbers``."""
+    kinds = column.map(kind_of)
+    is_number, is_time = kinds == "numbers", kinds == "times"
+    values, wrong = numbers(column.where(kinds == "strings").astype("str"), style)
+    values[is_number] = column[is_number].astype("float64")
+    values[is_time] = pd.to_timedelta(column[is_time].astype("str")).dt.total_seconds()
+    return values, wrong | (kinds == "dates").to_numpy()
 
 
 def find_style(
@@ -219,6 +252,8 @@ def as_strings(column: pd.Series, *, of_numbers: bool = False) -> pd.Series:
     With ``of_numbers`` it may hold booleans or strings where training had numbers: ``3.0`` is 3,
     and ``True`` is 1. Strings of integers beyond 2**53 stay as they are.
     """
+    if column.dtype == object:
+        column = column.map(_without_midnight, na_action="ignore").astype("str")
     if of_numbers and (column.dtype.kind == "b" or is_string(column)):
         values = pd.Series(numbers(column)[0], column.index, dtype="float64")
         written = as_strings(values)
@@ -228,8 +263,12 @@ def as_strings(column: pd.Series, *, of_numbers: bool = False) -> pd.Series:
             lambda x: f"{x + 0.0:.0f}" if x.is_integer() else str(x), na_action="ignore"
         )
     if column.dtype.kind in "mM":  # pandas writes midnights as dates if all are midnights
-        column = column.map(lambda x: str(x).removesuffix(" 00:00:00"), na_action="ignore")
+        column = column.map(_without_midnight, na_action="ignore")
     return column if is_string(column) else column.astype("str")
+
+
+def _without_midnight(value: object) -> str:
+    return str(value).removesuffix(" 00:00:00")
 
 
 def has_numbers(strings: Sequence[String]) -> bool:

@@ -11,7 +11,7 @@ from backprop_xp.tables.columns.detection import detect_column
 from backprop_xp.tables.columns.kinds import numbers_among, refuse_unknown
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular_parameters import Task
-from backprop_xp.tables.readers.frames import header_hint, named_columns
+from backprop_xp.tables.readers.frames import header_hint, named_columns, require_plain
 from backprop_xp.tables.readers.table_files import (
     Table,
     TableData,
@@ -108,9 +108,9 @@ def make_problem(
     seed = integer(seed, "random_state", at_least=0)
     numbers = [*numbers_among(columns.kinds), columns.weights or ""]
     table = as_table(data, texts=[target], numbers=numbers)
-    features = chosen_features(table.frame, target, columns)
-    refuse_unknown(columns.kinds, features)
     with naming_lines(table.source):
+        features = chosen_features(table.frame, target, columns)
+        refuse_unknown(columns.kinds, features)
         for name, kind in columns.kinds.items():
             if kind in ("number", "date"):  # others are never refused
                 detect_column(table.frame[name], seed, kind)
@@ -187,7 +187,10 @@ def _check(problem: Problem) -> None:
 
 
 def chosen_features(frame: pd.DataFrame, target: str, columns: Columns) -> list[str]:
-    """Return the names of the chosen features; ValueError for a column that is not there."""
+    """Return the names of the chosen features.
+
+    Raises ValueError for a column that is not there, and for objects in a column in use.
+    """
     own = columns.weights, columns.group, columns.time
     chosen, drop = (named_columns(names, frame) for names in (columns.features, columns.drop))
     _require(frame, target, *chosen, *drop, *own)
@@ -196,6 +199,7 @@ def chosen_features(frame: pd.DataFrame, target: str, columns: Columns) -> list[
     features = [name for name in frame if name in others and name in wanted]
     if not features:
         raise ValueError(f"no column is left to predict {target!r} from.")
+    require_plain(frame, [target, *features, *filter(None, own)])
     return features
 
 
@@ -213,6 +217,7 @@ def rows_of(
     name, classes = (target, ()) if isinstance(target, str) else (target.name, target.classes)
     _require(table.frame, name, *features, weights)
     with naming_lines(table.source):
+        require_plain(table.frame, [name, *features, *filter(None, [weights])])
         values = target_values(table.frame[name], classes, table.decimal)
         present = values.notna().to_numpy()
         if not present.any():

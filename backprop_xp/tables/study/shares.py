@@ -11,7 +11,7 @@ from backprop_xp.backends import Array, Selection
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_training import on_device
 from backprop_xp.tables.model.rows import Rows
-from backprop_xp.tables.readers.frames import plain_frame
+from backprop_xp.tables.readers.frames import plain_frame, require_plain
 from backprop_xp.tables.readers.row_groups import RowGroup, pieces
 from backprop_xp.tables.study.problem import weights_of
 from backprop_xp.tables.study.target import Target, target_values
@@ -61,7 +61,9 @@ class Share(NamedTuple):
     def rows(self, numbers: np.ndarray, table: Any) -> Rows:
         """Return the rows that have a target, numbered."""
         frame, name = table.to_pandas(use_threads=False), self.target.name
-        frame = plain_frame(frame, [name, *self.texts]) if len(frame) else frame
+        if len(frame):
+            frame = plain_frame(frame, [name, *self.texts])
+            require_plain(frame.set_axis(numbers))
         target = target_values(frame[name], self.target.classes)
         present = target.notna().to_numpy()
         frame = frame.set_axis(numbers)[present]
