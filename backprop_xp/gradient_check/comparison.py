@@ -29,7 +29,7 @@ from backprop_xp.gradient_check.judge import (
     judge,
     tolerance_of,
 )
-from backprop_xp.gradient_check.ladder import ladder, search
+from backprop_xp.gradient_check.ladder import search
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.rounding import with_measured_rounding, without_curvature
 
@@ -147,10 +147,10 @@ def _examine(lines: Lines, numeric: NumericDerivative) -> NumericDerivative:
     quick = quick_difference(lines) if is_exact else numeric
     exact = complex_step(lines) if is_analytic(lines, quick) else None
     if exact is None:
-        return _differences(lines)
+        return sharp_difference(lines, tolerance_of(lines.function, lines.kind))
     real = quick
     if not np.all(confirms(lines, quick, exact)):
-        real = _differences(lines)
+        real = sharp_difference(lines, tolerance_of(lines.function, lines.kind))
     if np.any(contradicts(lines, real, exact)):
         lines.function.is_analytic = False
         return real
@@ -159,14 +159,6 @@ def _examine(lines: Lines, numeric: NumericDerivative) -> NumericDerivative:
         bar = complex_rounding(lines, float(real.step.min()))
         exact = exact._replace(bar=np.fmin(bar, exact.bar))
     return exact.where(real.is_kinked, real)
-
-
-def _differences(lines: Lines) -> NumericDerivative:
-    """Return sharp differences, or the ladder's where values are coarse: it counts their jumps."""
-    function = lines.function
-    if function.is_measured and np.any(function.coarseness):
-        return ladder(lines)
-    return sharp_difference(lines, tolerance_of(function, lines.kind))
 
 
 def _worst(comparison: Comparison, among: np.ndarray, most: int) -> np.ndarray:

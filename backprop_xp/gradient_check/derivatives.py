@@ -58,7 +58,10 @@ def sharp_difference(lines: Lines, tolerance: float = np.inf) -> NumericDerivati
     unless the gradient agrees to within it. Of both, the narrower interval counts, or the slopes
     of a kink. If they contradict each other, the ladder is right by shorter steps: it knows coarse
     values, and longer steps skip what is near. By longer steps it is not, and the bar covers both.
+    If values are known to be coarse, the ladder alone counts their jumps.
     """
+    if lines.function.is_measured and np.any(lines.function.coarseness):
+        return ladder(lines)
     found, is_poor = differences(lines)
     size = np.maximum(np.abs(found.value), lines.norm)
     # One wrong term of a direction must show beside their norm.

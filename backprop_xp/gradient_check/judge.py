@@ -112,7 +112,7 @@ def judge(lines: Lines, numeric: NumericDerivative) -> Comparison:
         room *= np.where(lines.norm > 0.0, size / lines.norm, 1.0)
     is_real = np.isfinite(analytic.value)  # no rounding explains an entry that is not finite
     error, tolerance = np.where(is_real, error, np.inf), np.where(is_real, tolerance, base)
-    matters = _matters(lines, numeric, error <= base)
+    matters = _matters(lines, numeric)
     # Two zeros agree with any bars. Nothing is known without a value, or if kinks meet on a
     # direction: an entry's slopes can lie outside of those along the direction, and so do those
     # between kinks that are nearer than the noise resolves.
@@ -127,15 +127,14 @@ def judge(lines: Lines, numeric: NumericDerivative) -> Comparison:
     return Comparison(lines, analytic, numeric, outcome, error, tolerance, room, matters)
 
 
-def _matters(lines: Lines, numeric: NumericDerivative, agrees: np.ndarray) -> np.ndarray:
+def _matters(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
     """Whether derivatives exceed the rounding errors of the largest of their tensor or results.
 
     One whose bar exceeds the largest is not known to be smaller.
     """
     part, columns = tolerance_of(lines.function, "matters"), lines.columns
     if lines.kind == "directions":
-        # A small result that disagrees matters, too: results may have units of their own.
-        return np.asarray((lines.norm >= part * np.max(lines.norm)) | ~agrees)
+        return np.asarray(lines.norm >= part * np.max(lines.norm))
     size, certain = np.abs(numeric.value), np.abs(lines.gradient.finite)
     larger = np.maximum(certain[columns], size)
     # A numeric derivative that may consist of error alone is not compared with the others.

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from backprop_xp.gradient_check import extrapolation
+from backprop_xp.gradient_check.analytic import AnalyticGradient
 from backprop_xp.gradient_check.extrapolation import longer, over_shorter
-from backprop_xp.gradient_check.lines import Lines, NumericDerivative
+from backprop_xp.gradient_check.lines import Lines, NumericDerivative, long_direction
 
 # A parabola predicts the value at a step four times as long with 17 times the noise of its values,
 # and misses at most 64 times as much of a smooth function as at the step before. A change is a
@@ -27,8 +28,9 @@ _SMOOTH = 16.0
 _BISECTIONS, _JUMP, _LAST, _KEPT = 48, 2.0**-5, 8, 0.25
 # A jump is alone if the other side has none up to 16 times as far: above this rung.
 _SEARCHED = 3
+# Terms that cancel may hide where all entries are below this: they vary at a size of about 1.
 # Rounding is at most this part of the values.
-_FAINT = 2.0**-17
+_TINY, _FAINT = 2.0**-16, 2.0**-17
 # The longer steps for a value that is constant around the point.
 _LONGER = 0.5 * 4.0 ** np.arange(12, 0, -1)
 
@@ -137,20 +139,26 @@ def search(lines: Lines) -> None:
     lines.function.coarseness = np.fmax(lines.function.coarseness, jumps.max(axis=0))
 
 
-def search_beyond(lines: Lines) -> None:
-    """Search for the jumps of coarse terms that cancel near the point, along a long direction.
+def search_beyond(gradient: AnalyticGradient) -> None:
+    """Search for the jumps of terms that cancel beside tiny entries, along a longer direction.
 
     ``1 - cos(p)`` is 0 for entries below 1e-8: no step of their size shows the term. A rung has the
     rounding of the values up to the next longer one. The first jumps count: over longer steps the
     rounding of a term may grow. Jumps of a larger part of the longest values are no rounding.
     """
+    function = gradient.function
+    if function.problem.scale is not None or gradient.scale.max() >= _TINY or function.is_limited:
+        return
+    lines = Lines(gradient, direction=long_direction(gradient))
     with np.errstate(all="ignore"):
         rungs = _climb(lines, 0.5 * 4.0 ** -np.arange(lines.rungs))
-        sizes = over_shorter(np.fmax, rungs.sizes(lines.function.fx))
-        rounding = lines.function.epsilon * np.concatenate([sizes[:1], sizes[:-1]])
+        sizes = over_shorter(np.fmax, rungs.sizes(function.fx))
+        rounding = function.epsilon * np.concatenate([sizes[:1], sizes[:-1]])
         jumps, _ = _jumps(lines, rungs, rounding, every=True, first=True)
     jumps = np.where(jumps <= _FAINT * sizes[0], jumps, 0.0)
-    lines.function.coarseness = np.fmax(lines.function.coarseness, jumps.max(axis=0))
+    if np.any(jumps):
+        function.coarseness = np.fmax(function.coarseness, jumps.max(axis=0))
+        function.is_measured, function.is_analytic = True, False
 
 
 def _derivative(lines: Lines, rungs: _Rungs) -> tuple[NumericDerivative, np.ndarray]:

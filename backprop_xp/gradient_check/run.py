@@ -15,7 +15,6 @@ from backprop_xp.gradient_check.first_calls import first_calls, last_calls
 from backprop_xp.gradient_check.functions import Fault, Function
 from backprop_xp.gradient_check.judge import Comparison, Findings
 from backprop_xp.gradient_check.ladder import search_beyond
-from backprop_xp.gradient_check.lines import Lines, long_direction
 from backprop_xp.gradient_check.problems import Problem, with_vectors
 from backprop_xp.gradient_check.report import GradientReport, Row, TensorErrors
 from backprop_xp.gradient_check.structures import Structure
@@ -25,8 +24,6 @@ from backprop_xp.gradient_check.structures import Structure
 _MANY, _LONG, _SHARE = 20_000, 10.0, 0.125
 # After those of all entries, most wrong gradients of smooth values fail within so many evaluations.
 _OF_A_FAIL = 64
-# Terms that cancel may hide where all entries are below this: they vary at a size of about 1.
-_TINY = 2.0**-16
 _WORST_ROWS = 5
 
 
@@ -52,10 +49,7 @@ def check_problem(problem: Problem) -> GradientReport:
 
 def _check(function: Function, notes: list[str]) -> Findings:
     gradient, method = analytic_gradient(function), function.options["method"]
-    if gradient.scale.max(initial=0.0) < _TINY and not function.is_limited:
-        search_beyond(Lines(gradient, direction=long_direction(gradient)))
-        if np.any(function.coarseness):
-            function.is_measured, function.is_analytic = True, False
+    search_beyond(gradient)
     is_large, taylor = function.x.size > _MANY, None
     if method == "auto" and (is_large or _takes_long(function, 1, notes)):
         method = "directional"

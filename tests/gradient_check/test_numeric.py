@@ -38,6 +38,8 @@ SMOOTH = {
 # fmt: on
 # The evaluations of numdifftools for two entries: hard functions take no more.
 GRADIENT, HESSIAN = 61, 121
+# Those of the search for terms that cancel.
+SEARCH = 52
 # The ways in which functions return their value, and the largest bar, as a part of the value.
 KINDS = {
     "complex": (lambda v: v, 1e-11),
@@ -71,7 +73,8 @@ def test_a_gradient_is_mpmaths_to_within_small_bars(name: str, kind: str) -> Non
     largest = np.maximum(terms.max(), abs(float(value(np, *point))))
     assert np.all(error <= found.error_bar)
     assert np.all(found.error_bar * np.abs(point) <= most * largest)
-    assert found.evaluations == len(calls) <= GRADIENT
+    search = SEARCH if name == "tiny entries" else 0
+    assert found.evaluations == len(calls) <= GRADIENT + search
 
 
 @pytest.mark.parametrize("name", SMOOTH)
@@ -232,3 +235,19 @@ def test_unusable_arguments_are_errors_that_say_why() -> None:
         bx.numeric_hessian(lambda p: 1.0, [2.0], bounds=(0.0, 1.0))
     with pytest.raises(TypeError, match="must be real at a real point"):
         bx.numeric_jacobian(lambda p: p, np.asarray([1j]))
+
+
+def test_the_bars_of_tiny_entries_contain_the_slope_of_terms_that_cancel() -> None:
+    """Near the point the values are constant."""
+    single = np.float32
+    for value, slope in (
+        (lambda p: float(np.sum(1.0 - np.cos(p))), np.sin),
+        (
+            lambda p: float(np.sum(np.sin(single(1.0) + p.astype(single)))),
+            lambda p: np.cos(1.0 + p),
+        ),
+    ):
+        for size in (1e-8, 1e-9, 1e-12):
+            point = size * np.array([1.0, -2.0, 3.0])
+            found = bx.numeric_gradient(value, point)
+            assert np.all(np.abs(found.value - slope(point)) <= found.error_bar), size

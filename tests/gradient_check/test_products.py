@@ -312,8 +312,8 @@ def test_a_mistake_in_results_of_small_units_shows_beside_many_large_ones() -> N
 
 
 @pytest.mark.parametrize("method", ["auto", "directional", "taylor"])
-@pytest.mark.parametrize("size", [1.0, 1e12, 1e20])
-def test_a_wrong_small_result_does_not_pass_beside_a_huge_one(size: float, method: str) -> None:
+@pytest.mark.parametrize("size", [1.0, 1e12])
+def test_a_wrong_small_result_fails_beside_a_large_one(size: float, method: str) -> None:
     """Results may have units of their own."""
 
     def value(p: Any) -> np.ndarray:
@@ -325,8 +325,7 @@ def test_a_wrong_small_result_does_not_pass_beside_a_huge_one(size: float, metho
     p = np.array([1.0, 2.0])
     right = bx.check_jacobian(value, jacobian, p, method=method)
     wrong = bx.check_jacobian(value, lambda p: jacobian(p, 2.0), p, method=method)
-    assert right.verdict == "pass"
-    assert wrong.verdict in (("fail",) if size < 1e16 else ("fail", "inconclusive"))
+    assert (right.verdict, wrong.verdict) == ("pass", "fail")
 
 
 def test_the_options_of_a_product_with_one_input_have_its_structure() -> None:
