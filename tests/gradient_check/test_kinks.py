@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.gradient_check.extrapolation import with_kinks
+from backprop_xp.gradient_check.lines import NumericDerivative
 from tests.helpers import compiled, thorough
 from tests.planted_mistakes import METHODS, check, difference_methods, every_dtype
 
@@ -246,10 +248,19 @@ def test_slopes_beside_kinks_that_are_nearer_than_steps_show_are_in_doubt() -> N
 
     def value(p: Any) -> float:
         x = p.item()
-        return 1.0 + 1e-7 * (3.0 * max(x - 1e-8, 0.0) - max(x + 1e-8, 0.0))
+        return 1.0 + 1e-7 * (3.0 * max(x - 1e-10, 0.0) - max(x + 1e-10, 0.0))
 
     report = check.gradient(value, lambda p: np.full(1, -1e-7), np.zeros(1))
     assert report.verdict == "inconclusive"
     assert "noise hides the slope" in report.reason
     between = check.gradient(value, lambda p: np.full(1, 1e-7), np.zeros(1))
     assert between.verdict in ("kink", "inconclusive")
+
+
+def test_slopes_at_a_kink_reach_what_shorter_steps_show() -> None:
+    h = 4.0 ** -np.arange(20.0)[:, None, None]
+    right = np.where(h > 1e-4, 1.0, -1.0)  # beyond another kink
+    unknown = np.full((1, 1), np.inf)
+    found = with_kinks(NumericDerivative(*[unknown] * 5), right, 0.0 * right, 1e-8 + 0.0 * h, h)
+    low = min(found.left.item(), found.right.item()) - found.bar.item()
+    assert low <= -1.0 + 1e-3
