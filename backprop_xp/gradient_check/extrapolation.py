@@ -59,7 +59,6 @@ def extrapolate(
         bar = SAFETY * (change + (unexplained + noise) / h + steep)
         bars.append(np.where(is_known & np.isfinite(bar), bar, np.inf))
     value, bar = smallest(np.stack(bars), np.stack(tables[1:]), np.stack(bars))
-    bar = _reaching(value, bar, bar)
     value, bar, step = smallest(bar, value, bar, h)
     value = np.where(np.isfinite(bar), value, 0.0)
     return NumericDerivative(value, bar, value, value, step)
@@ -93,12 +92,12 @@ def with_kinks(
     return found.where(np.any(is_cusp, axis=0), cusp)
 
 
-def _reaching(values: np.ndarray, bars: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Return bars that reach what shorter steps show, to within the bars ``own`` of these."""
-    low, high = values - own, values + own
+def _reaching(slopes: np.ndarray, bars: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Return bars that reach the slopes at shorter steps, to within the noise of these."""
+    low, high = slopes - noise, slopes + noise
     reached = bars.copy()
-    for s in range(len(values) - 1):
-        gaps = np.fmax(low[s + 1 :] - values[s], values[s] - high[s + 1 :])
+    for s in range(len(slopes) - 1):
+        gaps = np.fmax(low[s + 1 :] - slopes[s], slopes[s] - high[s + 1 :])
         reached[s] = np.fmax(bars[s], np.fmax.reduce(gaps))
     return reached
 
