@@ -39,7 +39,7 @@ SMOOTH = {
 # The evaluations of numdifftools for two entries: hard functions take no more.
 GRADIENT, HESSIAN = 61, 121
 # Those of the search for terms that cancel.
-SEARCH = 52
+SEARCH = 50
 # The ways in which functions return their value, and the largest bar, as a part of the value.
 KINDS = {
     "complex": (lambda v: v, 1e-11),

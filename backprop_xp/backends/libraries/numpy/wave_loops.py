@@ -6,14 +6,14 @@ would not be. The rows are the last axis of the loops' own arrays.
 """
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from backprop_xp.backends.libraries.numpy.compilers import jit, summing
 from backprop_xp.backends.protocol import Array
 
-Numbers = tuple[Any, ...]  # of the arrays' precision
+Numbers: TypeAlias = tuple[Any, ...]  # of the arrays' precision
 
 
 def _series(first: int, terms: int, dtype: str) -> Numbers:
