@@ -12,6 +12,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
+from backprop_xp.networks.jet_parts import rows_in_cache
 from tests.user_layers import sample_network, sample_theta
 
 # Some hundred roundings, relative to the largest entry.
@@ -268,6 +269,32 @@ def test_many_rows_are_computed_in_parts_with_the_same_result(xp: Any) -> None:
     xp.assert_close(back, np.concatenate([xp.host(half[1]) for half in halves]), 100 * PARITY)
 
 
+def test_each_of_many_rows_has_its_own_dropout_mask(xp: Any) -> None:
+    layers = [bx.Dense(2, 40, "tanh"), bx.Dropout(0.5), bx.Dense(40, 1)]
+    network = with_derivatives(layers, [(), (0,), (0, 0)])
+    x = xp.asarray(np.ones((3000, 2)))
+    # Without masks the rows are computed in parts, where the backend has a cache to mind.
+    assert (rows_in_cache(x, 3 * 40) or 0) < 3000
+    found = xp.host(network.forward(xp.asarray(sample_theta(network)), x, rng=5))
+    # Of 2**40 masks, two are hardly the same.
+    assert len({row.tobytes() for row in found}) == 3000
+
+
+def test_gradients_of_a_term_asked_for_twice_are_added(xp: Any) -> None:
+    layers = smooth_layers()
+    twice, once = (
+        with_derivatives(layers, terms)
+        for terms in ([(0, 1), (), (1, 0), (2,), (2,)], [(0, 1), (), (2,)])
+    )
+    x, g = generator.normal(size=(5, 3)), generator.normal(size=(5, 10))
+    summed = np.concatenate([g[:, :2] + g[:, 4:6], g[:, 2:4], g[:, 6:8] + g[:, 8:]], axis=-1)
+    theta = sample_theta(once)
+    found, expected = twice.vjp(*xp.put(theta, x, g)), once.vjp(*xp.put(theta, x, summed))
+    for ours, theirs in zip(found, expected, strict=True):
+        size = float(np.max(np.abs(xp.host(theirs))))
+        xp.assert_close(ours / size, theirs / size, PARITY)
+
+
 @pytest.mark.compiled
 def test_a_training_learns_from_values_and_slopes(xp: Any) -> None:
     x = np.linspace(-1.0, 1.0, 12)[:, None]
@@ -315,6 +342,8 @@ def test_the_outputs_of_a_layer_of_derivatives_have_first_derivatives(xp: Any, n
     xp.assert_close(along, (jacobian @ v[..., None])[..., 0], PARITY)
     with pytest.raises(TypeError, match=r"first derivatives by x.*no second ones"):
         network.laplacian(*xp.put(theta, x))
+    with pytest.raises(TypeError, match=r"first derivatives by x.*no second ones"):
+        network.directional(*xp.put(theta, x, v), order=2)
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,20 @@ def test_a_given_column_may_have_a_name_of_several_letters() -> None:
     assert (equation.given, equation.n_in) == (("reading",), 3)
 
 
+def test_split_gives_each_unknown_its_own_values(xp: Any) -> None:
+    equation = EQUATIONS["flow"]()
+    theta = np.arange(2.0 * equation.network.size + 4.0).reshape(2, -1)
+    of_u, unknown = equation.split(xp.asarray(theta))
+    xp.assert_equal(of_u, xp.asarray(theta[:, :-2]))
+    assert {name: xp.host(value).tolist() for name, value in unknown.items()} == {
+        "mu": theta[:, -2].tolist(),
+        "rho": theta[:, -1].tolist(),
+    }
+    # The residual of the last part is mu times rho: a start of each is where it was named.
+    start = equation.split(xp.initialize(bx.Network([equation], "huber")))[1]
+    assert {name: float(value) for name, value in start.items()} == {"mu": 0.5, "rho": 2.0}
+
+
 def test_split_takes_theta_of_the_equation_alone(xp: Any) -> None:
     equation = EQUATIONS["heat"]()
     with pytest.raises(ValueError, match=r"theta has 25 numbers, but the equation has 26"):

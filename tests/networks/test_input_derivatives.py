@@ -198,6 +198,8 @@ def test_an_embedding_has_derivatives_of_0_by_codes_and_no_second_ones(xp: Any) 
     with pytest.raises(TypeError, match="An Embedding takes codes") as caught:
         network.laplacian(theta, x)
     assert any("Embedding" in note for note in caught.value.__notes__)
+    with pytest.raises(TypeError, match="An Embedding takes codes"):
+        network.directional(theta, x, x, order=2)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.training.plateau import Slowed, slowed
 
 generator = np.random.default_rng(8)
 X, Y = generator.normal(size=(12, 3)), generator.normal(size=(12, 2))
@@ -104,19 +105,53 @@ def test_a_plateau_watches_the_training_loss_by_default(xp: Any) -> None:
     xp.assert_close(history["training_loss"][:-1], history["loss"][1:], 1e-5)
 
 
-def test_a_plateau_equals_pytorchs(xp: Any) -> None:
+# Losses of some epochs, and the factors after them with RULE and with min_delta=0.
+LOSSES: dict[str, tuple[list[float], list[float], list[float]]] = {
+    "falls larger than min_delta": ([8, 4, 2, 1, 0.5], [1] * 5, [1] * 5),
+    "falls smaller than min_delta": (
+        [1, 0.998, 0.996, 0.994, 0.992, 0.988],
+        [1, 1, 0.5, 0.5, 0.25, 0.25],
+        [1] * 6,
+    ),
+    "small falls that add up to more than min_delta": ([1, 0.994, 0.988, 0.982], [1] * 4, [1] * 4),
+    "no falls": ([1, 2, 1, 3, 1], [1, 1, 0.5, 0.5, 0.25], [1, 1, 0.5, 0.5, 0.25]),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_only_a_fall_of_more_than_min_delta_is_an_improvement(name: str) -> None:
+    losses, factors, without = LOSSES[name]
+    for min_delta, expected in ((RULE["min_delta"], factors), (0.0, without)):
+        rule = bx.Plateau(**{**RULE, "min_delta": min_delta, "watch": "loss", "mode": "min"})
+        state: Slowed | None = None
+        for epoch, (loss, factor) in enumerate(zip(losses, expected, strict=True)):
+            state = slowed(rule, state, np.asarray(loss), epoch)
+            assert state.factor == factor
+        assert expected == _factors(losses, **{**RULE, "min_delta": min_delta})
+
+
+def _factors_of_pytorch(losses: list[float]) -> list[float]:
     torch = pytest.importorskip("torch")
-    case, options = _case(xp)
-    kept: list[Any] = []
-    history = bx.fit(*case, callbacks=[kept.append], **options).history
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     # PyTorch waits one epoch more.
     peer = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=0.5, patience=1, threshold=0.01, threshold_mode="abs"
     )
-    for state, loss in zip(kept, history["validation_loss"].tolist(), strict=True):
+    factors = []
+    for loss in losses:
         peer.step(loss)
-        assert state.slowed.factor == optimizer.param_groups[0]["lr"]
+        factors.append(optimizer.param_groups[0]["lr"])
+    return factors
+
+
+def test_a_plateau_equals_pytorchs(xp: Any) -> None:
+    case, options = _case(xp)
+    kept: list[Any] = []
+    history = bx.fit(*case, callbacks=[kept.append], **options).history
+    expected = _factors_of_pytorch(history["validation_loss"].tolist())
+    assert [state.slowed.factor for state in kept] == expected
+    for losses, factors, _ in LOSSES.values():
+        assert _factors_of_pytorch(losses) == factors
 
 
 def test_watching_an_unknown_metric_is_an_error(xp: Any) -> None:
