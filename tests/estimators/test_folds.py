@@ -35,16 +35,20 @@ def test_noise_is_answered_by_a_larger_alpha() -> None:
 
 
 @pytest.mark.parametrize("weighted", [thorough(False), True])
-def test_the_choice_is_that_of_a_grid_search(weighted: bool) -> None:
-    x = GENERATOR.normal(size=(30, 12))
-    y = x[:, 0] + 2.0 * GENERATOR.normal(size=30)
-    weight = GENERATOR.integers(1, 4, size=30).astype(float) if weighted else None
+def test_the_losses_that_choose_are_those_of_a_grid_search(
+    weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = GENERATOR.normal(size=(32, 12))  # folds of 6 and of 7 rows
+    y = x[:, 0] + 2.0 * GENERATOR.normal(size=32)
+    weight = GENERATOR.integers(1, 4, size=32).astype(float) if weighted else None
+    losses, best = list[np.ndarray](), folds._best
+    monkeypatch.setattr(folds, "_best", lambda found: losses.append(found) or best(found))
     found = bx.MLPRegressor(**LINEAR).fit(x, y, weight).alpha_
 
     # A linear model has no other minimum, so its starts do not matter.
     random_state = np.random.RandomState(0)
     random_state.uniform(size=13)  # the first theta
-    parts = PredefinedSplit(_drawn(30, random_state))
+    parts = PredefinedSplit(_drawn(32, random_state))
     means = np.zeros(len(ALPHAS))
     for rows, left in parts.split():
         for i, alpha in enumerate(ALPHAS):
@@ -53,6 +57,12 @@ def test_the_choice_is_that_of_a_grid_search(weighted: bool) -> None:
             squares = (model.predict(x[left]) - y[left]) ** 2
             means[i] += np.sum(squares * (1.0 if weight is None else weight[left]))
     assert ALPHAS[np.argmin(means)] == found
+    # The trainings end within about 1e-12 of their minimum, whose losses are means in other units.
+    np.testing.assert_allclose(losses[0] / losses[0][0], means / means[0], rtol=1e-6)
+
+
+def test_a_strength_whose_trainings_diverged_is_not_chosen() -> None:
+    assert folds._best(np.array([np.nan, 3.0, 2.0, np.inf])) == 2
 
 
 def test_a_classifier_and_members_choose_one_alpha() -> None:

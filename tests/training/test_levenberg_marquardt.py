@@ -158,6 +158,36 @@ def test_too_many_parameters_are_an_error_that_names_lbfgs(
         _fit(xp, theta)
 
 
+def test_the_memory_that_a_step_would_take_is_named(
+    xp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectives, "_MOST_NUMBERS", 2**20)
+    network = bx.mlp([1, 400, 400, 1], hidden="tanh")
+    numbers = 7 * 8 * len(X) * network.size  # of 8 networks; 30 rows are fewer than parameters
+    needed = numbers * {"float64": 8, "float32": 4}[xp.dtype] / 2**30
+    with pytest.raises(ValueError, match=f"8 networks .* about {needed:.0f} GiB: 7 .* 30 x 161601"):
+        _fit(xp, xp.initialize(network, stack=8), network=network)
+
+
+def test_only_an_accepted_step_counts_towards_convergence(xp: Any) -> None:
+    theta, tolerance = xp.initialize(NETWORK), 0.3
+    optimizer = bx.LevenbergMarquardt(1e-9, tolerance=tolerance)
+    states = list(bx.train(NETWORK, theta, *xp.put(X, Y), optimizer=optimizer, epochs=22))
+    losses = [float(state.loss) for state in states]  # before each step
+    settled = [float(xp.host(state.optimizer_state.settled)[0]) for state in states]
+    refused = 0
+    for k in range(1, 21):
+        if losses[k + 1] == losses[k]:
+            expected, refused = settled[k - 1], refused + 1
+        else:
+            is_small = losses[k] - losses[k + 1] <= tolerance * losses[k]
+            expected = settled[k - 1] + 1.0 if is_small else 0.0
+        assert settled[k] == expected
+    assert refused > 3
+    assert 0.0 in settled[8:]
+    assert max(settled) > 5.0
+
+
 @pytest.mark.parametrize("rows", [40, compiled(3)])
 def test_xla_decomposes_one_matrix_in_a_step(xp: Any, rows: int) -> None:
     """Two that run at once on two cores can wait for one another's threads forever."""
