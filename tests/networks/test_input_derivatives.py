@@ -217,7 +217,14 @@ def test_a_wrong_argument_is_named(xp: Any, call: Any, message: str) -> None:
         call(WIDE, theta, x)
 
 
+def mixing_link(o: Any) -> Any:
+    """Return predictions whose derivatives by the outputs are not symmetric, unlike softmax's."""
+    xp, first, second = array_namespace(o), o[..., :1], o[..., 1:]
+    return xp.concat([first * xp.exp(second), second + xp.sin(first)], axis=-1)
+
+
 LINKS = {**bx.losses.LOSSES, **PARAMETRIC_LOSSES}
+LINKS["mixing"] = bx.Loss(bx.losses.huber.value, bx.losses.huber.gradient, mixing_link)
 
 
 @pytest.mark.parametrize("name", LINKS)

@@ -181,9 +181,41 @@ def test_functions_with_axes_from_the_front_count_those_of_the_value(xp: Any) ->
     assert turned.shape == (4, 2, 3)
     xp.assert_equal(turned.first, xp.namespace.permute_dims(jet.first, (0, 3, 1, 2)))
     xp.assert_equal(namespace.sum(jet, axis=0).second, xp.namespace.sum(jet.second, axis=1))
+    for axis in (0, 1, 3):
+        widened = namespace.expand_dims(jet, axis=axis)
+        xp.assert_equal(widened.value, xp.namespace.expand_dims(jet.value, axis=axis))
+        xp.assert_equal(widened.first, xp.namespace.expand_dims(jet.first, axis=axis + 1))
     joined = namespace.concat([jet, xp.namespace.zeros_like(jet.value)], axis=1)
     assert (joined.shape, joined.first.shape) == ((2, 6, 4), (3, 2, 6, 4))
     assert not np.any(xp.host(joined.second)[:, :, 3:])
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_equal_extremes_share_the_derivatives(xp: Any, name: str) -> None:
+    x = xp.asarray([[1.0, 2.0, 1.0, 2.0]])
+    point = seeded(x, unit_directions(x, range(4)), (((1, 1), (2, 2)),))
+    cubes = point * point * point
+    found = getattr(point.namespace, name)(cubes, axis=-1)
+    first, second = {"max": ([0, 6, 0, 6], 6.0), "min": ([1.5, 0, 1.5, 0], 3.0)}[name]
+    xp.assert_equal(found.value, xp.asarray([{"max": 8.0, "min": 1.0}[name]]))
+    xp.assert_equal(found.first[:, 0], xp.asarray(first))
+    xp.assert_equal(found.second[:, 0], xp.asarray([second]))
+
+
+def test_a_gradient_chosen_beside_0_stays_a_gradient(xp: Any) -> None:
+    a, g = random_jet(xp, (2, 3), 14), dual(random_jet(xp, (2, 3), 15))
+    namespace, chosen = a.namespace, a.value > 0.5
+    assert np.unique(xp.host(chosen)).size == 2
+    for found, flags in (
+        (namespace.where(chosen, g, 0.0), chosen),
+        (namespace.where(chosen, 0.0, g), ~chosen),
+    ):
+        assert found.is_dual
+        for ours, part in zip(parts(found), parts(g), strict=True):
+            xp.assert_equal(ours, part * xp.namespace.astype(flags, part.dtype))
+        # Its product with a jet is the transpose of the jets' product, as for any gradient.
+        expected = paired(found, a * a)
+        assert paired(found * a, a) == pytest.approx(expected, rel=xp.rounding(ROUNDING))
 
 
 def test_slopes_at_0_are_those_from_the_left(xp: Any) -> None:
@@ -312,6 +344,9 @@ def test_a_jet_without_derivatives_is_a_constant(xp: Any) -> None:
         xp.assert_equal(found.value, function(x))
 
 
+COMPARISONS = [operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne]
+
+
 def test_an_array_of_the_library_times_a_jet_is_a_jet(xp: Any) -> None:
     if xp.name in ("array-api-strict", "lookalike"):
         pytest.skip("its arrays raise for anything but arrays and numbers")
@@ -320,7 +355,10 @@ def test_an_array_of_the_library_times_a_jet_is_a_jet(xp: Any) -> None:
         found, expected = function(w, jet), function(Jet(jet.namespace, w), jet)
         for one, other in zip(parts(found), parts(expected), strict=True):
             xp.assert_equal(one, other)
-    xp.assert_equal((w > jet).value, w > jet.value)
+    equal = w * 0.0 + jet.value[:1, :]  # equal to the first row of the jet
+    for compare in COMPARISONS:
+        for left in (w, equal):
+            xp.assert_equal(compare(left, jet).value, compare(left, jet.value))
     is_large = (w > 3.0) & (jet > 0.5)
     xp.assert_equal(is_large.value, (w > 3.0) & (jet.value > 0.5))
     with pytest.raises(TypeError, match=r"no rule for x % y"):
