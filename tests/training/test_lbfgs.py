@@ -146,6 +146,44 @@ def test_a_cubic_is_minimized_between_the_ends_of_a_bracket(xp: Any) -> None:
     xp.assert_close(line_search._between(low, high), [[1.0 / np.sqrt(3.0)]])
 
 
+@pytest.mark.parametrize(("minimum", "expected"), [(0.01, 0.1), (0.3, 0.3), (0.99, 0.9)])
+def test_a_point_between_keeps_a_tenth_of_the_bracket_from_both_ends(
+    xp: Any, minimum: float, expected: float
+) -> None:
+    """The square (t - minimum)^2, from 0 to 1."""
+    ends = (_line(xp, t, (t - minimum) ** 2, 2.0 * (t - minimum)) for t in (0.0, 1.0))
+    xp.assert_close(line_search._between(*ends), [[expected]], 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("slope", "expected"),
+    [(-0.6, 2.5), (-0.99, 5.0), (-1.5, 5.0), (-0.01, 2.1)],
+    ids=["by the slopes", "nearly straight", "steeper", "nearly flat"],
+)
+def test_a_search_without_an_upper_end_grows_within_bounds(
+    xp: Any, slope: float, expected: float
+) -> None:
+    """From the slope -1 at 0, and another at 1: by 1.1 to 4 times what the search came."""
+    search = line_search.begun(*xp.put([[0.0]], [[-1.0]]))
+    true = xp.namespace.ones_like(search.tries) > 0.0
+    _, length = line_search.narrowed(search, _line(xp, 1.0, -0.9, slope), true)
+    xp.assert_close(length, [[expected]], 1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_where_the_memory_gives_no_way_down_the_direction_is_the_gradients(xp: Any) -> None:
+    # Squares of the changes underflow, and the scale of the memory overflows.
+    theta = xp.asarray([1.0, -2.0])
+    state = bx.LBFGS(memory=1).initialize(theta)
+    huge = 1e30 if xp.dtype == "float32" else 1e200
+    state = state._replace(
+        gradient=theta, moves=xp.asarray([[huge, 0.0]]), changes=xp.asarray([[1.0 / huge, 0.0]])
+    )
+    new, loss = xp.namespace.ones_like(state.length) > 0.0, xp.namespace.ones_like(state.length)
+    found = lbfgs._on_new_line(state, new, loss, 1.0)
+    xp.assert_close(found.direction, xp.host(theta) / -np.sqrt(5.0), 1e-12)
+
+
 @pytest.mark.parametrize("value", [np.inf, np.nan, 1e30])
 def test_a_point_with_an_impossible_value_halves_the_bracket(xp: Any, value: float) -> None:
     low, high = _line(xp, 0.0, 1.0, -1.0), _line(xp, 1.0, value, np.nan)
