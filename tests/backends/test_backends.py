@@ -213,9 +213,10 @@ def test_numbers_of_a_dtype_that_numpy_lacks_reach_the_host_as_float32(name: str
 
 def test_a_numpy_scalar_chooses_no_backend_and_no_dtype(xp: Any) -> None:
     x = xp.asarray([1.0], dtype="float32")
-    for number in (np.float64(1.0), np.int32(1), np.bool(True)):
+    for number in (np.float64(1.0), np.float32(1.0), np.int32(1), np.bool(True)):
         chosen = bx.resolve(x, number)
         assert chosen.backend.name == xp.name
         assert chosen.dtype == x.dtype
+        assert bx.resolve(number).source != "the arrays given"
         with bx.use_backend(STRICT):
-            assert bx.resolve(number).backend.name == STRICT
+            assert bx.resolve(number).source == "use_backend('array-api-strict')"
