@@ -39,13 +39,6 @@ WEIGHT = generator.uniform(0.5, 2.0, ROWS)
 VALIDATION = (X[:5], Y[:5], WEIGHT[:5])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _without_loops_later() -> Iterator[None]:
-    """Later tests of this process train without the loops, as in a process of their own."""
-    yield
-    sys.modules.pop(compilation.KERNELS, None)
-
-
 CUBE = bx.Activation(lambda z: z**3, lambda g, z, a: 3.0 * z**2 * g)
 SQUARE = bx.losses.over_outputs(lambda o, t: ((o - t) ** 2, 2.0 * (o - t)))
 BLOCK = bx.Residual(bx.Dense(5, 3, "tanh"), bx.Dropout(0.4), bx.Dense(3, 5))
@@ -172,12 +165,11 @@ def test_batches_of_the_caller_train_the_same(train: Any) -> None:
 
 @pytest.mark.parametrize("then", ["10", "01", "11"])
 def test_a_training_is_resumed_with_or_without_loops_and_its_file_names_numba(
-    train: Any, then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Any, then: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("safetensors")
     network, path, first, second = NETWORKS["dropout"], tmp_path / "model", *then
     options = {"optimizer": bx.Adam(bx.schedules.cosine(0.05, 9)), "validation": VALIDATION}
-    monkeypatch.delitem(sys.modules, compilation.KERNELS, raising=False)
     whole = train(first, network, **options)
     train(first, network, epochs=2, checkpoint=path, **options)
     header, _ = container.decode(container.read(path))
@@ -192,7 +184,6 @@ def test_a_training_is_resumed_with_or_without_loops_and_its_file_names_numba(
 def test_the_record_of_a_tables_training_names_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("sklearn")
-    monkeypatch.delitem(sys.modules, compilation.KERNELS, raising=False)
     monkeypatch.setenv("BACKPROP_XP_COMPILE", "1")
     table = pandas.DataFrame({"a": np.arange(20.0), "y": ["no", "yes"] * 10})
     model = bx.TabularClassifier(max_iter=1).fit(table[["a"]], table["y"])
@@ -311,15 +302,31 @@ def test_a_source_of_many_batches_is_compiled_when_it_has_lasted_long(
     assert (found.history.get("gradient_verdict", np.array("pass")) == "pass").all()
 
 
-def test_loops_that_are_loaded_serve_short_trainings_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    theta = np.ones(3)
-    monkeypatch.setenv("BACKPROP_XP_COMPILE", "")
-    monkeypatch.delitem(sys.modules, compilation.KERNELS, raising=False)
-    assert compilation.kernels_for(theta, 10, 1000) is None
-    kernels = compilation.kernels_for(theta, 10, 10**12)
-    assert kernels is not None
-    assert compilation.kernels_for(theta.astype("float32"), 10, 1000) is kernels
-    assert compilation.kernels_for(theta + 0.0j, 10, 10**12) is None
+def test_a_training_has_the_same_bits_after_any_other_training(
+    train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loops round differently: which are used must not depend on what was loaded before."""
+    network = NETWORKS["sigmoid output"]
+    by_numpy, by_loops = (train(setting, network).theta for setting in "01")
+    assert (by_numpy != by_loops).any()  # else the test could not fail
+    assert compilation.KERNELS in sys.modules
+    np.testing.assert_array_equal(train("", network).theta, by_numpy)
+    monkeypatch.setattr(compilation, "_LEAST_SECONDS", 0.0)
+    np.testing.assert_array_equal(train("", network).theta, by_loops)
+
+
+def test_complex_numbers_have_no_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKPROP_XP_COMPILE", "1")
+    assert compilation.kernels_for(np.ones(3), 10, 1000) is not None
+    assert compilation.kernels_for(np.ones(3) + 0.0j, 10, 10**12) is None
+
+
+def test_a_file_names_numba_by_the_variable_not_by_what_the_process_loaded() -> None:
+    program = "from backprop_xp.backends.libraries.numpy import compilation\n"
+    program += "import sys; print(*compilation.versions(), 'numba' in sys.modules)"
+    for setting, expected in {"": "numba False", "1": "numba False", "0": "False"}.items():
+        done = python(program, BACKPROP_XP_COMPILE=setting)
+        assert (done.stderr, done.stdout.strip()) == ("", expected)
 
 
 def test_another_value_of_the_variable_is_an_error(train: Any) -> None:

@@ -206,7 +206,7 @@ def _trained(
     found = progress(result.state)
     if not np.isfinite(found["best"]).all():
         raise ValueError("the training diverged: lower learning_rate_init.")
-    record = {**model.record, **found, "versions": versions()}  # of the loops, too
+    record = {**model.record, **found, "versions": versions()}  # of a resumed model, too
     theta = to_host(result.theta)
     trained = dataclasses.replace(model, theta=theta, record=record, history=result.history)
     if model.classes is not None:

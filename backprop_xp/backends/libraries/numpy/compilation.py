@@ -1,8 +1,12 @@
-"""Whether a training on NumPy uses compiled loops: by BACKPROP_XP_COMPILE, or by its length."""
+"""Whether a training on NumPy uses compiled loops: by BACKPROP_XP_COMPILE, or by its length.
+
+The loops round differently. Whether an earlier training of the process has loaded them must not
+matter: the same call returns the same bits.
+"""
 
 import importlib
+import importlib.metadata
 import os
-import sys
 from typing import Any
 
 from backprop_xp.backends.protocol import Array
@@ -24,7 +28,7 @@ def kernels_for(theta: Array, steps: int | None, rows: int) -> Any:
     if theta.dtype.char not in "fd" or setting == "0":
         return None
     is_long = steps is not None and seconds_of(theta, steps, rows) > _LEAST_SECONDS
-    if not (is_long or setting == "1" or KERNELS in sys.modules):
+    if not (is_long or setting == "1"):
         return None
     try:
         _numba()
@@ -52,8 +56,12 @@ def _numba() -> Any:
     return numba
 
 
+def _variable() -> str:
+    return os.environ.get("BACKPROP_XP_COMPILE", "").strip()
+
+
 def _setting() -> str:
-    value = os.environ.get("BACKPROP_XP_COMPILE", "").strip()
+    value = _variable()
     if value not in ("", "0", "1"):
         raise ValueError(
             f"The environment variable BACKPROP_XP_COMPILE is {value!r}, but 0 (no training is "
@@ -76,5 +84,10 @@ def state() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return Numba's version if this process has loaded the loops, for files."""
-    return {"numba": sys.modules["numba"].__version__} if KERNELS in sys.modules else {}
+    """Return Numba's version if it is installed and may compile trainings, for files."""
+    if _variable() == "0":
+        return {}
+    try:
+        return {"numba": importlib.metadata.version("numba")}
+    except importlib.metadata.PackageNotFoundError:
+        return {}
