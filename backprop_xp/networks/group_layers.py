@@ -4,7 +4,8 @@ A row of x has points of all groups side by side, so that a batch of rows has so
 group computes the derivatives of its own residual alone.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -26,6 +27,10 @@ from backprop_xp.networks.initializers import Generator, HostArray
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import Cache, Gradients, Parameters
 from backprop_xp.networks.random_bits import Key
+
+# The rows have at most so many times the given points. A step takes longer by as much; with less,
+# the rows are fewer and batches coarser: beside a group of one point a row has ten of the others.
+_MOST_POINTS = 1.1
 
 
 class GroupedRows(NamedTuple):
@@ -92,6 +97,20 @@ class Groups:
         """The network of the layers alone, which returns the outputs."""
         return self.equations[0].network
 
+    @functools.cached_property
+    def _networks(self) -> tuple[Network, ...]:
+        return tuple(Network([one], "mean_squared_error") for one in self.equations)
+
+    def apart(self, x: Array) -> Iterator[tuple[Network, Array]]:
+        """Yield a network of each equation alone, with the same theta, and its points as rows."""
+        return zip(self._networks, self._points_of(x), strict=True)
+
+    def _points_of(self, x: Array) -> list[Array]:
+        """Return the points of each equation as rows."""
+        pairs = [*zip(self.equations, self.points, strict=True)]
+        parts = columns_of(x, [one.n_in * n for one, n in pairs])
+        return [_of_width(part, one.n_in) for (one, _), part in zip(pairs, parts, strict=True)]
+
     def split(self, theta: Array) -> tuple[Array, dict[str, Array]]:
         """Return theta of ``network`` and the unknown coefficients, as ``Equation.split`` does."""
         return self.equations[0].split(theta)
@@ -103,10 +122,8 @@ class Groups:
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return the residuals of all points of each row."""
         found, caches = [], []
-        pairs = [*zip(self.equations, self.points, strict=True)]
-        parts = columns_of(x, [one.n_in * n for one, n in pairs])
-        for (one, n), part in zip(pairs, parts, strict=True):
-            y, cache = one.forward(parameters, _of_width(part, one.n_in), rng)
+        for one, n, points in zip(self.equations, self.points, self._points_of(x), strict=True):
+            y, cache = one.forward(parameters, points, rng)
             found.append(_of_width(y, one.n_out * n))
             caches.append(cache)
         return array_namespace(x).concat(found, axis=-1), caches
@@ -137,7 +154,6 @@ def group_rows(
     groups: Mapping[str, tuple[Equation, Any] | tuple[Equation, Any, Any]],
     *,
     weights: Mapping[str, float] | None = None,
-    rows: int | None = None,
 ) -> GroupedRows:
     """Return a layer of several equations, with points, targets and weights as rows for ``fit``.
 
@@ -146,8 +162,9 @@ def group_rows(
     have the same layers and unknown coefficients. The loss is the mean of the groups' own means,
     over their measured values, weighted by ``weights``, 1 for a missing one.
 
-    There are as many ``rows`` as the smallest group has points, unless given. Each row has points
-    of all groups, so that batches of rows have some of each.
+    Each row has points of all groups, so that batches of rows have some of each. There are as many
+    rows as possible without more than a tenth of the points being repeated; the places of a point
+    share its weight. To ``LevenbergMarquardt`` each point counts as a row.
 
     >>> import backprop_xp as bx
     >>> layers = bx.mlp([1, 8, 1], hidden="tanh").layers
@@ -172,7 +189,7 @@ def group_rows(
         raise ValueError("groups is empty, but at least one is expected.")
     (first_name, *_), (_, first, _) = groups, checked[0]
     counts = [points.shape[0] for _, points, _ in checked]
-    count = min(counts) if rows is None else integer(rows, "rows")
+    count = _row_count(counts)
     layer = Groups([one for one, _, _ in checked], [-(-n // count) for n in counts])
     parts: list[list[Array]] = [[], [], []]
     for name, (_, points, targets), per_row in zip(groups, checked, layer.points, strict=True):
@@ -182,6 +199,14 @@ def group_rows(
             part.append(own)
     xp = array_namespace(parts[0][0])
     return GroupedRows(layer, *(xp.concat(part, axis=-1) for part in parts))
+
+
+def _row_count(counts: Sequence[int]) -> int:
+    """Return the largest number of rows that repeats few points of groups of these sizes."""
+    rows, most = max(counts), int(_MOST_POINTS * sum(counts))
+    while rows * (per_row := sum(-(-n // rows) for n in counts)) > most:
+        rows = most // per_row  # the next that can be enough: fewer rows have as many points each
+    return rows
 
 
 def _check_dictionaries(**given: object) -> None:
@@ -239,14 +264,14 @@ def _rows(
 ) -> tuple[Array, Array, Array]:
     """Return a group's points, targets and weights in rows.
 
-    Repeated points and values that were not measured have the weight 0.
+    The places of a repeated point share its weight. What was not measured has the weight 0.
     """
-    xp, n = array_namespace(points), targets.shape[0]
-    places = range(rows * per_row)
+    xp, (n, _), places = array_namespace(points), targets.shape, range(rows * per_row)
     at = integer_array(points, [i % n for i in places], "points")
-    is_first = like(points, [[float(i < n)] for i in places], "weights")
+    times = like(points, [[float(len(places[i::n]))] for i in range(n)], "weights")
     measured = xp.astype(~xp.isnan(targets), points.dtype)
-    shares = weight * measured / xp.maximum(xp.sum(measured), xp.ones_like(measured[0, 0]))
-    arrays = gather(points, at, 0), gather(targets, at, 0), is_first * gather(shares, at, 0)
+    total = xp.maximum(xp.sum(measured), xp.ones_like(measured[0, 0]))
+    shares = weight * measured / (times * total)
+    arrays = (gather(array, at, 0) for array in (points, targets, shares))
     x, y, w = (xp.reshape(array, (rows, -1)) for array in arrays)
     return x, y, w

@@ -1,7 +1,8 @@
 """The derivatives of a network's outputs by theta, row by row.
 
 Dense has a rule for all rows at once. Any other layer with parameters gets the rows as one more
-axis of the stack: each row is a batch of its own.
+axis of the stack: each row is a batch of its own. A layer whose outputs are made of columns of x of
+their own has the method ``apart``, as ``Groups`` does: these columns are rows of another network.
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,20 @@ class _Network(Protocol):
 
 def outputs_and_jacobian(network: _Network, theta: Array, x: Array) -> tuple[Array, Array]:
     """Return the outputs, ``(*stack, rows, n_out)``, and J, ``(*stack, rows, n_out, P)``."""
+    layer: Any = network.layers[0]
+    if len(network.layers) > 1 or not hasattr(layer, "apart"):
+        return _of_all_columns(network, theta, x)
+    xp, each, parts = array_namespace(theta), (*theta.shape[:-1], x.shape[-2]), []
+    for own, own_x in layer.apart(x):
+        outputs, jacobian = _of_all_columns(own, theta, own_x)
+        shaped = xp.reshape(outputs, (*each, -1)), xp.reshape(jacobian, (*each, -1, own.size))
+        parts.append(shaped)
+    all_outputs, jacobians = zip(*parts, strict=True)
+    return xp.concat(all_outputs, axis=-1), xp.concat(jacobians, axis=-2)
+
+
+def _of_all_columns(network: _Network, theta: Array, x: Array) -> tuple[Array, Array]:
+    """Return what ``outputs_and_jacobian`` does, with each row of x as a row."""
     xp, layout, caches = array_namespace(theta), network.layout, list[Cache]()
     each = (*theta.shape[:-1], x.shape[-2])
     parameters = _parameters(network, theta, each)

@@ -74,6 +74,10 @@ def test_the_matrix_has_a_weight_for_each_entry_of_y(xp: Any) -> None:
 
 CODES = np.stack([generator.integers(0, 4, 6), generator.normal(size=6)], axis=-1)
 TWO = [bx.Dense(2, 3, "tanh"), bx.Dense(3, 1)]
+EQUATIONS = [
+    bx.Equation(TWO, one, "tx") for one in (lambda s: s.u_t - s.u_xx, lambda s: (s.u, s.u_x))
+]
+GROUPS = bx.Groups(EQUATIONS, [3, 2])
 # Networks with each kind of layer that sample_network lacks, and their rows.
 OTHERS = {
     "user's layer": (bx.Network([bx.Dense(2, 4, "gelu"), Factors(), bx.Dense(4, 2)], "huber"), 2),
@@ -100,6 +104,9 @@ OTHERS = {
         ),
         2,
     ),
+    "groups": (bx.Network([GROUPS], "mean_squared_error"), 10),
+    "groups in a chain": (bx.Network([GROUPS, bx.Activate("tanh")], "half_squared_error"), 10),
+    "a loss that couples groups": (bx.Network([GROUPS], "categorical_cross_entropy"), 10),
     "scale": (bx.Network([bx.Scale(2), bx.Dense(2, 2, "silu"), bx.Dense(2, 2)], "log_cosh"), 2),
 }
 
@@ -108,8 +115,8 @@ OTHERS = {
 def test_the_matrix_of_any_layer_is_that_of_an_independent_jacobian(xp: Any, name: str) -> None:
     network, n_in = OTHERS[name]
     x = generator.normal(size=(6, n_in)) if n_in else CODES
-    theta, y, weight = sample_theta(network), generator.normal(size=(6, 2)), np.ones(6)
-    y = y[:, : network.widths[1]]
+    y = generator.uniform(size=(6, network.widths[1]))
+    theta, weight = sample_theta(network), np.ones(6)
     _, matrix = network.gauss_newton(*xp.put(theta, x, y))
     assert_relatively_close(xp, matrix, matrix_of(network, theta, x, y, weight), PARITY)
 

@@ -1,5 +1,6 @@
 """Equations at groups of points of their own, as one layer and as rows for fit."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tests.user_layers import sample_theta
 
 # Some hundred roundings, relative to the largest entry.
 PARITY = 1e-12
+# Each step of Levenberg-Marquardt passes on the roundings of those before it.
+AFTER_STEPS = 1e-8
 generator = np.random.default_rng(71)
 LAYERS = bx.mlp([2, 6, 1], hidden="tanh").layers
 UNKNOWN = {"k": 0.4}
@@ -34,27 +37,101 @@ TARGETS = generator.normal(size=(4, 2))
 TARGETS[1, 0] = np.nan
 
 
-def grouped(xp: Any, **options: Any) -> Any:
+def grouped(xp: Any, sizes: tuple[int, int] = (11, 4), **options: Any) -> Any:
     groups = {
-        "inside": (INSIDE, xp.asarray(POINTS)),
-        "readings": (READINGS, *xp.put(READ, TARGETS)),
+        "inside": (INSIDE, xp.asarray(POINTS[: sizes[0], :])),
+        "readings": (READINGS, *xp.put(READ[: sizes[1], :], TARGETS[: sizes[1], :])),
     }
     return bx.group_rows(groups, **options)
 
 
-@pytest.mark.parametrize("rows", [None, 1, 3, 11, 20])
-def test_the_loss_is_the_mean_of_the_groups_own_means(xp: Any, rows: int | None) -> None:
-    layer, x, y, weight = grouped(xp, rows=rows, weights={"readings": 3.0})
-    assert x.shape[0] == (rows or 4)
+@pytest.mark.parametrize("sizes", [(11, 4), (11, 1), (1, 4), (3, 2), (4, 3), (1, 1)])
+def test_the_loss_is_the_mean_of_the_groups_own_means(xp: Any, sizes: tuple[int, int]) -> None:
+    layer, x, y, weight = grouped(xp, sizes, weights={"readings": 3.0})
     network = bx.Network([layer], "mean_squared_error")
     theta = xp.asarray(sample_theta(network))
     inside, readings = (
-        xp.host(bx.Network([one], "huber").forward(theta, xp.asarray(at)))
-        for one, at in ((INSIDE, POINTS), (READINGS, READ))
+        xp.host(bx.Network([one], "huber").forward(theta, xp.asarray(at[:n])))
+        for one, at, n in ((INSIDE, POINTS, sizes[0]), (READINGS, READ, sizes[1]))
     )
     # The own mean of a group is that of its measured values.
-    expected = (np.mean(inside**2) + 3.0 * np.nanmean((readings - TARGETS) ** 2)) / 4.0
+    errors = (readings - TARGETS[: sizes[1]]) ** 2
+    expected = (np.mean(inside**2) + 3.0 * np.nanmean(errors)) / 4.0
     xp.assert_close(network.loss(theta, x, y, sample_weight=weight), expected, PARITY)
+
+
+def repeated(sizes: Sequence[int]) -> tuple[int, Callable[[int], int]]:
+    """Return the rows of groups of these sizes, and the number of points in a number of rows."""
+    points = {str(i): (INSIDE, np.ones((n, 2))) for i, n in enumerate(sizes)}
+    layer, x, _, weight = bx.group_rows(points)
+    assert (weight > 0.0).all()  # each row counts
+    assert layer.points == tuple(-(-n // len(x)) for n in sizes)
+    return len(x), lambda rows: rows * sum(-(-n // rows) for n in sizes)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(500, 1), (301, 300), (599, 300), (100, 20, 20, 3), (7,), (2, 1), (40, 40), (1, 90)]
+)
+def test_there_are_as_many_rows_as_repeat_a_tenth_of_the_points(sizes: tuple[int, ...]) -> None:
+    rows, points_in = repeated(sizes)
+    enough = [n for n in range(1, max(sizes) + 1) if points_in(n) <= 1.1 * sum(sizes)]
+    assert rows == max(enough)
+
+
+def test_a_row_has_few_points_however_many_there_are() -> None:
+    """The memory of a block of rows is bounded."""
+    rows, points_in = repeated((20_000, 1))
+    assert points_in(rows) / rows == 11
+
+
+def test_the_places_of_a_point_share_its_weight() -> None:
+    _, x, _, weight = bx.group_rows({"a": (INSIDE, POINTS), "b": (INSIDE, POINTS[:1])})
+    points, shares = np.concatenate([*x]).reshape(-1, 2), weight.reshape(-1)
+    for point in POINTS[1:]:
+        share = shares[(points == point).all(-1)].sum()
+        assert share == pytest.approx(1.0 / 11.0, rel=PARITY)
+
+
+@pytest.mark.compiled
+@pytest.mark.float64  # theta after several steps
+@pytest.mark.parametrize("stack", [(), (2,)])
+def test_levenberg_marquardt_has_the_steps_of_one_row_of_all_points(
+    xp: Any, stack: tuple[int, ...]
+) -> None:
+    """One row has each point once, and the rule of any layer."""
+    layer, *rows = grouped(xp, (11, 1))
+    whole = bx.Groups([INSIDE, READINGS], [11, 1])
+    parts = (POINTS, READ[:1]), (np.zeros((1, 11)), TARGETS[:1]), (np.ones(11) / 11, np.ones(2) / 2)
+    one_row = [np.concatenate([*map(np.ravel, part)])[None, :] for part in parts]
+    found = []
+    # Another layer behind the groups makes each output one of the whole row.
+    for layers, given in (([layer], rows), ([whole, bx.Activate("identity")], xp.put(*one_row))):
+        x, y, weight = given
+        network = bx.Network(layers, "mean_squared_error")
+        theta = xp.initialize(network, stack=stack)
+        options = {"optimizer": bx.LevenbergMarquardt(), "epochs": 4, "sample_weight": weight}
+        found.append(bx.fit(network, theta, x, y, **options).history["loss"])
+    np.testing.assert_allclose(*found, rtol=AFTER_STEPS)
+    assert (found[0][-1] < 0.5 * found[0][0]).all()
+
+
+@pytest.mark.parametrize("sizes", [(11, 1), (11, 4), (1, 4)])
+def test_a_gauss_newton_matrix_takes_one_backward_pass_for_each_residual(
+    sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one for each point of a row."""
+    calls, backward = [], bx.Equation.backward
+
+    def counted(self: Any, *arguments: Any, **options: Any) -> Any:
+        calls.append(self)
+        return backward(self, *arguments, **options)
+
+    monkeypatch.setattr(bx.Equation, "backward", counted)
+    groups = {"a": (INSIDE, POINTS[: sizes[0]]), "b": (READINGS, READ[: sizes[1]])}
+    layer, x, y, weight = bx.group_rows(groups)
+    network = bx.Network([layer], "mean_squared_error")
+    network.gauss_newton(sample_theta(network), x, y, sample_weight=weight)
+    assert calls == [INSIDE, READINGS, READINGS]
 
 
 def test_each_group_computes_the_derivatives_of_its_own_residual_alone(xp: Any) -> None:
@@ -125,7 +202,6 @@ WRONG: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
         ValueError,
         r"weights has \['b'\]",
     ),
-    "rows": ({"a": (INSIDE, POINTS)}, {"rows": 0}, ValueError, "rows"),
     "empty": ({}, {}, ValueError, "groups is empty"),
 }
 
