@@ -64,7 +64,7 @@ def inspect(
         arguments.refuse_overwriting([model, data], {"--plot": plot})
         make_file = tables.TableFile  # raises ImportError without the extra
         # The estimators take seconds.
-        from backprop_xp.tables.model.model_file import has_all_epochs, read_model
+        from backprop_xp.tables.model.model_file import has_ended, read_model
 
         (trained, state), importances = read_model(model), None
         if data is not None:
@@ -72,7 +72,7 @@ def inspect(
             importances = importances_of(tables.load(model), file)
         if plot is not None:
             _draw(importances or [], trained, plot)
-        is_finished = has_all_epochs(trained, state)
+        is_finished = has_ended(trained, state)
         found = collect(model, trained, importances, is_finished=is_finished)
     output.say(json.dumps(found, indent=2) if as_json else as_text(found))
 

@@ -270,6 +270,23 @@ def test_resume_of_a_training_that_early_stopping_ended_says_so(folder: Path) ->
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("target", ["a", "y"])
+def test_resume_of_a_finished_training_prints_its_report_again_and_changes_nothing(
+    folder: Path, target: str
+) -> None:
+    words = ("train", "table.csv", "--target", target, "--json", "--validation", "0.4", *QUICK)
+    first, path = run(*words), Path("model.safetensors")
+    before = path.read_bytes(), path.stat().st_ino
+    again = run(*words, "--resume")
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert "the training in model.safetensors is finished: a larger --max-iter" in again.stderr
+    assert (path.read_bytes(), path.stat().st_ino) == before
+    if target == "a":
+        done = run("predict", path.name, "table.csv", "--interval", "0.9")
+        assert "of the test rows of the training" in done.stderr
+
+
+@pytest.mark.once
 def test_plot_draws_the_losses(folder: Path) -> None:
     pytest.importorskip("matplotlib")
     done = run("train", "table.csv", "--target", "y", *QUICK, "--plot", "losses.svg")

@@ -542,14 +542,16 @@ def test_intervals_are_the_errors_of_the_validation_rows_and_survive_files(
     np.testing.assert_allclose((low + high) / 2.0, model.predict(frame))
     np.testing.assert_allclose((high - low) / 2.0, errors[33 - 1])  # 0.8 * 41, rounded up
 
-    def press(state: bx.TrainingState) -> None:
-        if state.epoch == 5:
-            raise KeyboardInterrupt
+    for moment in (5, QUICK["max_iter"]):  # the last epoch, too: the residuals follow it
 
-    with pytest.raises(KeyboardInterrupt):
-        clone(model).fit(**rows, checkpoint=path, callbacks=[press])
-    with pytest.raises(ValueError, match="the training was interrupted: resume it"):
-        bx.tables.load(path).predict_interval(frame)
+        def press(state: bx.TrainingState, moment: int = moment) -> None:
+            if state.epoch == moment:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            clone(model).fit(**rows, checkpoint=path, callbacks=[press])
+        with pytest.raises(ValueError, match="the training was interrupted: resume it"):
+            bx.tables.load(path).predict_interval(frame)
     again = clone(model).fit(**rows, checkpoint=path, resume=True)
     for one in (
         again,

@@ -198,9 +198,13 @@ def measures_of(state: TrainingState) -> dict[str, np.ndarray]:
     return dict(zip(found, to_host_together([*found.values()]), strict=True))
 
 
-def has_all_epochs(model: TabularModel, state: TrainingState | None) -> bool:
-    """Whether a training in a file has ended: by early stopping, or after its last epoch."""
-    return state is None or state.epoch == model.record["recipe"]["max_iter"]
+def has_ended(model: TabularModel, state: TrainingState | None) -> bool:
+    """Whether a training in a file has ended: by early stopping, or after its last epoch.
+
+    The residuals of a regression follow its last epoch.
+    """
+    has_all_epochs = state is None or state.epoch == model.record["recipe"]["max_iter"]
+    return has_all_epochs and (model.classes is not None or model.residuals is not None)
 
 
 def write_anew(path: PathLike, model: TabularModel) -> None:

@@ -38,12 +38,14 @@ _NOT_STORED = ("backend", "device", "verbose", "on_bad_value", "on_missing_colum
 class Learned(NamedTuple):
     """A trained model; for its file the optimizer and the last state, if more epochs can follow.
 
-    The state is on the host, as the model's theta is.
+    The state is on the host, as the model's theta is. ``is_written`` is whether the file has the
+    model already: its training had ended.
     """
 
     model: TabularModel
     optimizer: Optimizer | None = None
     state: TrainingState | None = None
+    is_written: bool = False
 
 
 def untrained(

@@ -29,6 +29,7 @@ from backprop_xp.tables.model.estimator_rows import checked_rows
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_file import (
     PathLike,
+    has_ended,
     read_model,
     refuse_other_training,
     write_model,
@@ -103,7 +104,7 @@ class Tabular(BaseEstimator, TabularParameters):
             self.__dict__ = before
             raise
         self._adopt(found.model)
-        if checkpoint is not None:
+        if checkpoint is not None and not found.is_written:
             write_model(checkpoint, found.model, found.optimizer, found.state)
         return self
 
@@ -153,9 +154,10 @@ class Tabular(BaseEstimator, TabularParameters):
         )
         if file is not None and saved is not None:
             refuse_other_training(file, saved, model)
-            if state is None:
-                return Learned(dataclasses.replace(saved, metadata=model.metadata))
-            if recipe.max_iter > saved.record["recipe"]["max_iter"]:
+            is_longer = recipe.max_iter > saved.record["recipe"]["max_iter"]
+            if state is None or (has_ended(saved, state) and not is_longer):
+                return Learned(saved, is_written=True)
+            if is_longer:
                 # What was added after the end, such as a report, is of another model.
                 model = dataclasses.replace(model, metadata=metadata)
         self.model_ = model  # callbacks may look at the preparation
