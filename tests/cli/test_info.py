@@ -182,7 +182,7 @@ def test_an_unavailable_choice_is_reported_with_the_rest(wrong: dict[str, str]) 
 def test_info_tells_why_mpi_does_not_start(
     module: str, seconds: float, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A module and its metadata stand for mpi4py."""
+    """A module and its metadata stand for mpi4py; one in the current folder is not imported."""
     for folder, name, text in (
         ("mpi4py", "__init__.py", ""),
         ("mpi4py", "MPI.py", module),
@@ -191,6 +191,11 @@ def test_info_tells_why_mpi_does_not_start(
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *map(str, sys.path)]))
+    current = tmp_path / "current"
+    current.mkdir()
+    for name in ("mpi4py", "backprop_xp", "numpy"):
+        (current / f"{name}.py").write_text("open('imported', 'w')")
+    monkeypatch.chdir(current)
     found = mpi(seconds)
+    assert not Path("imported").exists()
     assert (found["mpi4py"], found["reason"]) == ("9.0", reason)
