@@ -5,6 +5,7 @@ Specifies ``delimited``, ``formats``, ``frames`` and ``values``.
 
 import datetime
 import decimal
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ pytest.importorskip("pyarrow")
 
 import pandas as pd
 import pyarrow as pa
+from pyarrow import feather, parquet
 
 import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.tables.readers import frames, table_files
+from backprop_xp.tables.readers.row_groups import pieces, row_groups
 from backprop_xp.tables.readers.values import is_string
 from tests.table_trainings import (
     QUICK,
@@ -332,6 +335,65 @@ def test_a_column_of_mixed_types_is_read_as_strings(tmp_path: Path) -> None:
     values = [*(f"{i}.50" for i in range(300_000)), "x"]
     (tmp_path / "table.csv").write_text("n,m\n" + "".join(f"{value},1\n" for value in values))
     assert tables.read(tmp_path / "table.csv")["n"].tolist() == values
+
+
+# A column, and bytes of one of its buffers with others in their place.
+DAMAGED = {
+    "an offset of strings": (pa.array([*"abcdefgh"]), 1, np.int32([2, 3]), np.int32([2, 2**30])),
+    "a code of categories": (
+        pa.array([*"abcdabcd"]).dictionary_encode(),
+        1,
+        np.int32([1, 2]),
+        np.int32([1, 99]),
+    ),
+    "an offset of lists": (pa.array([[1, 2]] * 8), 1, np.int32([4, 6]), np.int32([4, 2**30])),
+    "a byte of strings": (pa.array([*"abcdefgh"]), 2, b"cd", b"c\xff"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_arrow_column_is_an_error_with_the_name_of_its_file(
+    tmp_path: Path, name: str
+) -> None:
+    """pyarrow reads any offset: a conversion of such a column ends the process."""
+    column, buffer, old, new = DAMAGED[name]
+    path, table = tmp_path / "rows.feather", pa.table({"x": column, "a": np.arange(8.0)})
+    feather.write_feather(table, path, compression="uncompressed")
+    content, part = path.read_bytes(), column.buffers()[buffer].to_pybytes()
+    start = content.index(part) + part.index(bytes(old))
+    path.write_bytes(content[:start] + bytes(new) + content[start + len(bytes(new)) :])
+    for read in (tables.read, lambda path: next(tables.read_pieces(path))):
+        with pytest.raises(
+            ValueError, match=rf"{re.escape(str(path))}: the column 'x' is damaged: .+"
+        ) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+    in_memory = feather.read_table(path)
+    typed = pd.DataFrame({"x": pd.arrays.ArrowExtensionArray(in_memory["x"])})
+    model = bx.tables.Preparation()
+    for given in (in_memory, in_memory.to_batches()[0], typed):
+        with pytest.raises(ValueError, match="the column 'x' is damaged: "):
+            model.fit(given)
+
+
+@pytest.mark.parametrize("read", [tables.read, lambda path: [*pieces(row_groups(path)[0], ["x"])]])
+def test_a_damaged_parquet_file_is_an_error_with_its_name(tmp_path: Path, read: Any) -> None:
+    path = str(tmp_path / "rows.parquet")
+    wrong = pa.py_buffer(b"ab\xff")
+    column = pa.Array.from_buffers(
+        pa.string(), 3, [None, pa.py_buffer(np.int32([0, 1, 2, 3])), wrong]
+    )
+    parquet.write_table(pa.table({"x": column}), path)
+    with pytest.raises(
+        ValueError, match=rf"{re.escape(path)}: the column 'x' is damaged: Invalid UTF8"
+    ):
+        read(path)
+    parquet.write_table(pa.table({"x": np.arange(1000.0)}), path, use_dictionary=False)
+    content = bytearray(Path(path).read_bytes())
+    content[50:300] = bytes(250)  # in the compressed page of the column
+    Path(path).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{re.escape(path)}: .*[Cc]ompress"):
+        read(path)
 
 
 def test_the_arrays_of_an_npz_file_are_columns(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.kinds import checked_kinds, numbers_among
 from backprop_xp.tables.columns.scaling import SCALINGS
-from backprop_xp.tables.readers.frames import require_plain
+from backprop_xp.tables.readers.frames import require_plain, to_pandas
 from backprop_xp.tables.readers.table_files import as_table, with_decimals
 
 
@@ -153,7 +153,7 @@ def checked_frame(
     refuse_distributed(X, "X")
     reset = names is None
     if hasattr(X, "to_pandas") or isinstance(X, pd.DataFrame):
-        frame = X if isinstance(X, pd.DataFrame) else X.to_pandas()
+        frame = to_pandas(X)
         known = {*getattr(estimator, "feature_names_in_", ())}
         if not reset and known and known <= {*frame.columns}:
             frame = frame.loc[:, frame.columns.isin(known)]

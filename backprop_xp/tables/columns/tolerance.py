@@ -7,6 +7,7 @@ import pandas as pd
 
 from backprop_xp.checks import plain
 from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.readers.frames import to_pandas
 from backprop_xp.tables.readers.values import foreign
 
 
@@ -32,7 +33,7 @@ def filled(data: Any, names: Iterable[str]) -> tuple[Any, list[str]]:
     """
     if not (hasattr(data, "to_pandas") or isinstance(data, pd.DataFrame)):
         return data, []
-    frame = data if isinstance(data, pd.DataFrame) else data.to_pandas()
+    frame = to_pandas(data)
     absent = [name for name in names if name not in frame]
     if not (absent and frame.columns.is_unique):  # the checks of tables refuse equal names
         return data, []

@@ -26,6 +26,7 @@ import pandas as pd
 import pyarrow as pa
 
 from backprop_xp.tables.readers import delimited
+from backprop_xp.tables.readers.frames import require_sound
 
 # The errors of the formats' libraries for a file that is damaged, or of another format.
 _DAMAGED = (
@@ -101,16 +102,30 @@ def opened(path: PathOrFile) -> Iterator[Source]:
         if extension not in _TEXT_READERS and (compression or extension not in _READERS):
             known = f"{', '.join(_TEXT_READERS)} (also with .gz or .bz2), {', '.join(_READERS)}"
             raise ValueError(f"{name} must end in {known}.")
-        try:
+        with naming(name):
             if extension in _READERS:
                 yield _READERS[extension](stack.enter_context(Path(place).open("rb")))
             else:
                 opener = functools.partial(_in_utf8, place, compression, options.encoding)
                 yield _TEXT_READERS[extension](opener, options)
-        except (*_DAMAGED, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the file cannot be opened; pyarrow's errors have no number
-            raise ValueError(f"{name}: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def naming(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn the errors of reading a damaged file into a ValueError with its name."""
+    try:
+        yield
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the file cannot be opened; pyarrow's errors have no number
+        raise ValueError(f"{os.fspath(name)}: {_reason(error)}") from error
+
+
+def checked(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a file; ValueError for one that is damaged."""
+    for batch in batches:
+        require_sound(batch)
+        yield batch
 
 
 @contextlib.contextmanager
@@ -198,12 +213,13 @@ def _parquet(file: BinaryIO) -> Source:
     from pyarrow import parquet  # not needed for other formats
 
     found = parquet.ParquetFile(file, buffer_size=2**16, pre_buffer=False)  # less memory
-    return Source(found.schema_arrow, found.iter_batches(_ROWS))
+    return Source(found.schema_arrow, checked(found.iter_batches(_ROWS)))
 
 
 def _feather(file: BinaryIO) -> Source:
     found = pa.ipc.open_file(file)
-    return Source(found.schema, map(found.get_batch, range(found.num_record_batches)))
+    batches = map(found.get_batch, range(found.num_record_batches))
+    return Source(found.schema, checked(batches))
 
 
 def _npz(file: BinaryIO) -> Source:

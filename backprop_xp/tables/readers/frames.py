@@ -8,6 +8,7 @@ of several kinds, stay a column of objects: only a use of the column is an error
 import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,30 @@ from backprop_xp.tables.readers.values import (
     is_string,
     kind_of,
 )
+
+
+def require_sound(table: pa.Table | pa.RecordBatch) -> None:
+    """Raise ValueError for a wrong offset, index or string of a damaged file.
+
+    pyarrow uses offsets as they are: a wrong one would end the process.
+    """
+    table.validate()
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"the column {name!r} is damaged: {error}") from None
+
+
+def to_pandas(data: Any) -> pd.DataFrame:
+    """Return a DataFrame of pandas as it is, and another library's as one of pandas.
+
+    A table of arrow may come from a damaged file: ValueError.
+    """
+    if isinstance(data, pa.Table | pa.RecordBatch):
+        require_sound(data)
+    frame: pd.DataFrame = data if isinstance(data, pd.DataFrame) else data.to_pandas()
+    return frame
 
 
 def plain_frame(frame: pd.DataFrame, texts: Collection[str] = ()) -> pd.DataFrame:
@@ -47,7 +72,9 @@ def plain_frame(frame: pd.DataFrame, texts: Collection[str] = ()) -> pd.DataFram
 
 def _plain_column(column: pd.Series, name: str, texts: Collection[str]) -> pd.Series:
     if isinstance(column.dtype, pd.ArrowDtype):
-        column = pa.array(column).to_pandas()
+        array = pa.array(column)
+        require_sound(pa.table({name: array}))
+        column = array.to_pandas()
     dtype = column.dtype
     if is_categorical(column):
         return _categories(column)

@@ -3,11 +3,13 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
+
+from backprop_xp.tables.readers.formats import checked, naming
 
 # Rows of a piece, which is decoded at once.
 _ROWS = 2**14
@@ -24,11 +26,9 @@ class RowGroup(NamedTuple):
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[parquet.ParquetFile]:
-    try:
-        with parquet.ParquetFile(path, buffer_size=2**16, pre_buffer=False) as file:  # less memory
-            yield file
-    except pa.ArrowException as error:
-        raise ValueError(f"{path}: {error}") from error
+    options: dict[str, Any] = {"buffer_size": 2**16, "pre_buffer": False}  # less memory
+    with naming(path), parquet.ParquetFile(path, **options) as file:
+        yield file
 
 
 def row_groups(source: str) -> tuple[list[RowGroup], pa.Schema]:
@@ -41,7 +41,7 @@ def row_groups(source: str) -> tuple[list[RowGroup], pa.Schema]:
         with _opened(path) as file:
             schema = schema or file.schema_arrow
             if not schema.equals(file.schema_arrow):
-                raise ValueError(f"{path}: its columns or types differ from those of {paths[0]}.")
+                raise ValueError(f"its columns or types differ from those of {paths[0]}.")
             for i in range(file.num_row_groups):
                 rows = file.metadata.row_group(i).num_rows
                 groups += [RowGroup(path, i, first, rows)] if rows else []
@@ -75,6 +75,6 @@ def pieces(
     for group in groups:
         first, wanted = group.first, {"columns": columns, "row_groups": [group.i]}
         with _opened(group.path) as file:
-            for batch in file.iter_batches(_ROWS, use_threads=False, **wanted):
+            for batch in checked(file.iter_batches(_ROWS, use_threads=False, **wanted)):
                 yield np.arange(first, first + len(batch)), batch
                 first += len(batch)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from backprop_xp.tables.readers import delimited
 from backprop_xp.tables.readers.formats import PathOrFile, Source, TableFile, opened
-from backprop_xp.tables.readers.frames import plain_frame
+from backprop_xp.tables.readers.frames import plain_frame, to_pandas
 from backprop_xp.tables.readers.values import (
     DECIMAL,
     EUROPEAN,
@@ -53,8 +53,7 @@ def as_table(
             whole = pa.Table.from_batches(source.batches, source.schema)
             frame = _frame(source, whole, texts)
     elif isinstance(data, pd.DataFrame) or hasattr(data, "to_pandas"):
-        given = data if isinstance(data, pd.DataFrame) else data.to_pandas()
-        frame = plain_frame(given, texts)
+        frame = plain_frame(to_pandas(data), texts)
     else:
         raise TypeError(
             "data must be the path of a file, a pandas or a polars DataFrame, not "
