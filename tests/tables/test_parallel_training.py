@@ -139,6 +139,28 @@ def test_counts_categories_classes_and_moments_are_those_of_all_training_rows(
     np.testing.assert_allclose(model.scale.scale, np.sqrt(variance), rtol=1e-9)
 
 
+def test_a_new_category_has_the_mean_embedding_by_the_weights_of_all_training_rows(
+    folder: Path,
+) -> None:
+    codes = [f"c{i % 40 % (i % 30 + 1)}" for i in range(ROWS)]
+    table().assign(code=codes).to_parquet("codes.parquet", row_group_size=300)
+    done = run(
+        *("train", "codes.parquet", "--target", "z", "--parallel", *QUICK),
+        *("--weights", "weight", "--features", "a,code", "--backend", "numpy"),
+    )
+    assert done.exit_code == 0, done.output
+    model = bx.tables.load("model.safetensors").model_
+    embeddings = model.network.unpack(model.theta)[0][-1]
+    rows = training_rows(["z"])["weight"]
+    weights = rows.groupby([codes[i] for i in rows.index]).sum()
+    values = [*model.features.columns["code"].values]
+    mean = np.average(embeddings[:-1], axis=0, weights=weights[values])
+    # The mean is rounded to float32.
+    np.testing.assert_allclose(embeddings[-1], mean, rtol=1e-6, atol=1e-7)
+    plain = np.mean(embeddings[:-1], axis=0)
+    assert np.abs(plain - mean).max() > 1e-3
+
+
 @pytest.mark.parametrize("buffer", [1000, 2**27])
 def test_an_epoch_has_each_training_row_once_in_an_order_of_its_own(
     folder: Path, buffer: int, monkeypatch: pytest.MonkeyPatch

@@ -31,10 +31,12 @@ import backprop_xp as bx
 from backprop_xp.files import checkpoint
 from backprop_xp.tables.columns.scaling import SCALINGS, learn_scaling
 from backprop_xp.tables.model import model_file, model_training, presets, tabular_parameters
+from backprop_xp.tables.model.rows import Rows
 from tests import messy_tables
 from tests.commands import start
 
 QUICK: dict[str, Any] = {"hidden_layer_sizes": (8,), "max_iter": 12, "random_state": 0}
+SHORT: dict[str, Any] = {**QUICK, "max_iter": 4}
 BOTH = pytest.mark.parametrize("kind", [bx.TabularClassifier, bx.TabularRegressor])
 
 
@@ -185,6 +187,104 @@ def test_a_recipe_with_embeddings_and_members_trains_saves_and_loads(
     mean, deviation = model.predict(frame, return_std=True)
     np.testing.assert_array_equal(mean, model.predict(frame))
     assert (deviation > 0.0).all()
+
+
+def _shops(rows: int = 150) -> tuple[pd.DataFrame, pd.Series]:
+    """Return a table with 50 shops, of which 25 have one row, and a target."""
+    draw = np.random.default_rng(0)
+    shop = [f"s{i}" if i < 50 else f"s{25 + i % 25}" for i in range(rows)]
+    frame = pd.DataFrame({"shop": shop, "a": draw.normal(size=rows)})
+    return frame, pd.Series(frame["shop"].str[1:].astype(int) % 7 + frame["a"])
+
+
+def _embeddings(model: Any, theta: np.ndarray) -> np.ndarray:
+    """Return the table of the codes, ``(n_members, codes, n_out)``."""
+    return np.asarray(model.network.unpack(np.atleast_2d(theta))[0][-1])
+
+
+def test_embeddings_of_codes_start_small() -> None:
+    model = bx.TabularRegressor("fast", **SHORT).fit(*_shops())
+    first = _embeddings(model.model_, model.network_.initialize(seed=0, backend="numpy"))
+    np.testing.assert_allclose(np.std(first), 0.1, rtol=0.1)  # some 350 draws
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_category_without_training_rows_has_the_mean_embedding_of_the_others(
+    xp: Any, weighted: bool, members: int
+) -> None:
+    frame, y = _shops()
+    draw = np.random.default_rng(1)
+    weight = draw.integers(0, 3, len(y)) * 0.5 if weighted else np.ones(len(y))
+    model = bx.TabularRegressor(**SHORT, n_members=members)
+    model.fit(frame, y, sample_weight=weight if weighted else None)
+    split = model._split(Rows(frame, y, weight if weighted else None), None, 0)
+    rows, at = split.parts["training"]
+    learnt = np.arange(len(rows.target))[None] if at is None else at
+    values = model.preparation_.columns_["shop"].values
+    for own, table in zip(learnt, _embeddings(model.model_, model.theta_), strict=True):
+        each = pd.Series(np.ones(len(own)) if rows.weights is None else rows.weights[own])
+        totals = each.groupby(rows.features["shop"].to_numpy()[own]).sum().reindex(values)
+        known = (totals > 0.0).to_numpy()
+        mean = np.average(table[:-1][known], axis=0, weights=totals[known])
+        # The mean is rounded to float32.
+        np.testing.assert_allclose(table[-1], mean, rtol=1e-6, atol=1e-7)
+        assert members == 1 or not known.all()  # a member holds out all rows of a shop
+        for missing in table[:-1][~known]:
+            np.testing.assert_allclose(missing, mean, rtol=1e-6, atol=1e-7)
+        assert len(np.unique(table[:-1][known], axis=0)) == known.sum()
+    new = pd.DataFrame({"shop": ["another", None], "a": 0.5})
+    predicted = model.predict(new)
+    assert predicted[0] == predicted[1]
+
+
+def test_a_new_category_is_predicted_as_an_average_one() -> None:
+    frame, y = _shops(600)
+    y = y * 10.0  # the shops have a deviation of 20
+    model = bx.TabularRegressor("fast", **{**QUICK, "max_iter": 30}).fit(frame, y)
+    predicted = model.predict(frame.assign(shop="another"))
+    # The network is no linear function of the embedding: about a fifth of the deviation is left.
+    assert abs(np.mean(predicted) - np.mean(y)) < 4.0
+
+
+def test_a_code_that_training_rows_have_keeps_what_it_learnt() -> None:
+    """Of 200 values or more, those of one row are unknown ones."""
+    draw = np.random.default_rng(2)
+    names = [f"n{i}" for i in draw.integers(0, 300, 900)]
+    frame = pd.DataFrame({"code": names, "a": draw.normal(size=900)})
+    model = bx.TabularRegressor("fast", **SHORT)
+    found = dict[str, np.ndarray]()
+
+    def keep(state: bx.TrainingState) -> None:
+        assert state.best is not None
+        found["theta"] = np.array(bx.to_host(state.best.theta))
+
+    model.fit(frame, frame["a"], callbacks=[keep])
+    assert 200 <= model.network_.codes[-1] < 300
+    np.testing.assert_array_equal(model.theta_, found["theta"])
+
+
+@pytest.mark.once
+def test_the_file_of_an_interrupted_training_has_mean_embeddings_too(tmp_path: Path) -> None:
+    def press(state: bx.TrainingState) -> None:
+        if state.epoch == 3:
+            raise KeyboardInterrupt
+
+    (frame, y), path = _shops(), tmp_path / "model"
+    model = bx.TabularRegressor(**SHORT, n_members=2)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(frame, y, checkpoint=path, callbacks=[press])
+    begun, state = model_file.read_model(path)
+    assert state is not None
+    assert state.best is not None
+    trained, raw = (_embeddings(begun, theta) for theta in (begun.theta, state.best.theta))
+    for one, best in zip(trained, raw, strict=True):
+        changed = (one != best).any(axis=-1)
+        assert changed[-1]
+        assert len(np.unique(one[changed], axis=0)) == 1
+    model.fit(frame, y, checkpoint=path, resume=True)
+    np.testing.assert_array_equal(model.theta_, clone(model).fit(frame, y).theta_)
+    np.testing.assert_array_equal(bx.tables.load(path).theta_, model.theta_)
 
 
 @BOTH

@@ -108,6 +108,16 @@ class Features:
             np.concatenate(self.parts(encoded), axis=1, out=rows, casting="same_kind")
         return out
 
+    def encoded_codes(self, frame: pd.DataFrame) -> np.ndarray:
+        """Return the last features of the rows of a plain table, those of ``codes``, as integers.
+
+        Only the columns of these features are needed.
+        """
+        found = [c.encode(frame[name]) for name, c in self.columns.items() if c.n_codes]
+        if not found:
+            return np.empty((len(frame), 0), dtype=np.intp)
+        return np.concatenate(found, axis=1).astype(np.intp)
+
     def refuse_texts(self, language: str) -> None:
         """Raise ValueError for a column of free text, which a graph or C cannot read."""
         texts = [name for name, column in self.columns.items() if not column.has_graph]

@@ -7,12 +7,12 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from backprop_xp.backends import Selection, to_host, to_host_together
+from backprop_xp.backends import Array, Selection, to_host, to_host_together
 from backprop_xp.backends.libraries.numpy import compilation
 from backprop_xp.checks import known, stacklevel
 from backprop_xp.files.checkpoint import Checkpoint, load, write_checked
@@ -218,13 +218,15 @@ class TrainingFile:
     """A callback that writes the best networks so far, and the state, about once a second.
 
     ``model`` is the model without what the training finds, ``measures`` are those of the epochs
-    before. A file that cannot be written does not end the training, and warns once.
+    before. ``finished`` returns the theta of a model, given the best one of the training. A file
+    that cannot be written does not end the training, and warns once.
     """
 
     path: PathLike
     model: TabularModel
     optimizer: AnyOptimizer
     measures: dict[str, list[np.ndarray]]
+    finished: Callable[[Array], np.ndarray]
     last_try: float = -math.inf
     has_failed: bool = False
 
@@ -250,7 +252,8 @@ class TrainingFile:
         if state is None or state.best is None or not np.isfinite(state.best.score).all():
             return False  # an older file is better than a training that diverged
         record = {**self.model.record, **progress(state)}
-        model = dataclasses.replace(self.model, theta=state.best.theta, record=record)
+        theta = self.finished(state.best.theta)
+        model = dataclasses.replace(self.model, theta=theta, record=record)
         write_model(self.path, model, self.optimizer, state)
         return True
 

@@ -17,7 +17,12 @@ from backprop_xp.tables.model.fitted_model import TabularModel, TargetScale, res
 from backprop_xp.tables.model.model_file import TrainingFile, progress, versions
 from backprop_xp.tables.model.presets import Recipe, recipe_for
 from backprop_xp.tables.model.rows import Rows
-from backprop_xp.tables.model.table_network import first_theta, network_for
+from backprop_xp.tables.model.table_network import (
+    first_theta,
+    network_for,
+    totals_of_codes,
+    with_mean_embeddings,
+)
 from backprop_xp.tables.model.tabular_parameters import TabularParameters, checked_parameters
 from backprop_xp.tables.model.training_split import Split
 from backprop_xp.tables.readers.values import decimal_of
@@ -116,14 +121,14 @@ def learn(
     *,
     checkpoint: Any,
     callbacks: Sequence[Callable[[TrainingState], bool | None]],
-    stream: Callable[..., dict[str, Any]] | None = None,
+    stream: Callable[..., tuple[dict[str, Any], np.ndarray]] | None = None,
 ) -> Learned:
     """Return the model after its training, which writes the file ``checkpoint`` unless None.
 
     The last write is left to the caller. A training that ends at its number of epochs can resume.
 
     ``stream`` returns arguments of ``bx.fit`` in place of the rows, for the weight of each class or
-    None.
+    None, and the ``totals_of_codes`` of the training rows.
     """
     model, recipe, state = start
     metric, seed = parameters.metric, model.record["seed"]
@@ -135,14 +140,17 @@ def learn(
         )
         data["x"], data["y"], data["sample_weight"] = training
         data["validation"] = validation
+        rows, at = split.parts["training"]
+        totals = totals_of_codes(model.features, rows.features, rows.weights, at)
     else:
-        data = stream(by_class)
+        data, totals = stream(by_class)
+    finished = functools.partial(with_mean_embeddings, model.network, totals)
     theta = first_theta(model.network, shares, seed, recipe.n_members, selection)
     theta = theta if state is None else state.theta
     optimizer = recipe.optimizer(model.record["rows"]["training"], model.network.weight_mask(theta))
     if checkpoint is not None:
         before = {} if state is None else {n: list(v) for n, v in state.history.items()}
-        file = TrainingFile(checkpoint, model, optimizer, before)
+        file = TrainingFile(checkpoint, model, optimizer, before, finished)
         callbacks = [*callbacks, file]
     order = seed
     if recipe.n_members > 1:  # each member has its own order of the rows
@@ -168,7 +176,7 @@ def learn(
         if checkpoint is not None:
             error.add_note(file.write_interrupted(getattr(error, "state", None)))
         raise
-    trained = _trained(parameters, model, split, result)
+    trained = _trained(parameters, model, split, result, finished)
     if checkpoint is None or result.epochs < recipe.max_iter:  # early stopping ended it
         return Learned(trained)
     return Learned(trained, optimizer, mapped(_on_host, result.state))
@@ -203,13 +211,17 @@ def on_device(
 
 
 def _trained(
-    parameters: TabularParameters, model: TabularModel, split: Split, result: FitResult
+    parameters: TabularParameters,
+    model: TabularModel,
+    split: Split,
+    result: FitResult,
+    finished: Callable[[Array], np.ndarray],
 ) -> TabularModel:
     found = progress(result.state)
     if not np.isfinite(found["best"]).all():
         raise ValueError("the training diverged: lower learning_rate_init.")
     record = {**model.record, **found, "versions": versions()}  # of a resumed model, too
-    theta = to_host(result.theta)
+    theta = finished(result.theta)
     trained = dataclasses.replace(model, theta=theta, record=record, history=result.history)
     if model.classes is not None:
         return trained

@@ -1,10 +1,15 @@
-"""The network of a table: its layers, and its first theta."""
+"""The network of a table: its layers, its first theta, and the embeddings of unknown codes."""
+
+import itertools
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from backprop_xp.backends import Array, Selection, to_device_of
+from backprop_xp.backends import Array, Selection, to_device_of, to_host
 from backprop_xp.networks.column_layers import Columns, Scale
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
+from backprop_xp.networks.initializers import uniform
 from backprop_xp.networks.losses import (
     Loss,
     binary_cross_entropy,
@@ -23,6 +28,8 @@ _LIKE_RELU = ("relu", "leaky_relu", "gelu", "silu")
 _SMALL = 0.1
 # Of a class without weight.
 _LEAST_SHARE = 1e-6
+# First embeddings have the standard deviation 0.1, so that those of rare categories stay small.
+_FIRST_EMBEDDINGS = uniform(-0.1 * 3.0**0.5, 0.1 * 3.0**0.5)
 
 
 def network_for(features: Features, recipe: Recipe, n_classes: int) -> Network:
@@ -63,7 +70,7 @@ def _input_layers(features: Features, recipe: Recipe) -> tuple[list[Layer], int]
     if others := width - numbers - len(codes):
         parts.append(Scale(others))
     if recipe.category and codes:
-        parts.append(Embedding(codes, recipe.category.n_out))
+        parts.append(Embedding(codes, recipe.category.n_out, _FIRST_EMBEDDINGS))
     columns = Columns(*parts)
     return [columns], columns.n_out
 
@@ -89,3 +96,45 @@ def first_theta(
         logits = logits if bias.shape[-1] > 1 else logits[1:] - logits[:1]
         bias = bias + to_device_of(theta, logits, theta.dtype)
     return network.pack([*others, (weights * _SMALL, bias)])
+
+
+def totals_of_codes(
+    features: Features, frame: pd.DataFrame, weights: np.ndarray | None, at: np.ndarray | None
+) -> np.ndarray:
+    """Return the weight of the rows of each code, ``(codes,)``, or their number without weights.
+
+    ``at`` ``(n_members, count)`` are the row indices of each member; then it is ``(n_members,
+    codes)``.
+    """
+    n_codes = features.codes
+    first = [0, *itertools.accumulate(n_codes)][:-1]
+    codes = features.encoded_codes(frame) + np.asarray(first, dtype=np.intp)
+    weights = np.ones(len(codes)) if weights is None else weights
+    members = [slice(None)] if at is None else at
+    totals = [
+        np.bincount(
+            codes[own].reshape(-1), np.repeat(weights[own], len(n_codes)), minlength=sum(n_codes)
+        )
+        for own in members
+    ]
+    return totals[0] if at is None else np.stack(totals)
+
+
+def with_mean_embeddings(network: Network, totals: np.ndarray, theta: Array) -> np.ndarray:
+    """Return theta on the host, with a mean embedding for each code that no training row has.
+
+    It is the mean over the other codes of the column, by ``totals_of_codes`` of the training rows:
+    a new category is an average one.
+    """
+    finished = np.array(to_host(theta))
+    if totals.shape[-1]:
+        columns: Any = network.layers[0]
+        table = network.unpack(finished)[0][-1]  # embeddings of codes are the last parameters
+        ends = [*itertools.accumulate(columns.layers[-1].codes)]
+        for own, total in zip(
+            np.split(table, ends[:-1], axis=-2), np.split(totals, ends[:-1], axis=-1), strict=True
+        ):
+            weight = total[..., None]
+            mean = (weight * own).sum(-2, keepdims=True) / weight.sum(-2, keepdims=True)
+            np.copyto(own, mean, where=weight == 0.0)
+    return finished

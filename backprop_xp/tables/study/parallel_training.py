@@ -29,6 +29,7 @@ from backprop_xp.tables.model.model_file import read_model, refuse_other_trainin
 from backprop_xp.tables.model.model_training import learn, untrained
 from backprop_xp.tables.model.presets import PRESETS, Recipe, recipe_for
 from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.model.table_network import totals_of_codes
 from backprop_xp.tables.model.tabular import Callback
 from backprop_xp.tables.model.tabular_parameters import Task
 from backprop_xp.tables.model.training_split import Split
@@ -51,7 +52,10 @@ _MAX_BATCH = 2**14
 
 
 class _Prepared(NamedTuple):
-    """What a rank needs for its training; ``rows`` is the number of its own training rows."""
+    """What a rank needs for its training; ``rows`` is the number of its own training rows.
+
+    ``totals`` are the ``totals_of_codes`` of all ranks' training rows.
+    """
 
     share: Share
     estimator: Estimator
@@ -59,6 +63,7 @@ class _Prepared(NamedTuple):
     model: TabularModel
     recipe: Recipe
     rows: int
+    totals: np.ndarray
 
     def saved_state(self, path: Path, choice: Selection) -> TrainingState:
         """Return the state in the file of the same training; ValueError if that has ended."""
@@ -69,17 +74,20 @@ class _Prepared(NamedTuple):
             raise ValueError(f"the training in {path} is finished.")
         return state
 
-    def stream(self, communicator: Any, choice: Selection, by_class: Any) -> dict[str, Any]:
-        """Return the arguments of ``bx.fit`` that stream the share."""
+    def stream(
+        self, communicator: Any, choice: Selection, by_class: Any
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """Return the arguments of ``bx.fit`` that stream the share, and the totals of codes."""
         model, share = self.model, self.share
         batches = math.ceil(model.record["rows"]["training"] / self.recipe.batch_size)
         host = resolve(backend="numpy", dtype=model.record["where"]["dtype"])
         arrays = functools.partial(share.arrays, model, by_class, host)
-        return {
+        data = {
             "x": functools.partial(share.batches, arrays, self.rows, min(self.rows, batches)),
             "validation": share.arrays(model, by_class, choice, self.split.validation),
             "communicator": communicator,
         }
+        return data, self.totals
 
 
 def train_ranks(
@@ -280,7 +288,18 @@ def _prepared(
         target=share.target.name,
         metadata={"validation": share.validation},
     )
-    return _Prepared(share, estimator, split, model, recipe, int(sums[ranks.rank][0]))
+    totals = sum(ranks.exchange(_totals_of_codes(share, features)))
+    return _Prepared(share, estimator, split, model, recipe, int(sums[ranks.rank][0]), totals)
+
+
+def _totals_of_codes(share: Share, features: Features) -> np.ndarray:
+    """Return the ``totals_of_codes`` of this rank's training rows."""
+    totals = np.zeros(sum(features.codes))
+    if names := [name for name, column in features.columns.items() if column.n_codes]:
+        for piece in share.pieces(names, share.validation):
+            rows = share.rows(*piece)
+            totals += totals_of_codes(features, rows.features, rows.weights, None)
+    return totals
 
 
 def _with_report(ranks: Ranks, model: TabularModel, split: Split, out: Path) -> TabularModel:
