@@ -26,8 +26,9 @@ class Part(NamedTuple):
 class Rows(NamedTuple):
     """The arrays on theta's device; ``sample_weight`` None for equal weights.
 
-    ``part`` is None for a whole batch.
-    ``divide`` is what ``divider`` returned for the x of a training.
+    ``part`` is None for a whole batch. ``divide`` is what ``divider`` returned for the x of a
+    training. ``at`` ``(*stack, rows)`` are the indices in x of the rows that y and the weights
+    have, None for those of x in their order: networks with rows of their own share one x.
     """
 
     x: Array
@@ -36,6 +37,7 @@ class Rows(NamedTuple):
     rng: Key | None = None
     part: Part | None = None
     divide: Callable[[Array], Array] | None = None
+    at: Array | None = None
 
 
 @runtime_checkable
@@ -90,10 +92,22 @@ def divider(x: Array) -> Callable[[Array], Array] | None:
 
 def selected(rows: Rows, indices: Array, weight: Array | None, rng: Key | None) -> Rows:
     """Return the rows at indices with these weights, divided over the devices as all rows are."""
-    x, y, divide = rows_at(rows.x, indices), rows_at(rows.y, indices), rows.divide
+    at = indices if rows.at is None else entries_at(rows.at, indices)
+    x, y, divide = rows_at(rows.x, at), rows_at(rows.y, indices), rows.divide
     if divide is not None:
         x, y = divide(x), divide(y)
     return Rows(x, y, weight, rng, divide=divide)
+
+
+def cut(rows: Rows, part: slice) -> Rows:
+    """Return x and y of a slice of the rows."""
+    x = rows.x[..., part, :] if rows.at is None else rows_at(rows.x, rows.at[..., part])
+    return Rows(x, rows.y[..., part, :])
+
+
+def gathered(rows: Rows) -> Rows:
+    """Return rows whose x has the rows of y, in their order."""
+    return rows if rows.at is None else rows._replace(x=rows_at(rows.x, rows.at), at=None)
 
 
 def counted(rows: Rows) -> Rows:

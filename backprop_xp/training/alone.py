@@ -59,7 +59,7 @@ class Alone:
 
     def place(self, rows: Rows) -> tuple[int, int]:
         """Return the index of the first of these rows among all rows, and their count."""
-        return 0, rows.x.shape[-2]
+        return 0, rows.y.shape[-2]
 
     def sum(self, array: Array) -> Array:
         """Return the sum of the processes' arrays."""

@@ -19,7 +19,7 @@ def index_tables(
     last batch has a table of its own. ``shuffle`` True draws the order from ``seed`` and the
     epoch's number; a function returns the order of the epoch.
     """
-    count, backend = rows.x.shape[-2], require_owner(rows.y, "y")
+    count, backend = rows.y.shape[-2], require_owner(rows.y, "y")
     order = epoch_order(count, shuffle, seed, epoch)
     # Cut on the host: on the device, each shape would be compiled.
     xp, whole = array_namespace(order), count - count % size

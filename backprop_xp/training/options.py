@@ -4,6 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import Any, Required, TypeAlias, TypedDict
 
 from backprop_xp.backends import Array
@@ -40,7 +41,7 @@ class TrainingOptions(TypedDict, total=False):
     seed: int | Sequence[int] | Sequence[Sequence[int]] | Array
     sample_weight: Array | None
     class_weight: ClassWeight | None
-    validation: Sequence[Array] | float | None
+    validation: Sequence[Array] | Array | float | None
     clip: float | None
     l2: float | Array | None
     l2_of_sum: float | Array | None
@@ -87,7 +88,9 @@ class Options:
       which gives each class the same total weight in the training set. A single output has the
       classes 0 and 1.
     - ``validation`` is ``(x, y)`` or ``(x, y, sample_weight)``; or a share of the rows, such as
-      0.2, which ``seed`` draws, from each class alike. Those rows are not trained on.
+      0.2, which ``seed`` draws, from each class alike; or an array of row indices, ``(count,)`` or,
+      with its own for each network, ``(*stack, count)``. Rows of a share or of indices are not
+      trained on.
     - ``clip`` bounds the norm of each network's gradient.
     - ``l2``, a number or ``(*stack,)``, overrides the network's.
     - ``l2_of_sum`` replaces it by a penalty on the *sum* of a batch's losses: it is divided by the
@@ -129,7 +132,7 @@ class Options:
     seed: int | Sequence[int] | Sequence[Sequence[int]] | Array = 0
     sample_weight: Array | None = None
     class_weight: ClassWeight | None = None
-    validation: Sequence[Array] | float | None = None
+    validation: Sequence[Array] | Array | float | None = None
     clip: float | None = None
     l2: float | Array | None = None
     l2_of_sum: float | Array | None = None
@@ -241,6 +244,11 @@ def full_batch_message(optimizer: AnyOptimizer, option: str) -> str:
         f"{type(optimizer).__name__} evaluates the objective of all rows at points of its own: it "
         f"does not take {option}. Leave it out, or use an optimizer such as bx.Adam()."
     )
+
+
+def are_indices(validation: Any) -> bool:
+    """Whether the option ``validation`` is an array, of row indices."""
+    return hasattr(validation, "shape") and not isinstance(validation, Real)
 
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))

@@ -30,7 +30,7 @@ from backprop_xp.training.averages import SWA
 from backprop_xp.training.batches import batch_at, in_blocks, index_tables, parts_of_member
 from backprop_xp.training.data_checks import PART, check_sets, items_of, named, with_columns
 from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.options import Augment, Options
+from backprop_xp.training.options import Augment, Options, are_indices
 from backprop_xp.training.orders import Seed, batch_seed
 from backprop_xp.training.pytrees import copied
 from backprop_xp.training.states import TrainingState
@@ -108,6 +108,7 @@ def _check_batches(batches: Any, options: Options) -> None:
         (options.batch_size is not None, "batch_size", "each batch has its own size"),
         (options.class_weight is not None, "class_weight", "give weights with each batch"),
         (isinstance(options.validation, Real), "A share for validation", "give validation=(x, y)"),
+        (are_indices(options.validation), "validation by indices", "give validation=(x, y)"),
         (options.train_metrics, "train_metrics", "give validation=(x, y)"),
         (bool(options.of_training), "A watch of the training set", "watch another measure"),
         (isinstance(options.average, SWA), "SWA, which counts epochs", "take bx.EMA"),
@@ -160,7 +161,7 @@ def _on_device(theta: Array, part: Any, name: str) -> Any:
 def _batches_of_rows(rows: Rows, size: int, options: Options, epoch: int) -> Iterator[Rows]:
     """Yield the batches of an epoch from rows in memory."""
     tables = list[Any]([1])
-    if size < rows.x.shape[-2]:
+    if size < rows.y.shape[-2]:
         tables = index_tables(rows, size, options.shuffle, options.seed, epoch)
     for part, table in in_blocks(rows, tables):
         if isinstance(table, int):

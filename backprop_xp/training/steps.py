@@ -11,7 +11,7 @@ from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, is_host_number, like, replaceable
-from backprop_xp.networks.batch_rows import Rows, row_slices, rows_at_once
+from backprop_xp.networks.batch_rows import Rows, cut, row_slices, rows_at_once
 from backprop_xp.networks.column_weights import targets_of, without_shares
 from backprop_xp.networks.loss_targets import in_columns
 from backprop_xp.networks.losses import Loss, point_of, value_of
@@ -190,7 +190,9 @@ def evaluate(
 
     for start, (rows, l2) in sets.items():
         predicted: Any
-        each, predicted = in_pieces(forward, theta, Rows(rows.x, rows.y, divide=rows.divide))
+        each, predicted = in_pieces(
+            forward, theta, Rows(rows.x, rows.y, divide=rows.divide, at=rows.at)
+        )
         weight = rows.sample_weight
         measures[f"{start}loss"] = loss_of_values(network, theta, each, weight, l2)
         for name, metric in metrics.items():
@@ -224,8 +226,8 @@ def _value_of(
 
 def piece_by_piece(forward: Forward, theta: Array, rows: Rows) -> tuple[Array, Array | None]:
     """Return what ``forward`` returns for all rows, computed piece by piece."""
-    slices = row_slices(rows.x.shape[-2], rows_at_once(theta))
-    parts = [forward(theta, Rows(rows.x[..., p, :], rows.y[..., p, :])) for p in slices]
+    slices = row_slices(rows.y.shape[-2], rows_at_once(theta))
+    parts = [forward(theta, cut(rows, part)) for part in slices]
     values, predictions = zip(*parts, strict=True)
     return concat(values, -1), None if predictions[0] is None else concat(predictions, -2)
 

@@ -136,7 +136,7 @@ def _looped(
 
     The last piece repeats the last row to be as large as the others.
     """
-    count, size = rows.x.shape[-2], rows_at_once(theta)
+    count, size = rows.y.shape[-2], rows_at_once(theta)
     if count <= size:
         return piece_by_piece(forward, theta, rows)
     xp, pieces = array_namespace(theta), -(-count // size)

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from backprop_xp.backends import Array, array_namespace, device_of, gather, require_owner, to_host
 from backprop_xp.checks import real
-from backprop_xp.networks.batch_rows import Rows, selected
+from backprop_xp.networks.batch_rows import Rows, entries_at, gathered, rows_at, selected
 from backprop_xp.networks.loss_targets import are_labels
 from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.network import Network
@@ -23,7 +25,7 @@ from backprop_xp.training.class_weights import (
 )
 from backprop_xp.training.data import split_rows
 from backprop_xp.training.data_checks import compiled_once, items_of, with_columns
-from backprop_xp.training.options import Options
+from backprop_xp.training.options import Options, are_indices
 from backprop_xp.training.orders import Seed
 from backprop_xp.training.sources import Source
 
@@ -53,8 +55,9 @@ def data_of(
     size, batches = 0, None
     if rows is not None:
         size, batches = batches_of(options, processes.place(rows)[1])
-        if batches == 1 and options.accumulate == 1:  # a full batch is taken once
-            rows = with_columns(network, theta, rows)
+        if batches == 1:  # a full batch is taken once
+            rows = gathered(rows)
+            rows = with_columns(network, theta, rows) if options.accumulate == 1 else rows
     source = processes.source(network, theta, x, rows, size, options)
     return TrainingData(rows, validation, source, size, batches)
 
@@ -76,7 +79,8 @@ def check_data(
 
     ``training`` is ``(x, y, sample_weight)``. Both sets have the weights of the classes, by those
     of the training set if they are balanced. A share of the rows that becomes the validation set is
-    drawn by one transfer of the class labels. Raises TypeError or ValueError for data that does not
+    drawn by one transfer of the class labels. If networks have their own validation rows, both sets
+    share x. Raises TypeError or ValueError for data that does not
     fit, is not finite, or has targets outside the loss's range. All values are checked on the
     device, with one transfer of the answers. A table that is streamed in blocks is checked where it
     is read.
@@ -87,15 +91,18 @@ def check_data(
         raise TypeError("x is a function, which gives batches (x, y): omit y.")
     share: Any = options.validation
     sets = {} if training is None else {"": training}
-    if share is not None and not isinstance(share, Real):
+    if not (share is None or isinstance(share, Real) or are_indices(share)):
         sets["In validation: "] = items_of(
-            share, "validation", "(x, y), (x, y, sample_weight) or a share of the rows"
+            *(share, "validation"),
+            "(x, y), (x, y, sample_weight), a share of the rows or an array of row indices",
         )
     found = iter(processes.check_sets(network, theta, sets))
     rows = None if training is None else next(found)
     validation, loss = next(found, None), network.loss_function
     if rows is not None and isinstance(share, Real):
         rows, validation = _split(theta, rows, loss, share, options.seed, processes)
+    elif rows is not None and are_indices(share):
+        rows, validation = _held_out(theta, rows, share)
     if rows is not None and options.class_weight is not None:
         by_class = _weights_of_classes(network, theta, rows, options.class_weight, processes)
         rows = _by_class(theta, rows, by_class)
@@ -127,6 +134,39 @@ def _split(
         at = home.from_host(indices.astype("int32"), device=device_of(theta))
         parts.append(compiled_once(theta, _rows_at)(rows, at))
     return parts[0], parts[1]
+
+
+def _held_out(theta: Array, rows: Rows, given: Array) -> tuple[Rows, Rows]:
+    """Return the training rows, and those at the given indices, which are not trained on."""
+    at, count, stack = to_host(given), rows.y.shape[-2], tuple(theta.shape[:-1])
+    if at.dtype.kind not in "iu":
+        raise TypeError(f"validation has {at.dtype}, but row indices are integers.")
+    if at.shape[:-1] not in ((), stack) or not 0 < at.shape[-1] < count:
+        raise ValueError(
+            f"validation has indices of shape {at.shape}, but some of the {count} rows are "
+            f"expected, for all networks or shaped as the stack {stack} with an axis behind it."
+        )
+    is_left = np.ones((*at.shape[:-1], count), dtype=bool)
+    if at.min() < 0 or at.max() >= count:
+        wrong = at[(at < 0) | (at >= count)][0]
+        raise ValueError(f"validation has the index {wrong}, but x has {count} rows.")
+    np.put_along_axis(is_left, at, False, axis=-1)
+    if (is_left.sum(axis=-1) != count - at.shape[-1]).any():
+        raise ValueError("validation has the index of a row twice.")
+    learnt = np.nonzero(is_left)[-1].reshape(*at.shape[:-1], -1)
+    home, device = require_owner(theta, "theta"), device_of(theta)
+    parts = (home.from_host(part.astype("int32"), device=device) for part in (learnt, at))
+    training, validation = (_own_rows(rows, part) for part in parts)
+    return training, validation
+
+
+def _own_rows(rows: Rows, at: Array) -> Rows:
+    """Return the rows at indices; those of networks that have their own are not copied."""
+    if len(at.shape) == 1:
+        return _rows_at(rows, at)
+    weight = rows.sample_weight
+    weight = None if weight is None else entries_at(weight, at)
+    return rows._replace(y=rows_at(rows.y, at), sample_weight=weight, at=at)
 
 
 def _rows_at(rows: Rows, at: Array) -> Rows:

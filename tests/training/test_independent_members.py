@@ -239,7 +239,97 @@ def test_independent_networks_go_on_in_the_middle_of_an_epoch(xp: Any, epoch: in
     xp.assert_close(resumed.theta, bx.fit(*case, **options).theta, SAME)
 
 
+# ---- own rows for validation
+
+
+HELD_OUT = np.asarray([[0, 7], [10, 3], [5, 7]])
+
+
+@pytest.mark.parametrize(
+    ("stacked", "weighted", "more"),
+    [
+        (False, "rows", {"batch_size": BATCH}),
+        compiled(True, "bootstraps", {"batch_size": BATCH}),
+        compiled(False, "bootstraps", {"batch_size": None}),
+        compiled(False, "no", {"batch_size": 2, "accumulate": 2}),
+        compiled(False, "rows", {"batch_size": BATCH, "augment": lambda x, y, w, seed: (x, y, w)}),
+    ],
+)
+def test_a_network_with_its_own_validation_rows_is_the_one_trained_alone_without_them(
+    xp: Any, stacked: bool, weighted: str, more: dict[str, Any]
+) -> None:
+    network, seeds, host = _network(), STACKS[(3,)], _drawn_weights(weighted, (3,))
+    x, y = _rows(*(3,) * stacked)
+    theta = xp.initialize(network, stack=3)
+    options: dict[str, Any] = {
+        "optimizer": bx.Adam(0.05),
+        "epochs": 3,
+        "metrics": {"rmse": bx.metrics.rmse},
+        "train_metrics": True,
+        "early_stopping": bx.EarlyStopping(3),
+    }
+    options |= more
+    weight = None if host is None else xp.asarray(host)
+    data: dict[str, Any] = {"sample_weight": weight, "seed": seeds, "validation": HELD_OUT}
+    together = bx.fit(network, theta, *xp.put(x, y), **data, **options)
+    for i, held_out in enumerate(HELD_OUT):
+        own = [a[i] if stacked else a for a in (x, y)]
+        if host is not None:
+            own.append(host[i] if host.ndim > 1 else host)
+        learnt = xp.put(*(np.delete(a, held_out, axis=0) for a in own))
+        data = dict(zip(("x", "y", "sample_weight"), learnt, strict=False))
+        data |= {"seed": seeds[i], "validation": xp.put(*(a[held_out] for a in own))}
+        alone = bx.fit(network, theta[i, ...], **data, **options)
+        _assert_member(xp, together, (i,), alone)
+
+
+def test_validation_rows_of_all_networks_may_be_given_by_their_indices(xp: Any) -> None:
+    network, (x, y), at = _network(), _rows(), HELD_OUT[0]
+    theta = xp.initialize(network, stack=2)
+    options: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 2, "batch_size": BATCH}
+    found = bx.fit(network, theta, *xp.put(x, y), validation=at, **options)
+    learnt = xp.put(*(np.delete(a, at, axis=0) for a in (x, y)))
+    expected = bx.fit(network, theta, *learnt, validation=xp.put(x[at], y[at]), **options)
+    xp.assert_close(found.theta, expected.theta, SAME)
+    for name in ("loss", "validation_loss"):
+        xp.assert_close(found.history[name], expected.history[name], SAME)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ([0.0, 1.0], TypeError, "validation has float64, but row indices are integers"),
+        ([[0], [1]], ValueError, r"shape \(2, 1\), but some of the 11 rows .* the stack \(3,\)"),
+        ([*range(ROWS)], ValueError, "but some of the 11 rows are expected"),
+        ([0, -1], ValueError, "validation has the index -1, but x has 11 rows"),
+        ([[0, 1], [11, 1], [0, 1]], ValueError, "validation has the index 11, but x has 11 rows"),
+        ([[0, 1], [1, 1], [0, 1]], ValueError, "validation has the index of a row twice"),
+    ],
+)
+def test_validation_by_impossible_indices_is_an_error(
+    xp: Any, wrong: Any, error: type[Exception], message: str
+) -> None:
+    network = _network()
+    options: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 1, "validation": np.array(wrong)}
+    with pytest.raises(error, match=message):
+        bx.fit(network, xp.initialize(network, stack=3), *xp.put(*_rows()), **options)
+
+
 # ---- costs
+
+
+def test_networks_with_their_own_validation_rows_share_x() -> None:
+    """On NumPy: beside x there are indices, and a y and a weight for each row and network."""
+    rows, width, members, batch = 20000, 64, 8, 100
+    x, network = np.zeros((rows, width)), bx.mlp([width, 1])
+    theta = network.initialize(stack=members, backend="numpy")
+    options: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 1, "batch_size": batch}
+    held_out = np.arange(members * 1000).reshape(members, 1000)
+    tracemalloc.start()
+    bx.fit(network, theta, x, x[:, :1], seed=range(members), validation=held_out, **options)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 * rows * members + 2**21 < members * x.nbytes / 6
 
 
 def test_independent_networks_copy_no_more_rows_than_a_batch_of_each() -> None:

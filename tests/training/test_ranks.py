@@ -97,6 +97,12 @@ STACKS = {
         class_weight="balanced",
         epochs=9,
     ),
+    "own validation rows": Case(
+        stack=(5,),
+        seed=(1, 2, 3, 4, 5),
+        validation=np.arange(10).reshape(5, 2),
+        sample_weight=WEIGHTS,
+    ),
     "rates": Case(
         stack=(5,),
         optimizer="rates",
@@ -601,6 +607,7 @@ REFUSED = {
     "augment": ({"augment": lambda x, y, weight, seed: (x, y)}, "augment is not for"),
     "check_every": ({"check_every": 1}, "check_every is not for"),
     "accumulate": ({"accumulate": 2}, "multiply batch_size"),
+    "indices": ({"validation": np.arange(2)}, "validation by indices is not for"),
     "LevenbergMarquardt": (
         {"optimizer": bx.LevenbergMarquardt(), "batch_size": None},
         r'LevenbergMarquardt is not for .*divide the stack, split="stack"',

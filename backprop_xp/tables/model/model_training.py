@@ -135,11 +135,10 @@ def learn(
     by_class, shares = _class_weights(parameters, split)
     data: dict[str, Any] = {"batch_size": recipe.batch_size, "class_weight": by_class}
     if stream is None:
-        training, validation = (
-            on_device(rows, model, selection, at) for rows, at in split.parts.values()
-        )
-        data["x"], data["y"], data["sample_weight"] = training
-        data["validation"] = validation
+        data["x"], data["y"], data["sample_weight"] = on_device(split.training, model, selection)
+        data["validation"] = split.held_out
+        if split.held_out is None:
+            data["validation"] = on_device(split.validation, model, selection)
         rows, at = split.parts["training"]
         totals = totals_of_codes(model.features, rows.features, rows.weights, at)
     else:
@@ -193,21 +192,17 @@ def _on_host(leaf: Any) -> Any:
 
 
 def on_device(
-    rows: Rows, model: TabularModel, selection: Selection, at: np.ndarray | None = None
+    rows: Rows, model: TabularModel, selection: Selection
 ) -> tuple[Array, Array, Array | None]:
-    """Return rows where the training runs; three or more classes are integer labels.
-
-    ``at`` ``(n_members, count)`` are the indices of each member's rows, None for all rows.
-    """
-    own = slice(None) if at is None else at
-    dtype, y, weights = selection.dtype, rows.target.to_numpy()[own], rows.scaled_weights()
+    """Return rows where the training runs; three or more classes are integer labels."""
+    dtype, y, weights = selection.dtype, rows.target.to_numpy(), rows.scaled_weights()
     put = functools.partial(selection.backend.from_host, device=selection.device)
-    x = put(model.features.transform(rows.features)[own], dtype)
+    x = put(model.features.transform(rows.features), dtype)
     if model.network.loss_function.labels:
         targets = put(y.astype("int32"))
     else:
         targets = put((y[..., None] - model.scale.mean) / model.scale.scale, dtype)
-    return x, targets, None if weights is None else put(weights[own], dtype)
+    return x, targets, None if weights is None else put(weights, dtype)
 
 
 def _trained(

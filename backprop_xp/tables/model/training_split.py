@@ -9,9 +9,6 @@ from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.training.data import split_rows
 
-# Members that hold out their own rows have copies of the others, of at most so many numbers.
-_MOST_COPIED = 2**28
-
 
 class Split(NamedTuple):
     """The rows to learn from, and those that end the training; targets are indices or numbers.
@@ -90,7 +87,7 @@ def drawn_split(
     """
     labels, count = rows.target.to_numpy(), len(rows.target)
     draw = {"classes": None if classes is None else labels}
-    if n_members == 1 or n_members * count * rows.features.shape[1] > _MOST_COPIED:
+    if n_members == 1:
         drawn = split_rows(count, {"validation": share}, seed, **draw)
         return Split(rows.take(drawn["training"]), rows.take(drawn["validation"]), classes)
     spare = max(1, count - max(2, 0 if classes is None else len(classes)))

@@ -9,7 +9,7 @@ import copy
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, checksum
-from backprop_xp.networks.batch_rows import Rows
+from backprop_xp.networks.batch_rows import Rows, rows_at
 from backprop_xp.networks.column_weights import targets_of, without_shares
 from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import concat
@@ -49,7 +49,7 @@ class MemberRanks(Ranks):
             check_training(theta, start)
         self._theta, self._first = theta, checksum(theta) if start is None else start.first
         own = _members_of(self, theta)
-        _, batches = batches_of(options, rows.x.shape[-2])
+        _, batches = batches_of(options, rows.y.shape[-2])
         options = own.of_options(options, batches)
         n = targets_of(network.loss_function, network.outputs_shape(theta, rows.x)[-1])
         x, y, weight = own.of_rows(rows, n)
@@ -102,7 +102,9 @@ class _Members(NamedTuple):
     def of_rows(self, rows: Rows, n: int) -> tuple[Array, Array, Array | None]:
         """Return their x, y of n columns, and weights."""
         y, weight = self.of(rows.y, 2), self.of(rows.sample_weight, 1)
-        return self.of(rows.x, 2), *without_shares(y, weight, n)
+        x, at = self.of(rows.x, 2), rows.at
+        x = x if at is None else rows_at(x, self.of(at, 1))
+        return x, *without_shares(y, weight, n)
 
     def of_options(self, options: Options, batches: int) -> Options:
         """Return options with their seeds, hyperparameters and start."""

@@ -35,7 +35,7 @@ from backprop_xp.training.data_checks import (
 )
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.optimizer_protocol import takes_objective
-from backprop_xp.training.options import Options
+from backprop_xp.training.options import Options, are_indices
 from backprop_xp.training.ranks.exchange import Ranks, refuse
 from backprop_xp.training.sources import Source, source_of
 from backprop_xp.training.steps import Forward, piece_by_piece
@@ -60,6 +60,7 @@ class RowRanks(Ranks):
         sharded = "shard x over its devices; see docs/scale.md"
         refuse(
             (options.accumulate > 1, "accumulate", divided),
+            (are_indices(options.validation), "validation by indices", "give each rank's own rows"),
             (takes, type(options.optimizer).__name__, 'divide the stack, split="stack"'),
             (compiles, f"The {home.name} backend", sharded),
         )
