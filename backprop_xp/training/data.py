@@ -172,6 +172,30 @@ def split_rows(
     return {"training": np.flatnonzero(is_training), **parts}
 
 
+def other_rows(held_out: np.ndarray, rows: int, stack: tuple[int, ...]) -> np.ndarray:
+    """Return the indices of the rows that are not held out, for all networks or for each its own.
+
+    ``held_out`` ``(count,)`` or ``(*stack, count)`` is the option ``validation``. Raises TypeError
+    or ValueError for indices that cannot be used.
+    """
+    if held_out.dtype.kind not in "iu":
+        raise TypeError(f"validation has {held_out.dtype}, but row indices are integers.")
+    *axes, count = held_out.shape or (0,)
+    if tuple(axes) not in ((), stack) or not 0 < count < rows:
+        raise ValueError(
+            f"validation has indices of shape {held_out.shape}, but some of the {rows} rows are "
+            f"expected, for all networks or shaped as the stack {stack} with an axis behind it."
+        )
+    outside = held_out[(held_out < 0) | (held_out >= rows)]
+    if outside.size:
+        raise ValueError(f"validation has the index {outside[0]}, but x has {rows} rows.")
+    is_left = np.ones((*axes, rows), dtype=bool)
+    np.put_along_axis(is_left, held_out.astype("int64"), False, axis=-1)
+    if (is_left.sum(axis=-1) != rows - count).any():
+        raise ValueError("validation has the index of a row twice.")
+    return np.nonzero(is_left)[-1].reshape(*axes, -1)
+
+
 def _numbers(value: Any, name: str) -> Array:
     """Return an array of numbers; another library's array stays as it is."""
     home = owner(value)

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from backprop_xp.backends import Array, array_namespace, device_of, gather, require_owner, to_host
 from backprop_xp.checks import real
 from backprop_xp.networks.batch_rows import Rows, entries_at, gathered, rows_at, selected
@@ -23,7 +21,7 @@ from backprop_xp.training.class_weights import (
     weights_of_labels,
     weights_of_rows,
 )
-from backprop_xp.training.data import split_rows
+from backprop_xp.training.data import other_rows, split_rows
 from backprop_xp.training.data_checks import compiled_once, items_of, with_columns
 from backprop_xp.training.options import Options, are_indices
 from backprop_xp.training.orders import Seed
@@ -138,23 +136,9 @@ def _split(
 
 def _held_out(theta: Array, rows: Rows, given: Array) -> tuple[Rows, Rows]:
     """Return the training rows, and those at the given indices, which are not trained on."""
-    at, count, stack = to_host(given), rows.y.shape[-2], tuple(theta.shape[:-1])
-    if at.dtype.kind not in "iu":
-        raise TypeError(f"validation has {at.dtype}, but row indices are integers.")
-    if at.shape[:-1] not in ((), stack) or not 0 < at.shape[-1] < count:
-        raise ValueError(
-            f"validation has indices of shape {at.shape}, but some of the {count} rows are "
-            f"expected, for all networks or shaped as the stack {stack} with an axis behind it."
-        )
-    is_left = np.ones((*at.shape[:-1], count), dtype=bool)
-    if at.min() < 0 or at.max() >= count:
-        wrong = at[(at < 0) | (at >= count)][0]
-        raise ValueError(f"validation has the index {wrong}, but x has {count} rows.")
-    np.put_along_axis(is_left, at, False, axis=-1)
-    if (is_left.sum(axis=-1) != count - at.shape[-1]).any():
-        raise ValueError("validation has the index of a row twice.")
-    learnt = np.nonzero(is_left)[-1].reshape(*at.shape[:-1], -1)
     home, device = require_owner(theta, "theta"), device_of(theta)
+    at = to_host(given)
+    learnt = other_rows(at, rows.y.shape[-2], tuple(theta.shape[:-1]))
     parts = (home.from_host(part.astype("int32"), device=device) for part in (learnt, at))
     training, validation = (_own_rows(rows, part) for part in parts)
     return training, validation
