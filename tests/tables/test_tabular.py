@@ -1,13 +1,15 @@
 """The estimators of tables and the preparation, as scikit-learn uses them.
 
-Specifies ``estimator_rows``, ``fitted_model``, ``model_training``, ``preparation``, ``presets``,
-``table_network``, ``tables`` and ``tabular_parameters``.
+Specifies ``blas_threads``, ``estimator_rows``, ``fitted_model``, ``model_training``,
+``preparation``, ``presets``, ``table_network``, ``tables`` and ``tabular_parameters``.
 """
 
 import dataclasses
 import pickle
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import backprop_xp as bx
 from backprop_xp.files import checkpoint
@@ -933,3 +936,40 @@ def test_presets_and_parameters_import_none_of_the_extra_libraries() -> None:
 def test_verbose_shows_the_progress(capsys: pytest.CaptureFixture[str]) -> None:
     bx.TabularClassifier(**QUICK, verbose=True).fit(*table())
     assert "epoch 12/12" in capsys.readouterr().err
+
+
+@pytest.mark.once
+def test_overlapping_fits_have_one_blas_thread_and_the_last_one_restores_the_number() -> None:
+    (frame, y), during = table(), list[set[int]]()
+    has_begun, may_end = Event(), Event()
+
+    def numbers() -> set[int]:
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    def set_numbers(limits: Any) -> None:
+        # threadpoolctl obeys only the thread that has set a number, until that thread ends.
+        setting = Thread(target=threadpool_limits, args=(limits, "blas"))
+        setting.start()
+        setting.join()
+
+    def fit(callback: Any) -> None:
+        bx.TabularClassifier(**{**QUICK, "max_iter": 1}).fit(frame, y, callbacks=[callback])
+
+    def wait(state: bx.TrainingState) -> None:
+        has_begun.set()
+        assert may_end.wait(60.0)
+
+    def outlive(state: bx.TrainingState) -> None:
+        may_end.set()
+        first.result()
+        during.append(numbers())
+
+    before = threadpool_info()
+    set_numbers(3)
+    with ThreadPoolExecutor(1) as thread:  # which lives longer than the fit in it
+        first = thread.submit(fit, wait)
+        assert has_begun.wait(60.0)
+        fit(outlive)
+        assert during == [{1}]
+        assert numbers() == {3}
+    set_numbers(before)

@@ -1,5 +1,6 @@
 """The training of a model of a table by ``bx.fit``."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -7,12 +8,12 @@ from numbers import Number
 from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from backprop_xp.backends import Array, Selection, dtype_name, owner, to_host
 from backprop_xp.files.json_values import from_json, to_json
 from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.model.blas_threads import one_blas_thread
 from backprop_xp.tables.model.fitted_model import TabularModel, TargetScale, residuals_of
 from backprop_xp.tables.model.model_file import TrainingFile, progress, versions
 from backprop_xp.tables.model.presets import Recipe, recipe_for
@@ -155,7 +156,7 @@ def learn(
     if recipe.n_members > 1:  # each member has its own order of the rows
         order = (np.random.SeedSequence(seed).generate_state(recipe.n_members) >> 1).tolist()
     try:
-        with threadpool_limits(_threads(model, recipe), user_api="blas"):
+        with contextlib.nullcontext() if _gains_by_threads(model, recipe) else one_blas_thread():
             result = fit(
                 model.network,
                 theta,
@@ -181,10 +182,10 @@ def learn(
     return Learned(trained, optimizer, mapped(_on_host, result.state))
 
 
-def _threads(model: TabularModel, recipe: Recipe) -> int | None:
-    """Return the limit of BLAS's threads: for a small product several are slower than one."""
+def _gains_by_threads(model: TabularModel, recipe: Recipe) -> bool:
+    """Whether several BLAS threads are faster than one for the products of the training."""
     width, widest = model.features.n_features, max((1, *recipe.hidden_layer_sizes))
-    return 1 if recipe.batch_size * width * widest < _WORTH_THREADS else None
+    return recipe.batch_size * width * widest >= _WORTH_THREADS
 
 
 def _on_host(leaf: Any) -> Any:

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from threadpoolctl import threadpool_limits
 
 from backprop_xp.backends import Array, Selection, resolve
 from backprop_xp.checks import integer, real
 from backprop_xp.tables.columns.category import Category
 from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.model.blas_threads import one_blas_thread
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_file import read_model, refuse_other_training, write_model
 from backprop_xp.tables.model.model_training import learn, untrained
@@ -111,7 +111,7 @@ def train_ranks(
     ranks = Ranks(communicator)
     is_first, where = not ranks.rank, {name: parameters[name] for name in ("backend", "device")}
     try:
-        with reported(say), threadpool_limits(1, user_api="blas"):
+        with reported(say), one_blas_thread():
             choice, seed = resolve(**where, dtype=parameters["dtype"]), parameters["random_state"]
             share = _share(ranks, source, target, columns, validation, seed)
             found = _prepared(ranks, share, {**parameters, "verbose": True}, choice, task, say)
