@@ -17,6 +17,7 @@ from backprop_xp.backends import (
     transfer_guard,
     use_backend,
 )
+from backprop_xp.extras import install_command
 from backprop_xp.networks import activations, ensemble, initializers, losses
 from backprop_xp.networks.activations import Activation
 from backprop_xp.networks.column_layers import Columns, Scale, Standardize
@@ -160,7 +161,7 @@ if not TYPE_CHECKING:  # so that a type checker knows the names above and reject
             if str(error.name).partition(".")[0] not in _LIBRARIES or path != "estimators":
                 raise
             raise ImportError(
-                f"bx.{name} needs scikit-learn 1.9 or later: pip install 'backprop_xp[sklearn]'."
+                f"bx.{name} needs scikit-learn 1.9 or later: {install_command('sklearn')}"
             ) from error
         return module if name == path else getattr(module, name)
 

@@ -2,6 +2,8 @@
 
 import sys
 
+from backprop_xp.extras import install_command
+
 
 def main() -> None:
     """Run the command line; Ctrl-C, also during the imports, ends it with the exit status 130.
@@ -22,7 +24,7 @@ def _run() -> None:
             raise
         sys.stderr.write(
             "error: the command backprop-xp needs typer, which is not installed: "
-            "pip install 'backprop_xp[cli]'\n"
+            f"{install_command('cli')}\n"
         )
         sys.exit(1)
     cli.app(prog_name="backprop-xp")

@@ -22,7 +22,7 @@ TESTS = Path(__file__).parent
 
 # A unit is a module or a package directly below backprop_xp. Each new unit needs a layer here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("atomic_files", "backends", "checks"),
+    ("atomic_files", "backends", "checks", "extras"),
     ("display",),
     ("networks",),
     ("gradient_check", "plots"),  # a report has a method that draws it

@@ -285,10 +285,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 NOT_INSTALLED = {
-    "cupy": r"CuPy is not installed\. Try: pip install 'backprop_xp\[cuda13\]'",
-    STRICT: r"array-api-strict is not installed\. Try: pip install 'backprop_xp\[strict\]'",
-    "jax": r"JAX is not installed\. Try: pip install 'backprop_xp\[jax\]'",
-    "torch": r"PyTorch is not installed\. Try: pip install 'backprop_xp\[torch\]'",
+    "cupy": r"CuPy is not installed\. Try: pip install 'cupy-cuda13x\[ctk\]>=",
+    STRICT: r"array-api-strict is not installed\. Try: pip install 'array-api-strict>=",
+    "jax": r"JAX is not installed\. Try: pip install 'jax>=",
+    "torch": r"PyTorch is not installed\. Try: pip install 'torch>=",
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.extras import install_command
 from tests.helpers import python
 
 CHECKS = ["check_gradient", "check_hessian", "check_hvp", "check_jacobian", "check_jvp"]
@@ -109,7 +110,7 @@ for name in {[*WITH_EXTRAS]!r}:
     assert title == "Python Library Documentation: package backprop_xp"
     for (name, extra), error in zip(WITH_EXTRAS.items(), errors, strict=True):
         assert error.startswith(f"bx.{name if extra == 'sklearn' else extra} needs")
-        assert error.endswith(f"pip install 'backprop_xp[{extra}]'.")
+        assert error.endswith(f": {install_command(extra)}")
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from backprop_xp.backends.protocol import Device, DType, Namespace, Probe
+from backprop_xp.extras import install_command
 
 if TYPE_CHECKING:
     import logging
@@ -31,8 +32,7 @@ def try_library(
 ) -> Probe:
     """Return the result of a small computation; ``extra`` is the extra that installs it."""
     if not is_installed(module):
-        hint = f"pip install 'backprop_xp[{extra}]'"
-        return Probe(False, None, f"{library} is not installed", hint)
+        return Probe(False, None, f"{library} is not installed", install_command(extra))
     try:
         found = importlib.import_module(module)
         work(found)

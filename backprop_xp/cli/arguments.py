@@ -12,6 +12,7 @@ import typer
 
 from backprop_xp.backends import registry
 from backprop_xp.checks import nearest, real
+from backprop_xp.extras import install_command
 from backprop_xp.networks.activations import ACTIVATIONS
 
 T = TypeVar("T")
@@ -171,7 +172,7 @@ def _is_same(path: Path, other: Path) -> bool:
 def require_matplotlib(path: Path | None) -> None:
     """Raise ImportError for the path of a picture where matplotlib is not installed."""
     if path is not None and importlib.util.find_spec("matplotlib") is None:
-        raise ImportError("--plot needs matplotlib: pip install 'backprop_xp[plot]'")
+        raise ImportError(f"--plot needs matplotlib: {install_command('plot')}")
 
 
 def _check_separator(text: str | None) -> str | None:

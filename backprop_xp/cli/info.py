@@ -19,6 +19,7 @@ from backprop_xp.backends.probing import SECONDS, Report, survey
 from backprop_xp.checks import nearest
 from backprop_xp.cli.arguments import Json
 from backprop_xp.cli.output import JsonObject, one_line, say, with_label, wrap
+from backprop_xp.extras import install_command
 
 # The library's own; the last three are for its tests and nox.
 _NAMES = ("BACKEND", "DEVICE", "DTYPE", "COMPILE", "REQUIRE_GPU", "CUDA", "EMULATED_CUDA")
@@ -41,7 +42,6 @@ from mpi4py import MPI
 from backprop_xp.training.ranks import takes_gpu_arrays
 print(MPI.Get_library_version().split("\\n")[0][:60], takes_gpu_arrays(), sep="\\n")
 """
-_INSTALL_MPI = 'pip install "backprop_xp[mpi]" mpich'
 _LABEL = 21  # columns of a label, with its indent
 
 
@@ -104,8 +104,9 @@ def mpi(seconds: float = SECONDS) -> dict[str, str]:
     if len(wheels) > 1:
         name = wheels[1].partition(" ")[0]
         return {**found, "reason": _CLASH, "try": f"pip uninstall {name}, then reinstall the other"}
+    install = install_command("mpi", "mpich")
     if not found["mpi4py"]:
-        return {"reason": "mpi4py is not installed", "try": _INSTALL_MPI}
+        return {"reason": "mpi4py is not installed", "try": install}
     # In a process of its own: MPI ends one that it cannot start in.
     words = [sys.executable, "-P", "-c", _ASK_MPI, *sys.path]
     try:
@@ -113,10 +114,14 @@ def mpi(seconds: float = SECONDS) -> dict[str, str]:
             words, capture_output=True, text=True, timeout=seconds, check=True
         )
     except subprocess.TimeoutExpired:
-        return {**found, "reason": f"no answer within {seconds:g} s", "try": _INSTALL_MPI}
+        return {
+            **found,
+            "reason": f"no answer within {seconds:g} s",
+            "try": install_command("mpi", "mpich"),
+        }
     except subprocess.CalledProcessError as error:
         lines = str(error.stderr).strip().splitlines() or [str(error)]
-        return {**found, "reason": one_line(lines[-1]), "try": _INSTALL_MPI}
+        return {**found, "reason": one_line(lines[-1]), "try": install}
     library, reads = answer.stdout.splitlines()[-2:]
     sums = "MPI reads the memory of a GPU" if reads == "True" else "arrays of a GPU are copied"
     return {**found, "library": library, "sums": sums}

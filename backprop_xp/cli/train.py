@@ -20,6 +20,7 @@ from backprop_xp.cli import arguments
 from backprop_xp.cli.loss_log import LossLog, is_log
 from backprop_xp.cli.output import errors_in_one_line, note, say
 from backprop_xp.cli.table_output import classes_table, epochs_of, metrics_table, parts_of
+from backprop_xp.extras import install_command
 from backprop_xp.files.container import is_model_file
 from backprop_xp.plots.canvas import new_figure
 from backprop_xp.tables.columns.kinds import KIND_NAMES
@@ -246,7 +247,7 @@ def _communicator(context: typer.Context, *, parallel: bool) -> Any:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # without mpi4py, without an MPI library
-        install = 'pip install "backprop_xp[mpi]" mpich'
+        install = install_command("mpi", "mpich")
         raise ImportError(f"--parallel needs mpi4py and MPI ({error}): {install}") from None
     if MPI.COMM_WORLD.Get_rank():
         sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115

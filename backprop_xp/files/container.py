@@ -17,6 +17,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from backprop_xp.extras import install_command
+
 FORMAT = 2
 # A network of ten thousand layers takes less. Parsed JSON takes about twenty times its bytes.
 LONGEST_HEADER = 4 * 2**20
@@ -170,8 +172,6 @@ def _safetensors() -> ModuleType:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError(
-            "Model files need safetensors: pip install 'backprop_xp[files]'."
-        ) from error
+        raise ImportError(f"Model files need safetensors: {install_command('files')}") from error
     module: ModuleType = safetensors.numpy
     return module

@@ -8,6 +8,7 @@ import numpy as np
 
 from backprop_xp.atomic_files import write
 from backprop_xp.backends import Array
+from backprop_xp.extras import install_command
 from backprop_xp.files.recording import exported, recording
 from backprop_xp.networks.layout import unpack
 from backprop_xp.networks.network import Network
@@ -60,7 +61,5 @@ def libraries() -> tuple[ModuleType, ModuleType]:
         import ndonnx
         import onnx
     except ImportError as error:
-        raise ImportError(
-            "ONNX files need ndonnx and onnx: pip install 'backprop_xp[onnx]'."
-        ) from error
+        raise ImportError(f"ONNX files need ndonnx and onnx: {install_command('onnx')}") from error
     return ndonnx, onnx

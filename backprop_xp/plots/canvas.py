@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from backprop_xp.atomic_files import replacing
 from backprop_xp.backends import Array
+from backprop_xp.extras import install_command
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -57,7 +58,7 @@ def _matplotlib(module: str) -> Any:
         return importlib.import_module(f"matplotlib.{module}")
     except ModuleNotFoundError as error:
         raise ImportError(
-            "Pictures need matplotlib, which is not installed: pip install 'backprop_xp[plot]'"
+            f"Pictures need matplotlib, which is not installed: {install_command('plot')}"
         ) from error
 
 

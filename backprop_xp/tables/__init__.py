@@ -17,6 +17,8 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from backprop_xp.extras import install_command
+
 if TYPE_CHECKING:
     from backprop_xp.tables.columns.features import described_columns as described_columns
     from backprop_xp.tables.columns.preparation import Preparation as Preparation
@@ -56,7 +58,7 @@ def __getattr__(name: str) -> Any:
                 continue
         raise ImportError(
             f"bx.tables needs pandas and scikit-learn ({library} is not installed): "
-            "pip install 'backprop_xp[tables]'."
+            f"{install_command('tables')}"
         )
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 

@@ -211,7 +211,7 @@ UNUSABLE = [
     (
         NO_LIBRARIES,
         "ImportError: libnvrtc.so.13: cannot open shared object file",
-        "pip install 'backprop_xp[cuda13]'",
+        "pip install 'cupy-cuda13x[ctk]>=",
     ),
     (
         NO_CARD,

@@ -227,7 +227,7 @@ def test_a_missing_extra_is_one_line_with_the_install_command(
     assert (done.returncode, done.stdout) == (1, "")
     assert ONE_LINE.fullmatch(done.stderr)
     assert missing in done.stderr
-    assert f"pip install 'backprop_xp[{extra}]'" in done.stderr
+    assert re.search(rf"pip install .*'{missing}>=", done.stderr)
 
 
 @pytest.mark.installed

@@ -222,7 +222,7 @@ def test_the_command_writes_the_graph(model: Any) -> None:
     [
         (("model.safetensors", "model.txt"), "must end in .onnx"),
         (("no.safetensors", "model.onnx"), "Did you mean 'model.safetensors'?"),
-        (("model.safetensors", "model.onnx"), "pip install 'backprop_xp[onnx]'"),
+        (("model.safetensors", "model.onnx"), "pip install 'ndonnx>="),
     ],
 )
 def test_an_error_of_the_command_is_one_line(

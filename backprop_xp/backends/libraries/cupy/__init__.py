@@ -29,10 +29,10 @@ from backprop_xp.backends.protocol import (
     Probe,
 )
 from backprop_xp.backends.scopes import process_wide
+from backprop_xp.extras import install_command
 
 cupy = LazyModule("cupy")
 _DRIVER = "check that nvidia-smi lists a GPU and that its driver fits CuPy's CUDA version"
-_LIBRARIES = "install CUDA's libraries beside CuPy: pip install 'backprop_xp[cuda13]' (or cuda12)"
 _PEDANTIC_MATH = 2  # cuBLAS's CUBLAS_PEDANTIC_MATH, which CuPy has no name for
 
 
@@ -49,8 +49,7 @@ class CuPyBackend(Backend):
         The product loads cuBLAS and the kernel NVRTC, which are wheels of their own.
         """
         if not is_installed("cupy"):
-            hint = "pip install 'backprop_xp[cuda13]' (or cuda12, after your driver)"
-            return Probe(False, None, "CuPy is not installed", hint)
+            return Probe(False, None, "CuPy is not installed", _install())
         version = None
         try:
             version = str(cupy.__version__)
@@ -59,7 +58,8 @@ class CuPyBackend(Backend):
             # CuPy puts a page of advice around the cause of a failed import.
             cause = (isinstance(error, ImportError) and error.__cause__) or error
             reason = f"{type(cause).__name__}: {str(cause).strip()}".splitlines()[0].rstrip(".: ")
-            return Probe(False, version, reason, _DRIVER if "cudaError" in reason else _LIBRARIES)
+            libraries = f"install CUDA's libraries beside CuPy: {_install()}"
+            return Probe(False, version, reason, _DRIVER if "cudaError" in reason else libraries)
         return Probe(True, version)
 
     def namespace(self) -> Namespace:
@@ -198,6 +198,10 @@ def _pedantic_compute_types() -> Iterator[None]:
     finally:
         for dtype, kind in before:
             core.set_compute_type(dtype, kind)
+
+
+def _install() -> str:
+    return f"{install_command('cuda13')}, or for a driver of CUDA 12: {install_command('cuda12')}"
 
 
 @functools.cache

@@ -10,13 +10,13 @@ import os
 from typing import Any
 
 from backprop_xp.backends.protocol import Array
+from backprop_xp.extras import install_command
 
 KERNELS = "backprop_xp.backends.libraries.numpy.kernels"
 # Loading takes about a second: a training of less than this, as estimated, does not gain.
 _LEAST_SECONDS = 5.0
 _SECONDS_PER_STEP = 5e-5
 _OPERATIONS_PER_SECOND = 1e11
-_INSTALL = "pip install 'backprop_xp[fast]'"
 
 
 def kernels_for(theta: Array, steps: int | None, rows: int) -> Any:
@@ -50,7 +50,7 @@ def _numba() -> Any:
     try:
         numba: Any = importlib.import_module("numba")
     except ImportError as error:
-        raise ImportError(f"{error} ({_INSTALL})") from error
+        raise ImportError(f"{error} ({install_command('fast')})") from error
     if numba.config.DISABLE_JIT:
         raise ImportError("NUMBA_DISABLE_JIT=1 is set, with which it compiles nothing")
     return numba
