@@ -30,6 +30,17 @@ def test_the_code_blocks_run_in_order_and_on_numpy_print_what_is_shown(
     assert sum(bool(output) for _, output in blocks()) == 3
 
 
+@pytest.mark.once
+def test_the_plotting_call_draws_what_the_first_code_block_has_trained() -> None:
+    pytest.importorskip("matplotlib").use("agg")
+    (call,) = re.findall(r"`(bx\.plots\..*?)`", README.read_text("utf-8"))
+    namespace: dict[str, object] = {}
+    exec(blocks()[0][0], namespace)  # noqa: S102 - our own page
+    probabilities = eval(call, namespace).images[0].get_array()  # noqa: S307 - our own page
+    assert probabilities.min() < 0.1  # an untrained network has none so near to 0 or 1
+    assert probabilities.max() > 0.9
+
+
 def test_the_first_code_block_is_at_most_fifteen_lines() -> None:
     assert len(blocks()[0][0].splitlines()) <= 15
 

@@ -3,7 +3,6 @@
 The problem is drawn once, on the host; each backend has the same. Nothing is printed here.
 """
 
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -46,7 +45,6 @@ class Finding(NamedTuple):
     reason: str = ""
     report: bx.GradientReport | None = None
     gradient: np.ndarray | None = None
-    seconds: float = 0.0
 
     def failed(self, *, is_named: bool) -> bool:
         """Whether this is a failure; ``is_named``: the user named the backend."""
@@ -118,14 +116,10 @@ def _check(finding: Finding, problem: Problem, selection: Selection) -> Finding:
     where = {"backend": selection.backend, "device": selection.device, "dtype": selection.dtype}
     network, seed = problem.network, problem.seed
     theta, x, y = (bx.asarray(array, **where) for array in (problem.theta, problem.x, problem.y))
-    begin = time.perf_counter()
     report = bx.check_network(network, theta, x, y, rng=seed, method=problem.method, seed=seed)
-    seconds = time.perf_counter() - begin
     # A report by directions has no gradient: compute it once more.
     _, gradient = network.loss_and_gradient(theta, x, y, rng=seed)
-    return finding._replace(
-        verdict=report.verdict, report=report, gradient=bx.to_host(gradient), seconds=seconds
-    )
+    return finding._replace(verdict=report.verdict, report=report, gradient=bx.to_host(gradient))
 
 
 def _targets(generator: np.random.Generator, loss: str, shape: tuple[int, int]) -> np.ndarray:

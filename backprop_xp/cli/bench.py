@@ -17,7 +17,6 @@ from backprop_xp.cli.output import JsonObject, complain, one_line, say, wrap
 from backprop_xp.cli.race import Entrant, Outcome, race, start_children
 
 _OURS = "backprop_xp"
-_LABEL = 32  # columns
 
 Cases: TypeAlias = Annotated[
     list[str],
@@ -57,7 +56,7 @@ def bench(
                 raise typer.Exit(2 if device and reason.startswith("ValueError: device ") else 1)
             found["cases"][name] = as_object(name, outcome)
             if not as_json:
-                say("\n".join(_row(name, peers, outcome)))
+                say("\n".join(_block(name, peers, outcome)))
     say(json.dumps(found, indent=2) if as_json else _foot(found, rounds))
 
 
@@ -109,27 +108,23 @@ def as_lines(found: JsonObject) -> list[str]:
 def _head(peers: Sequence[str]) -> list[str]:
     return [
         *(f"{name} is not installed and left out" for name in PEERS if name not in peers),
-        "\nmicroseconds per update (and ours / theirs)",
-        " " * _LABEL + "".join(f"{name:>16}" for name in [_OURS, *peers]),
+        "\nmicroseconds per update, and ours / theirs",
     ]
 
 
-def _row(name: str, peers: Sequence[str], outcome: Outcome) -> list[str]:
-    cells = [f"{outcome.time(_OURS).median:>16,.0f}"]
+def _block(name: str, peers: Sequence[str], outcome: Outcome) -> list[str]:
+    """Return the heading of a case, and a line for each library."""
+    lines = [f"\n{name}  {CASES[name]}", f"  {_OURS:<12} {outcome.time(_OURS).median:>9,.0f}"]
     for peer in peers:
         if peer in outcome.left_out:
-            cells.append(f"{'-':>16}")
+            lines.append(wrap(one_line(outcome.left_out[peer]), f"  {peer} is left out: "))
             continue
         time, ratio = outcome.time(peer).median, outcome.ratio(_OURS, peer).median
-        cells.append(f"{f'{time:,.0f} ({ratio:.2f})':>16}")
-    reasons = (
-        wrap(one_line(reason), f"  {peer} is left out: ")
-        for peer, reason in outcome.left_out.items()
-    )
-    return [f"{f'{name}  {CASES[name]}':<{_LABEL}}" + "".join(cells), *reasons]
+        lines.append(f"  {peer:<12} {time:>9,.0f} {ratio:>7.2f}")
+    return lines
 
 
 def _foot(found: JsonObject, rounds: int) -> str:
     ours = found["selection"]
     where = f"{ours['backend']} ({ours['device']}, float32), chosen by {ours['source']}"
-    return f"\n{_OURS} {ours['version']} trained on {where}\nmedians of {rounds} rounds"
+    return "\n" + wrap(f"{_OURS} {ours['version']} trained on {where}; medians of {rounds} rounds")

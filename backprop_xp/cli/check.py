@@ -21,17 +21,14 @@ from backprop_xp.cli.arguments import (
     refuse_more,
 )
 from backprop_xp.cli.backend_check import Finding, Problem, check_on, differences, draw
-from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say
+from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say, wrap
 from backprop_xp.display.progress import spinner
 from backprop_xp.gradient_check.problems import METHODS
 from backprop_xp.networks.losses import LOSSES
 
 _DTYPES = ("float64", "float32")
 _EXAMPLE = "4,8,3"
-_HEADS = (
-    f"{'backend':<17} {'device':<10} {'dtype':<8} {'verdict':<16} {'method':<12} "
-    f"{'relative error':>14} {'tolerance':>9} {'evaluations':>11} {'seconds':>7}"
-)
+_HEADS = ("backend", "device", "dtype", "verdict", "method", "error", "limit")
 
 Loss: TypeAlias = Annotated[
     str, typer.Option(callback=one_of(LOSSES), help=f"{', '.join(LOSSES)}; the targets suit it.")
@@ -109,8 +106,9 @@ def check(
     be used.
 
     Theta and data of a network are random, and drawn on the host: every backend has the same
-    problem. The exit status is 1 if a check does not pass, or if a backend named by --backend
-    cannot run it. --conformance checks one backend by the conformance kit instead of a gradient.
+    problem. The error is the largest relative one, and its limit the tolerance. The exit status is
+    1 if a check does not pass, or if a backend named by --backend cannot run it. --conformance
+    checks one backend by the conformance kit instead of a gradient.
     """
     if target := functions.target(context):
         raise typer.Exit(functions.run(context.params, target))
@@ -175,7 +173,7 @@ def _resolve(backend: str | None, device: str | None) -> Selection:
 
 def _check_each(names: Sequence[str], problem: Problem, dtype: str | None) -> list[Finding]:
     """Check on each backend; print each row at once, since some take seconds, then the reports."""
-    say(f"\n{_HEADS}")
+    say(f"\n{_line(*_HEADS)}")
     findings = []
     for name in names:
         with spinner(f"checking on {name}"):
@@ -187,19 +185,30 @@ def _check_each(names: Sequence[str], problem: Problem, dtype: str | None) -> li
 
 
 def _row(finding: Finding) -> str:
-    where = f"{finding.backend:<17} {finding.device:<10} {finding.dtype:<8}"
-    report = finding.report
+    where, report = (finding.backend, finding.device, finding.dtype), finding.report
     if report is None:
-        return f"{where} {finding.verdict}: {one_line(finding.reason)}"
-    return (
-        f"{where} {report.verdict:<16} {report.method:<12} {report.max_relative_error:>14.1e} "
-        f"{report.tolerance:>9.0e} {report.evaluations:>11} {finding.seconds:>7.2f}"
-    )
+        return f"{_line(*where, finding.verdict)}\n{wrap(one_line(finding.reason), '    ')}"
+    figures = f"{report.max_relative_error:.1e}", f"{report.tolerance:.0e}"
+    return _line(*where, report.verdict, report.method, *figures)
+
+
+def _line(
+    backend: str,
+    device: str,
+    dtype: str,
+    verdict: str,
+    method: str = "",
+    error: str = "",
+    limit: str = "",
+) -> str:
+    """Return a line of the table, of at most 80 columns for the names of this library."""
+    words = f"{backend:<16} {device:<10} {dtype:<7} {verdict:<16} {method:<12}"
+    return f"{words} {error:>7} {limit:>5}".rstrip()
 
 
 def _show_differences(findings: Sequence[Finding]) -> None:
     if found := differences(findings):
-        say("\nlargest difference between two backends' gradients, relative to the largest entry")
+        say("\nlargest difference between two gradients, relative to the largest entry")
     for one in found:
         pair = f"{one.first} and {one.other}"
         say(f"  {one.dtype}  {pair:<34} {one.relative:.1e}")

@@ -132,6 +132,12 @@ def test_a_missing_jax_platform_is_an_error_with_the_way_out() -> None:
         assert "unset JAX_PLATFORMS" in line
 
 
+def test_an_unknown_device_is_an_error_with_the_reason_of_jax() -> None:
+    for device, reason in (("no_such:0", " JAX finds no such platform: .*no_such"), ("cpu:99", "")):
+        with pytest.raises(ValueError, match=rf"Known: .*cpu:0\.{reason}.* Device and backend"):
+            bx.asarray([1.0], backend="jax", device=device)
+
+
 WITHOUT_X64 = """\
 bx.asarray(np.ones(1), backend='jax', dtype='float64')
 bx.asarray(bx.asarray([1.0], backend='jax'), backend='jax', dtype='float64')

@@ -111,3 +111,16 @@ def test_conjugate_and_negative_views_are_moved_with_their_values(backend: str) 
         moved = bx.asarray(view, backend=backend, dtype=str(view.dtype).partition(".")[2])
         assert bx.to_host(moved).tolist() == expected
         assert bx.to_host(view).tolist() == expected
+
+
+def test_an_unknown_gpu_is_an_error_that_says_whether_pytorch_could_use_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if torch.cuda.device_count():
+        pytest.skip("there is a GPU")
+    for is_built, reason in ((False, "was built without CUDA"), (True, "finds no GPU")):
+        monkeypatch.setattr(torch.backends.cuda, "is_built", lambda is_built=is_built: is_built)
+        with pytest.raises(ValueError, match=rf"Known: cpu.* This PyTorch {reason}\."):
+            bx.asarray([1.0], backend="torch", device="cuda:0")
+    with pytest.raises(ValueError, match=r"Known: cpu\. Device and backend"):
+        bx.asarray([1.0], backend="torch", device="cpu:7")

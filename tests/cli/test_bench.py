@@ -139,12 +139,14 @@ def without_peers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.once
 @pytest.mark.usefixtures("without_peers")
-def test_the_table_has_a_row_for_the_case_and_names_our_device(xp: Any) -> None:
+def test_a_case_has_a_line_for_each_library_and_the_end_names_our_device(xp: Any) -> None:
     result = run("bench", "--case", "S", "--rounds", "2")
     assert result.exit_code == 0, result.output
-    assert re.search(r"^S  2-2-1, batches of 4 +[\d,]+ +[\d,]+ \([\d.]+\)$", result.output, re.M)
+    ours, matmul = r"  backprop_xp +[\d,]+", r"  matmul +[\d,]+ +[\d.]+"
+    assert re.search(rf"^S  2-2-1, batches of 4\n{ours}\n{matmul}$", result.output, re.M)
+    assert max(map(len, result.output.splitlines())) <= 80
     assert "scikit-learn is not installed and left out" in result.output
-    assert f"trained on {xp.name} (" in result.output
+    assert f"trained on {xp.name} (" in " ".join(result.output.split())
 
 
 @pytest.mark.usefixtures("without_peers")

@@ -20,6 +20,7 @@ from tests.commands import NOWHERE, NUMPY, STRICT, run, start_without
 
 # Backends sum in different orders; the gradients' entries are near 1.
 ROUNDING = 1e-14
+WIDTH = 80  # columns
 ON_DEVICE1 = {"BACKPROP_XP_BACKEND": "array-api-strict", "BACKPROP_XP_DEVICE": "device1"}
 
 
@@ -36,7 +37,8 @@ def check_ok(*arguments: str, **environment: str) -> str:
 def rows(output: str) -> dict[str, list[str]]:
     """Return the words of each backend's row, by the backend's name."""
     block = re.split(r"^backend .*\n", output, flags=re.M)[1].split("\n\n")[0]
-    return {line.split()[0]: line.split()[1:] for line in block.splitlines()}
+    lines = [line.split() for line in block.splitlines() if not line.startswith(" ")]
+    return {name: words for name, *words in lines}
 
 
 def comparison_rows(output: str, dtype: str = "float64") -> float:
@@ -60,12 +62,10 @@ def test_a_right_gradient_passes_and_the_backends_are_compared() -> None:
     for words in found.values():
         assert words[1:4] == ["float64", "pass", "complex_step"]
         assert float(words[4]) <= float(words[5])
-        assert int(words[6]) >= 67
-        assert float(words[7]) < 60.0
     assert comparison_rows(output) < ROUNDING
     assert "gradient check:" not in output
     assert output.count("complex_step") == 2
-    assert max(map(len, output.splitlines())) < 120
+    assert max(map(len, output.splitlines())) <= WIDTH
     assert "largest difference" not in check_ok(*NUMPY)
 
 
@@ -83,7 +83,7 @@ def test_the_environments_device_is_used_for_its_backend_only() -> None:
     assert [words[0] for words in found.values()] == ["cpu", "device1"]
     unknown = check(*NUMPY, *STRICT, BACKPROP_XP_BACKEND="numpy", BACKPROP_XP_DEVICE="gpu7")
     assert unknown.exit_code == 1
-    assert re.search(r"^numpy +error: ValueError: device 'gpu7' is unknown", unknown.output, re.M)
+    assert re.search(r"^numpy +error\n +ValueError: device 'gpu7' is unknown", unknown.output, re.M)
     assert rows(unknown.output)["array-api-strict"][2] == "pass"
 
 
@@ -94,10 +94,11 @@ def test_an_unusable_backend_is_reported_and_a_failure_only_if_it_was_requested(
     done = start_without("cupy", "jax", "torch", words=("check", *words))
     assert (done.returncode, done.stderr) == (1 if words else 0, "")
     found, every = rows(done.stdout), [row.name for row in bx.list_backends()]
+    assert max(map(len, done.stdout.splitlines())) <= WIDTH
     assert list(found) == (["cupy", "numpy"] if words else every)
     assert found["numpy"][2] == "pass"
     for name, library in (("cupy", "CuPy"), ("jax", "JAX"), ("torch", "PyTorch")):
-        pattern = rf"^{name} +not usable: {library} is not installed\. Try: pip "
+        pattern = rf"^{name} +not usable\n +{library} is not installed\. Try: pip "
         assert name not in found or re.search(pattern, done.stdout, re.M)
 
 
@@ -110,8 +111,8 @@ def test_a_missing_dtype_is_reported_and_a_failure_only_if_the_backend_was_reque
     errors = requested.stderr + unrequested.stderr
     assert (requested.returncode, unrequested.returncode) == (1, 0), errors
     for done in (requested, unrequested):
-        pattern = r"^jax +cpu:0 +float64 +not checked: .*JAX has no float64.*JAX_ENABLE_X64=1"
-        assert re.search(pattern, done.stdout, re.M)
+        text = " ".join(done.stdout.split())
+        assert re.search(r" jax cpu:0 float64 not checked .*JAX has no float64.*X64=1", text)
     assert rows(unrequested.stdout)["numpy"][1:3] == ["float64", "pass"]
 
 
@@ -149,7 +150,7 @@ def test_a_backend_that_raises_is_a_one_line_error_and_the_others_run(
     monkeypatch.setitem(ACTIVATIONS, "broken", broken)
     result = check("--hidden", "broken", *STRICT, *NUMPY)
     assert result.exit_code == 1
-    pattern = r"^array-api-strict +CPU_DEVICE +float64 +error: LibrarysOwnError: no such kernel$"
+    pattern = r"^array-api-strict CPU_DEVICE +float64 +error\n    LibrarysOwnError: no such kernel$"
     assert re.search(pattern, result.output, re.M)
     assert rows(result.output)["numpy"][2] == "pass"
     assert "largest difference" not in result.output

@@ -211,8 +211,20 @@ class JAXBackend(Backend):
         return devices + [device for device in jax.devices("cpu") if device not in devices]
 
     def device(self, name: Any) -> Device:
-        """Return the device, or the sharding over several as it is."""
-        return name if isinstance(name, jax.sharding.Sharding) else super().device(name)
+        """Return the device, or the sharding over several as it is.
+
+        An error has JAX's reason for a missing platform.
+        """
+        if isinstance(name, jax.sharding.Sharding):
+            return name
+        try:
+            return super().device(name)
+        except ValueError as error:
+            try:
+                jax.devices(str(name).partition(":")[0])
+            except RuntimeError as cause:
+                raise ValueError(f"{error} JAX finds no such platform: {cause}.") from None
+            raise
 
     def require_current(self, device: Device, name: str) -> None:
         """Raise ValueError for a mesh of ``AxisType.Explicit``, on which JAX refuses a gather."""

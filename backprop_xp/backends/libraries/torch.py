@@ -69,6 +69,16 @@ class TorchBackend(Backend):
         mps = [torch.device("mps", 0)] if torch.backends.mps.is_available() else []
         return [torch.device("cpu"), *cuda, *mps]
 
+    def device(self, name: Any) -> Device:
+        """Return the device; an error for a missing GPU says whether PyTorch could use one."""
+        try:
+            return super().device(name)
+        except ValueError as error:
+            if not str(name).startswith("cuda") or torch.cuda.device_count():
+                raise
+            reason = "finds no GPU" if torch.backends.cuda.is_built() else "was built without CUDA"
+            raise ValueError(f"{error} This PyTorch {reason}.") from None
+
     def default_dtype(self, device: Device) -> DType:
         return self.namespace().float32
 
