@@ -59,11 +59,13 @@ class Conformal(NamedTuple):
     def bounds(self, network: Network, theta: Array, x: Array, coverage: float) -> Sequence[Array]:
         """Return quantiles of ``f_i(x) -+ error_i`` over the rows i, by the networks of their fold.
 
+        An interval contains the median of ``f_i(x)``. From half of the rows on, its quantiles are
+        on either side of it; those of a smaller coverage may be on one side, or change places.
         Raises ValueError if there are too few rows for such a quantile.
         """
         xp, (rows, n_out) = array_namespace(theta), self.errors.shape
         # The product may be a rounding above an integer.
-        rank = math.ceil(coverage * (rows + 1) - 1e-9)
+        rank = max(1, math.ceil(coverage * (rows + 1) - 1e-9))
         if rank > rows:
             least = math.ceil(coverage / (1.0 - coverage) - 1e-9)
             raise ValueError(
@@ -76,7 +78,11 @@ class Conformal(NamedTuple):
         def of_block(part: Array) -> Sequence[Array]:
             values = gather(_mean_of_members(network, thetas, part), at, 0)
             low, high = xp.sort(values - errors, axis=0), xp.sort(values + errors, axis=0)
-            return low[rows - rank, ...], high[rank - 1, ...]
+            lower, upper = low[rows - rank, ...], high[rank - 1, ...]
+            if rank > rows // 2:
+                return lower, upper
+            middle = xp.sort(values, axis=0)[rows // 2, ...]
+            return xp.minimum(lower, middle), xp.maximum(upper, middle)
 
         return _joined(of_block(part) for part in _blocks(x, rows * n_out))
 

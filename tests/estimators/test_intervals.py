@@ -94,6 +94,32 @@ def test_conformal_bounds_are_those_of_the_definition() -> None:
         np.testing.assert_allclose([lower[j], upper[j]], [low[8 - 1], high[33 - 1]])
 
 
+@pytest.mark.parametrize("kind", ["conformal", "laplace"])
+def test_a_larger_coverage_has_a_wider_interval_around_one_value(kind: str) -> None:
+    model = bx.MLPRegressor(**{**OPTIONS, "max_iter": 20}, interval=kind).fit(X, Y)
+    new, before = np.linspace(-4.0, 4.0, 80)[:, None], None
+    for coverage in (5e-324, 1e-12, 0.02, 0.05, 0.3, 0.45, 0.5, 0.55, 0.9):
+        lower, upper = model.predict_interval(new, coverage)
+        assert np.all(lower <= upper)
+        assert before is None or np.all((lower <= before[0]) & (before[1] <= upper))
+        before = lower, upper
+
+
+@pytest.mark.once
+def test_a_conformal_interval_of_a_small_coverage_contains_the_median_prediction() -> None:
+    for rows, ranks in ((40, {0.05: 3, 0.3: 13}), (39, {0.05: 2, 0.3: 12})):
+        model = bx.MLPRegressor(**OPTIONS, interval="conformal").fit(X[:rows], Y[:rows])
+        kept, network = model._interval, model._network(1)
+        values = [bx.to_host(network.predict(theta[0], X)[:, 0]) for theta in kept.thetas]
+        middle = np.stack(values)[kept.folds]
+        median = np.sort(middle, axis=0)[rows // 2]
+        low, high = (np.sort(middle + sign * kept.errors, axis=0) for sign in (-1, 1))
+        for coverage, rank in ranks.items():  # the smallest integer of at least c (n + 1)
+            lower, upper = model.predict_interval(X, coverage)
+            np.testing.assert_allclose(lower, np.minimum(low[rows - rank], median))
+            np.testing.assert_allclose(upper, np.maximum(high[rank - 1], median))
+
+
 @pytest.mark.once
 def test_errors_are_those_of_networks_that_have_not_seen_the_row() -> None:
     kept = bx.MLPRegressor(**LINEAR, interval="conformal").fit(X, Y)._interval
