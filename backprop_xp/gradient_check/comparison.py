@@ -11,11 +11,12 @@ import numpy as np
 from backprop_xp.gradient_check.analytic import AnalyticGradient
 from backprop_xp.gradient_check.analyticity import along, confirms, contradicts, is_analytic
 from backprop_xp.gradient_check.derivatives import (
-    IMAGINARY,
     LONG,
+    QUICK,
     SHARP,
     complex_rounding,
     complex_step,
+    is_complex_step,
     quick_difference,
     sharp_difference,
 )
@@ -122,9 +123,13 @@ def _is_coarse(line: Lines) -> bool:
 
 
 def _measured(comparison: Comparison, examined: np.ndarray) -> AnalyticGradient:
-    """Return the gradient with its rounding, measured over the steps of the numeric derivatives."""
+    """Return the gradient with its rounding, measured over the steps of the numeric derivatives.
+
+    For the complex step, they are those of the quick differences that it is compared with.
+    """
     lines, numeric, analytic = comparison.lines, comparison.numeric, comparison.analytic.value
-    gradient, step = lines.gradient, numeric.step.min(axis=1)
+    quick, is_exact = QUICK[lines.function.epsilon], is_complex_step(lines, numeric)
+    gradient, step = lines.gradient, np.where(is_exact, quick, numeric.step).min(axis=1)
     largest, smallest = np.maximum(np.abs(analytic), lines.norm), np.abs(numeric.value)
     is_lost = np.minimum(largest, smallest) < _VANISHING * np.maximum(largest, smallest)
     if lines.direction is None:
@@ -143,7 +148,7 @@ def _examine(lines: Lines, numeric: NumericDerivative) -> NumericDerivative:
 
     If real differences contradict the complex step, it is rejected for the function.
     """
-    is_exact = bool(np.all(numeric.step == IMAGINARY[lines.function.epsilon]))
+    is_exact = is_complex_step(lines, numeric).all()
     quick = quick_difference(lines) if is_exact else numeric
     exact = complex_step(lines) if is_analytic(lines, quick) else None
     if exact is None:
@@ -154,7 +159,7 @@ def _examine(lines: Lines, numeric: NumericDerivative) -> NumericDerivative:
     if np.any(contradicts(lines, real, exact)):
         lines.function.is_analytic = False
         return real
-    exact = exact._replace(bar=np.abs(real.value - exact.value) + real.bar, step=real.step)
+    exact = exact._replace(bar=np.abs(real.value - exact.value) + real.bar)
     if lines.direction is None or judge(lines, exact).verdict != FAIL:
         bar = complex_rounding(lines, float(real.step.min()))
         exact = exact._replace(bar=np.fmin(bar, exact.bar))

@@ -40,6 +40,11 @@ def complex_step(lines: Lines) -> NumericDerivative | None:
     return NumericDerivative(value, bar, value, value, np.full_like(value, step))
 
 
+def is_complex_step(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
+    """Whether numeric derivatives ``(K, M)`` are by the complex step."""
+    return np.asarray(numeric.step == IMAGINARY[lines.function.epsilon])
+
+
 def complex_rounding(lines: Lines, step: float) -> np.ndarray:
     """Return bars ``(K, M)`` for the rounding of the complex step, within a step."""
     h = IMAGINARY[lines.function.epsilon] * lines.scale

@@ -64,6 +64,12 @@ class Comparison(NamedTuple):
         return int(self.outcome.max(initial=PASS))
 
     @property
+    def is_hidden(self) -> np.ndarray:
+        """Whether entries are so small that rounding hides them, so that they are not judged."""
+        is_wide = self.room > tolerance_of(self.lines.function, "room")
+        return np.asarray(is_wide & ~self.matters & (self.outcome == PASS))
+
+    @property
     def excess(self) -> np.ndarray:
         """The errors relative to their tolerance, or the room where that is inconclusive."""
         ratio = np.where(self.outcome == INCONCLUSIVE, self.room, self.error / self.tolerance)
@@ -71,8 +77,8 @@ class Comparison(NamedTuple):
 
     @property
     def decisive(self) -> tuple[int, int]:
-        """The line and the result that decide the verdict."""
-        worst = np.where(self.outcome == self.verdict, self.excess, -1.0)
+        """The line and the result that decide the verdict: a pass, those that were judged."""
+        worst = np.where((self.outcome == self.verdict) & ~self.is_hidden, self.excess, -1.0)
         line, result = np.unravel_index(int(np.argmax(worst)), worst.shape)
         return int(line), int(result)
 

@@ -73,7 +73,7 @@ class ProblemReport:
         found = {"verdict": self.verdict, "passed": self.passed, "evaluations": self.evaluations}
         return {**found, "reports": reports}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join(f"{name}: {each}" for name, each in self.reports.items())
 
     def _repr_html_(self) -> str:

@@ -16,6 +16,9 @@ from backprop_xp.gradient_check.structures import Structure, node_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# No relative error is larger: it is that of two derivatives of one size and different signs. A
+# larger tolerance compares nothing.
+_LARGEST = 2.0
 # A remainder this many times its rounding error gives its order to within 0.1.
 ABOVE_NOISE = 32.0
 
@@ -39,6 +42,11 @@ class GradientCheckError(AssertionError):
         self.report = report
 
 
+def entry_name(tensor: str, index: tuple[int, ...]) -> str:
+    """Return the name of an entry; that of a number without a name is "point"."""
+    return f"{tensor}[{', '.join(map(str, index))}]" if index else tensor or "point"
+
+
 @dataclass(frozen=True)
 class Row:
     """One entry: its analytic and numeric derivative; ``error_bar`` is the sum of their bars."""
@@ -54,7 +62,7 @@ class Row:
     @property
     def name(self) -> str:
         """The entry's name and index: ``layers[2].weights[3, 1]``."""
-        return f"{self.tensor}[{', '.join(map(str, self.index))}]" if self.index else self.tensor
+        return entry_name(self.tensor, self.index)
 
 
 class TensorErrors(NamedTuple):
@@ -113,14 +121,15 @@ class GradientReport:
       - ``"kink"``: the one-sided slopes stay apart, and the analytic value lies between them;
       - ``"nondeterministic"``: two calls of value, or of gradient, at one point differed.
 
-    - ``method``: the method that was used; for ``"auto"`` the one it chose.
-    - ``step``: the step of the decisive entry, relative to its scale.
+    - ``method``, ``step``: the method and the step, relative to the scale, that decided. They are
+      "centered" and a real step if a kink decided, or entries because kinks meet on a direction.
     - ``max_relative_error``, ``tolerance``: those of the decisive entry or direction, which has the
       largest error relative to its tolerance. Errors are relative to the larger of the analytic and
       numeric derivative; along a direction, to the norm of its terms. The verdict is "fail" exactly
       if the error exceeds the tolerance. If nothing was compared, the tolerance is 0, and the error
       infinite for a fail, otherwise NaN.
-    - ``reason``: the reason for the tolerance, or for an inconclusive verdict.
+    - ``reason``: the reason for the tolerance, or for an inconclusive verdict; for a kink where it
+      is, and its slopes.
     - ``evaluations``: the calls of value for the verdict and, if a direction fails, for the search
       of a wrong entry; each copy in a stack counts.
     - ``gradient_calls``: the calls of gradient for them.
@@ -215,7 +224,7 @@ class GradientReport:
         found = {"passed": self.passed, "taylor_orders": self.taylor_orders, "worst": worst}
         return {name: _json(value) for name, value in (vars(self) | found).items()}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = self._sentences()
         # The worst entries come last, where a terminal shows them.
         for title, table in reversed(self._tables().items()):
@@ -235,17 +244,17 @@ class GradientReport:
     def _sentences(self) -> list[str]:
         """Return the lines of text above the tables."""
         place = f" at {self.place}" if self.place else ""
-        errors, step = "", ""
-        if self.tolerance:  # otherwise nothing was compared
+        passed = ", passed" if self.verdict == "kink" else ""
+        errors, step = "", f"step {self.step:.1e}, " if self.step else ""
+        if 0.0 < self.tolerance < _LARGEST:
             errors = f"largest relative error {self.max_relative_error:.1e}, "
             errors += f"tolerance {self.tolerance:.1e}; "
-            step = f"step {self.step:.1e}, "
         lines = [
-            f"{self.subject} check: {self.verdict}{place} "
+            f"{self.subject} check: {self.verdict}{passed}{place} "
             f"({errors}{self.method}, {step}{self.evaluations} evaluations)"
         ]
-        if not self.passed and self.reason:
-            label = "" if self.verdict == "inconclusive" else "tolerance: "
+        if self.verdict != "pass" and self.reason:
+            label = "tolerance: " if self.verdict == "fail" else ""
             lines.append(f"  {label}{self.reason}")
         if self.diagnosis:
             lines.append(f"  diagnosis: {self.diagnosis}")
@@ -258,7 +267,7 @@ class GradientReport:
         """Return the tables by title, the worst entries first."""
         tables = {}
         if self.worst:
-            worst = [(row.name or "point", *astuple(row)[2:]) for row in self.worst]
+            worst = [(row.name, *astuple(row)[2:]) for row in self.worst]
             heads = "worst entries|analytic|numeric|absolute|relative|error bar"
             tables["worst entries"] = _table(heads, "s .8g .8g .1e .1e .1e", worst)
         if self.tensors:

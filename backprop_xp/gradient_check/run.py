@@ -9,6 +9,7 @@ from backprop_xp.gradient_check import judge
 from backprop_xp.gradient_check.analytic import analytic_gradient
 from backprop_xp.gradient_check.analyticity import along, is_analytic
 from backprop_xp.gradient_check.comparison import check_entries
+from backprop_xp.gradient_check.derivatives import is_complex_step
 from backprop_xp.gradient_check.diagnosis import explain
 from backprop_xp.gradient_check.directions import check_directions
 from backprop_xp.gradient_check.first_calls import first_calls, last_calls
@@ -16,7 +17,7 @@ from backprop_xp.gradient_check.functions import Fault, Function
 from backprop_xp.gradient_check.judge import Comparison, Findings
 from backprop_xp.gradient_check.ladder import search_beyond
 from backprop_xp.gradient_check.problems import Problem, with_vectors
-from backprop_xp.gradient_check.report import GradientReport, Row, TensorErrors
+from backprop_xp.gradient_check.report import GradientReport, Row, TensorErrors, entry_name
 from backprop_xp.gradient_check.structures import Structure
 
 # The method "auto" takes directions above this many entries, or seconds for all of them. A
@@ -70,9 +71,7 @@ def _check(function: Function, notes: list[str]) -> Findings:
             f"{function.word('value')} is not analytic, or is real at a complex point, so the "
             f'complex step fails.{failure} Use method="auto" or "centered".'
         )
-    if method in ("directional", "taylor"):
-        findings = findings._replace(method=method, taylor=taylor)
-    return findings
+    return findings._replace(taylor=taylor)
 
 
 def _takes_long(function: Function, evaluations: int, notes: list[str]) -> bool:
@@ -100,14 +99,14 @@ def _report(
     findings: Findings, used: tuple[int, int], diagnosis: str | None, notes: list[str]
 ) -> GradientReport:
     comparison, at = findings.comparison, findings.comparison.decisive
-    function = comparison.lines.function
+    function, verdict = comparison.lines.function, judge.VERDICTS[comparison.verdict]
     has_all = findings.entries is comparison and function.problem.label is None
     return GradientReport(
-        verdict=judge.VERDICTS[comparison.verdict],
-        method=findings.method,
+        verdict=verdict,
+        method=_method(findings),
         step=float(comparison.numeric.step[at]),
         tolerance=float(comparison.tolerance[at]),
-        reason=judge.reason_of(findings),
+        reason=_kink(comparison) if verdict == "kink" else judge.reason_of(findings),
         evaluations=used[0],
         gradient_calls=used[1],
         max_relative_error=float(comparison.error[at]),
@@ -135,6 +134,32 @@ def _report_of_fault(function: Function, fault: Fault, notes: list[str]) -> Grad
         max_relative_error=np.inf if fault.verdict == "fail" else np.nan,
         diagnosis=None if is_undecided else str(fault),
         notes=tuple(notes),
+    )
+
+
+def _method(findings: Findings) -> str:
+    """Return the method that decided; a kink of an analytic value is found by differences."""
+    comparison = findings.comparison
+    if comparison.lines.direction is not None:
+        return findings.method
+    is_exact = is_complex_step(comparison.lines, comparison.numeric)
+    return "complex_step" if is_exact[comparison.decisive] else "centered"
+
+
+def _kink(comparison: Comparison) -> str:
+    """Return where the first kink is, its slopes, and the number of the others."""
+    lines, at, unit, place = comparison.lines, comparison.decisive, 1.0, "along the direction"
+    if lines.direction is None:
+        entry, result = int(lines.columns[at[0]]), at[1]
+        tensor, index, unit = lines.function.problem.entry(entry, result)
+        place = f"at {entry_name(tensor, index)}"
+    slopes = comparison.numeric.left, comparison.numeric.right, comparison.analytic.value
+    left, right, analytic = (f"{float(slope[at]) / unit + 0.0:.5g}" for slope in slopes)
+    others = int(np.count_nonzero(comparison.outcome == judge.KINK)) - 1
+    more = f"; other entries with kinks: {others}" if others else ""
+    return (
+        f"{place} the slope is {left} to the left and {right} to the right, and the analytic value "
+        f"{analytic} lies between{more}"
     )
 
 
@@ -167,12 +192,10 @@ def _tensor_errors(function: Function, comparison: Comparison) -> tuple[TensorEr
     absolute = np.where(np.isfinite(absolute), absolute, np.inf)
     absolute = np.where(comparison.outcome == judge.KINK, 0.0, absolute)
     is_wrong, found = comparison.outcome == judge.FAIL, []
-    is_hidden = (
-        (comparison.room > judge.tolerance_of(function, "room")) & ~is_wrong & ~comparison.matters
-    )
     for name, _, part in function.point.tensors:
         if count := is_wrong[part].size:
             largest = float(absolute[part].max()), float(comparison.error[part].max())
             share = float(is_wrong[part].sum()) / count
-            found.append(TensorErrors(name, count, *largest, share, int(is_hidden[part].sum())))
+            hidden = int(comparison.is_hidden[part].sum())
+            found.append(TensorErrors(name, count, *largest, share, hidden))
     return tuple(found)

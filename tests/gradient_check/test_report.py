@@ -215,3 +215,81 @@ def test_a_reason_names_what_is_checked() -> None:
         assert report.reason.startswith(f"the {noun} is zero to rounding here")
     root = check.jacobian(lambda p: np.sqrt(np.abs(p)), lambda p: np.diag(0.0 * p), np.zeros(2))
     assert root.reason.startswith("function has no derivative here")
+
+
+def test_a_report_prints_as_it_is_shown() -> None:
+    value, point = lambda p: np.sum(p**3), np.array([1.0, -2.0])
+    pytest.importorskip("scipy")
+    for factor in (3.0, 3.1):
+        gradient = lambda p, k=factor: k * p**2  # noqa: E731
+        report = check.gradient(value, gradient, point)
+        assert repr(report) == str(report)
+        assert repr(report).startswith(f"gradient check: {report.verdict} (largest relative error")
+        problem = bx.check_minimize(value, point, jac=gradient)
+        assert repr(problem) == str(problem) == f"jac: {problem.reports['jac']}"
+
+
+@pytest.mark.parametrize("method", ["auto", "directional", "taylor"])
+def test_a_kink_is_shown_with_its_place_its_slopes_and_that_it_passes(method: str) -> None:
+    point = {"a": np.array([1.0, 0.0]), "b": np.zeros(1)}
+    report = check.gradient(
+        lambda p: 2.0 * np.sum(np.abs(p["a"])) + np.sum(np.maximum(p["b"], 0.0)),
+        lambda p: {"a": 2.0 * np.sign(p["a"]), "b": np.array([0.25])},
+        point,
+        method=method,
+    )
+    # Kinks meet on each direction, so that entries decide, by real differences.
+    assert (report.verdict, report.passed, report.method) == ("kink", True, "centered")
+    head, where, *_ = str(report).splitlines()
+    assert head.startswith("gradient check: kink, passed (largest relative error 0.0e+00, toler")
+    assert where == f"  {report.reason}"
+    assert report.reason == (
+        "at ['a'][1] the slope is -2 to the left and 2 to the right, and the analytic value 0 lies "
+        "between; other entries with kinks: 1"
+    )
+    assert "at [&#x27;a&#x27;][1] the slope is -2" in report._repr_html_()
+    assert report.to_dict()["reason"] == report.reason
+
+
+def test_a_kink_of_a_product_has_the_slopes_of_its_entry() -> None:
+    x = np.array([0.0, 100.0])
+    report = bx.check_jvp(lambda x: np.maximum(x, 0.0), lambda x, v: (x > 0.0) * v, x)
+    assert report.verdict == "kink"
+    assert report.reason.startswith("at J[0, 0] the slope is 0 to the left and 1 to the right")
+
+
+def test_an_error_that_cannot_be_judged_is_not_shown() -> None:
+    step = lambda p: 0.0 if abs(p) < 1e-300 else np.nan  # noqa: E731
+    report = check.gradient(step, lambda p: 0.0, 0.0)
+    assert report.verdict == "inconclusive"
+    assert str(report).startswith("gradient check: inconclusive (centered, step ")
+    for text in (str(report), report._repr_html_()):
+        assert "e+308" not in text
+        assert "not finite on either side" in text
+
+
+def test_an_entry_that_is_not_judged_does_not_decide() -> None:
+    point = np.array([1.0, -2.0, 0.0])
+    report = check.gradient(lambda p: np.sum(p**3), lambda p: 3.0 * p**2, point)
+    assert (report.verdict, report.tensors[0].not_judged) == ("pass", 1)
+    assert report.max_relative_error <= report.tolerance < 2e-7
+
+
+@pytest.mark.parametrize("method", ["auto", "complex_step", "directional", "centered"])
+def test_a_failing_report_names_the_method_and_the_step_that_decided(method: str) -> None:
+    report = check.gradient(lambda p: np.sum(np.exp(p)), np.sin, POINT["weights"], method=method)
+    is_exact = method != "centered"
+    assert report.verdict == "fail"
+    assert report.method == {"auto": "complex_step"}.get(method, method)
+    assert (report.step < 1e-15) is is_exact
+    assert f"{report.method}, step {report.step:.1e}" in str(report)
+
+
+def test_a_kink_of_an_analytic_value_is_found_by_differences() -> None:
+    point = np.array([1.0, 2.0, 0.0])
+    value = lambda p: np.sum(np.where(p.real > 0.0, p, 0.5 * p) + p**2)  # noqa: E731
+    slope = lambda p: np.where(p > 0.0, 1.0, 0.7) + 2.0 * p  # noqa: E731
+    report = check.gradient(value, slope, point)
+    assert (report.verdict, report.method) == ("kink", "centered")
+    assert report.step > 1e-15
+    assert report.reason.startswith("at [2] the slope is 0.5 to the left and 1 to the right")
