@@ -218,6 +218,15 @@ def sequence(value: object, name: str, example: str) -> list[Any]:
     return list(value)
 
 
+def with_options(function: Function, options: Iterable[inspect.Parameter]) -> Function:
+    """Show options in the signature of a function, in the place of its ``**options``."""
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    parameters = sorted([*own, *options], key=lambda parameter: parameter.kind)
+    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return function
+
+
 def stacklevel() -> int:
     """Return the ``stacklevel`` with which the caller's warning names the user's line.
 

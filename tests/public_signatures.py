@@ -7,7 +7,6 @@ the changelog does not name: see ``unnamed``.
 import inspect
 import re
 import sys
-import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -69,9 +68,6 @@ def arguments(thing: object) -> str:
         return ""
     plain = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
     text = str(signature.replace(parameters=plain, return_annotation=inspect.Signature.empty))
-    for options in (one.annotation for one in signature.parameters.values()):
-        if typing.get_origin(options) is typing.Unpack:
-            text += " with " + " ".join(sorted(typing.get_args(options)[0].__annotations__))
     return re.sub(r"<function (\S+) at 0x\w+>", r"\1", text)
 
 

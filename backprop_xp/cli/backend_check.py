@@ -10,6 +10,7 @@ import numpy as np
 
 import backprop_xp as bx
 from backprop_xp.backends import DTypeNotKeptError, Selection, dtype_name, registry, text_of
+from backprop_xp.gradient_check.problems import Method
 from backprop_xp.networks.losses import LOSSES
 
 # Large enough that no relu is at its kink, small enough that no unit saturates.
@@ -27,7 +28,7 @@ class Problem(NamedTuple):
     x: np.ndarray
     y: np.ndarray
     seed: int
-    method: str
+    method: Method
 
 
 class Finding(NamedTuple):
@@ -63,7 +64,7 @@ class Difference(NamedTuple):
 
 
 def draw(
-    network: bx.Network, widths: Sequence[int], loss: str, *, batch: int, seed: int, method: str
+    network: bx.Network, widths: Sequence[int], loss: str, *, batch: int, seed: int, method: Method
 ) -> Problem:
     """Draw theta, x, and targets that suit the loss."""
     generator = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
 """The command ``check``: a network's gradient, checked on every backend that can run here."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, cast
 
 import numpy as np
 import typer
@@ -23,7 +23,7 @@ from backprop_xp.cli.arguments import (
 from backprop_xp.cli.backend_check import Finding, Problem, check_on, differences, draw
 from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say, wrap
 from backprop_xp.display.progress import spinner
-from backprop_xp.gradient_check.problems import METHODS
+from backprop_xp.gradient_check import problems
 from backprop_xp.networks.losses import LOSSES
 
 _DTYPES = ("float64", "float32")
@@ -50,7 +50,7 @@ DType: TypeAlias = Annotated[
     typer.Option(callback=one_of(_DTYPES), help="float64 or float32. Default: each backend's own."),
 ]
 Method: TypeAlias = Annotated[
-    str, typer.Option(callback=one_of(METHODS), help=f"{', '.join(METHODS)}.")
+    str, typer.Option(callback=one_of(problems.METHODS), help=f"{', '.join(problems.METHODS)}.")
 ]
 Backends: TypeAlias = Annotated[
     list[str] | None,
@@ -125,7 +125,8 @@ def check(
     say(indent(network.describe()))
     # NumPy alone warns of an overflow; on every backend the verdict says so.
     with errors_in_one_line(), np.errstate(all="ignore"):
-        problem = draw(network, widths, loss, batch=batch, seed=seed, method=method)
+        chosen = cast("problems.Method", method)  # its callback has checked it
+        problem = draw(network, widths, loss, batch=batch, seed=seed, method=chosen)
         findings = _check_each(backend or registry.names(), problem, dtype)
     has_failed = any(finding.failed(is_named=bool(backend)) for finding in findings)
     raise typer.Exit(1 if has_failed else 0)

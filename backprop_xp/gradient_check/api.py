@@ -6,13 +6,19 @@ from typing import Any, Unpack
 
 from backprop_xp.gradient_check.jacobians import jacobian_problem
 from backprop_xp.gradient_check.points import Point, flatten, flatten_arguments
-from backprop_xp.gradient_check.problems import CheckOptions, Problem, complete_options
+from backprop_xp.gradient_check.problems import (
+    CheckOptions,
+    Problem,
+    complete_options,
+    shows_options,
+)
 from backprop_xp.gradient_check.products import jvp_problem, vjp_problem
 from backprop_xp.gradient_check.report import GradientReport
 from backprop_xp.gradient_check.several_points import Build, check_points
 from backprop_xp.gradient_check.structures import Structure
 
 
+@shows_options()
 def check_gradient(
     value: Callable[..., Structure],
     gradient: Callable[..., Structure] | bool,
@@ -90,6 +96,7 @@ def check_gradient(
     return _check(lambda p: Problem(p, *functions, checked), read, first, checked)
 
 
+@shows_options()
 def check_jacobian(
     function: Callable[..., Structure],
     jacobian: Callable[..., Structure],
@@ -129,6 +136,7 @@ def check_jacobian(
     return _check(lambda p: jacobian_problem(p, *functions, checked), read, first, checked)
 
 
+@shows_options()
 def check_vjp(
     f: Callable[..., Structure],
     vjp: Callable[..., Structure],
@@ -168,6 +176,7 @@ def check_vjp(
     )
 
 
+@shows_options()
 def check_jvp(
     f: Callable[..., Structure],
     jvp: Callable[..., Structure],
@@ -200,6 +209,7 @@ def check_jvp(
     )
 
 
+@shows_options()
 def check_hessian(
     gradient: Callable[..., Structure],
     hessian: Callable[..., Structure],
@@ -231,6 +241,7 @@ def check_hessian(
     return _check(lambda p: jacobian_problem(p, *functions, checked, **named), read, first, checked)
 
 
+@shows_options()
 def check_hvp(
     gradient: Callable[..., Structure],
     hvp: Callable[..., Structure],
@@ -258,11 +269,15 @@ def check_hvp(
     return _check(lambda p: jvp_problem(p, *functions, checked, **named), read, first, checked)
 
 
+@shows_options()
 def assert_gradient(
     value: Callable[..., Structure],
     gradient: Callable[..., Structure] | bool,
     point: Structure,
-    **options: Any,
+    *,
+    args: tuple[Structure, ...] = (),
+    argnums: int | tuple[int, ...] = 0,
+    **options: Unpack[CheckOptions],
 ) -> None:
     """Raise ``GradientCheckError``, an AssertionError, unless ``check_gradient`` passes.
 
@@ -272,7 +287,8 @@ def assert_gradient(
     >>> import backprop_xp as bx
     >>> bx.assert_gradient(lambda p: np.sum(p**2), lambda p: 2.0 * p, np.asarray([1.0, 2.0]))
     """
-    check_gradient(value, gradient, point, **options).raise_if_failed()
+    report = check_gradient(value, gradient, point, args=args, argnums=argnums, **options)
+    report.raise_if_failed()
 
 
 def halves(

@@ -23,7 +23,13 @@ from backprop_xp.checks import choose
 from backprop_xp.gradient_check.curvatures import curvature_mistake
 from backprop_xp.gradient_check.perturbed_losses import as_given, perturbed_losses
 from backprop_xp.gradient_check.points import Point, Tensor, flatten
-from backprop_xp.gradient_check.problems import DEFAULTS, CheckOptions, Problem, complete_options
+from backprop_xp.gradient_check.problems import (
+    DEFAULTS,
+    CheckOptions,
+    Problem,
+    complete_options,
+    shows_options,
+)
 from backprop_xp.gradient_check.products import random_numbers, vjp_problem
 from backprop_xp.gradient_check.report import GradientReport
 from backprop_xp.gradient_check.run import check_problem
@@ -46,6 +52,7 @@ _SPREAD = 0.2
 _LEAST_SCALE = 2.0**-10
 
 
+@shows_options()
 def check_network(
     network: Network,
     theta: Array,
@@ -96,6 +103,7 @@ def check_network(
         return check_points(start, theta, checked, name="theta")
 
 
+@shows_options()
 def check_layer(
     layer: Layer | Activation,
     x: Array,
@@ -146,6 +154,7 @@ def check_layer(
         return check_points(start, x, checked, name="x", zeros=wants_input)
 
 
+@shows_options()
 def check_loss(
     loss: str | Loss, outputs: Array, targets: Array, **options: Unpack[CheckOptions]
 ) -> GradientReport:

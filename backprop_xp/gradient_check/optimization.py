@@ -7,7 +7,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, Unpack
 
 import numpy as np
 
@@ -15,7 +15,13 @@ from backprop_xp.gradient_check.api import halves
 from backprop_xp.gradient_check.functions import quiet
 from backprop_xp.gradient_check.jacobians import jacobian_problem
 from backprop_xp.gradient_check.points import flatten
-from backprop_xp.gradient_check.problems import CheckOptions, Problem, complete_options
+from backprop_xp.gradient_check.problems import (
+    CheckOptions,
+    OptionsWithoutBounds,
+    Problem,
+    complete_options,
+    shows_options,
+)
 from backprop_xp.gradient_check.products import (
     jvp_problem,
     random_numbers,
@@ -107,6 +113,7 @@ class _Case(NamedTuple):
         return cls(x0, (sides[0], sides[1]), {**options, "bounds": sides})
 
 
+@shows_options(samples=_RANDOM_POINTS)
 def check_minimize(
     fun: Callable[..., Any],
     x0: Any,
@@ -117,7 +124,7 @@ def check_minimize(
     hessp: Any = None,
     bounds: Any = None,
     constraints: Any = (),
-    **options: Any,
+    **options: Unpack[OptionsWithoutBounds],
 ) -> ProblemReport:
     """Check the derivatives of a problem of ``scipy.optimize.minimize``.
 
@@ -168,6 +175,7 @@ def check_minimize(
     return _check(builds, case, solve)
 
 
+@shows_options(samples=_RANDOM_POINTS)
 def check_least_squares(
     fun: Callable[..., Any],
     x0: Any,
@@ -176,7 +184,7 @@ def check_least_squares(
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
     bounds: Any = None,
-    **options: Any,
+    **options: Unpack[OptionsWithoutBounds],
 ) -> ProblemReport:
     """Check the Jacobian of a problem of ``scipy.optimize.least_squares``.
 
@@ -207,13 +215,14 @@ def check_least_squares(
     return _check(_jacobian(value, jacobian, case), case, solve)
 
 
+@shows_options(samples=_RANDOM_POINTS)
 def check_root(
     fun: Callable[..., Any],
     x0: Any,
     args: tuple[Any, ...] = (),
     *,
     jac: Any,
-    **options: Any,
+    **options: Unpack[CheckOptions],
 ) -> ProblemReport:
     """Check the Jacobian of a problem of ``scipy.optimize.root``.
 

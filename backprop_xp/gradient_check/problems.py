@@ -1,28 +1,39 @@
 """The problem that a check solves: a value, its analytic gradient, a point, and the options."""
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypedDict
+from typing import (
+    Any,
+    Literal,
+    NamedTuple,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
 
 import numpy as np
 
 from backprop_xp.backends import to_host
-from backprop_xp.checks import integer, known, nearest, real
+from backprop_xp.checks import integer, known, nearest, real, with_options
 from backprop_xp.gradient_check.points import Point, flatten_like
 from backprop_xp.gradient_check.structures import Structure
 
 # How messages call a value and its gradient.
 Names: TypeAlias = tuple[str, str]
-METHODS = ["auto", "complex_step", "centered", "directional", "taylor"]
+Method: TypeAlias = Literal["auto", "complex_step", "centered", "directional", "taylor"]
+METHODS: tuple[Method, ...] = get_args(Method)
+Check = TypeVar("Check", bound=Callable[..., Any])
 
 
-class CheckOptions(TypedDict, total=False):
-    """The keyword options of every check; ``bx.check_gradient`` explains them."""
+class OptionsWithoutBounds(TypedDict, total=False):
+    """The keyword options of every check but ``bounds``, which SciPy's problems have."""
 
-    method: str
+    method: Method
     directions: int | None
     tolerance: float | None
     scale: Structure | None
-    bounds: Sequence[Structure] | None
     tangent: Callable[[Structure], Structure] | None
     mask: Structure | None
     points: Sequence[Structure]
@@ -34,11 +45,43 @@ class CheckOptions(TypedDict, total=False):
     batched: bool | None
 
 
+class CheckOptions(OptionsWithoutBounds, total=False):
+    """The keyword options of every check; ``bx.check_gradient`` explains them."""
+
+    bounds: Sequence[Structure] | None
+
+
 DEFAULTS: CheckOptions = {
     "method": "auto", "directions": None, "tolerance": None, "scale": None, "bounds": None,
     "tangent": None, "mask": None, "points": (), "samples": 0, "seed": 0, "max_evaluations": None,
     "max_seconds": None, "max_memory": 16 * 2**20, "batched": None,
 }  # fmt: skip
+
+
+def shows_options(**other: Any) -> Callable[[Check], Check]:
+    """Return a decorator that shows the options in a check's signature; some have other defaults.
+
+    Options that the check has itself are left out.
+    """
+    types = get_type_hints(CheckOptions)
+
+    def decorate(check: Check) -> Check:
+        own = inspect.signature(check).parameters
+        return with_options(
+            check,
+            (
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=other.get(name, default),
+                    annotation=types[name],
+                )
+                for name, default in DEFAULTS.items()
+                if name not in own
+            ),
+        )
+
+    return decorate
 
 
 class Problem(NamedTuple):

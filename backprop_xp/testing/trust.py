@@ -8,6 +8,7 @@ import numpy as np
 from backprop_xp.backends import TransferError, device_of, transfer_guard
 from backprop_xp.backends.guard import watch
 from backprop_xp.gradient_check import check_network
+from backprop_xp.gradient_check.problems import Method
 from backprop_xp.networks.activations import Activation, tanh
 from backprop_xp.networks.mlp import mlp
 from backprop_xp.testing.kit import Case, NotApplicable, checks_of, expect
@@ -18,7 +19,7 @@ _COMPLEX = {"float32": "complex64", "float64": "complex128"}
 _WRONG = Activation(tanh.value, lambda g, z, a: 1.01 * tanh.vjp(g, z, a), from_output=True)
 
 
-def _gradient_check(method: str, dtype: str, case: Case) -> None:
+def _gradient_check(method: Method, dtype: str, case: Case) -> None:
     """Check that a right gradient passes, and one that is 1 % off fails."""
     case.dtype(_COMPLEX[dtype] if method == "complex_step" else dtype)
     reports = []

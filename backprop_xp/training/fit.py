@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, Unpack, get_type_hints
 
 from backprop_xp.backends import Array, owner
-from backprop_xp.checks import boolean, known, nearest, sequence
+from backprop_xp.checks import boolean, known, nearest, sequence, with_options
 from backprop_xp.display.progress import Report, reporting
 from backprop_xp.networks.network import Network
 from backprop_xp.training.alone import Alone, Split
@@ -53,15 +53,14 @@ def _checked(function: str, options: Mapping[str, Any], *others: str) -> Options
 
 def _with_options(function: Function) -> Function:
     """Show the options in a function's signature, and explain them in its docstring."""
-    signature = inspect.signature(function)
-    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     types = get_type_hints(TrainingOptions)
-    options = [
-        parameter.replace(annotation=types[name])
-        for name, parameter in inspect.signature(Options).parameters.items()
-    ]
-    parameters = sorted([*own, *options], key=lambda parameter: parameter.kind)
-    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_options(
+        function,
+        (
+            parameter.replace(annotation=types[name])
+            for name, parameter in inspect.signature(Options).parameters.items()
+        ),
+    )
     explained = inspect.getdoc(Options) or ""
     lines = inspect.cleandoc(function.__doc__ or "").replace(
         "{options}", explained[explained.index("- ``optimizer``") :]

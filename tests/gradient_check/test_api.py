@@ -3,15 +3,18 @@
 Specifies ``comparison``, ``directions``, ``gradient_check``, ``problems`` and ``run``.
 """
 
+import inspect
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp import gradient_check
+from backprop_xp.gradient_check import problems
 from tests import planted_mistakes
 from tests.planted_mistakes import (
     METHODS,
@@ -328,3 +331,21 @@ def test_an_argument_that_cannot_be_checked_is_an_error_that_names_it(
     value, gradient, point = (arguments.pop(name) for name in ("value", "gradient", "point"))
     with pytest.raises((TypeError, ValueError), match=message):
         check.gradient(value, gradient, point, **arguments)
+
+
+def test_each_check_shows_its_options_and_their_types_to_an_editor() -> None:
+    types, defaults = get_type_hints(problems.CheckOptions), dict[str, Any](problems.DEFAULTS)
+    assert {*types} == {*defaults}
+    checks = [name for name in gradient_check.__all__ if name.startswith(("check_", "assert_"))]
+    assert len(checks) == 13
+    for name in checks:
+        shown = inspect.signature(getattr(bx, name)).parameters
+        assert {*defaults} <= {*shown}, name
+        assert not any(one.kind is one.VAR_KEYWORD for one in shown.values()), name
+        problem = name in ("check_minimize", "check_least_squares", "check_root")
+        for option in {*defaults} - {"bounds"}:
+            expected = 2 if problem and option == "samples" else defaults[option]
+            assert shown[option].default == expected, (name, option)
+            assert shown[option].annotation == types[option], (name, option)
+            assert shown[option].kind is inspect.Parameter.KEYWORD_ONLY
+    assert get_args(types["method"]) == problems.METHODS
