@@ -9,11 +9,12 @@ import contextlib
 import functools
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, Unpack, get_type_hints
 
 from backprop_xp.backends import Array, owner
-from backprop_xp.checks import boolean, known, nearest, sequence, with_options
+from backprop_xp.checks import boolean, known, nearest, sequence, stacklevel, with_options
 from backprop_xp.display.progress import Report, reporting
 from backprop_xp.networks.network import Network
 from backprop_xp.training.alone import Alone, Split
@@ -98,7 +99,24 @@ def train(
     checked = _checked("train", options)
     alone = Alone()
     training, state = prepare(network, theta, x, y, checked, alone)
+    _warn_if_ended(options.get("start"), state, checked)
     return _states(training, state, checkpoint_writer(network, state, checked, alone))
+
+
+def _warn_if_ended(start: object, state: TrainingState, options: Options) -> None:
+    """Warn of a ``FitResult`` to resume that has ended already.
+
+    A ``TrainingState`` may be the last one in a file: its program then runs once more.
+    """
+    if not isinstance(start, FitResult) or not has_ended(state, options):
+        return
+    found = "start ended by early stopping or convergence: raise patience, or lower tolerance."
+    if state.epoch == options.epochs:
+        found = (
+            f"start has run all epochs={options.epochs}, which counts from the beginning of the "
+            f"training. For {options.epochs} more, epochs={2 * options.epochs}."
+        )
+    warnings.warn(f"Nothing is trained: {found}", stacklevel=stacklevel())
 
 
 def _states(
@@ -184,6 +202,8 @@ def _fit(
                 display = reporting(checked.epochs) if shown else contextlib.nullcontext(None)
                 theta, x, y, checked = processes.begin(network, theta, x, y, checked)
                 training, state = prepare(network, theta, x, y, checked, processes)
+                if processes.is_first:
+                    _warn_if_ended(options.get("start"), state, checked)
                 write = checkpoint_writer(network, state, checked, processes)
                 record = Record(state)
                 with display as report:

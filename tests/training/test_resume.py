@@ -678,3 +678,42 @@ def test_an_interrupted_epoch_resumes_only_with_its_batch_size(
     with pytest.raises(ValueError, match="resume with the data it was trained on"):
         bx.fit(network, theta, x, y, batch_size=batch_size, start=cut, **options)
     assert bx.fit(network, theta, x, y, batch_size=4, start=cut, **options).epochs == 5
+
+
+@pytest.mark.once
+def test_a_result_that_has_run_all_epochs_warns_with_the_number_to_pass(xp: Any) -> None:
+    case = _case(xp)
+    begun = bx.fit(*case, epochs=3, **ADAM)
+    for resume in (bx.fit, lambda *given, **options: [*bx.train(*given, **options)]):
+        with pytest.warns(UserWarning, match=r"Nothing is trained.* 3 more, epochs=6\.$") as found:
+            resume(*case, epochs=3, start=begun, **ADAM)
+        assert len(found) == 1
+        assert found[0].filename == __file__
+    assert bx.fit(*case, epochs=6, start=begun, **ADAM).epochs == 6
+    with pytest.raises(ValueError, match=r"run 3 epochs.* for 2 more, epochs=5\.$"):
+        bx.fit(*case, epochs=2, start=begun, **ADAM)
+
+
+@pytest.mark.once
+def test_a_result_that_stopped_early_or_converged_warns(xp: Any) -> None:
+    case = _case(xp)
+    stopping: dict[str, Any] = {"early_stopping": bx.EarlyStopping(1, min_delta=9.0), **ADAM}
+    network = bx.mlp([3, 2])
+    linear = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
+    for given, options in ((case, stopping), (linear, {"optimizer": bx.LevenbergMarquardt()})):
+        begun = bx.fit(*given, epochs=60, **options)
+        assert begun.epochs < 60
+        with pytest.warns(UserWarning, match="Nothing is trained: start ended by early stopping"):
+            assert bx.fit(*given, epochs=60, start=begun, **options).epochs == begun.epochs
+
+
+@pytest.mark.once
+def test_a_checkpoint_of_a_training_that_has_ended_resumes_without_a_warning(
+    xp: Any, tmp_path: Any
+) -> None:
+    pytest.importorskip("safetensors")
+    case, path = _case(xp), tmp_path / "model.safetensors"
+    options = {"epochs": 2, "checkpoint": path, **ADAM}
+    bx.fit(*case, **options)
+    again = bx.fit(*case, start=bx.load(path).state, **options)  # warnings are errors here
+    assert again.epochs == 2
