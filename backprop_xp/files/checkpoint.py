@@ -4,6 +4,7 @@ A file holds names and numbers, and nothing pickled. Reading it runs only what t
 user by ``register``, has put into the registry.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -130,7 +131,7 @@ def save(
 
     ``state`` is a state of ``train`` or a result of ``fit``. ``preparation`` is a result of
     ``data.standardize``, whose mean and scale are stored, or arrays by name. ``metadata`` is
-    anything that JSON can hold, by name.
+    what JSON can hold, by name: finite numbers, strings, booleans, None, lists and dicts of them.
 
     The file replaces an older one in one step: a crash leaves the old one intact. Raises TypeError
     for an activation, a layer, an optimizer ... of your own that is not registered.
@@ -296,11 +297,35 @@ def _check(content: Checkpoint) -> None:
             raise TypeError(f"{name} must be a mapping with names for keys, not {value!r}.")
     _check_preparation(content)
     try:
-        json.dumps(content.metadata, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"metadata must be what JSON can hold: {error}.") from None
+        _check_json(dict(content.metadata), "metadata")
+    except RecursionError:
+        raise TypeError("metadata is nested too deeply.") from None
     if content.state is not None:
         _check_state(content.theta, optimizer, content.state)
+
+
+def _check_json(value: Any, path: str) -> None:
+    """Raise TypeError unless JSON returns an equal value."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                raise TypeError(
+                    f"{path} has the key {key!r}, but the keys in a file are strings: use "
+                    f"{str(key)!r}."
+                )
+            _check_json(part, f"{path}[{key!r}]")
+    elif isinstance(value, list):
+        for i, part in enumerate(value):
+            _check_json(part, f"{path}[{i}]")
+    else:
+        with contextlib.suppress(TypeError, ValueError):
+            if json.loads(json.dumps(value, allow_nan=False)) == value:
+                return
+        shown = repr(value) if isinstance(value, np.generic) else argument_text(value)
+        raise TypeError(
+            f"{path} is {shown}, but metadata must be what JSON can hold: finite numbers, strings, "
+            "booleans, None, and lists and dicts of them."
+        )
 
 
 def _prepares(content: Checkpoint) -> bool:

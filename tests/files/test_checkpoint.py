@@ -58,6 +58,8 @@ def quartic(o: Any, t: Any) -> Any:
     return ((o - t) ** 4)[..., 0]
 
 
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
 QUARTIC = bx.Loss(value=quartic, gradient=lambda o, t: 4 * (o - t) ** 3)
 
 
@@ -225,7 +227,8 @@ def test_a_loaded_file_places_its_arrays_in_the_order_of_their_names(
 
 
 def test_metadata_is_kept(path: Path) -> None:
-    metadata = {"classes": ["a", "é"], "scores": {"r2": 0.5}, "none": None}
+    metadata = {"classes": ["a", "é"], "scores": {"r2": np.float64(0.1)}, "none": None}
+    metadata |= {"least": -5e-324, "many": 2**80, "on": True, "half": "\ud800", "empty": [{}, []]}
     _save(path, metadata=metadata)
     assert bx.load(path, backend="numpy").metadata == metadata
 
@@ -685,8 +688,25 @@ def test_a_file_is_saved_into_an_unreadable_folder(
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [
-        ({"metadata": {"x": np.ones(2)}}, TypeError, "metadata must be what JSON can hold"),
-        ({"metadata": {"x": float("nan")}}, TypeError, "metadata must be what JSON can hold"),
+        ({"metadata": {"x": np.ones(2)}}, TypeError, r"metadata\['x'\] is <float64 \(2,\)>, but m"),
+        ({"metadata": {"x": float("nan")}}, TypeError, "must be what JSON can hold: finite"),
+        (
+            {"metadata": {"a": {1: 2, "b": 3}}},
+            TypeError,
+            r"metadata\['a'\] has the key 1.* use '1'",
+        ),
+        (
+            {"metadata": {"a": [{"b": {True: 2}}]}},
+            TypeError,
+            r"\['a'\]\[0\]\['b'\] has the key True",
+        ),
+        (
+            {"metadata": {"size": [3, (2, 1)]}},
+            TypeError,
+            r"metadata\['size'\]\[1\] is \(2, 1\), but",
+        ),
+        ({"metadata": {"n": np.int64(3)}}, TypeError, r"metadata\['n'\] is np.int64\(3\), but"),
+        ({"metadata": {"all": ENDLESS}}, TypeError, "metadata is nested too deeply"),
         ({"metadata": [1]}, TypeError, "metadata must be a mapping"),
         ({"preparation": {"mean": 1.0}}, TypeError, r"preparation\['mean'\] must be an array"),
         ({"optimizer": bx.Adam}, TypeError, r"optimizer must be an object like bx\.Adam\(\)"),
