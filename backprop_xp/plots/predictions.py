@@ -16,9 +16,9 @@ _MOST_NUMBERS, _MOST_BARS = 20, 3
 
 
 def confusion_matrix(
+    *,
     predictions: ArrayLike,
     targets: ArrayLike,
-    *,
     classes: Sequence[Any] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
@@ -32,7 +32,9 @@ def confusion_matrix(
     classes.
 
     >>> from backprop_xp import plots
-    >>> ax = plots.confusion_matrix(["cat", "dog", "dog"], ["cat", "cat", "dog"])
+    >>> ax = plots.confusion_matrix(
+    ...     predictions=["cat", "dog", "dog"], targets=["cat", "cat", "dog"]
+    ... )
     >>> ax.images[0].get_array().tolist()
     [[0.5, 0.5], [0.0, 1.0]]
     """
@@ -85,7 +87,7 @@ def _name_classes(ax: "Axes", names: list[str]) -> None:
         ax.set_xticks(ticks, labels, fontsize=size)
 
 
-def residuals(predictions: ArrayLike, targets: ArrayLike, *, ax: "Axes | None" = None) -> "Axes":
+def residuals(*, predictions: ArrayLike, targets: ArrayLike, ax: "Axes | None" = None) -> "Axes":
     """Draw target - prediction over the prediction: a good model's residuals have no pattern.
 
     Both are ``(batch,)`` or ``(batch, n_out)``; several outputs have a colour each. The legend has
@@ -93,7 +95,7 @@ def residuals(predictions: ArrayLike, targets: ArrayLike, *, ax: "Axes | None" =
     not finite.
 
     >>> from backprop_xp import plots
-    >>> ax = plots.residuals([1.0, 2.0], [1.5, 2.0])
+    >>> ax = plots.residuals(predictions=[1.0, 2.0], targets=[1.5, 2.0])
     >>> ax.lines[0].get_ydata().tolist()
     [0.5, 0.0]
     """
@@ -133,7 +135,7 @@ def _numbers(values: ArrayLike, name: str) -> np.ndarray:
 
 
 def calibration(
-    probabilities: ArrayLike, targets: ArrayLike, *, bins: int = 10, ax: "Axes | None" = None
+    *, probabilities: ArrayLike, targets: ArrayLike, bins: int = 10, ax: "Axes | None" = None
 ) -> "Axes":
     """Draw observed frequencies over predicted probabilities: calibrated ones on a diagonal.
 
@@ -146,7 +148,7 @@ def calibration(
     class alone.
 
     >>> from backprop_xp import plots
-    >>> ax = plots.calibration([0.1, 0.3, 0.8, 0.8], [0, 0, 1, 0], bins=2)
+    >>> ax = plots.calibration(probabilities=[0.1, 0.3, 0.8, 0.8], targets=[0, 0, 1, 0], bins=2)
     >>> [[round(float(v), 2) for v in axis] for axis in ax.lines[1].get_data()]
     [[0.2, 0.8], [0.0, 0.5]]
     """

@@ -1,13 +1,14 @@
 """Metrics: the quality of predictions, per network of a stack, computed on the device.
 
-Each takes ``(predictions, targets, weights)``: predictions ``(*stack, batch, n_out)`` as
-``network.predict`` gives them, targets ``(batch, n_out)`` or stacked, weights None, ``(batch,)`` or
-stacked. The metrics of numbers also take weights of entries, shaped as the targets; their mean is
-over the outputs that have a weight. Each returns ``(*stack,)`` in the predictions' dtype, and moves
-nothing to the host. The definitions, also of weights, are scikit-learn's. The metrics of classes
-also take integer labels of several classes, as the losses do; a row whose label is none of them
-counts for nothing. Its attribute ``mode``, "max" or "min", tells early stopping and a plateau which
-values are better. A function of your own may have one too.
+Each takes ``(predictions, targets, weights)``, in this order: scikit-learn's take the targets
+first. Predictions are ``(*stack, batch, n_out)`` as ``network.predict`` gives them, targets
+``(batch, n_out)`` or stacked, weights None, ``(batch,)`` or stacked. The metrics of numbers also
+take weights of entries, shaped as the targets; their mean is over the outputs that have a weight.
+Each returns ``(*stack,)`` in the predictions' dtype, and moves nothing to the host. The
+definitions, also of weights, are scikit-learn's. The metrics of classes also take integer labels of
+several classes, as the losses do; a row whose label is none of them counts for nothing. Its
+attribute ``mode``, "max" or "min", tells early stopping and a plateau which values are better. A
+function of your own may have one too.
 """
 
 import math
@@ -46,6 +47,8 @@ def accuracy(predictions: Array, targets: Array, weights: Array | None = None) -
     Targets are one-hot or labels, or 0 and 1 with a single output. A prediction of NaN has no
     class: it makes the metric NaN.
 
+    Predictions come first: scikit-learn's ``accuracy_score`` takes them second.
+
     >>> import backprop_xp as bx
     >>> print(bx.metrics.accuracy(bx.asarray([[0.9, 0.1], [0.3, 0.7]]), [[1, 0], [1, 0]]))
     0.5
@@ -61,6 +64,8 @@ def balanced_accuracy(predictions: Array, targets: Array, weights: Array | None 
     """Return the mean recall over the classes, ``(*stack,)``.
 
     Classes are those of ``accuracy`` that have a target of weight above 0.
+
+    Predictions come first: scikit-learn's ``balanced_accuracy_score`` takes them second.
     """
     xp, predictions, targets, weights = _checked(predictions, targets, weights, labels=True)
     weights = _nan_without_class(xp, predictions, weights)
@@ -76,6 +81,8 @@ def f1(predictions: Array, targets: Array, weights: Array | None = None) -> Arra
 
     With a single output it is that of class 1, else the mean over the classes that have a target or
     a prediction (macro). A class without hits scores 0.
+
+    Predictions come first: scikit-learn's ``f1_score`` takes them second.
     """
     xp, predictions, targets, weights = _checked(predictions, targets, weights, labels=True)
     weights = _nan_without_class(xp, predictions, weights)
@@ -92,6 +99,8 @@ def log_loss(predictions: Array, targets: Array, weights: Array | None = None) -
     """Return the mean of -log(probability of the class), ``(*stack,)``.
 
     Probabilities are clipped to [e, 1 - e], with e the dtype's rounding.
+
+    Predictions come first: scikit-learn's ``log_loss`` takes them second.
     """
     xp, predictions, targets, weights = _checked(predictions, targets, weights, labels=True)
     e = float(xp.finfo(predictions.dtype).eps)
@@ -108,6 +117,8 @@ def roc_auc(predictions: Array, targets: Array, weights: Array | None = None) ->
     the larger prediction: that of class 1 for one output or two. For more it is the mean over the
     classes, each against the others, that have positive and negative samples. It is NaN if no class
     has, and takes two sorts of the rows.
+
+    Predictions come first: scikit-learn's ``roc_auc_score`` takes them second.
 
     >>> import backprop_xp as bx
     >>> predictions = bx.asarray([[0.1], [0.4], [0.4], [0.8]])
@@ -182,6 +193,8 @@ def r2(predictions: Array, targets: Array, weights: Array | None = None) -> Arra
 
     It is the unweighted mean over the outputs. An output whose targets are all equal scores 1 if
     the predictions equal them, else 0.
+
+    Predictions come first: scikit-learn's ``r2_score`` takes them second.
     """
     xp, predictions, targets, w = _of_numbers(predictions, targets, weights)
     totals = xp.sum(w, axis=-2)
@@ -201,7 +214,10 @@ def r2(predictions: Array, targets: Array, weights: Array | None = None) -> Arra
 
 @_better_if("min")
 def rmse(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
-    """Return the root of the mean squared error, ``(*stack,)``: the mean over the outputs."""
+    """Return the root of the mean squared error, ``(*stack,)``: the mean over the outputs.
+
+    Predictions come first: scikit-learn's ``root_mean_squared_error`` takes them second.
+    """
     xp, predictions, targets, w = _of_numbers(predictions, targets, weights)
     totals = xp.sum(w, axis=-2)
     squares = xp.sum(w * (predictions - targets) ** 2, axis=-2) / _above_0(xp, totals)
@@ -210,7 +226,10 @@ def rmse(predictions: Array, targets: Array, weights: Array | None = None) -> Ar
 
 @_better_if("min")
 def mae(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
-    """Return the mean absolute error, ``(*stack,)``: the mean over the outputs."""
+    """Return the mean absolute error, ``(*stack,)``: the mean over the outputs.
+
+    Predictions come first: scikit-learn's ``mean_absolute_error`` takes them second.
+    """
     xp, predictions, targets, w = _of_numbers(predictions, targets, weights)
     totals = xp.sum(w, axis=-2)
     errors = xp.sum(w * xp.abs(predictions - targets), axis=-2) / _above_0(xp, totals)

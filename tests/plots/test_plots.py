@@ -316,7 +316,9 @@ def test_a_regressor_is_drawn_by_its_values(xp: Any) -> None:
 def test_a_confusion_matrix_counts_and_shades_by_the_share_of_the_true_class(xp: Any) -> None:
     found = np.asarray([0, 1, 1, 2, 2, 2, 0, 1])
     true = np.asarray([0, 0, 1, 2, 2, 1, 0, 0])
-    ax = plots.confusion_matrix(xp.asarray(found, "int64"), xp.asarray(true, "int64"))
+    ax = plots.confusion_matrix(
+        predictions=xp.asarray(found, "int64"), targets=xp.asarray(true, "int64")
+    )
     counts = [[sum((true == i) & (found == j)) for j in range(3)] for i in range(3)]
     assert [int(text.get_text()) for text in ax.texts] == np.ravel(counts).tolist()
     assert [text.get_position() for text in ax.texts][:2] == [(0, 0), (1, 0)]
@@ -333,15 +335,26 @@ def test_classes_may_be_outputs_labels_or_indices(xp: Any) -> None:
     shades = []
     for found in (xp.asarray(outputs), ["dog", "cat", "cat"], [0, 1, 1], [0.0, 1.0, 1.0]):
         for true in (labels, xp.asarray([[1, 0, 0], [0, 1, 0], [1, 0, 0]]), [0, 1, 0]):
-            ax = plots.confusion_matrix(found, true, classes=names)
+            ax = plots.confusion_matrix(predictions=found, targets=true, classes=names)
             shades.append(np.asarray(ax.images[0].get_array()).tolist())
             assert ticks(ax.get_yticklabels()) == names
     assert shades == [[[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]] * 12
-    single = plots.confusion_matrix([[0.4], [0.6]], [[0], [0]], classes=["no", "yes"])
+    single = plots.confusion_matrix(
+        predictions=[[0.4], [0.6]], targets=[[0], [0]], classes=["no", "yes"]
+    )
     assert np.asarray(single.images[0].get_array()).tolist() == [[0.5, 0.5], [0.0, 0.0]]
-    swapped = plots.confusion_matrix([1, 0], [1, 1], classes=[1, 0])
+    swapped = plots.confusion_matrix(predictions=[1, 0], targets=[1, 1], classes=[1, 0])
     assert np.asarray(swapped.images[0].get_array()).tolist() == [[0.5, 0.5], [0.0, 0.0]]
-    assert ticks(plots.confusion_matrix(labels, labels).get_xticklabels()) == ["cat", "dog"]
+    named = plots.confusion_matrix(predictions=labels, targets=labels)
+    assert ticks(named.get_xticklabels()) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("draw", [plots.confusion_matrix, plots.residuals, plots.calibration])
+def test_predictions_and_targets_have_names_since_libraries_disagree_about_their_order(
+    draw: Any,
+) -> None:
+    with pytest.raises(TypeError, match="positional"):
+        draw([0, 1], [0, 1])
 
 
 @pytest.mark.parametrize(
@@ -362,9 +375,9 @@ def test_classes_may_be_outputs_labels_or_indices(xp: Any) -> None:
 def test_what_is_missing_or_infinite_is_not_a_class(labels: Any, shown: str, row: int) -> None:
     expected = rf"{shown} \(row {row}\), which is not a label: leave such rows out"
     with pytest.raises(ValueError, match=f"predictions hold {expected}"):
-        plots.confusion_matrix(labels, labels)
+        plots.confusion_matrix(predictions=labels, targets=labels)
     with pytest.raises(ValueError, match=f"targets hold {expected}"):
-        plots.calibration([0.1, 0.5, 0.9], labels)
+        plots.calibration(probabilities=[0.1, 0.5, 0.9], targets=labels)
 
 
 def test_values_that_pandas_marks_as_missing_are_not_a_class() -> None:
@@ -372,26 +385,26 @@ def test_values_that_pandas_marks_as_missing_are_not_a_class() -> None:
     for dtype in ("string", "str", "object"):
         column = pandas.Series(["a", None, "b"], dtype=dtype)
         with pytest.raises(ValueError, match=r"predictions hold \S+ \(row 1\), which is not a lab"):
-            plots.confusion_matrix(column, ["a", "a", "b"])
+            plots.confusion_matrix(predictions=column, targets=["a", "a", "b"])
     with pytest.raises(ValueError, match=r"targets of shape \(2, 2\) must be finite numbers"):
-        plots.calibration([[0.1, 0.9], [0.3, 0.7]], [[0, 1], [np.nan, 0]])
+        plots.calibration(probabilities=[[0.1, 0.9], [0.3, 0.7]], targets=[[0, 1], [np.nan, 0]])
 
 
 def test_an_array_of_objects_has_the_classes_of_its_objects() -> None:
-    whole = plots.confusion_matrix(np.asarray([0, 1], dtype=object), [0, 1])
+    whole = plots.confusion_matrix(predictions=np.asarray([0, 1], dtype=object), targets=[0, 1])
     assert ticks(whole.get_xticklabels()) == ["0", "1"]
 
 
 def test_many_classes_are_drawn_without_numbers_and_with_some_of_their_names() -> None:
     labels = np.arange(50)
-    ax = plots.confusion_matrix(labels, labels)
+    ax = plots.confusion_matrix(predictions=labels, targets=labels)
     assert len(ax.texts) == 0
     assert ticks(ax.get_xticklabels()) == [str(i) for i in range(0, 50, 3)]
 
 
 def test_residuals_are_target_minus_prediction_over_the_prediction(xp: Any) -> None:
     found, true = [[1.0, 5.0], [2.0, 6.0], [3.0, 7.0]], [[2.0, 5.0], [2.0, 5.0], [1.0, 5.0]]
-    ax = plots.residuals(xp.asarray(found), xp.asarray(true))
+    ax = plots.residuals(predictions=xp.asarray(found), targets=xp.asarray(true))
     np.testing.assert_array_equal(ax.lines[0].get_data(), [[1, 2, 3], [1, 0, -2]])
     np.testing.assert_array_equal(ax.lines[1].get_data(), [[5, 6, 7], [0, -1, -2]])
     np.testing.assert_array_equal(ax.lines[2].get_ydata(), [0, 0])
@@ -404,7 +417,7 @@ def test_a_reliability_curve_has_each_bins_means_and_the_interval_of_its_share(x
     probabilities = np.round(generator.random(400), 2)
     probabilities[:2] = 0.0, 1.0
     happened = generator.random(400) < probabilities
-    ax = plots.calibration(xp.asarray(probabilities), happened, bins=5)
+    ax = plots.calibration(probabilities=xp.asarray(probabilities), targets=happened, bins=5)
     diagonal, curve = ax.lines[:2]
     np.testing.assert_array_equal(diagonal.get_data(), [[0, 1], [0, 1]])
     segments = ax.collections[0].get_segments()
@@ -422,21 +435,23 @@ def test_a_reliability_curve_has_each_bins_means_and_the_interval_of_its_share(x
 
 def test_empty_bins_are_left_out_and_a_share_of_1_stays_in_its_interval() -> None:
     # Rounding moves a share of 0 in 11 below its interval, and one of 6 in 6 above it.
-    ax = plots.calibration([0.05] * 11 + [0.95] * 6, [0] * 11 + [1] * 6)
+    ax = plots.calibration(probabilities=[0.05] * 11 + [0.95] * 6, targets=[0] * 11 + [1] * 6)
     np.testing.assert_allclose(ax.lines[1].get_data(), [[0.05, 0.95], [0.0, 1.0]])
 
 
 def test_two_classes_have_one_reliability_curve_and_more_have_one_each(xp: Any) -> None:
-    first = plots.calibration(xp.asarray([[0.9, 0.1], [0.3, 0.7]]), ["no", "yes"])
+    first = plots.calibration(
+        probabilities=xp.asarray([[0.9, 0.1], [0.3, 0.7]]), targets=["no", "yes"]
+    )
     np.testing.assert_allclose(first.lines[1].get_data(), [[0.1, 0.7], [0.0, 1.0]], rtol=1e-6)
     assert first.get_xlabel() == "predicted probability of class yes"
     probabilities = np.asarray([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
     for targets in (["a", "c", "c"], [0, 2, 2], [[1, 0, 0], [0, 0, 1], [0, 0, 1]]):
         if targets[0] == "a":
             with pytest.raises(ValueError, match="2 labels, but probabilities have 3 classes"):
-                plots.calibration(probabilities, targets)
+                plots.calibration(probabilities=probabilities, targets=targets)
             continue
-        ax = plots.calibration(probabilities, targets, bins=1)
+        ax = plots.calibration(probabilities=probabilities, targets=targets, bins=1)
         assert legend(ax) == ["0", "1", "2"]
         points = [line.get_xydata()[0].tolist() for line in ax.lines if line.get_label() in "012"]
         expected = list(zip(probabilities.mean(axis=0), [1 / 3, 0, 2 / 3], strict=True))
@@ -575,25 +590,26 @@ def test_remainders_are_drawn_beside_those_of_a_right_gradient() -> None:
 # Properties of all plots
 
 ONES = [1.0, 0.5]
-DRAWN: list[tuple[Any, tuple[Any, ...]]] = [
-    (plots.learning_curves, ({"loss": ONES},)),
-    (plots.confusion_matrix, (["a", "b"], ["a", "a"])),
-    (plots.residuals, (ONES, ONES)),
-    (plots.calibration, ([0.2, 0.7], [0, 1])),
-    (plots.gradient_entries, (ONES, ONES)),
-    (plots.taylor_remainders, (ONES, ONES, ONES, ONES)),
+REMAINDERS = dict.fromkeys(("steps", "one_sided", "symmetric", "noise"), ONES)
+DRAWN: list[tuple[Any, dict[str, Any]]] = [
+    (plots.learning_curves, {"history": {"loss": ONES}}),
+    (plots.confusion_matrix, {"predictions": ["a", "b"], "targets": ["a", "a"]}),
+    (plots.residuals, {"predictions": ONES, "targets": ONES}),
+    (plots.calibration, {"probabilities": [0.2, 0.7], "targets": [0, 1]}),
+    (plots.gradient_entries, {"analytic": ONES, "numeric": ONES}),
+    (plots.taylor_remainders, REMAINDERS),
 ]
 
 
 @pytest.mark.parametrize(("draw", "given"), DRAWN)
-def test_a_plot_uses_the_given_axes(draw: Any, given: tuple[Any, ...]) -> None:
+def test_a_plot_uses_the_given_axes(draw: Any, given: dict[str, Any]) -> None:
     ax = Figure().subplots()
-    assert draw(*given, ax=ax) is ax
+    assert draw(**given, ax=ax) is ax
     assert ax.has_data()
     from matplotlib import pyplot
 
     assert not pyplot.get_fignums()
-    assert draw(*given) is pyplot.gca()
+    assert draw(**given) is pyplot.gca()
 
 
 def test_surfaces_and_histograms_use_the_given_axes(xp: Any) -> None:

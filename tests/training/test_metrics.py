@@ -1,5 +1,7 @@
 """Metrics against scikit-learn's, over stacks, weights and precisions."""
 
+import inspect
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -373,3 +375,13 @@ def test_weights_do_not_move_the_mean_of_a_constant_output(xp: Any) -> None:
     t = np.broadcast_to(np.linspace(0.1, 0.7, 40), w.shape)  # whose weighted means are rounded
     xp.assert_equal(bx.metrics.r2(*xp.put(t, t, w)), 1.0)
     xp.assert_equal(bx.metrics.r2(*xp.put(t + 0.1, t, w)), 0.0)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMED if not name.startswith("top_")])
+def test_a_docstring_says_that_scikit_learns_metric_has_the_other_order(name: str) -> None:
+    text = inspect.getdoc(NAMED[name]) or ""
+    theirs = re.search(r"Predictions come first: scikit-learn's ``(\w+)`` takes them second", text)
+    assert theirs is not None
+    first, second, *_ = inspect.signature(getattr(scores, theirs[1])).parameters
+    assert first == "y_true"
+    assert second in ("y_pred", "y_score", "y_proba")
