@@ -107,15 +107,18 @@ def leaky_relu_with(slope: float) -> Activation:
 
 
 def _elu(z: Array) -> Array:
-    # max(z, 0) + expm1(min(z, 0)): neither branch can overflow.
+    # max(z, 0) + expm1(min(z, 0)): neither part can overflow.
+    return _relu(z) + array_namespace(z).expm1(_up_to_0(z))
+
+
+def _up_to_0(z: Array) -> Array:
     xp = array_namespace(z)
-    above = _relu(z)
-    return above + xp.expm1(z - above)
+    return z - _relu(z) if safe.is_complex(xp, z.dtype) else xp.minimum(z, 0.0)
 
 
 def _elu_vjp(g: Array, z: Array, a: Array) -> Array:
-    # The slope is exp(z) = a + 1 below 0, and 1 above.
-    return g * (1.0 + (a - _relu(a)))
+    # exp(z) below 0 and 1 above; a + 1 has lost its digits where a is near -1.
+    return g * array_namespace(z).exp(_up_to_0(z))
 
 
 _GELU_SCALE = math.sqrt(2.0 / math.pi)
@@ -202,7 +205,7 @@ sigmoid = Activation(_sigmoid, _sigmoid_vjp, from_output=True)
 tanh = Activation(_tanh, _tanh_vjp, from_output=True)
 relu = Activation(_relu, _relu_vjp, from_output=True)
 leaky_relu = leaky_relu_with(0.01)
-elu = Activation(_elu, _elu_vjp, from_output=True)
+elu = Activation(_elu, _elu_vjp)
 gelu = Activation(_gelu, _gelu_vjp)
 silu = Activation(_silu, _silu_vjp)
 softplus = Activation(_softplus, _softplus_vjp)

@@ -145,7 +145,8 @@ def _maximum(namespace: JetNamespace, a: Any, b: Any) -> Jet:
 def _minimum(namespace: JetNamespace, a: Any, b: Any) -> Jet:
     _refuse_dual("the minimum", a, b)
     x, y = value_of(a), value_of(b)
-    return _chosen(namespace, x < y, a, b, namespace.base.minimum(x, y))
+    # Of equals it takes a, and _maximum b: the sum of the two has the derivatives of a + b.
+    return _chosen(namespace, x <= y, a, b, namespace.base.minimum(x, y))
 
 
 def _clip(namespace: JetNamespace, x: Jet, low: Any = None, high: Any = None) -> Jet:

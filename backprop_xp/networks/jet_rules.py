@@ -21,7 +21,7 @@ class Rule(NamedTuple):
 
 RULES = {
     "exp": Rule(lambda xp, x, y: y, lambda xp, x, y, s: y),
-    "expm1": Rule(lambda xp, x, y: y + 1.0, lambda xp, x, y, s: s),
+    "expm1": Rule(lambda xp, x, y: xp.exp(x), lambda xp, x, y, s: s),
     "log": Rule(lambda xp, x, y: 1.0 / x, lambda xp, x, y, s: -s * s),
     "log1p": Rule(lambda xp, x, y: 1.0 / (1.0 + x), lambda xp, x, y, s: -s * s),
     "log2": Rule(lambda xp, x, y: 1.0 / (math.log(2.0) * x), lambda xp, x, y, s: -s / x),

@@ -3,6 +3,7 @@
 Specifies ``complex_safe`` and ``sigmoids``.
 """
 
+import functools
 import math
 import pickle
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.networks.activations import ACTIVATIONS, Activation
+from backprop_xp.networks.jet_passes import seeded, unit_directions
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
@@ -25,8 +27,11 @@ IMAGINARY_STEP = 1e-100
 # Enough that 1 + tanh(u) keeps some at the smallest float64 numbers.
 DIGITS = 330
 
-# Both sides of the kink at 0, the tails in which sigmoid, tanh and gelu round, and beyond.
-POINTS = [-50.0, -20.0, -5.0, -1.0, -1e-8, 1e-8, 0.5, 3.0, 20.0, 50.0]
+# Both sides of the kink at 0, the tails in which functions round, and beyond; no zeros of slopes.
+SIZES = [2.0**-20, 2.0**-10, 0.125, 0.5, 1.0, 2.0, 5.0, 9.0, 13.0, 17.0, 20.0, 30.0, 50.0, 1e2, 1e3]
+POINTS = [*(-z for z in reversed(SIZES)), *SIZES]
+# A function takes some four roundings.
+ROUNDINGS = 4.0
 
 
 def _gelu(z: Any) -> Any:
@@ -58,29 +63,59 @@ def _vjp(activation: Activation, g: Any, z: Any, a: Any) -> Any:
     return activation.vjp(g, None if activation.from_output else z, a)
 
 
-@pytest.mark.float64
-@elementwise
-def test_a_value_has_every_digit_of_its_closed_form(xp: Any, name: str) -> None:
-    a = xp.host(ALL[name].value(xp.asarray(POINTS)))
+@functools.cache
+def _derivatives(name: str) -> np.ndarray:
+    """Return the value and two derivatives at POINTS, ``(3, points)``."""
     with mpmath.workdps(DIGITS):
-        expected = [float(EXACT[name](mpmath.mpf(z))) for z in POINTS]
-    # Below 1e-300 no use differs from 0: gelu is clipped at the smallest numbers.
-    np.testing.assert_allclose(a, expected, rtol=EXP_ROUNDING, atol=1e-300)
+        exact = [[mpmath.diff(EXACT[name], mpmath.mpf(z), n) for z in POINTS] for n in range(3)]
+        return np.asarray(exact, np.float64)
 
 
-@pytest.mark.float64
+def _assert_has_digits(found: np.ndarray, expected: np.ndarray, floor: float = 0.0) -> None:
+    """Assert that numbers are right to their own last digits, or to those of numbers of a size.
+
+    The rounding of an exponent, here at most z or the logarithm of the result, is a relative error
+    of the result. Numbers below 1e5 times the smallest normal one may be 0.
+    """
+    with np.errstate(divide="ignore"):
+        exponent = np.abs(POINTS) + np.maximum(-np.log(np.abs(expected)), 0.0)
+    limits, sizes = np.finfo(found.dtype), np.maximum(np.abs(expected), floor)
+    exponent = np.minimum(exponent, -math.log(limits.tiny))
+    allowed = ROUNDINGS * limits.eps * (1.0 + exponent) * sizes + 1e5 * limits.tiny
+    error = np.abs(found - expected)
+    assert np.all(error <= allowed), [*zip(POINTS, found, expected, error / allowed, strict=True)]
+
+
+# These rules have a slope from the output, whose rounding near 1 is that of numbers of size 1.
+BY_OUTPUT = {"sigmoid": 1.0, "tanh": 1.0}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @elementwise
-def test_a_backward_rule_is_the_derivative_of_the_closed_form(xp: Any, name: str) -> None:
-    z = xp.asarray(POINTS)
-    slope = xp.host(_vjp(ALL[name], xp.asarray([1.0] * len(POINTS)), z, _value(name, z)))
-    with mpmath.workdps(DIGITS):
-        expected = [float(mpmath.diff(EXACT[name], mpmath.mpf(z))) for z in POINTS]
-    # A rule by the output has 1 - a only to the rounding of a, which is 1e-16 absolute.
-    np.testing.assert_allclose(slope, expected, rtol=EXP_ROUNDING, atol=1e-15)
+def test_a_value_and_its_slope_have_the_digits_of_the_closed_form(
+    xp: Any, name: str, dtype: str
+) -> None:
+    z, one = (xp.asarray(np.asarray(values), dtype) for values in (POINTS, np.ones(len(POINTS))))
+    a = ALL[name].value(z)
+    value, slope, _ = _derivatives(name)
+    _assert_has_digits(xp.host(a), value)
+    _assert_has_digits(xp.host(_vjp(ALL[name], one, z, a)), slope, BY_OUTPUT.get(name, 0.0))
 
 
-def _value(name: str, z: Any) -> Any:
-    return ALL[name].value(z)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@elementwise
+def test_derivatives_of_jets_have_the_digits_of_the_closed_form(
+    xp: Any, name: str, dtype: str
+) -> None:
+    z = xp.asarray(np.asarray(POINTS)[:, None], dtype)
+    jet = ALL[name].value(seeded(z, unit_directions(z, (0,)), (((0, 0),),)))
+    _, slope, curvature = _derivatives(name)
+    _assert_has_digits(_part(xp, jet.first), slope, BY_OUTPUT.get(name, 0.0))
+    _assert_has_digits(_part(xp, jet.second), curvature, BY_OUTPUT.get(name, 0.0))
+
+
+def _part(xp: Any, part: Any) -> np.ndarray:
+    return np.zeros(len(POINTS), xp.dtype) if part is None else xp.host(part)[0, :, 0]
 
 
 @pytest.mark.float64
@@ -145,9 +180,34 @@ def test_no_argument_is_written_to(activation: Activation) -> None:
 
 @pytest.mark.parametrize(("name", "left"), [("relu", 0.0), ("leaky_relu", 0.01), ("elu", 1.0)])
 def test_the_slope_at_0_is_the_one_from_the_left(xp: Any, name: str, left: float) -> None:
-    z = xp.asarray([[0.0, -0.0]])
-    slope = _vjp(ACTIVATIONS[name], xp.asarray([[1.0, 1.0]]), z, _value(name, z))
-    assert np.array_equal(xp.host(slope), np.full((1, 2), left, xp.dtype))
+    z, expected = xp.asarray([[0.0], [-0.0]]), np.full((2, 1), left, xp.dtype)
+    slope = _vjp(ACTIVATIONS[name], xp.asarray([[1.0], [1.0]]), z, ACTIVATIONS[name].value(z))
+    xp.assert_equal(slope, expected)
+    jet = ACTIVATIONS[name].value(seeded(z, unit_directions(z, (0,)), ()))
+    xp.assert_equal(np.zeros((2, 1)) if jet.first is None else jet.first[0, ...], expected)
+
+
+# The values and slopes at infinity, without silu and gelu: those are NaN, as in PyTorch and JAX.
+LIMITS = {
+    "identity": ([-math.inf, math.inf], [1.0, 1.0]),
+    "sigmoid": ([0.0, 1.0], [0.0, 0.0]),
+    "tanh": ([-1.0, 1.0], [0.0, 0.0]),
+    "relu": ([0.0, math.inf], [0.0, 1.0]),
+    "leaky_relu": ([-math.inf, math.inf], [0.01, 1.0]),
+    "elu": ([-1.0, math.inf], [0.0, 1.0]),
+    "softplus": ([0.0, math.inf], [0.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", LIMITS)
+def test_an_infinite_z_gives_the_limits(xp: Any, name: str, dtype: str) -> None:
+    z, one = (xp.asarray(np.asarray(x), dtype) for x in ([-math.inf, math.inf], [1.0, 1.0]))
+    a = ACTIVATIONS[name].value(z)
+    for found, expected in zip((a, _vjp(ACTIVATIONS[name], one, z, a)), LIMITS[name], strict=True):
+        # A library may cut exp off where the result is below the smallest normal number.
+        limits = np.finfo(dtype)
+        np.testing.assert_allclose(xp.host(found), expected, rtol=limits.eps, atol=limits.tiny)
 
 
 def test_softmax_is_exponentials_that_sum_to_1_and_ignores_a_shift(xp: Any) -> None:
