@@ -5,7 +5,6 @@ import difflib
 import importlib
 import json
 import sys
-import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ import backprop_xp as bx
 from backprop_xp.cli.arguments import number_within, refuse_others
 from backprop_xp.cli.custom_rules import jax_rules, torch_rules
 from backprop_xp.cli.output import complain, indent, say
+from backprop_xp.files.numpy_files import read_npy, read_npz
 from backprop_xp.gradient_check.api import halves
 
 Value: TypeAlias = Annotated[
@@ -161,12 +161,11 @@ def _data(text: str, option: str, home: str) -> Any:
     if not _is_file(text):
         return _object(text, option, home)
     try:
-        with Path(text).open("rb") as file:  # np.load leaves a broken file open
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded
-            arrays = dict(loaded)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with Path(text).open("rb") as file:
+            if Path(text).suffix.lower() == ".npy":
+                return read_npy(file)
+            arrays = read_npz(file)
+    except (OSError, ValueError) as error:
         raise _bad(f"{text!r} cannot be read: {error}", option) from None
     if not arrays:
         raise _bad(f"{text!r} has no arrays.", option)

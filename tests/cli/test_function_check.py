@@ -311,7 +311,7 @@ REFUSED = [
     (f"model:value {GRADIENT} --point pont.npy", "No such file or directory: 'pont.npy'"),
     (f"model:value {GRADIENT} --point 0.5", "'--point': '0.5' is not module:name, .npz or .npy."),
     (f"model:value {GRADIENT} --point none.npz", "'none.npz' has no arrays."),
-    (f"model:value {GRADIENT} --point objects.npy", "Object arrays cannot be loaded"),
+    (f"model:value {GRADIENT} --point objects.npy", "it holds Python objects"),
     (f"model:value {GRADIENT} --point no_zip.npz", "'no_zip.npz' cannot be read: "),
     (f"model:value {GRADIENT} --point model:value", "point"),
     (

@@ -411,8 +411,29 @@ def test_an_npz_file_with_a_pickle_is_an_error_and_not_executed(tmp_path: Path) 
             return (pytest.fail, ("a pickle was loaded",))
 
     np.savez(tmp_path / "trap.npz", x=np.asarray([Trap(), Trap()], dtype=object))
-    with pytest.raises(ValueError, match=r"trap\.npz: Object arrays cannot be loaded"):
+    with pytest.raises(ValueError, match=r"trap\.npz: the array 'x': it holds Python objects"):
         tables.read(tmp_path / "trap.npz")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros((2, 2, 2))}, r"the array 'x' has shape \(2, 2, 2\): \(rows,\) or"),
+        ({"x": np.empty((0, 10**9))}, r"the array 'x' has shape \(0, 1000000000\): "),
+        ({"x": np.zeros((2, 2)), "x_1": np.zeros(2)}, "two columns are named 'x_1'"),
+        ({"x": np.zeros(2, "datetime64")}, "must have a unit"),
+        ({"x": np.asarray(["\ud800"])}, "surrogates"),
+        ({"x": np.zeros(2), "y": np.zeros(3)}, "same length"),
+        ({"x": np.zeros(2, complex)}, "complex128"),
+    ],
+)
+def test_arrays_that_are_no_table_are_an_error_with_the_name_of_the_file(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
+    np.savez(tmp_path / "rows.npz", **arrays)
+    with pytest.raises(ValueError, match=rf"rows\.npz: .*{message}") as caught:
+        tables.read(tmp_path / "rows.npz")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.once

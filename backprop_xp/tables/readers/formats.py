@@ -14,8 +14,6 @@ import os
 import shutil
 import sys
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +23,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from backprop_xp.files.numpy_files import read_npz
 from backprop_xp.tables.readers import delimited
 from backprop_xp.tables.readers.frames import require_sound
 
 # The errors of the formats' libraries for a file that is damaged, or of another format.
-_DAMAGED = (
-    *(ValueError, LookupError, EOFError, RecursionError, pa.ArrowException),
-    *(csv.Error, zlib.error, zipfile.BadZipFile),
-)
+_DAMAGED = ValueError, LookupError, EOFError, RecursionError, pa.ArrowException, csv.Error
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2"}
+# Columns of an array without rows, which take no bytes in a file but a name each here.
+_MAX_EMPTY = 2**20
 # Rows of a batch of JSON lines, or of parquet.
 _ROWS = 2**14
 
@@ -224,22 +222,23 @@ def _feather(file: BinaryIO) -> Source:
 
 def _npz(file: BinaryIO) -> Source:
     columns: dict[str, np.ndarray] = {}
-    if not zipfile.is_zipfile(file):
-        raise ValueError("it is not an npz file, as numpy.savez writes it.")
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as arrays:
-        for name in arrays.files:
-            array = arrays[name]
-            array = array.astype(array.dtype.newbyteorder("="), copy=False)
-            if array.ndim == 2:
-                columns |= {f"{name}_{i}": array[:, i] for i in range(array.shape[1])}
-            elif array.ndim == 1:
-                columns[name] = array
-            else:
-                raise ValueError(
-                    f"the array {name!r} has shape {array.shape}: (rows,) or (rows, n) is expected."
-                )
-    table = pa.Table.from_pandas(pd.DataFrame(columns))
+    for name, given in read_npz(file).items():
+        array = given.astype(given.dtype.newbyteorder("="), copy=False)
+        if array.ndim == 2 and array.shape[1] <= max(array.size, _MAX_EMPTY):
+            own = {f"{name}_{i}": array[:, i] for i in range(array.shape[1])}
+        elif array.ndim == 1:
+            own = {name: array}
+        else:
+            raise ValueError(
+                f"the array {name!r} has shape {array.shape}: (rows,) or (rows, n) is expected."
+            )
+        for column in own.keys() & columns:
+            raise ValueError(f"two columns are named {column!r}.")
+        columns |= own
+    try:
+        table = pa.Table.from_pandas(pd.DataFrame(columns))
+    except TypeError as error:  # of dates without a unit
+        raise ValueError(str(error)) from error
     return Source(table.schema, table.to_batches())
 
 
