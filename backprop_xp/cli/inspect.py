@@ -157,6 +157,7 @@ def _scoring(classes: Sequence[Any]) -> Any:
 
 def as_text(found: output.JsonObject) -> str:
     """Return the object of ``collect`` as lines."""
+    found = {**output.printable_object(found), "network": found["network"]}  # which is lines
     target = found["target"]
     classes = f" ({', '.join(map(str, target['classes']))})" if target["classes"] else ""
     lines = [

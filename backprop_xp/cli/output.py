@@ -24,15 +24,45 @@ def width() -> int:
     return max(20, min(_WIDTH, shutil.get_terminal_size().columns))
 
 
+def printable(text: str) -> str:
+    """Return a text with escapes, as ``repr`` has them, for what is no printable character.
+
+    A text from a file may hold codes that a terminal obeys, and line breaks.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def printable_object(found: Any) -> Any:
+    """Return an object of JSON with printable strings."""
+    if isinstance(found, Mapping):
+        return {printable(str(name)): printable_object(value) for name, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [printable_object(value) for value in found]
+    return printable(found) if isinstance(found, str) else found
+
+
 def say(text: str) -> None:
     """Print one line or several on stdout."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{printable_lines(text)}\n")
+
+
+def printable_lines(text: str) -> str:
+    """Return a text with its line breaks, and escapes for other characters."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def write_data(text: str) -> None:
+    """Write data to stdout: as they are, but with escapes on a terminal."""
+    sys.stdout.write(printable_lines(text) if sys.stdout.isatty() else text)
 
 
 def note(text: str) -> None:
     """Print a line about the run on stderr, if there is a stderr; on a terminal it is wrapped."""
     if sys.stderr is not None:
-        sys.stderr.write(f"{wrap(text) if sys.stderr.isatty() else text}\n")
+        line = one_line(text)
+        sys.stderr.write(f"{wrap(line) if sys.stderr.isatty() else line}\n")
 
 
 def indent(text: str) -> str:
@@ -58,8 +88,8 @@ def with_label(label: str, text: object, room: int) -> str:
 
 
 def one_line(message: object) -> str:
-    """Return a message, such as an exception, without its line breaks."""
-    return " ".join(str(message).split()) or type(message).__name__
+    """Return a message, such as an exception, as one printable line."""
+    return printable(" ".join(str(message).split())) or type(message).__name__
 
 
 def complain(message: object) -> None:

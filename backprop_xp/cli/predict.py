@@ -1,7 +1,6 @@
 """The command ``predict``: a model's predictions for the rows of a table."""
 
 import contextlib
-import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeAlias
@@ -11,7 +10,7 @@ import typer
 from backprop_xp import tables
 from backprop_xp.atomic_files import replacing
 from backprop_xp.cli import arguments
-from backprop_xp.cli.output import errors_in_one_line, note
+from backprop_xp.cli.output import errors_in_one_line, note, write_data
 from backprop_xp.tables.columns.kinds import FAULT_ACTIONS
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def predict(
     if out is None:  # an error of stdout is not an error of the input
         with contextlib.closing(found):
             for i, rows in enumerate(_with_errors(found)):
-                sys.stdout.write(_csv(rows, header=not i))
+                write_data(_csv(rows, header=not i))
 
 
 def _predictions(

@@ -18,7 +18,7 @@ from backprop_xp import tables
 from backprop_xp.checks import nearest
 from backprop_xp.cli import arguments
 from backprop_xp.cli.loss_log import LossLog, is_log
-from backprop_xp.cli.output import errors_in_one_line, note, say
+from backprop_xp.cli.output import errors_in_one_line, note, printable, printable_object, say
 from backprop_xp.cli.table_output import classes_table, epochs_of, metrics_table, parts_of
 from backprop_xp.extras import install_command
 from backprop_xp.files.container import is_model_file
@@ -276,7 +276,7 @@ def _share_or_table(
 
 
 def _as_text(model: "TabularClassifier | TabularRegressor", out: Path) -> str:
-    metadata = model.metadata_
+    metadata = printable_object(model.metadata_)
     report, best = metadata["report"], epochs_of(model.best_iter_)
     lines = [
         f"\n{report['epochs']} epochs, the best {best}; rows: {parts_of(report['parts'])}",
@@ -284,7 +284,7 @@ def _as_text(model: "TabularClassifier | TabularRegressor", out: Path) -> str:
     ]
     if "classes" in metadata:
         lines += ["\nclasses, on the test rows", classes_table(metadata["classes"])]
-    return "\n".join([*lines, f"\nmodel written to {out}"])
+    return "\n".join([*lines, f"\nmodel written to {printable(str(out))}"])
 
 
 def _finish(history: Mapping[str, np.ndarray], plot: Path | None, logs: Sequence[LossLog]) -> None:

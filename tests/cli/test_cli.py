@@ -14,7 +14,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.cli import _COMMANDS
-from backprop_xp.cli.output import ending_in_one_line
+from backprop_xp.cli.output import complain, ending_in_one_line, note, say
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.training.metrics import METRICS
@@ -266,3 +266,13 @@ def test_output_to_a_file_does_not_contain_the_terminals_display(tmp_path: Path)
     assert (tmp_path / "lines.txt").read_text() == lines
     assert "epoch" in output
     assert "gradient check" not in output
+
+
+def test_lines_have_escapes_in_place_of_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "\N{GREEK SMALL LETTER BETA}\x1b[2J\x9b\u202e\udcff\t1\n2"
+    escaped = "\N{GREEK SMALL LETTER BETA}\\x1b[2J\\x9b\\u202e\\udcff"
+    say(text)
+    assert capsys.readouterr().out == f"{escaped}\\t1\n2\n"
+    note(text)
+    complain(text)
+    assert capsys.readouterr().err == f"{escaped} 1 2\nerror: {escaped} 1 2\n"

@@ -613,6 +613,54 @@ def test_inspect_prints_and_draws_the_importances_of_columns(folder: Path) -> No
     assert re.search(r"^  a +[\d.]+ ± [\d.]+$", run(*words).stdout, re.M)
 
 
+# Codes that clear a screen, name a window and turn the direction of text, and a line break.
+CODES = "\x1b[2J\x1b]0;\x07\x9b\u202e\r\nmetrics\n"
+
+
+@pytest.mark.once
+@pytest.mark.skipif(os.name != "posix", reason="names of files hold no such characters")
+def test_no_text_of_a_file_reaches_a_terminal_as_codes_or_lines(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = table().assign(same="one").rename(columns=lambda name: f"{name}{CODES}")
+    rows.loc[rows[f"a{CODES}"].rank() < 3, f"y{CODES}"] = f"rare{CODES}"
+    for name in ("b", "y"):
+        rows[f"{name}{CODES}"] += CODES
+    names = [f"table{ending}.parquet" for ending in ("", CODES)]
+    for name in names:
+        rows.to_parquet(name)
+    pd.DataFrame({f"a{CODES}": [f"many{CODES}"]}).to_parquet("wrong.parquet")
+    wrong = ("predict", "model.safetensors", "wrong.parquet", "--on-missing-column", "missing")
+    found = [
+        run(
+            "train", names[1], "--target", f"y{CODES}", "--test", names[0], "--members", "1", *QUICK
+        ),
+        run("inspect", "model.safetensors", "--data", names[1]),
+        run("predict", "model.safetensors", names[1], "--out", f"found{CODES}.parquet"),
+        run(*wrong),
+        run(*wrong, "--on-bad-value", "missing"),
+        run("predict", names[1], names[0]),
+        run("train", names[1], "--target", "z"),
+    ]
+    assert [one.exit_code for one in found] == [0, 0, 0, 2, 0, 2, 2]
+    for one in found:
+        text = one.stderr if one is found[4] else one.stdout + one.stderr  # data are as they are
+        assert text.replace("\n", "").isprintable(), text
+        assert text.count("\nmetrics") == (one is found[1])
+        assert "\\x1b[2J" in text
+    for part in ("'same", "rare", "few training rows"):
+        assert part in found[0].stderr + found[0].stdout
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout", terminal)
+    predict("model.safetensors", names[0])
+    assert "\\x1b[2J" in terminal.getvalue()
+    assert terminal.getvalue().replace("\n", "").isprintable()
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert "\x1b[2J" in run("predict", "model.safetensors", names[0]).stdout
+
+
 # A file's name, its content, and the error of train.
 BAD_FILES: dict[str, tuple[bytes, str]] = {
     "empty.csv": (b"", "it is empty"),
