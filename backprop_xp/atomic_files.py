@@ -1,12 +1,13 @@
 """Files that are written whole or not at all: each replaces an older one in one step."""
 
 import contextlib
+import io
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
@@ -34,19 +35,18 @@ def replacing(path: str | os.PathLike[str], *, is_trial: bool = False) -> Iterat
     temporary = target.with_name(f".backprop_xp-{secrets.token_hex(8)}.tmp")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as file:
+        with _naming(path):
+            descriptor = os.open(temporary, flags, 0o666 if mode is None else mode)
+        with io.BufferedWriter(_NamedFile(descriptor, path)) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        if mode is not None:
-            temporary.chmod(mode)
-        if not is_trial:
-            temporary.replace(target)
-    except OSError as error:
-        # The error of a full disk names no file, others name the temporary one.
-        if error.errno is not None and error.filename in (None, os.fspath(temporary)):
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
-        raise
+            with _naming(path):
+                os.fsync(descriptor)
+        with _naming(path):
+            if mode is not None:
+                temporary.chmod(mode)
+            if not is_trial:
+                temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
     # Sync the folder's new entry; a folder without read permission cannot be opened for that.
@@ -57,3 +57,24 @@ def replacing(path: str | os.PathLike[str], *, is_trial: bool = False) -> Iterat
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+class _NamedFile(io.FileIO):
+    """A file whose errors, such as that of a full disk, name the path that it will replace."""
+
+    def __init__(self, descriptor: int, path: str | os.PathLike[str]) -> None:
+        super().__init__(descriptor, "wb")
+        self._path = path
+
+    def write(self, data: Any) -> int:
+        with _naming(self._path):
+            return super().write(data)
+
+
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let an OSError name this path, in place of none or of a temporary file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -19,6 +20,20 @@ def test_a_file_on_a_full_disk_stays_as_it_was(tmp_path: Path) -> None:
     assert caught.value.filename == str(path)
     assert path.read_bytes() == b"old"
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_an_error_without_a_name_is_not_one_of_the_file(tmp_path: Path) -> None:
+    """Such as that of a disk which cannot read another file."""
+    with pytest.raises(OSError, match="Input/output") as caught:
+        _fail(tmp_path / "new", OSError(errno.EIO, os.strerror(errno.EIO)))
+    assert caught.value.filename is None
+    assert [*tmp_path.iterdir()] == []
+
+
+def _fail(path: Path, error: OSError) -> None:
+    with atomic_files.replacing(path) as file:
+        file.write(b"new")
+        raise error
 
 
 def test_the_error_of_a_read_only_folder_names_the_file(tmp_path: Path) -> None:

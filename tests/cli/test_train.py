@@ -442,6 +442,21 @@ def test_an_error_behind_the_first_piece_leaves_the_old_file(
     assert (done.exit_code, done.stdout.count("\n")) == (2, 36)
 
 
+@pytest.mark.once
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file that cannot be read")
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_an_input_that_cannot_be_read_is_no_error_of_the_output(
+    model: str, folder: Path, name: str
+) -> None:
+    """Its error has a number, as that of a full disk, and names no file."""
+    Path(name).symlink_to("/proc/self/mem")
+    for words in (("--out", "found.csv"), ()):
+        done = run("predict", model, name, *words)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr == f"error: {name}: [Errno 5] Input/output error\n"
+    assert not Path("found.csv").exists()
+
+
 # Commands whose error is about the cell 'abc' of a file.
 NAMING = [
     "predict model.safetensors {}",

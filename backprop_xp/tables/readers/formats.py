@@ -114,8 +114,8 @@ def naming(name: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except (*_DAMAGED, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the file cannot be opened; pyarrow's errors have no number
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the file cannot be opened
         raise ValueError(f"{os.fspath(name)}: {_reason(error)}") from error
 
 
