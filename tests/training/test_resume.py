@@ -198,7 +198,7 @@ def test_a_copy_of_an_interrupted_state_can_be_resumed(how: str, at: int) -> Non
 def test_a_resumed_training_that_is_finished_does_nothing(xp: Any) -> None:
     case = _case(xp, STACK)
     begun = bx.fit(*case, epochs=2, **ADAM)
-    again = bx.fit(*case, epochs=2, start=begun, **ADAM)
+    again = bx.fit(*case, epochs=2, start=begun.state, **ADAM)
     _same(xp, again.theta, begun.theta)
     _same(xp, again.history["loss"], begun.history["loss"])
     assert again.epochs == 2
