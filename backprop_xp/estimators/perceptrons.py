@@ -244,7 +244,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
         ``dy`` are derivatives of y by the features, which are learned too: ``(batch, n_features)``
         or ``(batch, n_outputs, n_features)``, NaN where not measured. Each counts as much as a
         value of y, multiplied by the standard deviation of its feature. With one output the cost
-        does not depend on the number of features.
+        does not depend on the number of features. Take a smooth ``activation``, such as "tanh":
+        derivatives of relu, the default, hardly teach it, which is a warning.
 
         ``X_val``, ``y_val`` and ``sample_weight_val`` are a validation set: its loss and score are
         recorded after each epoch, and ``early_stopping`` uses it instead of a part of X.

@@ -47,6 +47,7 @@ class Derivatives:
     n_in: int | None = field(compare=False)
     n_out: int | None = field(compare=False)
     is_random: bool = field(compare=False)
+    order: int = field(compare=False)
 
     __repr__ = repr_of
 
@@ -55,9 +56,10 @@ class Derivatives:
         attributes = propagation.attributes_of(layers, "Derivatives")
         n_in, width = propagation.check_chain(layers)
         wanted = tuple(_terms(sequence(terms, "terms", "[(), (0,), (0, 0)]"), n_in))
-        check_differentiable(layers, max(map(len, wanted)), "Derivatives")
+        order = max(map(len, wanted))
+        check_differentiable(layers, order, "Derivatives")
         n_out = None if width is None else width * len(wanted)
-        vars(self).update(attributes, terms=wanted, n_in=n_in, n_out=n_out)
+        vars(self).update(attributes, terms=wanted, n_in=n_in, n_out=n_out, order=order)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the layers' parameters, one layer after the other."""
@@ -113,11 +115,30 @@ def check_differentiable(layers: Iterable[Layer], order: int, kind: str) -> None
                 f"{kind} of {type(layer).__name__} is not possible, which returns derivatives "
                 "itself. Give one layer all the terms."
             )
-        activation = getattr(layer, "activation", None)
-        is_flat = isinstance(activation, Activation) and is_piecewise_linear(activation)
-        if is_flat and order > 1:
+        if order > 1 and (activation := _kinked(layer)) is not None:
             raise ValueError(
                 f"{kind} takes second derivatives, but {argument_text(activation)} has none to "
                 'learn from: they are 0 between its kinks. Use a smooth one, such as "tanh".'
             )
         check_differentiable(getattr(layer, "layers", ()), order, kind)
+
+
+def learned_kinks(layers: Iterable[Layer], *, are_slopes: bool = False) -> Iterator[Activation]:
+    """Yield each relu or leaky_relu in layers that return first derivatives.
+
+    These are constant between the kinks, so that biases hardly learn from them.
+    """
+    for layer in layers:
+        returns_slopes = getattr(layer, "differentiates", False) and getattr(layer, "order", 0) > 0
+        activation = _kinked(layer)
+        if activation is not None and (are_slopes or returns_slopes):
+            yield activation
+        inner = getattr(layer, "layers", ()) or getattr(layer, "equations", ())
+        yield from learned_kinks(inner, are_slopes=are_slopes or returns_slopes)
+
+
+def _kinked(layer: Layer) -> Activation | None:
+    """Return the activation of a layer if its second derivative is 0 between kinks."""
+    activation = getattr(layer, "activation", None)
+    is_kinked = isinstance(activation, Activation) and is_piecewise_linear(activation)
+    return activation if is_kinked else None

@@ -75,6 +75,7 @@ class Equation:
     n_in: int = field(compare=False)
     n_out: int = field(compare=False)
     is_random: bool = field(compare=False)
+    order: int = field(compare=False)
     # The quantities that the residual uses, in the order of its derivatives by them.
     used: tuple[Quantity, ...] = field(compare=False)
 
@@ -106,8 +107,9 @@ class Equation:
         vars(self).update(names=(*own["names"], *starts), n_in=n_in)
         vars(self).update(shapes=(*own["shapes"], *((1, 1) for _ in starts)))
         used, n_out = self._tried()
-        vars(self).update(used=used, n_out=n_out)
-        check_differentiable(layers, max(len(one.term) for one in used), "Equation")
+        order = max(len(one.term) for one in used)
+        vars(self).update(used=used, n_out=n_out, order=order)
+        check_differentiable(layers, order, "Equation")
 
     @property
     def network(self) -> Network:

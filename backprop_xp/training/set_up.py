@@ -1,12 +1,17 @@
 """The set-up of a training: its data, the sets that are measured, and its stepper."""
 
+import itertools
 import operator
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from backprop_xp.backends import Array, Backend, require_owner
+from backprop_xp.checks import stacklevel
+from backprop_xp.display.reprs import argument_text
 from backprop_xp.networks.batch_rows import Blocks, Rows, counted
+from backprop_xp.networks.derivative_layers import learned_kinks
 from backprop_xp.networks.inputs import check_entries, check_l2
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import strength_of
@@ -56,6 +61,8 @@ def prepare(
     ``steps`` is their number if it is not that of all epochs.
     """
     data = data_of(network, theta, x, y, options, processes)
+    if processes.is_first and (options.start is None or options.start.epoch == 0):
+        _warn_of_kinks(network)
     if takes_objective(options.optimizer):
         _check_full_batch(network, data, options)
     l2, l2_of_sum = (check_strength(theta, options, name) for name in ("l2", "l2_of_sum"))
@@ -87,6 +94,17 @@ def prepare(
         state, shared = _begun(network, optimizer, state, shared, is_new=options.start is None)
     mean = backend.compile(mean_over)
     return Training(options, data, evaluated, shared, stepper, backend, mean), state
+
+
+def _warn_of_kinks(network: Network) -> None:
+    """Warn of a training on derivatives by x that are constant between the kinks of relu."""
+    for activation in itertools.islice(learned_kinks(network.layers), 1):
+        warnings.warn(
+            "the network learns derivatives by x, but those of "
+            f"{argument_text(activation)} are constant between its kinks: it may fit worse than "
+            'without them. Use a smooth activation, such as "tanh".',
+            stacklevel=stacklevel(),
+        )
 
 
 def _first_state(

@@ -166,3 +166,21 @@ def test_derivatives_in_a_table_belong_to_the_features_of_their_names() -> None:
     expected = fitted(model(max_iter=5), x, surface(X), dy=dy)
     renamed = fitted(model(max_iter=5), x, surface(X), dy=dy.set_axis(["dy/da", "dy/db"], axis=1))
     np.testing.assert_array_equal(renamed.coefs_[0], expected.coefs_[0])
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", ["tanh", "relu"]])
+def test_derivatives_of_an_activation_with_kinks_warn_and_name_tanh(
+    solver: str, activation: Any
+) -> None:
+    options = {"activation": activation, "max_iter": 2}
+    if isinstance(activation, list):
+        options["hidden_layer_sizes"] = (4, 4)
+    expected = r"'(leaky_)?relu' are constant between its kinks.*such as \"tanh\""
+    with pytest.warns(UserWarning, match=expected) as found:
+        fitted(model(solver, **options), X, surface(X), dy=slopes(X))
+    assert len([one for one in found if "kinks" in str(one.message)]) == 1
+    fitted(model(solver, **options), X, surface(X))  # warnings are errors here
+    fitted(model(solver, activation="tanh", max_iter=2), X, surface(X), dy=slopes(X))
+    linear = model(solver, activation="relu", hidden_layer_sizes=(), max_iter=2)
+    fitted(linear, X, surface(X), dy=slopes(X))

@@ -3,6 +3,7 @@
 Specifies ``jet_passes``.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -381,3 +382,34 @@ def test_columns_that_only_x_can_show_to_be_missing_are_an_error(xp: Any) -> Non
 def test_first_derivatives_of_relu_are_learned(xp: Any) -> None:
     layer = bx.Derivatives([bx.Dense(3, 4, "relu"), bx.Dense(4, 1)], [(0,), (1,)])
     assert bx.check_layer(layer, xp.asarray(generator.normal(size=(4, 3)))).passed
+
+
+KINKED = [bx.Residual(bx.Dense(1, 1, bx.activations.leaky_relu_with(0.2))), bx.Dense(1, 1)]
+FIRST = bx.Equation(KINKED, lambda s: s.u_t + s.u, "t")
+AT_0 = bx.Equation(KINKED, lambda s: s.u - 1.0, "t")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("layer", "warns"),
+    [
+        (bx.Derivatives(KINKED, [(), (0,)]), True),
+        (bx.Derivatives(KINKED, [()]), False),
+        (bx.Derivatives([bx.Dense(1, 1, "softplus")], [(0,)]), False),
+        (FIRST, True),
+        (AT_0, False),
+        (bx.Groups([AT_0, FIRST], [1, 1]), True),
+        (bx.Residual(*KINKED), False),
+    ],
+)
+def test_a_training_on_derivatives_with_kinks_warns_at_its_start(
+    xp: Any, layer: Any, warns: bool
+) -> None:
+    network = bx.Network([layer], "mean_squared_error")
+    x = xp.asarray(np.linspace(0.0, 1.0, 4 * layer.n_in).reshape(4, -1))
+    y = xp.namespace.zeros_like(network.forward(xp.initialize(network), x))
+    case = network, xp.initialize(network), x, y
+    expected = r"leaky_relu_with\(0.2\) are constant between its kinks.*\"tanh\"\."
+    with pytest.warns(UserWarning, match=expected) if warns else contextlib.nullcontext():
+        begun = bx.fit(*case, optimizer="adam", epochs=1)
+    bx.fit(*case, optimizer="adam", epochs=2, start=begun)  # its warnings are errors
