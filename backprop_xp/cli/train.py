@@ -207,7 +207,9 @@ def train(
         kinds = parameters["kinds"] or {}
         columns = Columns(features or [], drop or [], weights, group, time, kinds)
         given = {**parameters, "backend": backend, "device": device, "dtype": dtype}
+        failures = list[OSError]()
         options: dict[str, Any] = {"out": out, "resume": resume, "say": note, "callbacks": logs}
+        options["failed"] = failures.append
         if parallel:
             options |= {"validation": validation, "task": chosen}
             model = train_ranks(communicator, data, target, columns, given, **options)
@@ -216,9 +218,13 @@ def train(
             seed = parameters["random_state"]
             problem = make_problem(rows, target, columns, task=chosen, **parts, seed=seed, cv=cv)
             model = train_table(problem, given, **options)
-    say(json.dumps(model.metadata_["report"]) if as_json else _as_text(model, out))
+    say(json.dumps(model.metadata_["report"]) if as_json else _as_text(model))
+    if not (as_json or failures):
+        say(f"\nmodel written to {printable(str(out))}")
     with errors_in_one_line(), np.errstate(all="ignore"):
         _finish(model.history_, plot, logs)
+        for error in failures:
+            raise error
 
 
 def _check_outputs(
@@ -275,7 +281,7 @@ def _share_or_table(
     return tables.TableFile(source, separator, decimal, encoding, note)
 
 
-def _as_text(model: "TabularClassifier | TabularRegressor", out: Path) -> str:
+def _as_text(model: "TabularClassifier | TabularRegressor") -> str:
     metadata = printable_object(model.metadata_)
     report, best = metadata["report"], epochs_of(model.best_iter_)
     lines = [
@@ -284,7 +290,7 @@ def _as_text(model: "TabularClassifier | TabularRegressor", out: Path) -> str:
     ]
     if "classes" in metadata:
         lines += ["\nclasses, on the test rows", classes_table(metadata["classes"])]
-    return "\n".join([*lines, f"\nmodel written to {printable(str(out))}"])
+    return "\n".join(lines)
 
 
 def _finish(history: Mapping[str, np.ndarray], plot: Path | None, logs: Sequence[LossLog]) -> None:

@@ -316,6 +316,23 @@ def test_ctrl_c_ends_with_130_and_the_command_to_resume(
     assert "resumed after epoch 3" in done.stderr
 
 
+@pytest.mark.once
+def test_ctrl_c_while_a_fold_trains_ends_the_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = list[int]()
+
+    def press(epoch: int, losses: Any) -> None:
+        epochs.append(epoch)
+        if len(epochs) == 9:  # the third of the first fold, after the six of the model
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(table_training, "reporting", lambda *_, **__: _context(press))
+    done = run("train", "table.csv", "--target", "y", *QUICK, "--cv", "2")
+    assert (done.exit_code, done.stdout) == (130, "")
+    assert epochs == [*range(1, 7), 1, 2, 3]
+
+
 class _context:  # noqa: N801 - a context manager of a watch
     def __init__(self, watch: Any) -> None:
         self.watch = watch
@@ -1039,6 +1056,29 @@ def test_a_full_disk_is_reported_in_one_line_and_the_old_files_stay(
     assert Path(model).read_bytes() == before
     assert Path("found.csv").read_text() == "old"
     assert not list(folder.glob(".backprop_xp-*"))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("step", ["reporting", "report_of"])
+def test_a_disk_that_is_full_after_the_training_keeps_the_report(
+    folder: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is full from the first epoch, or from the report, which comes before the last write."""
+    full, function = FullDisk(), getattr(table_training, step)
+
+    def fill(*given: Any, **options: Any) -> Any:
+        full.__enter__()
+        return function(*given, **options)
+
+    monkeypatch.setattr(table_training, step, fill)
+    try:
+        done = run("train", "table.csv", "--target", "y", *QUICK, "--json")
+    finally:
+        full.__exit__()
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["epochs"] == 6
+    assert done.stderr.splitlines()[-1] == "error: [Errno 27] File too large: 'model.safetensors'"
+    assert Path("model.safetensors").exists() == (step == "report_of")
 
 
 @pytest.mark.once

@@ -539,6 +539,25 @@ def test_an_interrupted_fit_resumes_to_the_same_theta(
     assert states == [1, 2, 3, 4, 5]
 
 
+@BOTH
+def test_ctrl_c_without_a_checkpoint_keeps_the_best_network_so_far(xp: Any, kind: Any) -> None:
+    def press(state: bx.TrainingState) -> None:
+        if state.epoch == 5:
+            raise KeyboardInterrupt
+
+    rows, options = given(kind), {**QUICK, "learning_rate": "constant"}
+    with pytest.warns(UserWarning, match=r"^Training interrupted by user\."):
+        model = kind(**options).fit(*rows, callbacks=[press])
+    whole = kind(**{**options, "max_iter": 5}).fit(*rows)
+    assert model.n_iter_ == len(model.history_["loss"]) == 5
+    assert model.best_iter_ == whole.best_iter_
+    np.testing.assert_array_equal(model.theta_, whole.theta_)
+    if kind is bx.TabularRegressor:
+        np.testing.assert_array_equal(
+            model.predict_interval(rows[0], 0.5), whole.predict_interval(rows[0], 0.5)
+        )
+
+
 def test_the_schedule_plateau_lowers_the_rate(xp: Any) -> None:
     options = {"learning_rate": "plateau", "learning_rate_init": 0.5, "n_iter_no_change": 12}
     factors = list[float]()

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Number
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backprop_xp.backends import Array, Selection, dtype_name, owner, to_host
+from backprop_xp.checks import stacklevel
 from backprop_xp.files.json_values import from_json, to_json
 from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
@@ -122,11 +124,13 @@ def learn(
     *,
     checkpoint: Any,
     callbacks: Sequence[Callable[[TrainingState], bool | None]],
+    keeps_interrupted: bool = False,
     stream: Callable[..., tuple[dict[str, Any], np.ndarray]] | None = None,
 ) -> Learned:
     """Return the model after its training, which writes the file ``checkpoint`` unless None.
 
     The last write is left to the caller. A training that ends at its number of epochs can resume.
+    After Ctrl-C, ``keeps_interrupted`` returns the best model so far, with a warning.
 
     ``stream`` returns arguments of ``bx.fit`` in place of the rows, for the weight of each class or
     None, and the ``totals_of_codes`` of the training rows.
@@ -173,9 +177,14 @@ def learn(
                 progress=bool(parameters.verbose),
             )
     except KeyboardInterrupt as error:
+        reached: TrainingState | None = getattr(error, "state", None)
         if checkpoint is not None:
-            error.add_note(file.write_interrupted(getattr(error, "state", None)))
-        raise
+            error.add_note(file.write_interrupted(reached))
+        if not keeps_interrupted or reached is None or reached.best is None:
+            raise
+        warnings.warn("Training interrupted by user.", stacklevel=stacklevel())
+        theta, moments = reached.best.theta, reached.optimizer_state
+        result = FitResult(theta, dict(reached.history), moments, reached.epoch, reached)
     trained = _trained(parameters, model, split, result, finished)
     if checkpoint is None or result.epochs < recipe.max_iter:  # early stopping ended it
         return Learned(trained)

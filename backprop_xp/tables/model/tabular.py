@@ -56,6 +56,7 @@ class Tabular(BaseEstimator, TabularParameters):
     """The base class of both estimators; a subclass defines its targets."""
 
     _task: ClassVar[Task]
+    _keeps_interrupted = True  # the command ends at Ctrl-C
 
     def _targets(self, y: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, Any]:
         """Return targets as indices of classes or as numbers, and the classes or None."""
@@ -85,8 +86,10 @@ class Tabular(BaseEstimator, TabularParameters):
         so far, which ``load`` reads. With ``resume`` the training in it continues, to the same
         theta bit for bit; a ValueError names what differs from that training. A larger ``max_iter``
         may: also a training that has ended at its last epoch continues. Without a file the training
-        begins. ``callbacks`` are those of ``bx.fit``. ``metadata`` is JSON by name, which
-        files keep, and which a resumed training must have too.
+        begins. Ctrl-C is raised after a last write to the file. Without ``checkpoint`` it ends the
+        training with a warning, and the estimator has the best network so far. ``callbacks`` are
+        those of ``bx.fit``. ``metadata`` is JSON by name, which files keep, and which a resumed
+        training must have too.
         """
         before = dict(vars(self))
         try:
@@ -162,7 +165,9 @@ class Tabular(BaseEstimator, TabularParameters):
                 model = dataclasses.replace(model, metadata=metadata)
         self.model_ = model  # callbacks may look at the preparation
         start = model, recipe, state
-        return learn(self, split, choice, start, checkpoint=checkpoint, callbacks=callbacks)
+        keeps = self._keeps_interrupted and checkpoint is None
+        options: dict[str, Any] = {"callbacks": callbacks, "keeps_interrupted": keeps}
+        return learn(self, split, choice, start, checkpoint=checkpoint, **options)
 
     def _split(self, given: Rows, held_out: Rows | None, seed: int) -> Split:
         targets, classes = self._targets(given.target.to_numpy(), None)

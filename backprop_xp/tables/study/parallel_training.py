@@ -103,10 +103,11 @@ def train_ranks(
     resume: bool,
     say: Say,
     callbacks: Sequence[Callback],
+    failed: Callable[[OSError], object],
 ) -> Estimator:
     """Return the estimator that all ranks train on a dataset; the first one writes its file.
 
-    An error on one rank is raised on all.
+    An error on one rank is raised on all. ``failed`` is called with that of the last write.
     """
     ranks = Ranks(communicator)
     is_first, where = not ranks.rank, {name: parameters[name] for name in ("backend", "device")}
@@ -126,8 +127,11 @@ def train_ranks(
                 stream=functools.partial(found.stream, communicator, choice),
             )
             model = _with_report(ranks, learned.model, found.split, out)
-            if is_first:
-                write_model(out, model, learned.optimizer, learned.state)
+            try:
+                if is_first:
+                    write_model(out, model, learned.optimizer, learned.state)
+            except OSError as error:
+                failed(error)
             ranks.agree()
     except BaseException as error:
         if not hasattr(error, "state"):  # the ranks have agreed on an error of ``bx.fit``

@@ -36,12 +36,14 @@ def train_table(
     resume: bool = False,
     say: Callable[[str], object] = lambda line: None,
     callbacks: Sequence[Callback] = (),
+    failed: Callable[[OSError], object] | None = None,
 ) -> Estimator:
     """Return an estimator that is trained on a problem, then on each fold for the report.
 
     ``out`` is the model's file; with ``resume`` the training in it continues. ``say`` is called
     with lines for the user, each of ``callbacks`` after each epoch of the estimator. ``metadata_``
     has the problem's metadata, the ``report``, and for classes ``classes``, both on the test rows.
+    The error of a write after the training is raised, or else given to ``failed``.
     """
     if problem.held_out is not None:
         parameters = {**parameters, "validation_fraction": problem.held_out}
@@ -60,20 +62,34 @@ def train_table(
 
     with reported(say):
         options = {"checkpoint": out, "resume": resume, "metadata": problem.metadata}
-        _fit(model, problem, 0, [tell, *callbacks], **options)
+        has_failed = False
+        try:
+            _fit(model, problem, 0, [tell, *callbacks], **options)
+        except OSError as error:
+            if failed is None or not hasattr(model, "theta_"):  # the training has not ended
+                raise
+            failed(error)
+            has_failed = True
         if not told:
             all_epochs = model.n_iter_ == model.model_.record["recipe"]["max_iter"]
             why = "a larger --max-iter continues it" if all_epochs else "early stopping ended it"
             say(f"the training in {out} is finished: {why}")
         if "report" not in model.metadata_:
             _add_report(model, problem, out, say)
+            try:
+                if out is not None and not has_failed:
+                    write_anew(out, model.model_)
+            except OSError as error:
+                if failed is None:
+                    raise
+                failed(error)
     return model
 
 
 def _add_report(
     model: Estimator, problem: Problem, out: PathLike | None, say: Callable[[str], object]
 ) -> None:
-    """Add the report to a model and to its file, after a training on each fold."""
+    """Add the report to a model, after a training on each fold."""
     parts, folds, errors = problem.parts(), [], None
     for fold in range(1, len(problem.labels)):
         say(f"fold {fold} of {len(problem.labels) - 1}")
@@ -85,8 +101,6 @@ def _add_report(
     if isinstance(model, TabularRegressor) and "test" in parts:
         errors = residuals_of(parts["test"], model._outputs(parts["test"].features)[0])
     model._adopt(dataclasses.replace(model.model_, metadata=more, test_residuals=errors))
-    if out is not None:
-        write_anew(out, model.model_)
 
 
 def _fit(
@@ -97,6 +111,7 @@ def _fit(
     **options: Any,
 ) -> None:
     """Fit a model to the training rows; the losses of each epoch are shown on stderr."""
+    model._keeps_interrupted = False
     parts = problem.parts(split)
     training, held_out = parts["training"], parts.get("validation")
     with contextlib.ExitStack() as stack:
