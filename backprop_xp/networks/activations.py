@@ -49,16 +49,12 @@ def _identity_vjp(g: Array, z: Array, a: Array) -> Array:
 @replaceable
 def _sigmoid(z: Array) -> Array:
     # At the limit of finite_exp the result is already below the smallest normal number.
-    a = safe.finite_exp(array_namespace(z), -z)
-    a += 1.0
-    return 1.0 / a
+    return 1.0 / (1.0 + safe.finite_exp(array_namespace(z), -z))
 
 
+@replaceable
 def _sigmoid_vjp(g: Array, z: Array, a: Array) -> Array:
-    slope = 1.0 - a
-    slope *= a
-    slope *= g
-    return slope
+    return (1.0 - a) * a * g
 
 
 def _tanh(z: Array) -> Array:
@@ -76,10 +72,9 @@ def _relu(z: Array) -> Array:
     return z * safe.positive(xp, z) if safe.is_complex(xp, z.dtype) else xp.maximum(z, 0.0)
 
 
+@replaceable
 def _relu_vjp(g: Array, z: Array, a: Array) -> Array:
-    slope = safe.positive(array_namespace(a), a)
-    slope *= g
-    return slope
+    return safe.positive(array_namespace(a), a) * g
 
 
 def _leaky_relu(z: Array, slope: float) -> Array:
@@ -147,19 +142,15 @@ def _gelu_vjp(g: Array, z: Array, a: Array) -> Array:
     return g * (gate + inner * gate * (1.0 - gate) * slope)
 
 
+@replaceable
 def _silu(z: Array) -> Array:
-    a = _sigmoid(z)
-    a *= z
-    return a
+    return _sigmoid(z) * z
 
 
+@replaceable
 def _silu_vjp(g: Array, z: Array, a: Array) -> Array:
     gate = _sigmoid(z)
-    slope = 1.0 - gate
-    slope *= a
-    slope += gate
-    slope *= g
-    return slope
+    return ((1.0 - gate) * a + gate) * g
 
 
 def _softplus(z: Array) -> Array:
@@ -175,9 +166,8 @@ def _softplus_vjp(g: Array, z: Array, a: Array) -> Array:
 def _softmax(z: Array) -> Array:
     # Shift by the maximum: exp overflows float32 above 88.
     xp = array_namespace(z)
-    a = xp.exp(z - max_of_rows(safe.real_part(xp, z)))
-    a /= sum_of_rows(a, keepdims=True)
-    return a
+    e = xp.exp(z - max_of_rows(safe.real_part(xp, z)))
+    return e / sum_of_rows(e, keepdims=True)
 
 
 def _softmax_vjp(g: Array, z: Array, a: Array) -> Array:
@@ -190,7 +180,7 @@ def activated(
 ) -> tuple[Array | None, Array]:
     """Return ``z + bias``, or None if the backward rule needs only the output, and the output."""
     if bias is not None:
-        z += bias  # z is the caller's product, made for this
+        z = z + bias
     return None if activation.from_output else z, activation.value(z)
 
 

@@ -184,7 +184,7 @@ class NumericEmbedding:
         z, waves = activated(z, _SINE, *(phase + 0.5 * math.pi for phase in phases))
         _, y = activated(waves @ weights, identity, bias)
         stack, width = weights.shape[:-3], self.n_in * weights.shape[-1]
-        y = xp.reshape(xp.moveaxis(y, -3, -2), (*stack, -1, width))
+        y = xp.reshape(_rows_and_numbers(y), (*stack, -1, width))
         return (y if self.kind == "pl" else side_by_side([x, y])), (turns, z, waves)
 
     def backward(
@@ -200,7 +200,7 @@ class NumericEmbedding:
         xp, frequencies, weights = array_namespace(g), parameters[0], parameters[-2]
         (turns, z, waves), n, k = cache, self.n_in, self.n_frequencies
         own, rest = (0.0, g) if self.kind == "pl" else (g[..., :n], g[..., n:])
-        rest = xp.moveaxis(xp.reshape(rest, (*g.shape[:-1], n, weights.shape[-1])), -2, -3)
+        rest = _rows_and_numbers(xp.reshape(rest, (*g.shape[:-1], n, weights.shape[-1])))
         g_z = sent_back(rest @ weights.mT, _SINE, z, waves)
         if self.kind == "pl":
             g_z = g_z[..., :k] + g_z[..., k:]
@@ -214,6 +214,12 @@ class NumericEmbedding:
             return None, gradients
         slopes = xp.matrix_transpose((g_z @ frequencies.mT)[..., 0])
         return own + 2.0 * math.pi * slopes, gradients
+
+
+def _rows_and_numbers(array: Array) -> Array:
+    """Exchange axes -3 and -2; not by ``moveaxis``, which ``torch.func.vmap`` lacks."""
+    *stack, i, j, k = range(array.ndim)
+    return array_namespace(array).permute_dims(array, (*stack, j, i, k))
 
 
 @replaceable
@@ -233,9 +239,7 @@ def _sine(z: Array) -> Array:
 
 
 def _sine_vjp(g: Array, z: Array, a: Array) -> Array:
-    slope = array_namespace(z).cos(z)
-    slope *= g
-    return slope
+    return array_namespace(z).cos(z) * g
 
 
 _SINE = Activation(_sine, _sine_vjp)

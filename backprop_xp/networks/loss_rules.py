@@ -88,7 +88,7 @@ def absolute(o: Array, t: Array) -> Iterator[Array]:
     r = o - t
     xp = array_namespace(r)
     yield safe.magnitude(xp, r)
-    yield xp.sign(r)
+    yield safe.positive(xp, r) - safe.positive(xp, -r)
 
 
 def huber(o: Array, t: Array, delta: float) -> Iterator[Array]:
@@ -186,9 +186,7 @@ def categorical(o: Array, t: Array, share: Array) -> Iterator[Array]:
     r = sum_of_rows(g, keepdims=True)
     # -sum t log softmax(o), and sum(t) (softmax(o) - shares), over one denominator.
     yield (total * safe.log1p(xp, r))[..., 0] - sum_of_rows(t * s)
-    g -= shares * r
-    g *= total * share / (1.0 + r)
-    yield g
+    yield (g - shares * r) * (total * share / (1.0 + r))
 
 
 def categorical_curvature(o: Array, t: Array) -> Array:

@@ -1,6 +1,6 @@
 """Activations: closed forms, tails, and every backward rule against the complex step.
 
-Specifies ``complex_safe`` and ``sigmoids``.
+Specifies ``complex_safe``, ``in_place`` and ``sigmoids``.
 """
 
 import functools
@@ -127,6 +127,19 @@ def test_a_complex_value_has_the_real_one_as_its_real_part(xp: Any, activation: 
     assert np.all(np.isfinite(shifted))
     # Some libraries' complex log1p and division lose the last digits of a small real part.
     np.testing.assert_allclose(shifted.real, real, rtol=ROUNDING, atol=ROUNDING)
+
+
+@pytest.mark.float64
+@every_activation
+def test_a_rule_takes_complex_numbers(xp: Any, activation: Activation) -> None:
+    z, g = np.asarray([[-30.0, -1.0, 0.0], [0.5, 1.0, 30.0]]), np.asarray([[1.0, -2.0, 3.0]] * 2)
+    found = []
+    for dtype in ("float64", "complex128"):
+        at = xp.asarray(z.astype(dtype), dtype=dtype)
+        rule = _vjp(activation, xp.asarray(g.astype(dtype), dtype=dtype), at, activation.value(at))
+        found.append(xp.host(rule))
+    assert found[1].dtype == np.complex128
+    np.testing.assert_allclose(found[1], found[0], rtol=ROUNDING, atol=ROUNDING)
 
 
 @every_activation

@@ -1,4 +1,4 @@
-"""PyTorch: its tensors, through array-api-compat's wrapper; never its autograd."""
+"""PyTorch: its tensors, through array-api-compat's wrapper. No computation needs its autograd."""
 
 import contextlib
 import math
@@ -43,7 +43,7 @@ def _sum_at(values: Array, indices: Array, count: int, out: None = None) -> Arra
     (*stack, _, n) = values.shape
     rows = rows_of_members(indices, tuple(stack), count).reshape(-1)
     total = torch.zeros(math.prod(stack) * count, n, dtype=values.dtype, device=values.device)
-    return total.index_add_(0, rows, values.reshape(-1, n)).reshape(*stack, count, n)
+    return total.index_add(0, rows, values.reshape(-1, n)).reshape(*stack, count, n)
 
 
 class TorchBackend(Backend):

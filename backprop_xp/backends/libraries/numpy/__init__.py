@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backprop_xp.backends.libraries.numpy import compilation
+from backprop_xp.backends.libraries.numpy.in_place import IN_PLACE
 from backprop_xp.backends.libraries.numpy.memory import keep_freed_memory
 from backprop_xp.backends.libraries.numpy.reductions import REDUCTIONS
 from backprop_xp.backends.libraries.numpy.sigmoids import sigmoid
@@ -69,6 +70,7 @@ class NumPyBackend(Backend):
         "backprop_xp.networks.jet_parts.rows_in_cache": _rows_in_cache,
         "backprop_xp.networks.layout.unpack": _unpack,
         "backprop_xp.networks.loss_targets.in_columns": _in_columns,
+        **IN_PLACE,
         **REDUCTIONS,
         **RULES,
     }
