@@ -49,7 +49,15 @@ def _checked(function: str, options: Mapping[str, Any], *others: str) -> Options
     for name, example in (("optimizer", "bx.Adam()"), ("epochs", "100")):
         if name not in options:
             raise TypeError(f"{function} needs {name}=, such as {name}={example}.")
-    return Options(**options)
+    checked, start = Options(**options), options.get("start")
+    # A state may be the last one in a file: its program then runs once more.
+    if isinstance(start, FitResult) and start.state.epoch == checked.epochs:
+        warnings.warn(
+            f"Nothing is trained: start has run all epochs={checked.epochs}, which counts from the "
+            f"beginning of the training. For {checked.epochs} more, epochs={2 * checked.epochs}.",
+            stacklevel=stacklevel(),
+        )
+    return checked
 
 
 def _with_options(function: Function) -> Function:
@@ -99,24 +107,7 @@ def train(
     checked = _checked("train", options)
     alone = Alone()
     training, state = prepare(network, theta, x, y, checked, alone)
-    _warn_if_ended(options.get("start"), state, checked)
     return _states(training, state, checkpoint_writer(network, state, checked, alone))
-
-
-def _warn_if_ended(start: object, state: TrainingState, options: Options) -> None:
-    """Warn of a ``FitResult`` to resume that has ended already.
-
-    A ``TrainingState`` may be the last one in a file: its program then runs once more.
-    """
-    if not isinstance(start, FitResult) or not has_ended(state, options):
-        return
-    found = "start ended by early stopping or convergence: raise patience, or lower tolerance."
-    if state.epoch == options.epochs:
-        found = (
-            f"start has run all epochs={options.epochs}, which counts from the beginning of the "
-            f"training. For {options.epochs} more, epochs={2 * options.epochs}."
-        )
-    warnings.warn(f"Nothing is trained: {found}", stacklevel=stacklevel())
 
 
 def _states(
@@ -202,8 +193,6 @@ def _fit(
                 display = reporting(checked.epochs) if shown else contextlib.nullcontext(None)
                 theta, x, y, checked = processes.begin(network, theta, x, y, checked)
                 training, state = prepare(network, theta, x, y, checked, processes)
-                if processes.is_first:
-                    _warn_if_ended(options.get("start"), state, checked)
                 write = checkpoint_writer(network, state, checked, processes)
                 record = Record(state)
                 with display as report:

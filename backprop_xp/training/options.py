@@ -105,8 +105,8 @@ class Options:
     - ``average`` is ``bx.EMA(decay)`` or ``bx.SWA(start_epoch)``: the average of theta is measured
       after each epoch, and returned; training moves theta itself.
     - ``start`` is the ``TrainingState``, or the ``FitResult``, of an earlier training to resume.
-      Theta is then one of that training: the first, the last or the best one, or the average. A
-      ``FitResult`` that has ended already, so that nothing is left to train, is a warning.
+      Theta is then one of that training: the first, the last or the best one, or the average.
+      A ``FitResult`` that has run all ``epochs`` already is a warning.
     - ``check_every`` k checks the gradient of every k-th update, by one difference of the loss
       and, in doubt, along random directions. A failed check ends the training with a
       ``GradientCheckError``, whose ``report`` has the details.

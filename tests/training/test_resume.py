@@ -695,19 +695,6 @@ def test_a_result_that_has_run_all_epochs_warns_with_the_number_to_pass(xp: Any)
 
 
 @pytest.mark.once
-def test_a_result_that_stopped_early_or_converged_warns(xp: Any) -> None:
-    case = _case(xp)
-    stopping: dict[str, Any] = {"early_stopping": bx.EarlyStopping(1, min_delta=9.0), **ADAM}
-    network = bx.mlp([3, 2])
-    linear = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
-    for given, options in ((case, stopping), (linear, {"optimizer": bx.LevenbergMarquardt()})):
-        begun = bx.fit(*given, epochs=60, **options)
-        assert begun.epochs < 60
-        with pytest.warns(UserWarning, match="Nothing is trained: start ended by early stopping"):
-            assert bx.fit(*given, epochs=60, start=begun, **options).epochs == begun.epochs
-
-
-@pytest.mark.once
 def test_a_checkpoint_of_a_training_that_has_ended_resumes_without_a_warning(
     xp: Any, tmp_path: Any
 ) -> None:
