@@ -267,8 +267,10 @@ def test_a_code_that_training_rows_have_keeps_what_it_learnt() -> None:
     np.testing.assert_array_equal(model.theta_, found["theta"])
 
 
-@pytest.mark.once
-def test_the_file_of_an_interrupted_training_has_mean_embeddings_too(tmp_path: Path) -> None:
+@pytest.mark.compiled
+def test_the_file_of_an_interrupted_training_has_mean_embeddings_too(
+    xp: Any, tmp_path: Path
+) -> None:
     def press(state: bx.TrainingState) -> None:
         if state.epoch == 3:
             raise KeyboardInterrupt

@@ -841,7 +841,7 @@ OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
     ({"optimizer": bx.schedules}, TypeError, r"needs the methods initialize, and update"),
     ({"validation": ([[1.0] * N_IN],)}, ValueError, r"validation must be \(x, y\), .* not 1"),
     ({"validation": [1, 2, 3, 4]}, ValueError, r"validation must be \(x, y\), .* not 4 items"),
-    ({"validation": "0.2"}, TypeError, r"validation must be \(x, y\), .* or a share"),
+    ({"validation": "0.2"}, TypeError, r"validation must be \(x, y\), .* or an array"),
     ({"validation": 1.0}, ValueError, "validation must be > 0 and < 1, not 1"),
     ({"validation": True}, TypeError, "validation must be a number, not True"),
     ({"validation": 0.99}, ValueError, "11 rows cannot be split .* a validation share of 0.99"),

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from backprop_xp.backends import Array, Selection, to_host, to_host_together
+from backprop_xp.backends import Array, Selection, to_device_of, to_host, to_host_together
 from backprop_xp.backends.libraries.numpy import compilation
 from backprop_xp.checks import known, stacklevel
 from backprop_xp.files.checkpoint import Checkpoint, load, write_checked
@@ -252,7 +252,8 @@ class TrainingFile:
         if state is None or state.best is None or not np.isfinite(state.best.score).all():
             return False  # an older file is better than a training that diverged
         record = {**self.model.record, **progress(state)}
-        theta = self.finished(state.best.theta)
+        best = state.best.theta
+        theta = to_device_of(best, self.finished(best), best.dtype)
         model = dataclasses.replace(self.model, theta=theta, record=record)
         write_model(self.path, model, self.optimizer, state)
         return True
