@@ -45,8 +45,13 @@ def plain_array(value: object, name: str) -> np.ndarray:
 
 
 def refuse_distributed(value: object, name: str) -> None:
-    """Raise TypeError for a collection of Dask or Ray: its rows may not fit into the memory."""
+    """Raise TypeError for rows that may not fit into the memory: of Dask, Ray, or a LazyFrame."""
     kind, graph = type(value), getattr(value, "__dask_graph__", None)
+    if kind.__module__.partition(".")[0] == "polars" and kind.__name__ == "LazyFrame":
+        raise TypeError(
+            f"{name} is a LazyFrame of polars, which nothing collects silently: give the DataFrame "
+            "that its method collect() returns."
+        )
     # An object of xarray has the method too; without a graph its rows are in memory.
     if kind.__module__.partition(".")[0] == "ray" or (graph is not None and graph() is not None):
         raise TypeError(

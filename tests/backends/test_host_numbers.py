@@ -282,6 +282,26 @@ def test_a_distributed_collection_is_an_error_that_names_the_page(lazy: Any) -> 
 
 
 @pytest.mark.usefixtures("nothing_chosen")
+def test_a_lazy_frame_of_polars_is_an_error_that_names_collect() -> None:
+    polars = pytest.importorskip("polars")
+    pytest.importorskip("sklearn")
+    pytest.importorskip("pyarrow")
+    eager = polars.DataFrame({"a": ROWS[:, 0], "b": COLUMN[:, 0]})
+    model = bx.TabularRegressor(hidden_layer_sizes=(2,), max_iter=1)
+    lazy, fitted = eager.lazy(), bx.MLPClassifier((2,), solver="lbfgs").fit(eager, COLUMN[:, 0])
+    calls: list[tuple[str, Any]] = [
+        ("x", lambda: bx.asarray(lazy)),
+        ("X", lambda: model.fit(lazy, COLUMN[:, 0])),
+        ("y", lambda: model.fit(eager, lazy)),
+        ("X", lambda: bx.MLPRegressor().fit(lazy, COLUMN[:, 0])),
+        ("X", lambda: fitted.predict(lazy)),
+        ("X", lambda: bx.tables.Preparation().fit(lazy)),
+    ]
+    for name, call in calls:
+        assert complaint(TypeError, call).startswith(f"{name} is a LazyFrame of polars")
+
+
+@pytest.mark.usefixtures("nothing_chosen")
 def test_a_collection_without_a_graph_is_an_array_in_memory() -> None:
     assert (bx.asarray(Lazy(None)) == ROWS).all()
 
