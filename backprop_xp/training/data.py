@@ -99,7 +99,11 @@ def standardize(x: Any, *, mean: Array | None = None, scale: Array | None = None
     if scale is not None:
         scale = like(x, scale, "scale", "x")
     else:
-        scale = xp.sqrt(xp.mean(centred * centred, axis=-2, keepdims=True))
+        # The squares of numbers in their own unit neither overflow nor vanish.
+        unit = xp.max(xp.abs(centred), axis=-2, keepdims=True)
+        unit = xp.where(unit == 0.0, xp.ones_like(unit), unit)
+        ratio = centred / unit
+        scale = unit * xp.sqrt(xp.mean(ratio * ratio, axis=-2, keepdims=True))
         scale = xp.where(scale == 0.0, xp.ones_like(scale), scale)
     return Standardized(centred / scale, mean, scale)
 

@@ -84,6 +84,20 @@ def test_a_constant_feature_becomes_0(xp: Any, dtype: str, value: float, rows: i
     assert xp.host(actual.scale)[0, 0] == 1.0
 
 
+@pytest.mark.parametrize(("dtype", "exponent"), [("float32", 70), ("float64", 600)])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_unit_whose_squares_are_0_or_infinite_changes_nothing(
+    xp: Any, dtype: str, exponent: int, sign: int
+) -> None:
+    """A power of 2 has no rounding of its own."""
+    table, unit = _table(), 2.0 ** (sign * exponent)
+    expected = bx.data.standardize(xp.asarray(table, dtype=dtype))
+    actual = bx.data.standardize(xp.asarray(table * unit, dtype=dtype))
+    rounding = 10 * float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(xp.host(actual.x), xp.host(expected.x), rounding, rounding)
+    np.testing.assert_allclose(xp.host(actual.scale) / unit, xp.host(expected.scale), rounding)
+
+
 @pytest.mark.float64
 def test_a_feature_that_varies_little_is_not_constant(xp: Any) -> None:
     table = 1.0 + 1e-9 * _table()
