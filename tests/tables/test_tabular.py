@@ -456,6 +456,39 @@ def test_targets_are_standardized_by_the_weighted_training_rows() -> None:
 
 
 @pytest.mark.once
+def test_targets_whose_squares_vanish_are_an_error_unless_they_are_equal() -> None:
+    frame, y = given(bx.TabularRegressor)
+    for factor in (1e-170, 1e-160, 5e-324):
+        with pytest.raises(ValueError, match="y varies too little for a float64: multiply it"):
+            bx.TabularRegressor(**QUICK).fit(frame, y * factor)
+    with pytest.raises(ValueError, match="y varies too much for a float64: divide it"):
+        bx.TabularRegressor(**QUICK).fit(frame, y * 1e160)
+    model = bx.TabularRegressor(**QUICK).fit(frame, 0.0 * y + 1e-170)
+    np.testing.assert_allclose(model.predict(frame), 1e-170, atol=0.1)
+
+
+@pytest.mark.once
+def test_a_weight_too_small_for_float32_counts_as_0() -> None:
+    frame, y = given(bx.TabularRegressor)
+    held_out, weights = {"X_val": frame[100:], "y_val": y[100:]}, np.ones(100)
+    models = []
+    for small in (0.0, 1e-300):
+        weights[1:] = small
+        model = bx.TabularRegressor(**QUICK).fit(frame[:100], y[:100], weights, **held_out)
+        models.append(outputs(model, frame))
+        assert np.isfinite(models[-1]).all()
+    np.testing.assert_array_equal(*models)
+
+
+@pytest.mark.once
+def test_predict_log_proba_is_the_logarithm_of_the_probabilities() -> None:
+    frame, y = table()
+    model = bx.TabularClassifier(**QUICK).fit(frame, y)
+    expected = model.predict_proba(frame)
+    np.testing.assert_allclose(np.exp(model.predict_log_proba(frame)), expected, rtol=1e-12)
+
+
+@pytest.mark.once
 def test_the_metric_chooses_the_epoch() -> None:
     frame, y = table()
     for metric, choose in (("roc_auc", np.argmax), ("log_loss", np.argmin)):

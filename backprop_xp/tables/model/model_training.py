@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Number
@@ -108,12 +109,15 @@ def untrained(
 def _moments(rows: Rows) -> TargetScale:
     """Return the weighted mean and standard deviation of numbers, 1 for equal ones."""
     y, weights = rows.target.to_numpy(), rows.scaled_weights()
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         mean = float(np.average(y, weights=weights))
-        scale = float(np.sqrt(np.average((y - mean) ** 2, weights=weights)))
-    if not (np.isfinite(mean) and np.isfinite(scale)):
+        variance = float(np.average((y - mean) ** 2, weights=weights))
+    if not (np.isfinite(mean) and np.isfinite(variance)):
         raise ValueError("y varies too much for a float64: divide it by a power of 10.")
-    return TargetScale(mean, scale if scale > 0.0 else 1.0)
+    counted = y if weights is None else y[weights > 0.0]
+    if variance < np.finfo("float64").tiny and counted.min() < counted.max():
+        raise ValueError("y varies too little for a float64: multiply it by a power of 10.")
+    return TargetScale(mean, math.sqrt(variance) if variance > 0.0 else 1.0)
 
 
 def learn(

@@ -37,8 +37,12 @@ class Rows(NamedTuple):
         return digest.hexdigest()
 
     def scaled_weights(self) -> np.ndarray | None:
-        """Return the weights with the mean 1, so that a common factor changes nothing."""
+        """Return the weights with the mean 1, so that a common factor changes nothing.
+
+        A weight that a training in float32 would read as 0 beside the largest is 0.
+        """
         if self.weights is None or not len(self.weights):
             return None
         weights = self.weights / self.weights.max()  # the sum of all may be infinite
+        weights = np.where(weights < np.finfo("float32").tiny, 0.0, weights)
         return np.asarray(weights / weights.mean())

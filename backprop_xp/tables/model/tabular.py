@@ -309,6 +309,11 @@ class TabularClassifier(ClassifierMixin, Tabular, ClassifierParameters):
         """Return each class's probability, ``(rows, classes)``: the mean over the members."""
         return self._outputs(X)[0]
 
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithm of ``predict_proba``."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self.predict_proba(X)))
+
 
 @_with_parameters
 @dataclass(eq=False, repr=False)
