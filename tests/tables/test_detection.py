@@ -6,7 +6,10 @@ Specifies ``category``, ``column``, ``date``, ``features``, ``number``, ``scalin
 import dataclasses
 import datetime
 import re
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -683,3 +686,26 @@ def test_unnamed_row_numbers_are_left_out_and_reported(tmp_path: Path) -> None:
 def test_free_text_accepts_a_seed_of_any_size() -> None:
     settings = {"hidden_layer_sizes": (8,), "max_iter": 1, "random_state": 2**32}
     assert train(frame(), "y", parameters=settings).random_state == 2**32
+
+
+def test_dates_that_two_threads_read_leave_the_filters_of_warnings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    guess, before = date.guess_datetime_format, [*warnings.filters]
+    has_begun, may_end = Event(), Event()
+
+    def slow(string: str, dayfirst: bool) -> str | None:
+        if string.startswith("2020"):
+            has_begun.set()
+            assert may_end.wait(60.0)
+        else:  # the thread that has begun last ends last
+            may_end.set()
+            first.result()
+        return guess(string, dayfirst=dayfirst)
+
+    monkeypatch.setattr(date, "guess_datetime_format", slow)
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(date._guess_format, "2020-01-02", day_first=False)
+        assert has_begun.wait(60.0)
+        assert date._guess_format("2021-01-02", day_first=False) == "%Y-%m-%d"
+    assert warnings.filters == before

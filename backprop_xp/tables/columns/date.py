@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import re
 import warnings
 from collections import Counter
@@ -14,6 +15,7 @@ import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
 from backprop_xp.backends import Array, array_namespace
+from backprop_xp.backends.scopes import process_wide
 from backprop_xp.files import onnx
 from backprop_xp.tables.columns.column import Column, Sample, choice_error, refuse
 from backprop_xp.tables.columns.scaling import Scaling
@@ -46,6 +48,7 @@ _SIMILAR = (
 )
 # 3.10.12 can be a version: "%m.%d.%y" is only the default order.
 _VERSION = re.compile(r"\d\.|\d\d\.\d\.")
+_no_warnings = process_wide(functools.partial(warnings.catch_warnings, action="ignore"))
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,7 @@ def _guess_format(string: str, *, day_first: bool) -> str | None:
         string, count = re.subn(pattern, replacement, string, flags=re.IGNORECASE)
         if count:
             changes.append(change)
-    with warnings.catch_warnings(action="ignore"):  # only the other order fits
+    with _no_warnings():  # only the other order fits
         # A month follows a year.
         found = guess_datetime_format(string, dayfirst=day_first and not string[:4].isdigit())
     if not isinstance(found, str) or "%Y" not in found or found == "%Y":
