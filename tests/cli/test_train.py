@@ -1082,6 +1082,31 @@ def test_a_disk_that_is_full_after_the_training_keeps_the_report(
 
 
 @pytest.mark.once
+def test_a_file_that_lacks_the_end_of_its_training_gets_no_report(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full from the third epoch to the report."""
+    monkeypatch.setattr(model_file, "_PAUSE", 0.0)
+    full, report_of = FullDisk(), table_training.report_of
+
+    def fill(epoch: int, losses: Any) -> None:
+        if epoch == 3:
+            full.__enter__()
+
+    def empty(*given: Any) -> Any:
+        full.__exit__()
+        return report_of(*given)
+
+    monkeypatch.setattr(table_training, "reporting", lambda *_, **__: _context(fill))
+    monkeypatch.setattr(table_training, "report_of", empty)
+    done = run("train", "table.csv", "--target", "y", *QUICK)
+    assert done.exit_code == 1
+    assert "6 epochs, the best " in done.stdout
+    assert "model written" not in done.stdout
+    assert tables.load("model.safetensors").n_iter_ == 2
+
+
+@pytest.mark.once
 def test_a_training_continues_while_the_disk_is_full_and_warns_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
