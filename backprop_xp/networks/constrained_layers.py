@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backprop_xp.backends import Array, array_namespace, device_of
+from backprop_xp.backends import Array, array_namespace, device_of, get_backend
 from backprop_xp.checks import sequence
 from backprop_xp.display.reprs import repr_of
 from backprop_xp.networks import propagation
@@ -22,7 +22,7 @@ class Constrained:
     Boundary conditions thus hold exactly, and an equation of this layer needs no rows for them.
     Both functions take x ``(..., batch, n_in)`` and return ``(..., batch, n_out)``, ``(..., batch,
     1)`` or a number, by functions of ``array_namespace(x)``; ``value`` None is 0. The parameters
-    are those of the layers.
+    are those of the layers. Raises ValueError for a function that mixes rows of x.
 
     >>> import backprop_xp as bx
     >>> layers = bx.mlp([2, 8, 1], hidden="tanh").layers
@@ -58,6 +58,9 @@ class Constrained:
                 raise TypeError(f"{name} must be a function of x, not {function!r}.")
         vars(self).update(propagation.attributes_of(layers, "Constrained"))
         n_in, n_out = propagation.check_chain(layers)
+        if n_in is not None:
+            _refuse_mixed_rows("factor", factor, n_in)
+            _refuse_mixed_rows("value", value or factor, n_in)
         vars(self).update(factor=factor, value=value, n_in=n_in, n_out=n_out)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
@@ -110,3 +113,27 @@ class Constrained:
         if self.value is not None:
             slopes = slopes + slopes_of(self.value)
         return xp.moveaxis(xp.sum(slopes * g, axis=-1), 0, -1)
+
+
+def _refuse_mixed_rows(name: str, function: Callable[[Any], Any], n_in: int) -> None:
+    """Raise ValueError if one of two rows of a function of x changes with the other row."""
+    xp = get_backend("numpy").namespace()
+    x = xp.reshape(xp.linspace(0.31, 0.73, 2 * n_in), (2, n_in))
+    is_row = xp.asarray([[[True], [False]], [[False], [True]]])
+    # The changed row is smaller than the other one, so that an extreme of both changes too.
+    changed = [(i, xp.where(is_row[i, ...], 0.1, x)) for i in (0, 1)]
+    try:
+        with xp.errstate(all="ignore"):
+            made = xp.asarray(function(x))
+            others = [(i, xp.asarray(function(y))) for i, y in changed]
+    except Exception:  # of a function for another library's arrays, which cannot be tried
+        return
+    for i, other in others:
+        has_rows = made.ndim > 1 and made.shape[-2] == 2
+        before, after = (v[..., 1 - i, :] if has_rows else v for v in (made, other))
+        if xp.any((before != after) & (before == before)):  # not a NaN
+            raise ValueError(
+                f"{name} must make each row of that row of x alone and keep its axis: sums and "
+                "means over the rows of x are not possible, since a training takes some rows at a "
+                "time."
+            )

@@ -99,3 +99,43 @@ def test_wrong_functions_are_an_error(xp: Any) -> None:
     network = bx.Network([layer], "mean_squared_error")
     with pytest.raises(ValueError, match=r"with one column are expected.* they make \(1, 2\)"):
         network.forward(xp.initialize(network), xp.asarray([[0.1, 0.2]]))
+
+
+MIXING = {
+    "mean": lambda x: x[..., :1] - array_namespace(x).mean(x, axis=-2, keepdims=True)[..., :1],
+    "sum": lambda x: array_namespace(x).sum(x[..., :1] ** 2, axis=-2, keepdims=True),
+    "number": lambda x: array_namespace(x).sum(x),
+    "maximum": lambda x: x[..., :1] / array_namespace(x).max(x),
+    "minimum": lambda x: x[..., :1] - array_namespace(x).min(x[..., :1], axis=-2, keepdims=True),
+    "first row": lambda x: x[..., :1] * x[..., :1, :1],
+    "earlier rows": lambda x: array_namespace(x).cumulative_sum(x, axis=-2)[..., :1],
+    "later rows": lambda x: x[..., :1] * x[..., -1:, :1],
+    "order": lambda x: array_namespace(x).flip(x, axis=-2)[..., :1],
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", MIXING)
+def test_a_function_that_mixes_rows_is_refused(name: str) -> None:
+    mixing = MIXING[name]
+    with pytest.raises(ValueError, match="factor must make each row of that row of x alone"):
+        bx.Constrained(LAYERS, mixing)
+    with pytest.raises(ValueError, match="value must make each row of that row of x alone"):
+        bx.Constrained([bx.Activate("tanh"), bx.Dense(2, 1)], ends, mixing)
+
+
+@pytest.mark.once
+def test_functions_of_a_row_and_of_other_libraries_arrays_are_accepted() -> None:
+    def of_another_library(x: Any) -> Any:
+        if isinstance(x, np.ndarray):
+            raise TypeError("an array of another library is expected")
+        return x[..., :1]
+
+    for function in (
+        lambda x: 1.0,
+        lambda x: x[..., :1] / (x[..., :1] - x[..., :1]),  # NaN
+        lambda x: array_namespace(x).sum(x, axis=-1, keepdims=True),
+        lambda x: array_namespace(x).ones_like(x)[..., :1],
+        of_another_library,
+    ):
+        assert bx.Constrained(LAYERS, function, function).n_in == 2
