@@ -131,7 +131,10 @@ def plain(value: Any) -> Any:
 
 
 def integer(value: Any, name: str, *, at_least: int = 1) -> int:
-    """Return ``value`` as a Python int; raise for another type or a smaller value."""
+    """Return ``value`` as a Python int; raise for another type or a smaller value.
+
+    Integers of at least 1 are counts and sizes, which have at most 63 bits; seeds may have more.
+    """
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -141,8 +144,12 @@ def integer(value: Any, name: str, *, at_least: int = 1) -> int:
             f"{name} must be an integer of at least {at_least}, not {plain(value)!r} "
             f"({type(value).__name__})."
         ) from None
+    bits = number.bit_length()
     if number < at_least:
-        raise ValueError(f"{name} must be an integer of at least {at_least}, not {number}.")
+        found = number if bits < 1000 else f"one of {bits} bits"  # Python writes no huge ones
+        raise ValueError(f"{name} must be an integer of at least {at_least}, not {found}.")
+    if at_least > 0 and bits > 63:
+        raise ValueError(f"{name} must be an integer of at most 63 bits, not of {bits} bits.")
     return number
 
 
@@ -169,7 +176,10 @@ def real(
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, not {plain(value)!r} ({type(value).__name__}).")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # of an integer or a fraction
+        number = -math.inf if value < 0 else math.inf
     if not (math.isfinite(number) and low <= number <= high and above < number < below):
         bounds = ["finite"] * (not math.isfinite(number)) + [
             f"{sign} {bound:g}"

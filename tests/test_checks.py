@@ -89,6 +89,32 @@ def test_a_number_of_any_type_becomes_a_python_float(value: Any) -> None:
     assert (real(value, "rate"), type(real(value, "rate"))) == (0.5, float)
 
 
+# Integers that no float holds; Python writes no more than 4300 digits.
+@pytest.mark.parametrize("huge", [10**400, 10**5000, Fraction(10**400)], ids="abc")
+def test_numbers_beyond_float64_are_an_error_with_the_arguments_name(huge: Any) -> None:
+    with pytest.raises(ValueError, match=r"^rate must be finite and >= 0, not inf\.$"):
+        real(huge, "rate", low=0.0)
+    with pytest.raises(ValueError, match=r"^rate must be finite and >= 0, not -inf\.$"):
+        real(-huge, "rate", low=0.0)
+    for call in (
+        lambda: bx.LBFGS(tolerance=huge),
+        lambda: bx.Standardize([huge], 1.0),
+        lambda: bx.Standardize(1.0, [1.0, huge]),
+    ):
+        with pytest.raises((ValueError, TypeError), match=r"^(tolerance|mean|scale)"):
+            call()
+
+
+@pytest.mark.parametrize("bits", [63, 1400, 20_000])
+def test_counts_have_at_most_63_bits_and_seeds_any_number(bits: int) -> None:
+    assert integer(2**bits, "seed", at_least=0) == 2**bits
+    assert integer(2**63 - 1, "memory") == 2**63 - 1
+    with pytest.raises(ValueError, match=rf"^memory must be .* 63 bits, not of {bits + 1} bits"):
+        integer(2**bits, "memory")
+    with pytest.raises(ValueError, match=r"^seed must be an integer of at least 0, not "):
+        integer(-(2**bits), "seed", at_least=0)
+
+
 def test_items_of_a_sequence_become_a_list() -> None:
     for value in ([1, 2], (1, 2), iter([1, 2]), np.array([1, 2])):
         assert sequence(value, "sizes", "[2, 8, 1]") == [1, 2]

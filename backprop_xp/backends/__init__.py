@@ -4,6 +4,7 @@ from backprop_xp.backends.arrays import (
     agreed as agreed,
     asarray as asarray,
     checksum as checksum,
+    host_numbers as host_numbers,
     is_host_number as is_host_number,
     to_device_of as to_device_of,
     to_host as to_host,
@@ -45,6 +46,7 @@ from backprop_xp.backends.host_numbers import (
     plain_array as plain_array,
     plain_numbers as plain_numbers,
     refuse_distributed as refuse_distributed,
+    refuse_masked as refuse_masked,
     require_dtype as require_dtype,
 )
 from backprop_xp.backends.protocol import (

@@ -98,6 +98,13 @@ def to_host(array: Array) -> np.ndarray:
     return np.asarray(array) if backend is None else backend.to_host(array)
 
 
+def host_numbers(value: Any, name: str) -> np.ndarray:
+    """Return ``plain_numbers`` of a value that may be an array of any library."""
+    home = owner(value)
+    is_elsewhere = home is not None and home.name != "numpy"
+    return plain_numbers(to_host(value) if is_elsewhere else value, name)
+
+
 def checksum(array: Array) -> int:
     """Return the CRC-32 of an array's bytes."""
     values: Any = np.ascontiguousarray(to_host(array))

@@ -28,6 +28,16 @@ def plain_numbers(value: object, name: str) -> np.ndarray:
 def plain_array(value: object, name: str) -> np.ndarray:
     """Return a plain array of any dtype in the machine's byte order; refuse masked values."""
     refuse_distributed(value, name)
+    refuse_masked(value, name)
+    try:
+        host = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name} is not an array of numbers: {error}") from None
+    return host if host.dtype.isnative else host.astype(host.dtype.newbyteorder("="))
+
+
+def refuse_masked(value: object, name: str) -> None:
+    """Raise ValueError for an array, or a list of arrays, with masked values."""
     for part in value if isinstance(value, list | tuple) else (value,):
         # Only NumPy's masked arrays have a mask. The attribute is asked first, since the import of
         # numpy.ma takes 10 ms.
@@ -37,11 +47,6 @@ def plain_array(value: object, name: str) -> np.ndarray:
                 f"{name} has masked values ({count}), and a mask would be lost. Fill them in, "
                 f"{name} = {name}.filled(0.0), or drop their rows."
             )
-    try:
-        host = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"{name} is not an array of numbers: {error}") from None
-    return host if host.dtype.isnative else host.astype(host.dtype.newbyteorder("="))
 
 
 def refuse_distributed(value: object, name: str) -> None:
@@ -126,6 +131,8 @@ def _way_out(host: np.ndarray, name: str) -> str:
         return f"Unpack it: {name} = numpy.lib.recfunctions.structured_to_unstructured({name})."
     try:
         host.astype(np.float64)
+    except OverflowError:
+        return "An integer of it is larger than all of float64: choose a larger unit."
     except (ValueError, TypeError):
         if kind == "O" and not all(isinstance(value, str) for value in host.flat):
             return "Encode the categories of each such column as numbers, or drop it."

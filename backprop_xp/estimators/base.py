@@ -13,7 +13,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from backprop_xp.backends import Array, Selection, refuse_distributed, to_host
+from backprop_xp.backends import Array, Selection, refuse_distributed, refuse_masked, to_host
 from backprop_xp.estimators import architecture, full_batch, samples, targets
 from backprop_xp.estimators.bases import BaseEstimator, CallbackSupportMixin
 from backprop_xp.estimators.parameters import STOCHASTIC, Model, check_parameters, hidden_sizes
@@ -42,6 +42,7 @@ def fit_method(method: Method) -> Method:
         names = ("X", "y", "sample_weight", "classes")
         for name, value in {**dict(zip(names, arguments, strict=False)), **keywords}.items():
             refuse_distributed(value, name)
+            refuse_masked(value, name)
         before = dict(vars(self))
         try:
             return with_teardown(self, *arguments, **keywords)

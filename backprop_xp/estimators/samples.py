@@ -65,6 +65,7 @@ def validate(
     A large table is returned as it is. Its values are checked when its rows are read.
     """
     backends.refuse_distributed(X, "X")
+    backends.refuse_masked(X, "X")
     if checks.get("y_numeric"):  # scikit-learn converts objects, with an error of Python's
         refuse_dates(*y)
     home, xp = owner(X), np

@@ -15,10 +15,8 @@ from backprop_xp.backends import (
     array_namespace,
     columns_of,
     device_of,
-    owner,
-    plain_numbers,
+    host_numbers,
     sum_over_batch,
-    to_host,
 )
 from backprop_xp.checks import integer, real
 from backprop_xp.display.reprs import repr_of
@@ -141,7 +139,7 @@ class Standardize:
 
 def _numbers(values: Any, name: str) -> tuple[float, ...]:
     """Return finite numbers of a number, a sequence, or an array ``(n,)`` or ``(1, n)``."""
-    host = to_host(values) if owner(values) is not None else plain_numbers(values, name)
+    host = host_numbers(values, name)
     if not host.size or host.size != (host.shape or (1,))[-1]:
         raise ValueError(
             f"{name} has shape {host.shape}, but a number or one for each feature is expected."

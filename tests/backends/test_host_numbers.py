@@ -201,6 +201,9 @@ def test_masked_values_are_an_error_and_a_masked_array_without_them_is_accepted(
         ("labels", lambda: bx.data.one_hot(y.astype(int))),
         ("arrays[1]", lambda: bx.data.split(ROWS, y)),
         ("arrays[0]", lambda: next(bx.data.minibatches(x, batch_size=2))),
+        ("mean", lambda: bx.Standardize(x[0], 1.0)),
+        ("scale", lambda: bx.Standardize(0.0, x[0])),
+        ("test", lambda: bx.export_c("network.c", network, theta, test=x)),
     ]
     for name, call in calls:
         message = complaint(ValueError, call)

@@ -1075,3 +1075,18 @@ def test_layer_norm_cannot_change_after_fitting(before: bool) -> None:
     with pytest.raises(ValueError, match=f"layer_norm is {not before} now"):
         model.predict(x)
     assert hasattr(_fit(model, x, y), "layer_norms_") is not before
+
+
+@pytest.mark.once
+def test_masked_values_are_an_error_that_names_the_argument() -> None:
+    x, ones = np.arange(40.0).reshape(20, 2), np.ones(20)
+    masked = {"X": np.ma.masked_equal(x, 3.0), "y": np.ma.masked_equal(x[:, 0], 2.0)}
+    masked["sample_weight"] = np.ma.masked_array(ones, x[:, 0] == 4.0)
+    model = bx.MLPRegressor(hidden_layer_sizes=(2,), max_iter=1)
+    for name, value in masked.items():
+        given = {"X": x, "y": x[:, 0], "sample_weight": ones} | {name: value}
+        with pytest.raises(ValueError, match=rf"^{name} has masked values \(1 of "):
+            model.fit(**given)
+    model.fit(x, x[:, 0])
+    with pytest.raises(ValueError, match=r"^X has masked values \(1 of 40\)"):
+        model.predict(masked["X"])

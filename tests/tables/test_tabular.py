@@ -1027,3 +1027,14 @@ def test_overlapping_fits_have_one_blas_thread_and_the_last_one_restores_the_num
         assert during == [{1}]
         assert numbers() == {3}
     set_numbers(before)
+
+
+@pytest.mark.once
+def test_masked_values_are_an_error_that_names_the_argument() -> None:
+    x, ones = np.arange(40.0).reshape(20, 2), np.ones(20)
+    masked = {"X": np.ma.masked_equal(x, 3.0), "y": np.ma.masked_equal(x[:, 0], 2.0)}
+    masked["sample_weight"] = np.ma.masked_array(ones, x[:, 0] == 4.0)
+    for name, value in masked.items():
+        rows = {"X": x, "y": x[:, 0], "sample_weight": ones} | {name: value}
+        with pytest.raises(ValueError, match=rf"^{name} has masked values \(1 of "):
+            bx.TabularRegressor(**QUICK).fit(**rows)

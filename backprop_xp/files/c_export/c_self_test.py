@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from backprop_xp.backends import Array, owner, plain_numbers, to_host
+from backprop_xp.backends import Array, host_numbers
 from backprop_xp.files.c_export.c_functions import Recorded
 from backprop_xp.files.c_export.c_source import constant_lines
 from backprop_xp.networks.ensemble import predict
@@ -37,7 +37,7 @@ def test_program(one: Recorded, theta: np.ndarray, x: Array, file: str) -> str:
     Raises ValueError for x of another width, and for a row whose result is not finite.
     """
     network, name, upper = one.network, one.source.name, one.source.name.upper()
-    host = plain_numbers(x, "test") if owner(x) is None else to_host(x)
+    host = host_numbers(x, "test")
     try:
         rows = network.check_inputs(theta, host.astype(theta.dtype)[:_ROWS])[0]
     except ValueError as error:

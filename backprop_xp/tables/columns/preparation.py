@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from backprop_xp.backends import owner, refuse_distributed, to_host
+from backprop_xp.backends import owner, refuse_distributed, refuse_masked, to_host
 from backprop_xp.checks import integer, known
 from backprop_xp.estimators.bases import BaseEstimator, TransformerMixin
 from backprop_xp.tables.columns import feature_records
@@ -151,6 +151,7 @@ def checked_frame(
     have are left out, unless one of its own is missing. ``columns`` are those of ``as_table``.
     """
     refuse_distributed(X, "X")
+    refuse_masked(X, "X")
     reset = names is None
     if hasattr(X, "to_pandas") or isinstance(X, pd.DataFrame):
         frame = to_pandas(X)

@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 from sklearn.utils.validation import _check_sample_weight
 
-from backprop_xp.backends import owner, refuse_distributed, to_host
+from backprop_xp.backends import owner, refuse_distributed, refuse_masked, to_host
 from backprop_xp.tables.columns.kinds import numbers_among
 from backprop_xp.tables.columns.preparation import checked_frame
 from backprop_xp.tables.model.rows import Rows
@@ -23,8 +23,9 @@ def checked_rows(
 
     ``names`` are those of the columns of ``fit``, as in ``checked_frame``.
     """
-    refuse_distributed(y, "y")
-    refuse_distributed(sample_weight, "sample_weight")
+    for argument, value in {"y": y, "sample_weight": sample_weight}.items():
+        refuse_distributed(value, argument)
+        refuse_masked(value, argument)
     frame = checked_frame(estimator, X, names, numbers=numbers_among(estimator.kinds))
     require_plain(frame)
     if y is None:
