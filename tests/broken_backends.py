@@ -194,6 +194,33 @@ OPERATORS = {
 }
 
 
+class CopiesSlices(Unfaithful):
+    """A slice is a copy."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(key).copy()
+
+
+class IsNotWritten(Unfaithful):
+    """Arithmetic in place makes a new array."""
+
+    def __isub__(self, other: Any) -> Any:
+        return self - other
+
+
+class Silent(WithArrays):
+    """A backend that does not say that its slices are views, although it writes into them."""
+
+    slices_are_views = False
+
+
+VIEWS: list[tuple[WithArrays, str]] = [
+    (WithArrays(CopiesSlices), r"a slice .* is 1.0 at \[0, 0, 0\], but 0.0 on NumPy"),
+    (WithArrays(IsNotWritten), "makes a new array, but slices_are_views is True"),
+    (Silent(Unfaithful), "blank.* whose slices are written"),
+]
+
+
 def without_nan(x: Any) -> Any:
     return XP.where(XP.isnan(x), XP.zeros_like(x), x)
 

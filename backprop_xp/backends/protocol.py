@@ -69,10 +69,15 @@ class Backend(Protocol):
     ``replacements`` maps the qualified name of a reference function, such as
     ``"backprop_xp.training.optimizers.Adam.rule"``, to a faster function with the same signature
     and results.
+
+    With ``slices_are_views`` a slice, also a reshaped one, shares the memory of its array, and
+    arithmetic in place writes into that memory. A training then slices theta once. The standard
+    leaves it open, so that a training on another library slices theta at each step.
     """
 
     name: ClassVar[str]
     replacements: ClassVar[dict[str, Function]] = {}
+    slices_are_views: ClassVar[bool] = False
 
     @abstractmethod
     def probe(self) -> Probe:

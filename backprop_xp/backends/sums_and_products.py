@@ -1,7 +1,7 @@
 """Sums, products and other array functions that a backend may compute faster.
 
 These references use the standard alone. ``blank`` returns a new array for results if the library
-can write into arrays; otherwise results are concatenated.
+can write into slices of arrays; otherwise results are concatenated.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from backprop_xp.backends.replacements import replaceable
 def blank(array: Array, shape: tuple[int, ...] | None = None) -> Array | None:
     """Return a new writable array of the same shape, or another, and the same dtype.
 
-    It is None if the library does not write into arrays.
+    It is None if the library does not write into slices of arrays.
     """
     return None
 

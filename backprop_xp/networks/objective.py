@@ -70,7 +70,7 @@ def loss_of_values(
 class Views(NamedTuple):
     """Theta with views of its parameters, and a buffer for the gradient with views of its parts.
 
-    The last two are None if the library does not write into arrays.
+    The last two are None if the library does not write into slices of arrays.
     """
 
     theta: Array

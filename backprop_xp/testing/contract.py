@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends import Backend, Memory, Probe, array_namespace, asarray, device_of, owner
+from backprop_xp.backends import (
+    Backend,
+    Memory,
+    Probe,
+    array_namespace,
+    asarray,
+    blank,
+    device_of,
+    owner,
+)
 from backprop_xp.testing.kit import Case, NotApplicable, checks_of, expect
 
 _ONES = np.ones(2, np.float32)
@@ -101,6 +110,23 @@ def _owner(case: Case) -> None:
     expect(found is case.backend, f"its arrays lead to {name}: {way}")
 
 
+def _slices_are_views(case: Case) -> None:
+    """Check that slices share their array's memory, if the backend says so."""
+    (array,) = case.put(_TABLE.copy())  # whose memory the array may share
+    if not case.backend.slices_are_views:
+        writes = blank(array) is not None
+        expect(not writes, "blank() makes arrays whose slices are written: slices_are_views")
+        raise NotApplicable("slices_are_views is False: theta is sliced at each step")
+    whole, part = array, case.backend.namespace().reshape(array[..., 1:3], (3, 2, 1))
+    array -= 1.0
+    expect(array is whole, "arithmetic in place makes a new array, but slices_are_views is True")
+    case.require_same(part, (_TABLE - 1.0)[:, 1:3, None], "a slice of an array that was changed")
+    part *= 2.0
+    expected = _TABLE - 1.0
+    expected[:, 1:3] *= 2.0
+    case.require_same(array, expected, "an array of which a slice was changed")
+
+
 def _compile(case: Case) -> None:
     """Check that a compiled function computes the same, and reuses only donated memory."""
 
@@ -161,7 +187,10 @@ def _asarray(case: Case) -> None:
     expect(np.array_equal(back, _TABLE), f"bx.asarray(x, backend='numpy') is {back!r}")
 
 
-_PROMISES = [_methods, _replacements, _answers, _devices, _arrays, _owner, _compile, _loop]
+_PROMISES = [
+    *(_methods, _replacements, _answers, _devices, _arrays, _owner, _slices_are_views, _compile),
+    _loop,
+]
 CHECKS = [
     *checks_of("protocol", _PROMISES),
     *checks_of("moving data", [_round_trip], _HOSTS),

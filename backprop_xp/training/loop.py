@@ -121,6 +121,7 @@ class Eager:
         """Compute the steps and the measures by compiled loops, or without them."""
         network = self.method.network
         self._views: Views | None = None
+        self._keeps_views = require_owner(theta, "theta").slices_are_views
         if kernels is not None:
             network = numba_network(network, kernels)
         gradient: Any = functools.partial(loss_and_gradient_of, network)
@@ -155,7 +156,8 @@ class Eager:
         rates = self.method.rates(steps, theta, slowed)
         inputs = map(StepInput, rows_of_batches(batches), steps, rates, weights)
         # A built-in optimizer keeps no gradient: all steps share its buffer.
-        shared = shared._replace(views=self._views_of(theta) if is_built else None)
+        views = self._views_of(theta) if is_built and self._keeps_views else None
+        shared = shared._replace(views=views)
         return one_by_one(
             self,
             carry,

@@ -111,6 +111,12 @@ def test_a_slightly_wrong_operator_fails_its_check(kind: Any) -> None:
     assert all(check.startswith(("parity", "protocol: owner")) for check in found)
 
 
+@pytest.mark.parametrize(("backend", "message"), broken.VIEWS)
+def test_slices_that_are_no_views_fail_their_check(backend: Any, message: str) -> None:
+    found = failures(backend, None, "protocol")
+    assert re.search(message, found["protocol: slices are views"]), found
+
+
 class HalfBackend:
     """An object with half of the protocol."""
 

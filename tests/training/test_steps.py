@@ -38,6 +38,53 @@ def _fit(xp: Any, network: bx.Network, optimizer: Any, **options: Any) -> bx.Fit
     return bx.fit(network, theta, xp.asarray(X), xp.asarray(Y), optimizer=optimizer, **options)
 
 
+# ---- slices that are copies
+
+
+def _trained(**options: Any) -> list[Any]:
+    """Return the arrays of a training of a stack on array-api-strict, on the host."""
+    strict = {"backend": "array-api-strict", "device": "device1"}
+    x, y = (bx.asarray(values, **strict) for values in (X, Y))
+    network = _network(layer_norm=True, l2=0.01)
+    theta = network.initialize(stack=2, **strict)
+    options = {"epochs": 3, "batch_size": BATCH, "validation": (x, y), **options}
+    result = bx.fit(network, theta, x, y, **options)
+    return [bx.to_host(result.theta), *result.history.values()]
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    **{name: {"optimizer": name} for name in bx.optimizers.OPTIMIZERS if name != "sgd"},
+    "sgd": {"optimizer": bx.SGD(0.1)},
+    "momentum": {"optimizer": bx.SGD(0.1, momentum=0.9)},
+    "an optimizer of the objective": {"optimizer": "lbfgs", "batch_size": None},
+    "Gauss-Newton": {"optimizer": "levenbergmarquardt", "batch_size": None},
+    "an average": {"optimizer": "adam", "average": bx.EMA(0.5)},
+    "accumulated": {"optimizer": "adam", "batch_size": 2, "accumulate": 2},
+    "clipped": {"optimizer": "adam", "clip": 0.1},
+    "stopped early": {"optimizer": bx.Adam(0.5), "early_stopping": bx.EarlyStopping(patience=1)},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_a_training_is_the_same_where_slices_are_copies(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    xp = pytest.importorskip("array_api_strict")
+    expected, kind = _trained(**options), type(xp.empty(0))
+    for name in ("__getitem__", "reshape"):
+        holder = kind if name == "__getitem__" else xp
+        original = getattr(holder, name)
+        monkeypatch.setattr(
+            holder,
+            name,
+            lambda *given, original=original, **more: xp.asarray(
+                original(*given, **more), copy=True
+            ),
+        )
+    for one, other in zip(_trained(**options), expected, strict=True):
+        assert np.array_equal(one, other)
+
+
 # ---- learning rates
 
 

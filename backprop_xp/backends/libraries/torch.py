@@ -50,6 +50,7 @@ class TorchBackend(Backend):
     """PyTorch on CPUs, on GPUs of CUDA, and on Apple's GPU (MPS)."""
 
     name: ClassVar[str] = "torch"
+    slices_are_views: ClassVar[bool] = True
     replacements: ClassVar[dict[str, Function]] = {
         "backprop_xp.backends.sums_and_products.sum_at": _sum_at
     }

@@ -40,6 +40,7 @@ class CuPyBackend(Backend):
     """CuPy's arrays by array-api-compat's wrapper: CuPy lacks the standard's entry point."""
 
     name: ClassVar[str] = "cupy"
+    slices_are_views: ClassVar[bool] = True
     replacements: ClassVar[dict[str, Function]] = {**FUSED, **rules(launch)}
 
     @explicit

@@ -64,6 +64,7 @@ class NumPyBackend(Backend):
     """NumPy 2's own namespace keeps the standard and needs no wrapper."""
 
     name: ClassVar[str] = "numpy"
+    slices_are_views: ClassVar[bool] = True
     replacements: ClassVar[dict[str, Function]] = {
         "backprop_xp.backends.closures.content_of_array": _content_of_array,
         "backprop_xp.networks.activations._sigmoid": sigmoid,
