@@ -1,16 +1,17 @@
 """The solvers lbfgs and lm of the scikit-learn estimators, by ``bx.fit``: all rows at each step."""
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from backprop_xp.backends import Array, to_host, to_host_together
+from backprop_xp.backends import Array, to_device_of, to_host, to_host_together
 from backprop_xp.checks import stacklevel
 from backprop_xp.estimators import intervals
 from backprop_xp.estimators.folds import train_folds
-from backprop_xp.estimators.parameters import Model
+from backprop_xp.estimators.parameters import Model, hidden_sizes
+from backprop_xp.estimators.samples import Samples
 from backprop_xp.estimators.scikit_learn_lbfgs import LimitedLBFGS
 from backprop_xp.estimators.stochastic import Report, Task, at_index, index_of_best
 from backprop_xp.training.fit import fit
@@ -46,18 +47,62 @@ class Solver:
         return settled[..., 0]
 
 
+class Units(NamedTuple):
+    """The unit of each output, ``(n_outputs,)``, and of each entry of theta, ``(P,)``."""
+
+    outputs: np.ndarray
+    theta: np.ndarray
+
+    @classmethod
+    def of(cls, model: Model, task: Task) -> Self:
+        """Return the deviations of several targets whose squared errors lm adds, else 1.
+
+        Levenberg-Marquardt ends when the sum hardly falls: it would not learn an output of small
+        numbers beside one of large numbers.
+        """
+        (x, y, weight), n, theta = task.samples, model.n_outputs_, np.ones(task.network.size)
+        if n == 1 or model.solver != "lm" or model.loss != "squared_error":
+            return cls(np.ones(n), theta)
+        values = to_host(y)[:, :n]
+        counts = np.ones((len(values), 1)) if weight is None else to_host(weight)
+        counts = np.broadcast_to(counts.reshape(len(values), -1)[:, :n], values.shape)
+        centred = values - np.average(values, axis=0, weights=counts)
+        deviations = np.sqrt(np.average(centred * centred, axis=0, weights=counts))
+        outputs = np.where(deviations > 0.0, deviations, 1.0)
+        rows = [x.shape[-1], *hidden_sizes(model)][-1] + 1  # of the last layer, with its bias
+        theta[-rows * n :] = np.tile(outputs, rows)
+        return cls(outputs, theta)
+
+    def scaled(self, task: Task, *, is_drawn: bool) -> Task:
+        """Return the task in these units; derivatives of the targets follow them in y.
+
+        A theta that ``is_drawn`` is one for targets of any unit.
+        """
+        theta, (x, y, weight) = task.theta, task.samples
+        units = np.tile(self.outputs, y.shape[-1] // self.outputs.size)
+        samples = Samples(x, y / to_device_of(y, units, y.dtype), weight)
+        if not is_drawn:
+            theta = theta / to_device_of(theta, self.theta, theta.dtype)
+        return task._replace(theta=theta, samples=samples)
+
+    def unscaled(self, theta: Array) -> Array:
+        """Return theta for targets in their own units."""
+        return theta * to_device_of(theta, self.theta, theta.dtype)
+
+
 def solve(model: Model, task: Task, report: Report | None) -> Array:
     """Return theta after L-BFGS or Levenberg-Marquardt: of each member the best start.
 
     All members and starts are one stack. Ctrl-C ends the training after a whole step, as a report
     does.
     """
-    solver, folds = Solver(model), None
+    solver, units, folds = Solver(model), Units.of(model, task), None
+    task = units.scaled(task, is_drawn=model.n_iter_ == 0)
     if solver.is_lm:
         intervals.check_interval(model, task)
         if model.alpha == "auto" or model._interval_kind == "conformal":
             folds = train_folds(model, task, solver.optimizer)
-    state, has_ended = _fitted(model, task, report, solver)
+    state, has_ended = _fitted(model, task, report, solver, units)
     losses, iterations = solver.progress(state)
     index = index_of_best(losses, model.n_members)
     model.n_iter_, model.loss_ = int(iterations[index].max()), losses[index].tolist()
@@ -73,12 +118,12 @@ def solve(model: Model, task: Task, report: Report | None) -> Array:
     vars(model).pop("_learning_rate", None)
     theta = at_index(state.theta, index)
     if solver.is_lm and (interval := intervals.measured(model, task, theta, folds)) is not None:
-        model._interval = interval
-    return theta
+        model._interval = interval.in_units(*units)
+    return units.unscaled(theta)
 
 
 def _fitted(
-    model: Model, task: Task, report: Report | None, solver: Solver
+    model: Model, task: Task, report: Report | None, solver: Solver, units: Units
 ) -> tuple[TrainingState, bool]:
     """Return the last state of a training, and whether a report or Ctrl-C has ended it."""
     (x, y, weight), has_ended, done = task.samples, False, 0
@@ -93,7 +138,7 @@ def _fitted(
             print(f"Iteration {done}, loss = {np.min(losses):.8f}")  # noqa: T201
         if report is not None:
             index = index_of_best(losses, model.n_members)
-            has_ended = report(at_index(state.theta, index))
+            has_ended = report(units.unscaled(at_index(state.theta, index)))
         return has_ended
 
     try:

@@ -25,6 +25,9 @@ class Interval(Protocol):
     def bounds(self, network: Network, theta: Array, x: Array, coverage: float) -> Sequence[Array]:
         """Return the lower and upper bounds for rows of x, each ``(batch, n_outputs)``."""
 
+    def in_units(self, outputs: np.ndarray, theta: np.ndarray) -> "Interval":
+        """Return the interval of outputs and of a theta that are multiplied by these units."""
+
 
 class Conformal(NamedTuple):
     """Each row's error by the networks that have not seen it: CV+ of Barber et al. 2021.
@@ -47,6 +50,10 @@ class Conformal(NamedTuple):
         found = to_host(_mean_of_members(task.network, folds.thetas, x))
         errors = np.abs(to_host(y) - found[folds.of_rows, np.arange(y.shape[0]), :])
         return cls(to_host(folds.thetas), folds.of_rows, errors)
+
+    def in_units(self, outputs: np.ndarray, theta: np.ndarray) -> "Conformal":
+        """Return the interval of outputs and of a theta that are multiplied by these units."""
+        return Conformal(self.thetas * theta, self.folds, self.errors * outputs)
 
     def check(self, size: int, n_outputs: int) -> None:
         """Raise ValueError unless a fit may have left these arrays, as those of a file."""
@@ -92,8 +99,8 @@ class Laplace(NamedTuple):
 
     ``factor`` F, ``(P, P)``, has ``F F^T = (J^T J + alpha diag(m))^-1``, as in MacKay 1992; m is 1
     for weights, 0 for other parameters. The prediction's variance is ``s^2 (1 + j F F^T j^T)`` with
-    the derivatives j of an output by theta (Immer et al. 2021). An
-    output's ``deviation`` s, ``(n_outputs,)``, has ``freedom`` n - gamma degrees of freedom for
+    the derivatives j, by theta, of an output in its ``unit``, ``(n_outputs,)`` (Immer et al. 2021).
+    An output's ``deviation`` s, ``(n_outputs,)``, has ``freedom`` n - gamma degrees of freedom for
     gamma effective parameters. It is exact for a network without hidden layers: the prior of a
     weight is then normal with variance ``s^2 / alpha``.
     """
@@ -101,6 +108,7 @@ class Laplace(NamedTuple):
     factor: np.ndarray
     deviation: np.ndarray
     freedom: np.ndarray
+    unit: np.ndarray
 
     @classmethod
     def measured(cls, model: Model, task: Task, theta: Array) -> "Laplace":
@@ -117,17 +125,24 @@ class Laplace(NamedTuple):
                 "rows: raise alpha, take fewer hidden units, or interval='conformal'."
             )
         squares = np.sum((to_host(y) - outputs) ** 2, axis=0)
-        return cls(factor, np.sqrt(squares / freedom), freedom)
+        return cls(factor, np.sqrt(squares / freedom), freedom, np.ones_like(freedom))
+
+    def in_units(self, outputs: np.ndarray, theta: np.ndarray) -> "Laplace":
+        """Return the interval of outputs and of a theta that are multiplied by these units."""
+        factor, deviation = theta[:, None] * self.factor, outputs * self.deviation
+        return Laplace(factor, deviation, self.freedom, outputs * self.unit)
 
     def check(self, size: int, n_outputs: int) -> None:
         """Raise ValueError unless a fit may have left these arrays, as those of a file."""
-        _check(self, factor=(size, size), deviation=(n_outputs,), freedom=(n_outputs,))
+        of_outputs = dict.fromkeys(("deviation", "freedom", "unit"), (n_outputs,))
+        _check(self, factor=(size, size), **of_outputs)
 
     def bounds(self, network: Network, theta: Array, x: Array, coverage: float) -> Sequence[Array]:
         """Return the quantiles of Student's t around the outputs."""
         width = stdtrit(self.freedom, 0.5 + 0.5 * coverage) * self.deviation
         outputs, leverages = _outputs_and_leverages(network, theta, x, self.factor)
-        spread = array_namespace(theta).sqrt(1.0 + leverages)
+        unit = to_device_of(theta, self.unit, theta.dtype)
+        spread = array_namespace(theta).sqrt(1.0 + leverages / (unit * unit))
         spread = spread * to_device_of(theta, width, theta.dtype)
         return outputs - spread, outputs + spread
 

@@ -217,7 +217,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
     Its parameters:
 
     - ``loss``: ``"squared_error"`` (half of it, as in scikit-learn), ``"poisson"``, or another name
-      or an object of ``bx.losses``.
+      or an object of ``bx.losses``. For ``"squared_error"`` ``solver="lm"`` divides each of several
+      targets by its standard deviation, and so the errors in ``loss_``.
     - ``interval``: what ``predict_interval`` needs of a fit with ``solver="lm"``: ``"conformal"``,
       ``"laplace"`` or None.
     {parameters}

@@ -55,7 +55,7 @@ class LBFGS(Configured):
     Wolfe conditions. An epoch is one evaluation of the loss and the gradient, with all rows.
     ``batch_size``, dropout, ``clip`` and schedules are refused.
 
-    Targets may have any unit, as for ``LevenbergMarquardt``.
+    A target may have any unit, and several need the same scale, as for ``LevenbergMarquardt``.
 
     A network has converged when a move lowers its loss by at most ``tolerance`` times the loss, or
     no move lowers it. It then stays as it is, and the training ends when all have. A loss that is

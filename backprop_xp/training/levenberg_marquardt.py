@@ -56,12 +56,13 @@ class LevenbergMarquardt(Configured):
     The loss of an epoch never rises, but by a rounding. In float32 it ends at about 1e-14 of the
     targets' variance, a rounding's square.
 
-    Targets may have any unit: a last Dense layer without an activation is measured in their
-    standard deviations. The first step begins with outputs of the targets' mean and deviation,
-    unless the loss of the given theta is lower. Inputs must have about the mean 0 and the deviation
-    1, by ``bx.data.standardize`` for example. Large ones saturate the units, whose gradient is then
-    0, and a warning says so. A mean of some deviations is not warned of: the fit of a curve is
-    worse from 5 deviations, and fails at 10.
+    A target may have any unit: a last Dense layer without an activation is measured in the targets'
+    standard deviations. Several targets need the same scale, because the loss adds their errors: it
+    hardly counts one of small numbers beside one of large numbers. The first step begins with
+    outputs of the targets' mean and deviation, unless the loss of the given theta is lower. Inputs
+    must have about the mean 0 and the deviation 1, by ``bx.data.standardize`` for example. Large
+    ones saturate the units, whose gradient is then 0, and a warning says so. A mean of some
+    deviations is not warned of: the fit of a curve is worse from 5 deviations, and fails at 10.
 
     A curvature of your own loss that is negative at the start is an error. Where it becomes
     negative later, it counts as 0.
@@ -76,6 +77,16 @@ class LevenbergMarquardt(Configured):
     >>> optimizer = bx.LevenbergMarquardt()
     >>> result = bx.fit(network, network.initialize(), x, x**2, optimizer=optimizer, epochs=200)
     >>> bool(result.history["loss"][-1] < 1e-8)
+    True
+
+    Two targets of different sizes are standardized, and the predictions are scaled back:
+
+    >>> y = x**2 @ bx.asarray([[1.0, 1e5]])
+    >>> scaled, network = bx.data.standardize(y), bx.mlp([1, 3, 2], hidden="tanh")
+    >>> theta = network.initialize()
+    >>> theta = bx.fit(network, theta, x, scaled.x, optimizer=optimizer, epochs=200).theta
+    >>> predicted = scaled.mean + scaled.scale * network.predict(theta, x)
+    >>> bool((abs(predicted - y) < 1e-3 * scaled.scale).all())
     True
     """
 

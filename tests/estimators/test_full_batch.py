@@ -1,16 +1,20 @@
 """The solvers lm and lbfgs: losses, starts, members, and what they refuse."""
 
 import signal
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.callback import ScoringMonitor
 from sklearn.exceptions import ConvergenceWarning
 
 import backprop_xp as bx
 
 X = np.linspace(-2.0, 2.0, 60)[:, None]
 Y = 100.0 + 50.0 * np.sin(2.0 * X[:, 0])
+# Some hundred roundings, of sums of squares.
+ROUNDINGS = 1e-9
 OPTIONS: dict[str, Any] = {"hidden_layer_sizes": 6, "activation": "tanh", "alpha": 1e-4}
 OPTIONS |= {"solver": "lm", "random_state": 0}
 
@@ -30,14 +34,78 @@ def test_a_curve_in_raw_units_is_fitted_in_some_steps() -> None:
 @pytest.mark.parametrize("targets", [Y, np.stack([Y, 2.0 * Y], axis=1)], ids=["one", "two"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_loss_is_that_of_the_weights(targets: np.ndarray, weighted: bool) -> None:
+    """The loss of several outputs is that of each in its deviation, and so is the last layer."""
     weight = np.arange(1.0, 61.0) if weighted else None
     model = bx.MLPRegressor(**{**OPTIONS, "alpha": 2.0}, max_iter=400).fit(X, targets, weight)
     shares = (np.ones(60) if weight is None else weight) / 60.0
     total = 60.0 * shares.sum()
-    error = (model.predict(X) - targets).reshape(60, -1)
-    squares = sum(float(np.sum(w**2)) for w in model.coefs_)
+    units: Any = 1.0
+    if targets.ndim > 1:
+        centred = targets - np.average(targets, axis=0, weights=shares)
+        units = np.sqrt(np.average(centred**2, axis=0, weights=shares))
+    error = ((model.predict(X) - targets) / units).reshape(60, -1)
+    squares = float(np.sum(model.coefs_[0] ** 2) + np.sum((model.coefs_[1] / units) ** 2))
     expected = 0.5 * np.sum(shares * np.sum(error**2, axis=1)) * 60.0 / total
     np.testing.assert_allclose(model.loss_, expected + squares / total, rtol=1e-9)
+
+
+def test_an_output_of_small_numbers_is_learned_beside_one_of_large_numbers() -> None:
+    targets = np.concatenate([np.sin(2.0 * X), 1e5 * np.cos(2.0 * X)], axis=1)
+    model = bx.MLPRegressor(**OPTIONS, max_iter=400).fit(X, targets)
+    error = np.sqrt(np.mean((model.predict(X) - targets) ** 2, axis=0)) / targets.std(axis=0)
+    assert (error < 0.01).all()  # the penalty's
+
+
+SEVERAL: dict[str, dict[str, Any]] = {
+    "weights": {"sample_weight": np.arange(60.0)},
+    "derivatives": {"dy": np.stack([2.0 * np.cos(2.0 * X), np.ones_like(X)], axis=1)},
+    "conformal": {"interval": "conformal"},
+    "laplace": {"interval": "laplace"},
+    "a chosen alpha": {"alpha": "auto"},
+    "no hidden layer": {"hidden_layer_sizes": ()},
+    "a warm start": {"warm_start": True},
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_the_fit_of_several_outputs_does_not_depend_on_their_units(name: str) -> None:
+    """Powers of two, which round nothing, also in what follows from a fit."""
+    targets, units = np.concatenate([np.sin(2.0 * X), X], axis=1), np.array([2.0**-20, 2.0**10])
+    options, given = {**OPTIONS, "max_iter": 20, "tol": 0.0}, dict(SEVERAL[name])
+    options |= {key: given.pop(key) for key in [*given] if key not in ("sample_weight", "dy")}
+    models = []
+    for unit in (np.ones(2), units):
+        own = {**given, "dy": given["dy"] * unit[:, None]} if "dy" in given else given
+        models.append(bx.MLPRegressor(**options))
+        for _ in range(1 + (name == "a warm start")):
+            with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+                models[-1].fit(X, targets * unit, **own)
+    one, other = models
+    np.testing.assert_array_equal(one.predict(X) * units, other.predict(X))
+    assert (one.loss_, one._l2) == (other.loss_, other._l2)
+    if "interval" in options:
+        for bound, own_bound in zip(*(m.predict_interval(X) for m in models), strict=True):
+            np.testing.assert_allclose(bound * units, own_bound, rtol=ROUNDINGS)
+
+
+def test_a_callback_scores_several_outputs_in_their_units() -> None:
+    targets = np.concatenate([np.sin(2.0 * X), 1e5 * X], axis=1)
+    monitor = ScoringMonitor(scoring="r2")
+    model = bx.MLPRegressor(**OPTIONS, max_iter=400).set_callbacks(monitor).fit(X, targets)
+    scores = [row["r2"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    assert scores[-1] == pytest.approx(model.score(X, targets), rel=ROUNDINGS)
+
+
+def test_an_equal_target_and_another_loss_have_no_unit_of_their_own() -> None:
+    equal = np.concatenate([np.full_like(X, 7.0), np.sin(X)], axis=1)
+    model = bx.MLPRegressor(**OPTIONS, max_iter=400).fit(X, equal)
+    assert np.abs(model.predict(X)[:, 0] - 7.0).max() < 0.01
+    # The delta of a Huber loss is in units of y.
+    model = bx.MLPRegressor("huber", **{**OPTIONS, "alpha": 0.0}, max_iter=400)
+    model.fit(X, np.stack([Y, 2.0 * Y], axis=1))
+    error = np.abs(model.predict(X) - np.stack([Y, 2.0 * Y], axis=1))
+    huber = np.where(error < 1.0, 0.5 * error**2, error - 0.5)
+    assert model.loss_ == pytest.approx(np.mean(huber), rel=ROUNDINGS)
 
 
 def test_the_best_of_several_starts_is_kept() -> None:
