@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from backprop_xp.backends import Array, text_of, to_host
+from backprop_xp.networks.jet_errors import NoDerivativeError
 from backprop_xp.networks.network import Network
 
 _RULE = 'docs/extending.md has the rule, under "A layer".'
@@ -38,9 +39,14 @@ def exported(network: Network, theta: Array, *, stack: bool = False) -> np.ndarr
 
 @contextlib.contextmanager
 def recording(language: str, arrays: str, elsewhere: str = "In the loss's link.") -> Iterator[None]:
-    """Make any error of the block a TypeError with the layer, and what it runs on: ``arrays``."""
+    """Make an error of the block a TypeError with the layer, and what it runs on: ``arrays``.
+
+    A derivative that layers do not have is missing on any arrays.
+    """
     try:
         yield
+    except NoDerivativeError:
+        raise
     except Exception as error:
         where = " ".join(getattr(error, "__notes__", [elsewhere]))
         raise TypeError(

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from backprop_xp.backends import Array, array_namespace, device_of, get_backend
 from backprop_xp.checks import sequence
 from backprop_xp.display.reprs import repr_of
 from backprop_xp.networks import propagation
 from backprop_xp.networks.initializers import Generator, HostArray
+from backprop_xp.networks.jet_errors import NoDerivativeError
 from backprop_xp.networks.jet_passes import seeded, unit_directions, whole
 from backprop_xp.networks.jets import Jet
 from backprop_xp.networks.propagation import Cache, Gradients, Layer, Parameters
@@ -35,6 +36,7 @@ class Constrained:
     True
     """
 
+    goes_back_once: ClassVar[bool] = True
     layers: tuple[Layer, ...]
     factor: Callable[[Any], Any]
     value: Callable[[Any], Any] | None
@@ -95,10 +97,11 @@ class Constrained:
     def _through_functions(self, x: Array, u: Array, g: Array) -> Array:
         """Return dL/dx through ``factor`` and ``value`` alone."""
         if isinstance(x, Jet):
-            raise TypeError(
-                "The functions of Constrained have first derivatives by x alone on the way back: "
-                "neither input_hessian nor dL/dx of an Equation of it is possible. Second "
-                "derivatives are those of network.directional and network.laplacian."
+            raise NoDerivativeError(
+                "An Equation or Derivatives of Constrained has no derivatives by x: its functions "
+                "have first derivatives alone on the way back. The network of u alone, such as "
+                "equation.network, has input_jacobian, input_hessian and "
+                "bx.export_c(derivatives=True)."
             )
         xp, n = array_namespace(x), x.shape[-1]
         jet = seeded(x, unit_directions(x, range(n)), ())

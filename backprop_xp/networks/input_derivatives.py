@@ -72,8 +72,13 @@ def hessian(network: _Network, theta: Array, x: Array, output: int, predict: boo
     n_out = network.outputs_shape(theta, x)[-1]
     if integer(output, "output", at_least=0) >= n_out:
         raise ValueError(f"output is {output}, but the network has {n_out}, numbered from 0.")
+    n = x.shape[-1]
+    if any(map(propagation.goes_back_once, network.layers)):
+        operators = _pairs(n)
+        of_rows = functools.partial(_hessian_forward, chain, operators, output=output)
+        return _by_rows(chain, x, 1 + n + len(operators), -3, of_rows)
     of_rows = functools.partial(_hessian, chain, output=output)
-    return _by_rows(chain, x, 1 + x.shape[-1], -3, of_rows)
+    return _by_rows(chain, x, 1 + n, -3, of_rows)
 
 
 def laplacian(network: _Network, theta: Array, x: Array, predict: bool) -> Array:
@@ -206,21 +211,32 @@ def _hessian(chain: _Chain, x: Array, output: int) -> Array:
     return xp.moveaxis(whole(found, found.first, n), 0, -1)
 
 
+def _hessian_forward(chain: _Chain, operators: Operators, x: Array, output: int) -> Array:
+    """Return what ``_hessian`` does, by jets of the second order: more work for many inputs."""
+    y, _ = _outputs(chain, seeded(x, unit_directions(x, range(x.shape[-1])), operators))
+    return _symmetric(whole(y, y.second, len(operators))[..., output], operators)
+
+
 def _gradient_of(link: Link, y: Jet, output: int) -> Jet:
     """Return the gradient of a prediction by the outputs, a jet as the outputs are."""
     xp, n = y.namespace.base, y.shape[-1]
-    plan = plan_of(tuple((i, j) for i in range(n) for j in range(i, n)))
-    jet = seeded(y.value, unit_directions(y.value, range(n)), plan.operators)
+    operators = _pairs(n)
+    jet = seeded(y.value, unit_directions(y.value, range(n)), operators)
     made = as_jet(jet.namespace, link(jet))
     first, slope = whole(y, y.first, 1), whole(made, made.first, n)[..., output]  # (n, ..., batch)
-    curvature = whole(made, made.second, len(plan.operators))[..., output]
-    rows = [
-        xp.stack([curvature[_pair_index(plan.operators, i, j), ...] for j in range(n)], axis=-1)
-        for i in range(n)
-    ]
-    parts = (first[..., i : i + 1] * row for i, row in enumerate(rows))
+    curvature = _symmetric(whole(made, made.second, len(operators))[..., output], operators)
+    parts = (first[..., i : i + 1] * curvature[..., i, :] for i in range(n))
     return Jet(y.namespace, xp.moveaxis(slope, 0, -1), sum(parts, start=0.0))
 
 
-def _pair_index(operators: Operators, i: int, j: int) -> int:
-    return operators.index(((min(i, j), max(i, j)),))
+def _pairs(n: int) -> Operators:
+    """Return the second derivatives by each pair of n columns."""
+    return plan_of(tuple((i, j) for i in range(n) for j in range(i, n))).operators
+
+
+def _symmetric(part: Array, operators: Operators) -> Array:
+    """Return second derivatives as matrices ``(..., n, n)``, from ``(operators, ...)``."""
+    xp, n = array_namespace(part), 1 + operators[-1][0][0]
+    at = [[operators.index(((min(i, j), max(i, j)),)) for j in range(n)] for i in range(n)]
+    rows = [xp.stack([part[k, ...] for k in row], axis=-1) for row in at]
+    return xp.stack(rows, axis=-2)

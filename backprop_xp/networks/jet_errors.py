@@ -14,6 +14,10 @@ class NotLinearError(TypeError):
         super().__init__(f"A backward rule {what}, but {must}.")
 
 
+class NoDerivativeError(TypeError):
+    """A layer does not have a derivative, on arrays of any kind."""
+
+
 def not_plain(what: str) -> TypeError:
     """Return the error of a function that would return a number or an array without derivatives."""
     return TypeError(

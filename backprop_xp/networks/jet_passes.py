@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 from backprop_xp.backends import Array, Namespace, array_namespace, device_of
 from backprop_xp.networks import propagation
 from backprop_xp.networks.batch_rows import row_slices
+from backprop_xp.networks.jet_errors import NoDerivativeError
 from backprop_xp.networks.jet_functions import JetNamespace
 from backprop_xp.networks.jet_parts import Operators, Pairs, full, rows_in_cache
 from backprop_xp.networks.jets import Functions, Jet, as_jet, value_of
@@ -129,7 +130,7 @@ def forward(
 
 def _check_columns(x: Array, plan: Plan) -> None:
     if isinstance(x, Jet):
-        raise TypeError(
+        raise NoDerivativeError(
             "The outputs of a layer of derivatives have first derivatives by x, those of "
             "input_jacobian, but no second ones and none in another such layer. Give one layer all "
             "the terms."

@@ -224,6 +224,12 @@ def differentiates(layer: Layer) -> bool:
     return getattr(layer, "differentiates", False) or any(map(differentiates, inner))
 
 
+def goes_back_once(layer: Layer) -> bool:
+    """Whether a layer, or one in it, has first derivatives alone on the way back."""
+    inner = getattr(layer, "layers", ())
+    return getattr(layer, "goes_back_once", False) or any(map(goes_back_once, inner))
+
+
 def check_chain(layers: Sequence[Layer]) -> tuple[int | None, int | None]:
     """Return the numbers of features that a chain takes and gives; None if no layer defines one.
 

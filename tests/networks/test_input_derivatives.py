@@ -13,6 +13,8 @@ from tests.user_layers import PARAMETRIC_LOSSES, Factors, sample_network, sample
 PARITY = 2e-13
 # A step that no rounding sees: the complex step of an analytic function is exact.
 STEP = 1e-30
+# A difference of this step errs by about its square, and by a rounding over it.
+DIFFERENCE = 1e-5
 generator = np.random.default_rng(50)
 
 
@@ -55,6 +57,54 @@ def by_complex_step(network: bx.Network, theta: np.ndarray, x: np.ndarray) -> li
 def assert_relatively_close(xp: Any, found: Any, expected: np.ndarray) -> None:
     size = np.max(np.abs(expected), initial=1e-6)
     xp.assert_close(xp.host(found) / size, expected / size, PARITY)
+
+
+def bent(x: Any) -> Any:
+    return array_namespace(x).sin(x[..., :1]) * x[..., 1:2] - x[..., 2:] ** 2
+
+
+def at_the_edge(x: Any) -> Any:
+    return array_namespace(x).exp(x[..., :1]) * x[..., 1:2]
+
+
+def constrained(loss: Any = "mean_squared_error") -> bx.Network:
+    """A network whose second derivatives are computed forwards."""
+    layer = bx.Constrained([bx.Dense(3, 3, "tanh")], bent, at_the_edge)
+    return bx.Network([bx.Residual(layer), *sample_network("softplus").layers], loss)
+
+
+BOTH = {"backwards": sample_network("softplus"), "forwards": constrained()}
+
+
+@pytest.mark.parametrize("predict", [False, True])
+def test_second_derivatives_forwards_are_those_of_central_differences(predict: bool) -> None:
+    """Of the jacobian, which the complex step confirms; the trace is the Laplacian."""
+    network = constrained("poisson")
+    theta, x = sample_theta(network), generator.normal(size=(5, 3))
+    for k in range(2):
+        found = network.input_hessian(theta, x, output=k, predict=predict)
+        sides = [
+            network.input_jacobian(theta, x + side * np.eye(3)[i], predict=predict)[:, k, :]
+            for side in (DIFFERENCE, -DIFFERENCE)
+            for i in range(3)
+        ]
+        expected = (np.stack(sides[:3], axis=1) - np.stack(sides[3:], axis=1)) / (2.0 * DIFFERENCE)
+        size = np.max(np.abs(expected))
+        np.testing.assert_allclose(found / size, expected / size, atol=DIFFERENCE)
+        trace = np.trace(found, axis1=-2, axis2=-1)
+        laplacian = network.laplacian(theta, x, predict=predict)[:, k]
+        np.testing.assert_allclose(trace, laplacian, rtol=PARITY, atol=PARITY * size)
+        np.testing.assert_array_equal(found, np.swapaxes(found, -1, -2))
+
+
+def test_second_derivatives_forwards_of_a_stack_are_those_of_each_network(xp: Any) -> None:
+    network, x = constrained(), generator.normal(size=(5, 3))
+    theta = sample_theta(network, (2,))
+    found = network.input_hessian(*xp.put(theta, x), output=1)
+    assert tuple(found.shape) == (2, 5, 3, 3)
+    for i in range(2):
+        alone = network.input_hessian(*xp.put(theta[i], x), output=1)
+        assert_relatively_close(xp, found[i, ...], xp.host(alone))
 
 
 @pytest.mark.parametrize("hidden", bx.activations.ACTIVATIONS)
@@ -263,9 +313,10 @@ def test_a_layer_and_a_link_of_ones_own_are_differentiated(xp: Any) -> None:
 
 
 @pytest.mark.installed
-def test_derivatives_are_those_of_jax() -> None:
+@pytest.mark.parametrize("kind", BOTH)
+def test_derivatives_are_those_of_jax(kind: str) -> None:
     jax = pytest.importorskip("jax")
-    network = sample_network("softplus")
+    network = BOTH[kind]
     theta, x, v = sample_theta(network), *generator.normal(size=(2, 5, 3))
     found = of_jets(network, theta, x, v)
     with jax.enable_x64(True):
@@ -284,9 +335,10 @@ def test_derivatives_are_those_of_jax() -> None:
 
 
 @pytest.mark.installed
-def test_derivatives_are_those_of_pytorch_twice_backward() -> None:
+@pytest.mark.parametrize("kind", BOTH)
+def test_derivatives_are_those_of_pytorch_twice_backward(kind: str) -> None:
     torch = pytest.importorskip("torch")
-    network = sample_network("softplus")
+    network = BOTH[kind]
     theta, x, v = sample_theta(network), *generator.normal(size=(2, 5, 3))
     found = of_jets(network, theta, x, v)
     there = torch.tensor(theta)
