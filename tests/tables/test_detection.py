@@ -25,6 +25,7 @@ import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.tables.columns import date, feature_records, features, scaling, text
 from tests import messy_tables
+from tests.helpers import HANGING
 from tests.table_trainings import (
     QUICK,
     classes_of,
@@ -697,7 +698,7 @@ def test_dates_that_two_threads_read_leave_the_filters_of_warnings(
     def slow(string: str, dayfirst: bool) -> str | None:
         if string.startswith("2020"):
             has_begun.set()
-            assert may_end.wait(60.0)
+            assert may_end.wait(HANGING)
         else:  # the thread that has begun last ends last
             may_end.set()
             first.result()
@@ -706,6 +707,6 @@ def test_dates_that_two_threads_read_leave_the_filters_of_warnings(
     monkeypatch.setattr(date, "guess_datetime_format", slow)
     with ThreadPoolExecutor(1) as thread:
         first = thread.submit(date._guess_format, "2020-01-02", day_first=False)
-        assert has_begun.wait(60.0)
+        assert has_begun.wait(HANGING)
         assert date._guess_format("2021-01-02", day_first=False) == "%Y-%m-%d"
     assert warnings.filters == before

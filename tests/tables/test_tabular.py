@@ -37,6 +37,7 @@ from backprop_xp.tables.model import model_file, model_training, presets, tabula
 from backprop_xp.tables.model.rows import Rows
 from tests import messy_tables
 from tests.commands import start
+from tests.helpers import HANGING
 
 QUICK: dict[str, Any] = {"hidden_layer_sizes": (8,), "max_iter": 12, "random_state": 0}
 SHORT: dict[str, Any] = {**QUICK, "max_iter": 4}
@@ -1011,7 +1012,7 @@ def test_overlapping_fits_have_one_blas_thread_and_the_last_one_restores_the_num
 
     def wait(state: bx.TrainingState) -> None:
         has_begun.set()
-        assert may_end.wait(60.0)
+        assert may_end.wait(HANGING)
 
     def outlive(state: bx.TrainingState) -> None:
         may_end.set()
@@ -1022,7 +1023,7 @@ def test_overlapping_fits_have_one_blas_thread_and_the_last_one_restores_the_num
     set_numbers(3)
     with ThreadPoolExecutor(1) as thread:  # which lives longer than the fit in it
         first = thread.submit(fit, wait)
-        assert has_begun.wait(60.0)
+        assert has_begun.wait(HANGING)
         fit(outlive)
         assert during == [{1}]
         assert numbers() == {3}
