@@ -21,6 +21,7 @@ from backprop_xp.backends.compatibility import (
 )
 from backprop_xp.backends.dtypes_and_devices import (
     dtype_name,
+    is_computed_in,
     precision_of,
     same_device,
 )
@@ -230,10 +231,11 @@ def _dtype(backend: Backend, request: Request, device: Device) -> DType:
     kind = getattr(xp, dtype, None) if isinstance(dtype, str) else dtype
     name = dtype_name(kind)
     try:
-        is_known = bool(xp.isdtype(kind, ("bool", "numeric")))
+        is_known = kind is not None and bool(xp.isdtype(kind, ("bool", "numeric")))
     except (TypeError, AttributeError):
         is_known = False
-    if is_known and precision_of(xp, kind) not in (None, xp.float32, xp.float64):
+    is_floating = is_known and precision_of(xp, kind) is not None
+    if is_floating and not is_computed_in(xp, kind):
         raise ValueError(
             f"dtype {name!r}, from {source}, is floating, but float32 or float64 is expected: "
             "no other precision is supported. Use dtype='float32'."

@@ -96,7 +96,8 @@ def is_computed_in(xp: Namespace, dtype: DType) -> bool:
 
     Some libraries have more floating dtypes, such as float16, bfloat16 and long double.
     """
-    return precision_of(xp, dtype) in (xp.float32, xp.float64)
+    precision = precision_of(xp, dtype)
+    return precision is not None and precision in (xp.float32, xp.float64)
 
 
 def text_of(error: BaseException) -> str:

@@ -30,6 +30,7 @@ CONVERSION_METHODS = (
 _active: ContextVar[tuple[str, ...]] = ContextVar("backprop_xp.transfer_guard", default=())
 _lock = threading.Lock()
 _wrapped: set[str] = set()  # names of backends
+_unwatched: set[str] = set()  # those that a log names as unwatched
 _unwrapping = contextlib.ExitStack()
 
 
@@ -59,7 +60,8 @@ class transfer_guard(Scope[str]):  # noqa: N801 - it reads as a function
 
     It covers array-api-strict, PyTorch (on the CPU too, as a test without a GPU) and CuPy. For JAX
     it enters JAX's own guard, which raises its own error, on accelerators alone. NumPy's arrays
-    are on the host already.
+    are on the host already. An array of another backend without ``host_conversions`` is an error
+    too, as its transfers cannot be seen.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([2, 3, 1])
@@ -116,7 +118,7 @@ def holds_a_mask(*dtypes: DType) -> Callable[..., bool]:
 
     def moves(array: Array, index: Any, *values: Any) -> bool:
         parts = index if isinstance(index, tuple) else (index,)
-        has_mask = any(getattr(part, "dtype", None) in dtypes for part in parts)
+        has_mask = any(hasattr(part, "dtype") and part.dtype in dtypes for part in parts)
         # The library writes a single number under a mask without counting.
         return has_mask and all(getattr(value, "ndim", 0) for value in values)
 
@@ -134,6 +136,7 @@ def _wrap_in_use() -> Iterator[None]:
         with _lock:
             observers.clear()
             _wrapped.clear()
+            _unwatched.clear()
             _unwrapping.close()
 
 
@@ -148,6 +151,10 @@ def watch(backend: Backend, has_array: bool = False) -> None:
         if not observers or backend.name in _wrapped:
             return
         conversions = backend.host_conversions()
+        if conversions is None:
+            if has_array:
+                _report_unwatched(backend)
+            return
         for one in conversions:
             original = getattr(one.holder, one.name, None)
             if original is None:  # in this version of the library
@@ -160,6 +167,20 @@ def watch(backend: Backend, has_array: bool = False) -> None:
             setattr(one.holder, one.name, _with_guard(backend, one, original))
         if conversions or has_array:
             _wrapped.add(backend.name)
+
+
+def _report_unwatched(backend: Backend) -> None:
+    """Refuse or log, as the guard of this thread says, an array whose transfers nothing shows."""
+    mode = next(iter(_active.get()), "allow")
+    what = f"bx.transfer_guard cannot watch {backend.name}'s arrays"
+    if mode == "disallow":
+        raise TransferError(
+            f"{what}: the backend has no host_conversions(). Add them to it, or lift the guard by "
+            'bx.transfer_guard("allow").'
+        )
+    if mode == "log" and backend.name not in _unwatched:
+        _unwatched.add(backend.name)
+        log().warning("%s: the backend has no host_conversions().", what)
 
 
 def _with_guard(backend: Backend, one: Conversion, original: Function) -> Function:

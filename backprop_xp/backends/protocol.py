@@ -209,12 +209,13 @@ class Backend(Protocol):
         """
         return None
 
-    def host_conversions(self) -> Sequence[Conversion]:
+    def host_conversions(self) -> Sequence[Conversion] | None:
         """Return those that a transfer guard watches; none before the library is imported.
 
+        It is None for a backend that does not know them: its arrays are errors inside a guard.
         Mark ``to_host`` and ``probe``, which use them, by ``backprop_xp.backends.explicit``.
         """
-        return ()
+        return None
 
     def transfer_guard(self, mode: str) -> AbstractContextManager[object]:
         """Return the library's own guard of transfers to the host, if it has one."""

@@ -65,8 +65,11 @@ def _unknown_devices(case: Case) -> None:
 def _transfers(case: Case) -> None:
     """Check that a transfer guard refuses float(x), but not to_host."""
     (array,) = case.put(_X.astype(np.float32))
-    if not case.backend.host_conversions():
-        raise NotApplicable("no host_conversions(): the transfer guard does not watch the library")
+    conversions = case.backend.host_conversions()
+    if conversions is None:
+        raise NotApplicable("no host_conversions(): a transfer guard refuses the library's arrays")
+    if not conversions:
+        raise NotApplicable("host_conversions() is empty: a transfer guard watches none")
     with transfer_guard("disallow"):
         watch(case.backend)
         case.backend.to_host(array)

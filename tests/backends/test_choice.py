@@ -124,6 +124,35 @@ def test_a_librarys_dtype_object_is_accepted_and_does_not_affect_other_backends(
         assert names_of(backend="numpy") == NOBODYS
 
 
+def test_no_dtype_is_compared_with_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some libraries refuse it."""
+    xp = pytest.importorskip("array_api_strict")
+    kind = type(xp.float32)
+    equal = kind.__eq__
+
+    def refusing(self: Any, other: Any) -> bool:
+        if other is None:
+            raise TypeError("a dtype is compared with None")
+        return bool(equal(self, other))
+
+    monkeypatch.setattr(kind, "__eq__", refusing)
+    strict: Any = {"backend": "array-api-strict", "device": "device1"}
+    for dtype in ("float32", "float64", "bool", xp.int32):
+        assert (
+            bx.resolve(**strict, dtype=dtype).dtype == bx.asarray(1.0, **strict, dtype=dtype).dtype
+        )
+    with pytest.raises(ValueError, match="'flaot32', from the argument"):
+        bx.resolve(**strict, dtype="flaot32")
+    labels = bx.asarray([[0, 1, 2]], **strict)
+    with pytest.raises(TypeError, match="theta is int"):
+        bx.mlp([1, 1]).forward(labels[0, :2], labels)
+    assert bx.resolve(labels).dtype == xp.float64
+    network = bx.mlp([3, 2], loss="categorical_cross_entropy")
+    theta = network.initialize(**strict)
+    with bx.transfer_guard("disallow"):
+        bx.fit(network, theta, labels, labels[:, 0], optimizer=bx.SGD(0.1), epochs=1)
+
+
 def test_a_backend_object_is_accepted_wherever_a_name_is() -> None:
     strict = bx.get_backend(STRICT)
     assert bx.get_backend(strict) is owner(bx.asarray([1.0], backend=strict)) is strict

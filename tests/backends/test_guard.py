@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.backends import owner, to_host
+from backprop_xp.backends import Backend, owner, to_host
 from backprop_xp.backends.registry import BUILT_IN, built_in
 from tests.helpers import GUARDED, HANGING, guarded_array, python
 
@@ -429,6 +429,33 @@ def test_an_error_of_a_backend_is_raised_unchanged(
         with pytest.raises(RuntimeError, match="no libfoo"):
             bx.transfer_guard("disallow").__enter__()
     assert float(x[0]) == 1.0, "no guard is left behind"
+
+
+def test_an_array_whose_transfers_nothing_shows_is_an_error_inside_a_guard(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A backend of another package may have no ``host_conversions``."""
+    x, network = _put("array-api-strict", [[1.0, 2.0]]), bx.mlp([2, 1])
+    strict = bx.get_backend("array-api-strict")
+    theta = network.initialize(backend=strict, device="device1", dtype="float32")
+    monkeypatch.setattr(type(strict), "host_conversions", Backend.host_conversions)
+    network.forward(theta, x)
+    with bx.transfer_guard("disallow"):
+        bx.get_backend("array-api-strict")  # without an array
+        bx.mlp([1, 1]).initialize(backend="numpy")
+        with pytest.raises(bx.TransferError, match="cannot watch array-api-strict's arrays"):
+            network.forward(theta, x)
+        with bx.transfer_guard("allow"):
+            network.forward(theta, x)
+    assert not caplog.records
+    with bx.transfer_guard("log"):
+        network.forward(theta, x)
+        network.forward(theta, x)
+        with bx.transfer_guard("disallow"), pytest.raises(bx.TransferError, match="cannot watch"):
+            network.forward(theta, x)
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "the backend has no host_conversions()" in line
+    network.forward(theta, x)
 
 
 def test_a_library_without_guarded_methods_is_looked_up_once_per_guard_and_never_outside(

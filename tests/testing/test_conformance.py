@@ -53,7 +53,7 @@ def test_the_rows_are_the_checks_in_their_order() -> None:
     assert [f"{row.group}: {row.check}" for row in rows] == [str(c) for c in testing.checks()]
     assert {row.check: row.detail for row in rows if row.status != "holds"} == {
         "loop": "no loop() here: steps are taken one by one",
-        "transfers": "no host_conversions(): the transfer guard does not watch the library",
+        "transfers": "host_conversions() is empty: a transfer guard watches none",
     }
 
 

@@ -19,6 +19,7 @@ from backprop_xp.backends.dtypes_and_devices import (
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
+    Conversion,
     Device,
     DType,
     DTypeNotKeptError,
@@ -276,6 +277,10 @@ class JAXBackend(Backend):
         host = np.asarray(jax.device_get(array))  # the one explicit transfer for JAX's own guard
         is_floating = jax.numpy.issubdtype(host.dtype, jax.numpy.floating)
         return host.astype(np.float32) if is_floating and host.dtype.kind != "f" else host
+
+    def host_conversions(self) -> Sequence[Conversion]:
+        """Return none: JAX has its own guard."""
+        return ()
 
     def transfer_guard(self, mode: str) -> AbstractContextManager[object]:
         """Return JAX's guard, which does nothing on the CPU."""

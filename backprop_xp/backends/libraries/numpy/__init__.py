@@ -1,6 +1,7 @@
 """NumPy: the reference, on the CPU."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,16 @@ from backprop_xp.backends.libraries.numpy.memory import keep_freed_memory
 from backprop_xp.backends.libraries.numpy.reductions import REDUCTIONS
 from backprop_xp.backends.libraries.numpy.sigmoids import sigmoid
 from backprop_xp.backends.libraries.numpy.updates import RULES
-from backprop_xp.backends.protocol import Array, Backend, Device, DType, Function, Namespace, Probe
+from backprop_xp.backends.protocol import (
+    Array,
+    Backend,
+    Conversion,
+    Device,
+    DType,
+    Function,
+    Namespace,
+    Probe,
+)
 
 
 def _unpack(layout: Any, theta: Array) -> list[tuple[Array, ...]]:
@@ -98,6 +108,10 @@ class NumPyBackend(Backend):
 
     def to_host(self, array: Array) -> np.ndarray:
         return np.asarray(array)
+
+    def host_conversions(self) -> Sequence[Conversion]:
+        """Return none: the arrays are on the host."""
+        return ()
 
     def prepare_training(self) -> None:
         keep_freed_memory()
