@@ -8,7 +8,9 @@ from typing import Any
 from tests.helpers import HANGING
 
 
-class _World:
+class World:
+    """The ranks of one training, and the values that they exchange."""
+
     def __init__(self, size: int) -> None:
         self.size, self.values = size, [None] * size
         self.barrier = threading.Barrier(size)
@@ -17,7 +19,7 @@ class _World:
 class ThreadRank:
     """One rank's communicator; a rank that never calls what the others call breaks all."""
 
-    def __init__(self, world: _World, rank: int) -> None:
+    def __init__(self, world: World, rank: int) -> None:
         self._world, self._rank = world, rank
 
     def Get_rank(self) -> int:  # noqa: N802
@@ -43,7 +45,7 @@ class ThreadRank:
 
 def on_ranks(xp: Any, size: int, call: Callable[[ThreadRank, int], Any]) -> list[Any]:
     """Return what a function returns or raises on each rank, ``call(communicator, rank)``."""
-    world, results = _World(size), [None] * size
+    world, results = World(size), [None] * size
 
     def run(rank: int) -> None:
         try:

@@ -170,12 +170,11 @@ def fit(
     >>> result.theta.round(6), result.history["loss"].shape
     (array([2., 1.]), (200,))
     """
-    processes = _processes_of(communicator, split)
-    return _fit(processes, (network, theta, x, y), options, callbacks, progress)
+    return _fit((communicator, split), (network, theta, x, y), options, callbacks, progress)
 
 
 def _fit(
-    processes: Alone,
+    ranks: tuple[Any, Split],
     arguments: tuple[Network, Array, Any, Any],
     options: Mapping[str, Any],
     callbacks: Sequence[Callable[[TrainingState], bool | None]],
@@ -184,7 +183,10 @@ def _fit(
     """Return what ``fit`` does; every error, of any process, gets the state that was reached."""
     (network, theta, x, y), record, start, result = arguments, None, None, None
     try:
-        with Interrupt(processes.tell) as interrupt:
+        with Interrupt() as interrupt:
+            interrupt.busy = True  # Ctrl-C is delayed until the other processes can be told
+            processes = _processes_of(*ranks)
+            interrupt.tell_by(processes.tell)
             try:
                 checked = _checked("fit", options, "callbacks", "progress", "communicator", "split")
                 start = checked.start

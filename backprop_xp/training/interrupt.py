@@ -15,15 +15,17 @@ class Interrupt:
     ``pressed`` keeps the arguments of the signal handler, ``error`` the exception of a step. Python
     delivers signals in the main thread only; elsewhere none is delayed. ``release`` calls the
     handler that was installed before, such as asyncio's. A handler that a callback installs stays.
-    It is never delayed while a source of batches makes the next one, which may wait. With ``tell``
-    Ctrl-C calls that instead, which ends the training later, with those of other processes.
+    It is never delayed while a source of batches makes the next one, which may wait. After
+    ``tell_by`` Ctrl-C calls a function, which ends the training later, with those of other
+    processes.
     """
 
-    def __init__(self, tell: Callable[[], None] | None = None) -> None:
+    def __init__(self) -> None:
         self.busy = False
         self.pressed: tuple[Any, ...] = ()
         self.error: BaseException | None = None
-        self._tell, self._has_told = tell, False
+        self._tell: Callable[[], None] | None = None
+        self._has_told = False
         self._handler: Any = None
         self._is_entered = self._waits = False
 
@@ -38,6 +40,13 @@ class Interrupt:
         if self._is_entered and signal.getsignal(signal.SIGINT) == self._press:
             signal.signal(signal.SIGINT, self._handler)
         self._is_entered = False
+
+    def tell_by(self, tell: Callable[[], None] | None) -> None:
+        """Call a function at Ctrl-C from now on, also for one that is delayed; None calls none."""
+        self._tell, self.busy = tell, False
+        signalled, self.pressed = self.pressed, ()
+        if signalled:
+            self._press(*signalled)
 
     def _press(self, *signalled: Any) -> None:
         # A handler that a callback installed may call this one after the training.

@@ -4,6 +4,7 @@ Specifies ``alone``, ``exchange``, ``member_shares`` and ``row_shares``.
 """
 
 import dataclasses
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from backprop_xp.networks.layers import dropped
 from backprop_xp.networks.random_bits import RowKey, fold_in
 from backprop_xp.training.ranks import Ranks, RowRanks, row_shares
 from backprop_xp.training.ranks.exchange import described
-from tests.thread_ranks import ThreadRank, on_ranks
+from tests.thread_ranks import ThreadRank, World, on_ranks
 from tests.user_layers import PassThrough, sample_network
 
 # Parts of a sum are added in another order: 1e-16 an update.
@@ -544,6 +545,24 @@ def test_an_interrupt_of_one_rank_ends_all_at_the_same_step(
     state = errors[0].state
     for result in _on_ranks(xp, 2, theta, options, start=state):
         _assert_same(xp, result, alone)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("split", ["rows", "stack"])
+def test_an_interrupt_while_the_ranks_are_set_up_is_told_to_all(xp: Any, split: str) -> None:
+    """One that raised at once would leave the other ranks waiting in their first exchange."""
+
+    class Pressing(ThreadRank):
+        def Get_rank(self) -> int:  # noqa: N802
+            signal.raise_signal(signal.SIGINT)
+            return super().Get_rank()
+
+    theta, options = _case(xp, Case(stack=(3,)) if split == "stack" else Case(), split)
+    options |= {"communicator": Pressing(World(1), 0), "split": split}
+    with pytest.raises(KeyboardInterrupt, match=r"^Rank 0 of 1 received Ctrl-C\.$") as caught:
+        _fit(xp, theta, slice(None), options)
+    assert caught.value.state is None
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_interrupt_of_ranks_that_share_a_stack_waits_for_the_epoch(

@@ -309,7 +309,8 @@ def test_ctrl_c_reaches_a_source_that_waits(xp: Any, ahead: bool) -> None:
 
 def test_a_rank_that_received_ctrl_c_makes_no_other_batch() -> None:
     told, made = list[bool](), list[int]()
-    with Interrupt(lambda: told.append(True)) as interrupt:
+    with Interrupt() as interrupt:
+        interrupt.tell_by(lambda: told.append(True))
         items = interrupt.waiting_for(made.append(i) or i for i in range(3))
         assert next(items) == 0
         signal.raise_signal(signal.SIGINT)
