@@ -89,7 +89,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
         """Fit to X, ``(batch, n_features)``, and y; return the estimator.
 
         ``X_val``, ``y_val`` and ``sample_weight_val`` are a validation set: its loss and score are
-        recorded after each epoch, and ``early_stopping`` uses it instead of a part of X.
+        recorded after each epoch, and ``early_stopping`` uses it instead of a part of X. Rows of
+        weight 0 are left out.
         """
         validation = validation_of(X_val, y_val, sample_weight_val)
         return self._fit(Samples(X, y, sample_weight), validation, incremental=False)
@@ -163,11 +164,12 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
 
         The x of a table that is moved by blocks becomes a ``Table``.
         """
-        rows, is_stochastic = None, self.solver in STOCHASTIC
+        rows, is_stochastic = samples.counted(data), self.solver in STOCHASTIC
         if validation is not None:
-            validation = samples.to_device(choice, validation)
+            validation = samples.to_device(choice, validation, samples.counted(validation))
         elif self.early_stopping and is_stochastic:
-            rows, left = self._split(data.y, random_state)
+            rows = np.arange(len(data.y)) if rows is None else rows
+            rows, left = (rows[part] for part in self._split(data.y[rows], random_state))
             validation = samples.to_device(choice, data, left)
         if not (is_stochastic and samples.moves_by_blocks(choice, data.x)):
             return samples.to_device(choice, data, rows), validation

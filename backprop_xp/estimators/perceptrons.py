@@ -249,7 +249,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
         derivatives of relu, the default, hardly teach it, which is a warning.
 
         ``X_val``, ``y_val`` and ``sample_weight_val`` are a validation set: its loss and score are
-        recorded after each epoch, and ``early_stopping`` uses it instead of a part of X.
+        recorded after each epoch, and ``early_stopping`` uses it instead of a part of X. Rows of
+        weight 0 are left out.
 
         >>> import backprop_xp as bx
         >>> import numpy as np

@@ -157,6 +157,17 @@ def _read(x: Any, indices: np.ndarray | slice) -> np.ndarray:
     return rows
 
 
+def counted(samples: Samples) -> np.ndarray | None:
+    """Return the indices of the validated rows whose weight is not 0, None for all rows."""
+    weight = samples.sample_weight
+    if weight is None:
+        return None
+    counts = weight != 0.0 if weight.ndim == 1 else (weight != 0.0).any(axis=-1)
+    if not counts.any():
+        raise ValueError("the weights of all rows are 0, with those of their classes.")
+    return None if counts.all() else np.flatnonzero(counts)
+
+
 def on_host(values: Any) -> Any:
     """Return an array of a known library as a NumPy array, and anything else unchanged."""
     return values if owner(values) is None else to_host(values)

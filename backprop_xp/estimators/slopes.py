@@ -11,7 +11,7 @@ import numpy as np
 
 from backprop_xp.backends import Array, to_host
 from backprop_xp.display.reprs import argument_text
-from backprop_xp.estimators.samples import Samples, is_large, on_host
+from backprop_xp.estimators.samples import Samples, counted, is_large, on_host
 from backprop_xp.networks.activations import identity
 from backprop_xp.networks.column_layers import Standardize
 from backprop_xp.networks.column_weights import takes_column_weights
@@ -50,7 +50,8 @@ class Slopes(NamedTuple):
             raise ValueError(
                 f"dy has the columns {columns}, but X has {names}: give both in the same order."
             )
-        deviations = x.std(axis=0) if are_scaled else np.ones(x.shape[1])
+        rows = slice(None) if (counts := counted(samples)) is None else counts
+        deviations = x[rows].std(axis=0) if are_scaled else np.ones(x.shape[1])
         return cls(given.reshape(shapes[0]), np.where(deviations > 0.0, deviations, 1.0))
 
     def network(self, network: Network, loss: str | Loss) -> Network:

@@ -308,6 +308,65 @@ def test_more_of_scikit_learns_checks_pass(estimator: Any, check: Any) -> None:
     _pass(estimator, check)
 
 
+WEIGHTLESS: dict[str, dict[str, Any]] = {
+    "adam": {"batch_size": 8},
+    "early stopping": {"early_stopping": True, "batch_size": 8},
+    "members": {"early_stopping": True, "n_members": 2},
+    "lbfgs": {"solver": "lbfgs"},
+}
+
+
+@pytest.mark.usefixtures("in_float64")
+@every_target
+@pytest.mark.parametrize("case", WEIGHTLESS)
+def test_rows_of_weight_0_change_nothing(target: str, case: str) -> None:
+    make, _, (x, y), own = PAIRS[target]
+    is_counted = np.random.default_rng(1).permutation(90) < 60
+    weight, held_out = WEIGHTS * is_counted, slice(60, 90)
+    more = {"X_val": x[held_out], "y_val": y[held_out], "sample_weight_val": weight[held_out]}
+    counted_more = {name: rows[is_counted[held_out]] for name, rows in more.items()}
+    model = make(hidden_layer_sizes=5, random_state=7, max_iter=4, **own, **WEIGHTLESS[case])
+    given = x[is_counted], y[is_counted], weight[is_counted]
+    if case != "lbfgs":
+        found = _fit(clone(model), x, y, weight, **more)
+        expected = _fit(clone(model), *given, **counted_more)
+        _assert_same_parameters(found, expected, 0.0)
+    found, expected = (_fit(clone(model), *rows) for rows in ((x, y, weight), given))
+    _assert_same_parameters(found, expected, 0.0)
+    assert found.loss_ == expected.loss_
+    if case == "adam":
+        classes = {"classes": np.unique(y)} if make is bx.MLPClassifier and y.ndim == 1 else {}
+        for _ in range(2):
+            found.partial_fit(x, y, weight, **classes)
+            expected.partial_fit(*given, **classes)
+        _assert_same_parameters(found, expected, 0.0)
+        assert found.t_ == expected.t_
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("on_numpy")
+def test_folds_slopes_and_classes_of_weight_0_do_not_count() -> None:
+    (x, y), is_counted = VALUES, np.arange(90) % 3 > 0
+    weight = 1.0 * is_counted
+    far = np.where(is_counted[:, None], x, 1e3)
+    model = bx.MLPRegressor(hidden_layer_sizes=2, max_iter=3, random_state=0)
+    auto = clone(model).set_params(solver="lm", alpha="auto", max_iter=2)
+    given = x[is_counted], y[is_counted], weight[is_counted]
+    found, expected = _fit(clone(auto), x, y, weight), _fit(clone(auto), *given)
+    assert found.alpha_ == expected.alpha_
+    _assert_same_parameters(found, expected, 0.0)
+    smooth, dy = clone(model).set_params(activation="tanh"), np.ones(x.shape)
+    found = _fit(clone(smooth), far, y, weight, dy=dy)
+    expected = _fit(clone(smooth), *given, dy=dy[is_counted])
+    _assert_same_parameters(found, expected, 0.0)
+    x, y = CLASSES
+    model = bx.MLPClassifier(2, max_iter=3, random_state=0, class_weight={0: 0.0})
+    found, expected = _fit(clone(model), x, y), _fit(clone(model), x, y, 1.0 * (y > 0))
+    _assert_same_parameters(found, expected, 0.0)
+    with pytest.raises(ValueError, match="the weights of all rows are 0, with those of their"):
+        model.fit(x, y, 1.0 * (y == 0))
+
+
 def _pass(estimator: Any, check: Any) -> None:
     # scikit-learn itself only asks whether PyTorch is built for CUDA.
     if "cuda" in repr(check) and not pytest.importorskip("torch").cuda.is_available():
