@@ -154,8 +154,9 @@ def test_a_wide_table_has_trees_for_the_columns_on_which_the_target_depends_most
     frame["y"] = np.where(y > 1.0, "yes", "no") if has_classes else y
     problem = make_problem(frame, "y", Columns(), seed=0)
     training, rule = problem.parts()["training"], problem.rule.take(problem.rows("training"))
-    made = detect(training.features, scaling="robust", max_one_hot=None, seed=0)
-    first, *others = column_warnings.column_warnings(made, training, rule, None)
+    options: dict[str, Any] = {"scaling": "robust", "max_one_hot": None, "seed": 0}
+    made = detect(training.features).learn(training.features, None, **options)
+    first, *others = column_warnings.column_warnings(made, problem.table, training, rule, None)
     assert first.startswith("97 of 102 columns are not checked for giving 'y' away")
     assert [line[: len("'leak' alone predicts")] for line in others] == ["'leak' alone predicts"]
     assert len(fits) == 5

@@ -6,6 +6,7 @@ Specifies ``category``, ``column``, ``date``, ``features``, ``number``, ``scalin
 import dataclasses
 import datetime
 import re
+import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,7 +42,12 @@ from tests.table_trainings import (
 
 def test_each_kind_of_column_is_found_and_becomes_finite_float32() -> None:
     table = frame(200)
-    made = prepare(table.drop(columns="y").assign(same=1, none=np.nan))
+    with pytest.warns(UserWarning, match="is left out") as caught:
+        made = prepare(table.drop(columns="y").assign(same=1, none=np.nan))
+    assert [str(one.message) for one in caught] == [
+        "'same' is left out: it is the same in all rows.",
+        "'none' is left out: it is empty.",
+    ]
     assert kinds_of(made) == {"a": "number", "b": "category", "day": "date", "text": "text"}
     assert made.left_out == {"same": "the same in all rows", "none": "empty"}
     x = transform(made, table)
@@ -545,10 +551,11 @@ def test_coordinates_of_strings_that_repeat_are_scaled_and_those_of_free_text_ar
     assert [made.columns[name].is_scaled for name in ("a", "text", "name")] == [True, False, True]
     x, places = transform(made, table), made.feature_indices()
     assert places["name"] == [*range(1, 31)]
-    quartiles = np.quantile(x[:, places["name"]], [0.25, 0.5, 0.75], axis=0)
+    levels, method = [0.25, 0.5, 0.75], "averaged_inverted_cdf"
+    quartiles = np.quantile(x[:, places["name"]], levels, axis=0, method=method)
     scaled = quartiles / np.sqrt(1.0 - (quartiles / 3.0) ** 2)  # without the smooth limit
     np.testing.assert_allclose(scaled[1], 0.0, atol=1e-5)
-    between_rows = 1e-3  # a quartile is interpolated before the limit, here behind it
+    between_rows = 1e-3  # a quartile is averaged before the limit, here behind it
     np.testing.assert_allclose(scaled[2] - scaled[0], 1.0, rtol=between_rows)
     total = x[:, places["text"]].var(axis=0).sum()
     assert total == pytest.approx(1.0, rel=1e-4)
@@ -710,3 +717,74 @@ def test_dates_that_two_threads_read_leave_the_filters_of_warnings(
         assert has_begun.wait(HANGING)
         assert date._guess_format("2021-01-02", day_first=False) == "%Y-%m-%d"
     assert warnings.filters == before
+
+
+FEW: dict[str, tuple[list[str], str | None]] = {
+    "one of 200": ([*map(str, range(199)), "unknown"], "number"),
+    "more of 400, of several kinds": ([*map(str, range(370)), *"abcdefghij"] * 2, "number"),
+    "a word in many rows": ([*map(str, range(100)), *["unknown"] * 90], "number"),
+    "a word in most rows": ([*map(str, range(100)), *["unknown"] * 100], "text"),
+    "a tenth of the values": ([*map(str, range(10)), "10+"] * 20, "category"),
+    "codes of diseases": ([str(250 + i) for i in range(200)] + [f"V{i}" for i in range(30)], None),
+    "postcodes": ([f"{i:05d}" for i in range(200)] + ["unknown"], None),
+    "a rare style": ([f"1.{i:03d},5" for i in range(40)] + ["12.5"], "number"),
+    "dates": ([f"2020-01-{1 + i % 28:02d}" for i in range(56)] + ["soon"], "date"),
+    "too many that are no dates": ([f"2020-01-{1 + i:02d}" for i in range(20)] + ["a", "b"], None),
+}
+
+
+@pytest.mark.once
+@pytest.mark.filterwarnings("ignore:.*read as missing|.*is left out|.*both orders")
+@pytest.mark.parametrize("name", FEW)
+def test_few_cells_of_another_kind_do_not_decide_the_kind(name: str) -> None:
+    cells, kind = FEW[name]
+    order = np.random.default_rng(0).permutation(len(cells))
+    made = prepare(pd.DataFrame({"c": np.asarray(cells)[order], "a": np.arange(len(cells))}))
+    assert kinds_of(made).get("c") == kind or (kind is None and "c" in made.left_out)
+    if kind in ("number", "date"):
+        assert {*made.columns["c"].odd_strings} < {*cells}
+        again = reread(made)
+        assert again.columns["c"] == made.columns["c"]
+
+
+@pytest.mark.once
+def test_first_days_of_months_decide_the_order_and_an_open_order_is_a_warning() -> None:
+    months = pd.date_range("2015-01-01", periods=60, freq="MS")
+    line = r"^the column 'day': it has dates such as '{}', and all fit both .* read as {}\. Write"
+    for form, days, expected in (
+        ("%d/%m/%Y", months, "%d/%m/%Y"),
+        ("%m/%d/%Y", months, "%m/%d/%Y"),
+        ("%d.%m.%y %H:%M", months, "%d.%m.%y %H:%M"),
+        ("%d/%m/%Y", months + pd.to_timedelta(5 * np.arange(60) % 12, unit="D"), "%m/%d/%Y"),
+    ):
+        frame = pd.DataFrame({"day": days.strftime(form)})
+        example = next(one for one in frame["day"] if one[:2] != one[3:5])
+        with pytest.warns(UserWarning, match=line.format(re.escape(example), expected)):
+            made = prepare(frame)
+        assert made.columns["day"].formats == (expected,)
+    # No warning where the order is known, or makes no difference.
+    for days in (months + pd.Timedelta(days=20), pd.date_range("2020-05-05", periods=2, freq="YS")):
+        prepare(pd.DataFrame({"day": days.strftime("%d/%m/%Y")}))
+
+
+@pytest.mark.once
+def test_uuids_are_strings() -> None:
+    few = [uuid.UUID(int=i) for i in range(3)]
+    frame = pd.DataFrame({"few": few * 20, "own": [uuid.UUID(int=i) for i in range(60)]})
+    frame.loc[7, "few"] = None
+    with pytest.warns(UserWarning, match="'own' is left out: it is an identifier"):
+        made = prepare(frame)
+    with pytest.warns(UserWarning, match="'own' is left out: it is an identifier"):
+        expected = prepare(frame.astype("str").where(frame.notna()))
+    assert made.columns == expected.columns
+    np.testing.assert_array_equal(transform(made, frame), transform(expected, frame))
+
+
+@pytest.mark.once
+def test_a_record_without_odd_cells_is_read() -> None:
+    """An earlier version wrote it."""
+    table = frame().drop(columns=["y", "text"])
+    record = feature_records.record_of(prepare(table))
+    assert [one.pop("odd", None) for one in record["columns"]] == [0, None, 0]
+    again = feature_records.features_of(record)
+    np.testing.assert_array_equal(transform(again, table), transform(prepare(table), table))

@@ -115,6 +115,35 @@ def test_a_finished_training_resumes_with_more_epochs_only(folder: Path) -> None
     assert bx.tables.load("model.safetensors").history_["loss"].shape[0] == 4
 
 
+def test_odd_cells_anywhere_are_missing_values_and_rows_of_weight_0_count_for_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel_training, "_SAMPLE", 300)
+    odd = table()
+    odd["a"] = odd["a"].round(3).astype("str")
+    odd["day"] = pd.date_range("2000-01-01", periods=ROWS).strftime("%d.%m.%Y")
+    values = hashed(np.arange(ROWS), 0)
+    usable = np.arange(ROWS) % 10 == 3
+    in_training, in_validation = (
+        np.flatnonzero(usable & at)[0] for at in (values > 0.5, values < 0.1)
+    )
+    odd.loc[[in_training, in_validation], "a"] = "?!"
+    odd.loc[in_validation, "day"] = "soon"
+    odd.loc[5::10, ["a", "weight"]] = ["no number", 0.0]
+    for i, part in enumerate((odd[:1000], odd[1000:])):
+        part.to_parquet(f"big/{i}.parquet", row_group_size=300)
+    options = ("--drop", "z,number", "--weights", "weight", "--json")
+    done = run(*COMMAND, *QUICK, *options)
+    assert done.exit_code == 0, done.output
+    assert "60 rows without 'y' are left out 300 rows of weight 0" in " ".join(done.stderr.split())
+    lines, first = " ".join(done.stderr.split()), min(in_training, in_validation)
+    assert f"the column 'a' has '?!' (row {first}), and 1 more: read as missing" in lines
+    assert f"the column 'day' has 'soon' (row {in_validation}): read as missing" in lines
+    assert json.loads(done.stdout)["rows"] == (odd["weight"] * odd["y"].notna() > 0.0).sum()
+    columns = bx.tables.load("model.safetensors").model_.features.columns
+    assert (columns["a"].odd_strings, columns["day"].odd_strings) == (("?!",), ("soon",))
+
+
 def test_counts_categories_classes_and_moments_are_those_of_all_training_rows(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,15 +184,29 @@ def test_booleans_with_missing_values_are_classes() -> None:
 
 
 @pytest.mark.once
-def test_validation_or_test_rows_without_weight_are_an_error() -> None:
-    table = frame().assign(a=np.arange(60.0), w=1.0)
-    tested = split_rows(60, {"test": 0.15}, 0)["test"]
-    one = table.assign(w=1.0 * (table.index == 0))
-    options: dict[str, Any] = {"parameters": QUICK, "weights": "w", "drop": ["y"]}
-    with pytest.raises(ValueError, match=r"the (training|validation) rows have no weight"):
-        train(one, "a", test=table.head(9), **options)  # of some network
-    with pytest.raises(ValueError, match="the test rows have no weight"):
-        train(table.assign(w=1.0 * ~table.index.isin(tested)), "a", **options)
+@pytest.mark.parametrize("target", ["y", "a"])
+def test_rows_of_weight_0_are_left_out_before_the_split(target: str) -> None:
+    draw, table = np.random.default_rng(5), frame(90).assign(w=1.0)
+    table.loc[draw.permutation(90)[:30], "w"] = 0.0
+    table["a"] = table["a"].fillna(0.0)
+    counted = table[table["w"] > 0.0].reset_index(drop=True)
+    weightless = table["w"] == 0.0
+    # They would decide the kinds, the medians and the number of rows.
+    table["a"] = table["a"].mask(weightless & (target != "a"), 1e6)
+    table["day"] = table["day"].mask(weightless, "never")
+    lines = list[str]()
+    options: dict[str, Any] = {"parameters": QUICK, "weights": "w"}
+    found = train(table, target, say=lines.append, **options)
+    expected = train(counted, target, **options)
+    assert "30 rows of weight 0 are left out" in lines
+    np.testing.assert_array_equal(found.theta_, expected.theta_)
+    report = found.metadata_["report"]
+    assert report == expected.metadata_["report"]
+    assert sum(report["parts"].values()) == report["rows"] == 60
+    with pytest.raises(ValueError, match=r"^the weights 'w' are 0 in all rows"):
+        train(table.assign(w=0.0), target, **options)
+    with pytest.raises(ValueError, match="test rows: the weights 'w' are 0 in all rows"):
+        train(table, target, test=table.assign(w=0.0), **options)
 
 
 @pytest.mark.once

@@ -164,6 +164,7 @@ PEERS = {
 
 
 @pytest.mark.once
+@pytest.mark.filterwarnings("ignore:'Unnamed. 0' is left out")
 @pytest.mark.parametrize("target", ["y", thorough("number")])
 def test_the_report_of_folds_is_that_of_scikit_learns_cross_validation(target: str) -> None:
     frame, lines = table().drop(columns="y" if target == "number" else "number"), list[str]()

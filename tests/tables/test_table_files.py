@@ -531,6 +531,7 @@ ROWS_OF_COMMAS = [
 
 
 @pytest.mark.once
+@pytest.mark.filterwarnings("ignore:'a' is left out")
 @pytest.mark.parametrize(("cells", "values"), ROWS_OF_COMMAS)
 def test_a_table_that_was_read_knows_the_decimal_sign_of_its_strings(
     tmp_path: Path, cells: list[str], values: list[float]

@@ -111,12 +111,14 @@ def test_a_common_factor_of_all_weights_changes_nothing(target: str, factor: flo
 
 
 @pytest.mark.once
-def test_the_report_ignores_rows_of_weight_0(tmp_path: Path) -> None:
+def test_a_target_of_one_value_beside_rows_of_weight_0_is_an_error() -> None:
     table = frame()
     table["w"] = np.where(table["y"] == "yes", 0.0, 1.0)
-    out = tmp_path / "model"
-    report = train(table, "y", parameters=QUICK, weights="w", out=out).metadata_["report"]
-    assert report["test"]["roc_auc"] is None
+    with pytest.raises(ValueError, match="the target 'y' is no in all rows that have a weight: no"):
+        train(table, "y", parameters=QUICK, weights="w")
+
+
+def test_metrics_ignore_rows_of_weight_0() -> None:
     y, weights = np.arange(3.0), np.asarray([0.0, 1.0, 0.0])
     assert evaluation.score(0, y, y + 1.0, weights) == {"r2": None, "rmse": 1.0, "mae": 1.0}
 

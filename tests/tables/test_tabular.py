@@ -78,8 +78,9 @@ def on_numpy() -> Iterator[None]:
         yield
 
 
-# Rows of weight 2 are split otherwise than rows that occur twice.
-SPLIT = {"check_sample_weight_equivalence_on_dense_data": "the validation set is drawn by row"}
+# Rows of weight 0 are left out: ``test_rows_of_weight_0_change_nothing``.
+WEIGHT_2 = "a row of weight 2 is one row of a split and of a batch, not two; weight 0 is no row"
+SPLIT = {"check_sample_weight_equivalence_on_dense_data": WEIGHT_2}
 
 
 # In float64: a row's prediction depends on the other rows by the rounding of a product, and
@@ -98,6 +99,167 @@ SPLIT = {"check_sample_weight_equivalence_on_dense_data": "the validation set is
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_checks_pass(estimator: Any, check: Any) -> None:
     check(estimator)
+
+
+def _with_weightless_rows(kind: Any) -> tuple[pd.DataFrame, pd.Series, np.ndarray]:
+    """Return the table with rows of weight 0 between the others, whose values are absurd."""
+    frame, y = given(kind)
+    absurd = frame.iloc[:80].assign(a=1e6, city="Atlantis", day="soon", text=None)
+    absurd["when"] = pd.Timestamp("1800-01-01")
+    is_absurd = np.random.default_rng(7).permutation(200) < 80
+    at = np.empty(200, dtype=int)
+    at[is_absurd], at[~is_absurd] = np.arange(120, 200), np.arange(120)
+    whole, labels = (
+        pd.concat(both).iloc[at].reset_index(drop=True) for both in ((frame, absurd), (y, y[:80]))
+    )
+    return whole, labels, np.where(is_absurd, 0.0, 1.0 + at % 3)
+
+
+@pytest.mark.once
+@BOTH
+@pytest.mark.parametrize("members", [1, 3])
+def test_rows_of_weight_0_change_nothing(kind: Any, members: int) -> None:
+    frame, y = given(kind)
+    whole, labels, weights = _with_weightless_rows(kind)
+    options = {**QUICK, "n_members": members}
+    found = kind(**options).fit(whole, labels, weights)
+    expected = kind(**options).fit(frame, y, weights[weights > 0.0])
+    np.testing.assert_array_equal(found.theta_, expected.theta_)
+    np.testing.assert_array_equal(outputs(found, frame), outputs(expected, frame))
+    assert found.model_.record == expected.model_.record
+    # The same for a validation set.
+    sets = [(frame, y, weights[weights > 0.0]), (whole, labels, weights)]
+    thetas = [
+        kind(**options).fit(frame, y, X_val=x, y_val=t, sample_weight_val=w).theta_
+        for x, t, w in sets
+    ]
+    np.testing.assert_array_equal(*thetas)
+
+
+@pytest.mark.once
+def test_few_rows_with_weight_are_enough_for_any_seed() -> None:
+    frame, y = given(bx.TabularRegressor)
+    weights = np.zeros(120)
+    weights[::20] = 1.0
+    for seed in range(5):
+        model = bx.TabularRegressor("fast", **{**QUICK, "random_state": seed})
+        assert model.fit(frame[["a"]], y, weights).model_.record["rows"] == {
+            "training": 5,
+            "validation": 1,
+        }
+
+
+@pytest.mark.once
+def test_a_class_of_weight_0_is_a_class() -> None:
+    frame, y = given(bx.TabularClassifier)
+    labels = y.where(frame.index % 3 > 0, "maybe")
+    model = bx.TabularClassifier(**QUICK).fit(frame, labels, 1.0 * (labels != "maybe"))
+    assert model.classes_.tolist() == ["maybe", "no", "yes"]
+    assert model.predict_proba(frame)[:, 0].max() < 0.1
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_a_weight_counts_in_scalings_as_that_many_rows(scaling: str) -> None:
+    draw = np.random.default_rng(3)
+    values = draw.normal(50.0, 20.0, (60, 2))
+    values[draw.random((60, 2)) < 0.1] = np.nan
+    counts = draw.integers(1, 4, 60)
+    found = learn_scaling([values], scaling, 0.1 * counts)
+    expected = learn_scaling([np.repeat(values, counts, axis=0)], scaling)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)  # sums in another order
+    np.testing.assert_allclose(expected.medians, np.nanmedian(np.repeat(values, counts, 0), 0))
+
+
+ODD: dict[str, Any] = {
+    "a number": lambda i: str(7 * i % 200),
+    "a number with units": lambda i: f"${7 * i % 200:,}.50",
+    "few numbers": lambda i: str(18 + i % 40),
+    "a time": lambda i: f"{i % 24:02d}:{7 * i % 60:02d}",
+    "a date": lambda i: f"{pd.Timestamp('2020-01-31') + pd.Timedelta(days=i):%d.%m.%Y}",
+    "a compact date": lambda i: f"{pd.Timestamp('2020-01-31') + pd.Timedelta(days=i):%Y%m%d}",
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("name", "preset"), [("a number", "default"), *((n, "fast") for n in ODD)])
+def test_a_few_odd_cells_are_missing_values_for_any_seed(
+    name: str, preset: str, tmp_path: Path
+) -> None:
+    cells = pd.Series([ODD[name](i) for i in range(200)])
+    odd = cells.where(~cells.index.isin([7, 150]), "unknown")
+    frame = pd.DataFrame({"a": odd, "b": np.cos(np.arange(200.0))})
+    y, clean = np.arange(200.0), frame.assign(a=cells.where(odd != "unknown"))
+    message = r"^the column 'a' has 'unknown' \(row 7\), and 1 more: read as missing.$"
+    options = {**QUICK, "max_iter": 1}
+    for seed in range(3):
+        model = bx.TabularRegressor(preset, **{**options, "random_state": seed})
+        with pytest.warns(UserWarning, match=message) as caught:
+            model.fit(frame, y)
+        assert len(caught) == 1
+        expected = clone(model).fit(clean, y)
+        np.testing.assert_array_equal(model.theta_, expected.theta_)
+        for x in (frame, clean):
+            np.testing.assert_array_equal(model.predict(x), expected.predict(clean))
+    model.save(tmp_path / "model")
+    again = bx.tables.load(tmp_path / "model")
+    np.testing.assert_array_equal(again.predict(frame), model.predict(frame))
+    with pytest.raises(ValueError, match=r"'a' has 'n.n.' \(row 3\), but a"):
+        model.predict(frame.assign(a=odd.where(frame.index != 3, "n.n.")))
+
+
+@pytest.mark.once
+def test_a_validation_set_and_the_rows_decide_the_kinds_together() -> None:
+    days = pd.date_range("2020-01-01", periods=60).strftime("%d/%m/%Y")
+    early = pd.DataFrame({"day": days[:12], "a": np.arange(12.0)})  # fits both orders
+    late = pd.DataFrame({"day": days[12:], "a": np.arange(12.0, 60.0)})
+    model = bx.TabularRegressor(**QUICK)
+    model.fit(early, early["a"], X_val=late, y_val=late["a"])
+    assert model.model_.features.columns["day"].formats == ("%d/%m/%Y",)
+    # One odd cell makes a column of strings of one table, and not of the other.
+    odd = late.assign(a=late["a"].astype(str).where(late["a"] != 20.0, "?!"))
+    message = r"^the column 'a' has '\?!' \(row 8 of X_val\): read as missing.$"
+    for x, other in ((early, odd), (early.assign(a=early["a"].astype(str)), odd)):
+        with pytest.warns(UserWarning, match=message):
+            model.fit(x, early["a"], X_val=other, y_val=late["a"])
+        assert np.isfinite(model.predict(odd)).all()
+
+
+@pytest.mark.once
+@BOTH
+def test_a_warning_names_each_column_that_is_left_out_once_for_any_seed(kind: Any) -> None:
+    frame, y = given(kind)
+    whole = frame.assign(id=[f"u{i}" for i in range(120)], same=1, none=np.nan)
+    found = []
+    for options in ({}, {"random_state": 1}, {"n_members": 1}, {"n_members": 3, "preset": "best"}):
+        with pytest.warns(UserWarning, match="is left out") as caught:
+            kind(**{**QUICK, "max_iter": 1, **options}).fit(whole, y)
+        found.append([str(one.message) for one in caught])
+    assert found == 4 * [
+        [
+            "'id' is left out: it is an identifier.",
+            "'same' is left out: it is the same in all rows.",
+            "'none' is left out: it is empty.",
+        ]
+    ]
+
+
+@pytest.mark.once
+def test_a_training_part_without_any_value_of_a_column_is_no_error() -> None:
+    note = pd.Series(np.nan, range(40), dtype=object)
+    note[[3, 9]] = ["a broken pump", "a new pump"]
+    frame = pd.DataFrame({"note": note, "n": np.nan, "c": None, "a": np.arange(40.0)})
+    frame.loc[[3, 9], "n"], frame.loc[[3, 9], "c"] = [1.0, 2.0], ["u", "v"]
+    options: dict[str, Any] = {**QUICK, "max_iter": 1, "kinds": {"note": "text", "c": "category"}}
+    rest = frame.drop(index=[3, 9])
+    model = bx.TabularRegressor(**options).fit(
+        rest, rest["a"], X_val=frame.loc[[3, 9]], y_val=[3.0, 9.0]
+    )
+    assert np.isfinite(model.predict(frame)).all()
+    assert bx.tables.Preparation.from_bytes(model.preparation_.to_bytes()).columns_.keys() == {
+        *frame
+    }
 
 
 @pytest.mark.once
@@ -148,7 +310,7 @@ def test_robust_scaling_is_the_smoothly_clipped_distance_from_the_median() -> No
     frame = pd.DataFrame({"x": x, "flag": [0, 0, 0, 0, 0, 0, 1, 0]})
     found = bx.tables.Preparation(scaling="robust").fit_transform(frame)
     filled = np.where(np.isnan(x), 2.5, x)
-    quarters = np.quantile(filled, [0.25, 0.75])
+    quarters = np.quantile(filled, [0.25, 0.75], method="averaged_inverted_cdf")
     z = (filled - 2.5) / (quarters[1] - quarters[0])
     np.testing.assert_allclose(found[:, 0], z / np.sqrt(1.0 + (z / 3.0) ** 2), rtol=1e-6)
     # A range of 0 between the quarters is replaced by half the whole range.
@@ -446,7 +608,7 @@ def test_parameters_of_numpy_and_scikit_learn_are_accepted(tmp_path: Path) -> No
 @pytest.mark.once
 def test_targets_are_standardized_by_the_weighted_training_rows() -> None:
     frame, y = given(bx.TabularRegressor)
-    weights = np.linspace(0.0, 1.0, 120)
+    weights = np.linspace(0.1, 1.0, 120)
     model = bx.TabularRegressor(**QUICK).fit(
         frame[:100], y[:100], weights[:100], X_val=frame[100:], y_val=y[100:]
     )

@@ -106,7 +106,7 @@ def test_the_errors_of_an_interval_are_those_of_members_that_did_not_learn_a_row
     table = pd.DataFrame({"a": np.sin(np.arange(24.0)), "b": np.cos(np.arange(24.0))})
     y = 3.0 * table["a"].to_numpy() + np.arange(24) % 5
     model = bx.TabularRegressor(n_members=members, **QUICK).fit(table, y)
-    split = model._split(Rows(table, pd.Series(y), None), None, 0)
+    split = model._split(model._given(Rows(table, pd.Series(y), None), None), 0)
     network, x = model.network_, model.model_.features.transform(table)
     mean, scale = model.model_.scale
     expected = []

@@ -11,7 +11,7 @@ import pandas as pd
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.files import onnx
 from backprop_xp.tables.columns.column import Column, Sample
-from backprop_xp.tables.columns.scaling import Scaling
+from backprop_xp.tables.columns.scaling import Scaling, Weights
 from backprop_xp.tables.readers.values import (
     MISSING,
     String,
@@ -61,13 +61,15 @@ class Category(Column):
     def chosen(cls, sample: Sample) -> "Category":
         column = sample.column
         is_declared = is_categorical(column) and has_numbers(sample.words[0])
-        made = cls((), of_numbers=is_declared or column.dtype.kind in "iufb")
-        strings, rows = distinct(made.strings(column), keeps_words=True)
+        return cls((), of_numbers=is_declared or column.dtype.kind in "iufb")
+
+    def learnt(self, column: pd.Series, seed: int) -> "Category":
+        strings, rows = distinct(self.strings(column), keeps_words=True)
         if _MAX_VALUES <= len(strings) < len(rows) // 2:
             # A value of one row teaches what a value is that training did not have.
             repeated = np.bincount(rows) > 1
             strings = [one for one, is_known in zip(strings, repeated, strict=True) if is_known]
-        return replace(made, values=_sorted(strings))
+        return replace(self, values=_sorted(strings))
 
     def with_values(self, values: Iterable[String]) -> "Category":
         """Return the category of these values, or this one if they are too many."""
@@ -93,12 +95,13 @@ class Category(Column):
     def with_codes(self, above: int | None) -> "Category":
         return replace(self, is_code=above is not None and len(self.values) > above)
 
-    def with_most_frequent(self, column: pd.Series) -> "Category":
-        """Return the category of at most 200 values, those of the most rows, if it is no code."""
+    def with_most_frequent(self, column: pd.Series, weights: Weights) -> "Category":
+        """Return the category of at most 200 values, those of most weight, if it is no code."""
         if self.is_code or len(self.values) <= _MAX_VALUES:
             return self
         strings, rows = distinct(self.strings(column), keeps_words=True)
-        order = np.bincount(rows, minlength=len(strings)).argsort(kind="stable")[::-1]
+        totals = np.bincount(rows, weights, minlength=len(strings))
+        order = totals.argsort(kind="stable")[::-1]
         return replace(self, values=_sorted(strings[i] for i in order[:_MAX_VALUES]))
 
     def names(self, name: str) -> list[str]:

@@ -3,7 +3,7 @@
 Each kind is one class in a module of its own: ``Number``, ``Date``, ``Category`` and ``Text``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -13,13 +13,14 @@ import pandas as pd
 
 from backprop_xp.backends import Array
 from backprop_xp.checks import plain
-from backprop_xp.tables.columns.scaling import Scaling
+from backprop_xp.tables.columns.scaling import Scaling, Weights
 from backprop_xp.tables.readers.values import (
     CellError,
     String,
     as_strings,
+    decimal_of,
     distinct,
-    find_style,
+    find_style_of_most,
     is_categorical,
     is_missing,
     is_string,
@@ -31,10 +32,9 @@ _ADVICE = "correct it, or leave it empty"
 
 @dataclass(frozen=True)
 class Sample:
-    """A plain column of the training rows, and what the kinds find in it."""
+    """A plain column of all rows, and what the kinds find in it."""
 
     column: pd.Series
-    seed: int
 
     @cached_property
     def words(self) -> tuple[list[String], np.ndarray]:
@@ -47,11 +47,26 @@ class Sample:
         return [None if is_missing(word) else word for word in self.words[0]]
 
     @cached_property
-    def style(self) -> str | None:
-        """The style in which all strings are numbers; None for other strings and columns."""
+    def counts(self) -> list[int]:
+        """The rows of each distinct string."""
+        words, rows = self.words
+        return np.bincount(rows, minlength=len(words)).tolist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def _style_and_odd(self) -> tuple[str, tuple[str, ...]] | None:
         if not is_string(self.column) or is_categorical(self.column) or not any(self.strings):
             return None
-        return find_style(self.strings)
+        return find_style_of_most(self.strings, self.counts, decimal_of(self.column) or ".")
+
+    @property
+    def style(self) -> str | None:
+        """The style in which strings are numbers; None for other strings and columns."""
+        return self._style_and_odd and self._style_and_odd[0]
+
+    @property
+    def odd(self) -> tuple[str, ...]:
+        """The few strings that are no numbers in this style."""
+        return self._style_and_odd[1] if self._style_and_odd else ()
 
     @cached_property
     def values(self) -> pd.Series | None:
@@ -82,7 +97,8 @@ class Sample:
 class Column:
     """A column in use; a subclass is a kind, whose fields are plain names, numbers and arrays.
 
-    ``has_graph`` is whether ONNX can compute the features.
+    All rows decide the kind and how its values are read, by ``detect`` or ``chosen``. The training
+    rows teach the rest, by ``learnt``. ``has_graph`` is whether ONNX can compute the features.
     """
 
     kind: ClassVar[str]
@@ -97,6 +113,23 @@ class Column:
     def chosen(cls, sample: Sample) -> Self:
         """Return a column of the kind that the user chose; ``CellError`` for a value of another."""
         raise NotImplementedError
+
+    def doubt(self, sample: Sample) -> str | None:
+        """Return a sentence for the user about values that could be read in another way."""
+        return None
+
+    @property
+    def odd_strings(self) -> tuple[str, ...]:
+        """The strings of other kinds that training read as missing values."""
+        return ()
+
+    def with_odd(self, strings: Iterable[str]) -> "Column":
+        """Return the column; it also reads these strings as missing values."""
+        return self
+
+    def learnt(self, column: pd.Series, seed: int) -> "Column":
+        """Return the column with the vocabulary of training rows."""
+        return self
 
     def check(self) -> None:
         """Raise ValueError for fields, of the right types, that no training finds."""
@@ -151,8 +184,11 @@ class Column:
         """Return the column; its feature is a code if it has more values, None makes no codes."""
         return self
 
-    def with_most_frequent(self, column: pd.Series) -> "Column":
-        """Return the column; one with a feature for each value knows the most frequent values."""
+    def with_most_frequent(self, column: pd.Series, weights: Weights) -> "Column":
+        """Return the column; one with a feature for each value knows the most frequent values.
+
+        ``weights`` are those of the rows.
+        """
         return self
 
     def sort_key(self, column: pd.Series) -> np.ndarray | None:
@@ -167,6 +203,11 @@ class Column:
         """Raise ValueError for fields that no training finds."""
         if not is_right:
             raise ValueError(f"a {self.kind} has values that no training finds.")
+
+
+def are_among(column: pd.Series, strings: Collection[str]) -> np.ndarray:
+    """Return a mask of the values of a column that are some of these strings."""
+    return np.asarray(column.isin([*strings]) if strings else np.zeros(len(column)), dtype=bool)
 
 
 def refuse(column: pd.Series, wrong: np.ndarray, what: str, advice: str = _ADVICE) -> None:

@@ -6,9 +6,9 @@ import functools
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,16 @@ from pandas.tseries.api import guess_datetime_format
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.backends.scopes import process_wide
 from backprop_xp.files import onnx
-from backprop_xp.tables.columns.column import Column, Sample, choice_error, refuse
+from backprop_xp.tables.columns.column import Column, Sample, are_among, choice_error, refuse
 from backprop_xp.tables.columns.scaling import Scaling
-from backprop_xp.tables.readers.values import String, as_strings, distinct, is_categorical
+from backprop_xp.tables.readers.values import (
+    String,
+    are_odd,
+    as_strings,
+    distinct,
+    find_odd,
+    is_categorical,
+)
 
 # Guessing a format is slow, so formats are guessed from a sample of about this many strings.
 _SAMPLE = 1000
@@ -56,12 +63,13 @@ class Date(Column):
     """A date: its parts, float64. ``formats`` are those of strings, none for dates.
 
     Dates with a time zone or an offset are read on the clock of ``zone``, or without one on their
-    own.
+    own. ``odd`` are the few strings of training that are no dates: they are missing values.
     """
 
     formats: tuple[str, ...]
     parts: tuple[str, ...]
     zone: str | None = None
+    odd: tuple[str, ...] = ()
     kind: ClassVar[str] = "date"
 
     def __post_init__(self) -> None:
@@ -74,7 +82,7 @@ class Date(Column):
 
     @classmethod
     def detect(cls, sample: Sample) -> "Date | None":
-        """Return dates, also those in strings and in integers such as 20240105."""
+        """Return dates, also those in strings, but for a few, and in integers such as 20240105."""
         values = sample.values
         if values is None:
             return cls._detect_strings(sample)
@@ -83,31 +91,59 @@ class Date(Column):
             return cls((), _parts_of(_on_clock(values, zone)), zone)
         if values.dtype.kind in "fiu" and _is_compact(values):
             strings, _ = distinct(as_strings(values))
-            return cls((_COMPACT,), _parts_of(read_dates(strings, [_COMPACT])))
+            return cls((_COMPACT,), _parts_of(read_dates(strings, [_COMPACT])), odd=sample.odd)
         return None
 
     @classmethod
     def chosen(cls, sample: Sample) -> "Date":
         strings = sample.strings
-        if found := cls.detect(sample) or cls._of_strings(strings, len(strings)):
+        found = cls.detect(sample) or cls._of_strings(sample, len(strings))
+        if found and not found.odd:
             return found
-        wrong = (i for i, one in enumerate(strings) if one and not find_formats([one]))
-        raise choice_error(sample.column, sample.words[1] == next(wrong, 0), cls.kind)
+
+        def is_wrong(string: str) -> bool:
+            return string in found.odd if found else not find_formats([string])
+
+        wrong = next((i for i, one in enumerate(strings) if one and is_wrong(one)), 0)
+        raise choice_error(sample.column, sample.words[1] == wrong, cls.kind)
 
     @classmethod
     def _detect_strings(cls, sample: Sample) -> "Date | None":
         if is_categorical(sample.column) or not (present := [*filter(None, sample.strings)]):
             return None
-        found = cls._of_strings(present)
+        found = cls._of_strings(sample)
         is_version = found and "%m.%d.%y" in found.formats and any(map(_VERSION.match, present))
         return None if is_version else found
 
     @classmethod
-    def _of_strings(cls, strings: Sequence[String], size: int = _SAMPLE) -> "Date | None":
-        if not (formats := find_formats(strings, size)):
+    def _of_strings(cls, sample: Sample, size: int = _SAMPLE) -> "Date | None":
+        strings = sample.strings
+        if (reading := _find_reading(strings, sample.counts, size)) is None:
             return None
-        dates = read_dates(strings, formats)
-        return cls(formats, _parts_of(_strings_on_clock(strings, dates, None)))
+        dates = read_dates(strings, reading.formats)
+        parts = _parts_of(_strings_on_clock(strings, dates, None))
+        return cls(reading.formats, parts, odd=reading.odd)
+
+    def doubt(self, sample: Sample) -> str | None:
+        if not self.formats or self._of_numbers:
+            return None
+        odd = {*self.odd}
+        strings = [one for one in sample.strings if one is not None and one not in odd]
+        dates, others = _in_both_orders(strings, self.formats)
+        if others is None:
+            return None
+        example = strings[int((dates != others).argmax())]
+        return (
+            f"it has dates such as {example!r}, and all fit both orders of day and month: they are "
+            f"read as {' or '.join(self.formats)}. Write them as 2024-01-31 if that is wrong"
+        )
+
+    @property
+    def odd_strings(self) -> tuple[str, ...]:
+        return self.odd
+
+    def with_odd(self, strings: Iterable[str]) -> "Date":
+        return replace(self, odd=(*dict.fromkeys([*self.odd, *strings]),))
 
     def check(self) -> None:
         split_dates(np.empty(0, np.int64), self.parts)
@@ -148,7 +184,8 @@ class Date(Column):
         if column.dtype.kind == "M":
             return super().wrong(column)
         strings, rows = self._strings(column)
-        return np.take(_unread(strings, self._dates(column, strings)), rows)
+        unread = np.take(_unread(strings, self._dates(column, strings)), rows)
+        return np.asarray(unread & ~are_among(column, self.odd))
 
     def _read(self, column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         """Return the dates of a column in UTC, and as the clock shows them."""
@@ -156,7 +193,7 @@ class Date(Column):
             return _in_utc(column), _on_clock(column, self.zone)
         strings, rows = self._strings(column)
         dates = self._dates(column, strings)
-        wrong = _unread(strings, dates)[rows]
+        wrong = _unread(strings, dates)[rows] & ~are_among(column, self.odd)
         refuse(column, wrong, f"a date{self._example()} is expected, as in training")
         return dates[rows], _strings_on_clock(strings, dates, self.zone)[rows]
 
@@ -194,28 +231,92 @@ def find_formats(strings: Sequence[String], size: int = _SAMPLE) -> tuple[str, .
 
     They are guessed from a sample of about ``size`` strings. () if one is not a date with a year
     and a month. Strings that fit only one order of month and day decide the order; without any, the
-    month is first.
+    month is first, unless only the other order makes all of them first days of a month.
     """
-    dates = [_plain(string) for string in strings if string is not None]
-    sample = dates[:: 1 + len(dates) // (1 + size)]
-    candidates = []
+    reading = _find_reading(strings, [1] * len(strings), size)
+    return () if reading is None or reading.odd else reading.formats
+
+
+class _Reading(NamedTuple):
+    """The formats of strings, and the few strings that are no dates."""
+
+    formats: tuple[str, ...]
+    odd: tuple[str, ...]
+
+
+def _find_reading(strings: Sequence[String], counts: Sequence[int], size: int) -> _Reading | None:
+    """Return what ``find_formats`` finds for all strings but a few; None if they are no dates.
+
+    ``counts`` are the rows of each string.
+    """
+    present = [string for string in strings if string is not None]
+    sample = [_plain(string) for string in present[:: 1 + len(present) // (1 + size)]]
+    found = list[_Reading]()
     for day_first in (False, True):
         formats = _guess_formats(sample, day_first=day_first)
-        if formats and not np.isnat(read_dates(dates, formats)).any():
-            candidates.append(formats)
-        if len(formats) == 1 and candidates:
+        odd = _odd_among(strings, counts, formats) if formats else None
+        if odd:  # dates of a format that the sample lacks
+            formats += _guess_formats([*map(_plain, odd[:size])], day_first=day_first)
+            odd = _odd_among(strings, counts, formats)
+        found += [] if odd is None else [_Reading(formats, odd)]
+        if len(formats) == 1 and found and not found[0].odd:
             break
-    return min(candidates, key=len, default=())
+    if not found:
+        return None
+    best = min(found, key=lambda one: (len(one.odd), len(one.formats)))
+    return best._replace(formats=_with_first_days(present, best))
+
+
+def _odd_among(
+    strings: Sequence[String], counts: Sequence[int], formats: Sequence[str]
+) -> tuple[str, ...] | None:
+    """Return the few strings that are no dates of some formats, None if they are not few."""
+    dates = dict(zip(strings, ~np.isnat(read_dates(strings, formats)), strict=True))
+    return find_odd(strings, counts, dates.__getitem__)
+
+
+def _with_first_days(strings: Sequence[str], reading: _Reading) -> tuple[str, ...]:
+    """Return formats in the other order if only this makes all dates first days of a month."""
+    odd = {*reading.odd}
+    dates = [string for string in strings if string not in odd]
+    _, others = _in_both_orders(dates, reading.formats)
+    if others is None or (others.astype("M8[D]") != others.astype("M8[M]")).any():
+        return reading.formats
+    return tuple(map(_in_other_order, reading.formats))
+
+
+def _in_both_orders(
+    strings: Sequence[str], formats: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the dates of strings, and those in the other order of day and month.
+
+    The latter are None unless all strings fit it, and some are other dates.
+    """
+    dates, others = read_dates(strings, formats), [*map(_in_other_order, formats)]
+    if others == [*formats]:
+        return dates, None
+    swapped = read_dates(strings, others)
+    is_open = not np.isnat(swapped).any() and (swapped != dates).any()
+    return dates, swapped if is_open else None
+
+
+def _in_other_order(form: str) -> str:
+    """Return a format with the day and the month, numbers side by side, in the other order."""
+    if re.search(r"%[Yy].*%[md]", form):  # a month follows a year
+        return form
+    return re.sub(r"%([md])([^%]*)%(?!\1)([md])", r"%\3\2%\1", form)
 
 
 def _guess_formats(strings: Sequence[str], *, day_first: bool) -> tuple[str, ...]:
-    counts: Counter[str] = Counter()
+    """Return the formats that are guessed of all strings but a few, the most frequent first."""
+    counts, odd = Counter[str](), 0
     for string in strings:
         if "0001" in string:  # pandas guesses no format for the year 1
             continue
-        if (found := _guess_format(string, day_first=day_first)) is None:
+        if (found := _guess_format(string, day_first=day_first)) is not None:
+            counts[found] += 1
+        elif not are_odd(odd := odd + 1, len(strings) - odd):
             return ()
-        counts[found] += 1
     return tuple(found for found, _ in counts.most_common())
 
 

@@ -1,60 +1,160 @@
-"""The detection of the kinds of columns, from training rows."""
+"""The detection of the kinds of columns from all rows, and what training rows teach about them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from backprop_xp.tables.columns.category import Category
-from backprop_xp.tables.columns.column import Column, Sample
+from backprop_xp.tables.columns.column import Column, Sample, are_among
 from backprop_xp.tables.columns.date import Date
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.kinds import refuse_unknown
 from backprop_xp.tables.columns.number import Number
-from backprop_xp.tables.columns.scaling import learn_scaling
+from backprop_xp.tables.columns.scaling import Weights, learn_scaling
 from backprop_xp.tables.columns.text import Text
+from backprop_xp.tables.columns.tolerance import BadValues
+from backprop_xp.tables.readers.values import DECIMAL, are_odd, decimal_of, is_string
 
 # A column is of the first kind that detects it.
 KINDS: dict[str, type[Column]] = {one.kind: one for one in (Date, Number, Category, Text)}
 
 
-def detect(
-    frame: pd.DataFrame,
-    *,
-    scaling: str,
-    max_one_hot: int | None,
-    seed: int,
-    kinds: Mapping[str, str] | None = None,
-) -> Features:
-    """Return the features of a plain table, learnt from these training rows.
+class Detected(NamedTuple):
+    """The kinds of a table's columns, which all rows have decided, without any target.
 
-    ``scaling`` names one of ``SCALINGS``. A category of more than ``max_one_hot`` values becomes a
-    code; None makes none. Without a code the 200 most frequent values are known. ``kinds`` has the
-    kinds that the user chose, by the names of columns. Other columns that are identifiers are left
-    out, and all that are empty or constant; ValueError if none is left.
+    ``columns`` have no vocabularies yet; ``left_out`` has the reason for each other column. ``odd``
+    are the cells that are read as missing, with the index of the table that has the first one, and
+    ``doubts`` are sentences about columns that could be read in another way.
     """
-    kinds = kinds or {}
-    refuse_unknown(kinds, frame)
-    found = {str(name): detect_column(frame[name], seed, kinds.get(name)) for name in frame}
-    left_out = {name: one for name, one in found.items() if isinstance(one, str)}
-    columns = {
-        name: one.with_codes(max_one_hot).with_most_frequent(frame[name])
-        for name, one in found.items()
-        if not isinstance(one, str)
-    }
+
+    columns: dict[str, Column]
+    left_out: dict[str, str]
+    odd: Sequence[tuple[int, BadValues]]
+    doubts: Mapping[str, str]
+
+    def lines(self, places: Sequence[Callable[[int], str]]) -> Iterator[str]:
+        """Yield lines for the user about columns that are not read as they are.
+
+        ``places`` return the place of a row, one function for each table.
+        """
+        for name, reason in self.left_out.items():
+            yield f"{name!r} is left out: it is {reason}"
+        for table, cells in self.odd:
+            yield cells.at(places[table](cells.row))
+        for name, doubt in self.doubts.items():
+            yield f"the column {name!r}: {doubt}"
+
+    def learn(
+        self,
+        frame: pd.DataFrame,
+        weights: Weights,
+        *,
+        scaling: str,
+        max_one_hot: int | None,
+        seed: int,
+    ) -> Features:
+        """Return the features that training rows of these weights teach.
+
+        ``scaling`` names one of ``SCALINGS``. A category of more than ``max_one_hot`` values
+        becomes a code; None makes none. Without a code the 200 most frequent values are known.
+        """
+        columns = {
+            name: one.learnt(frame[name], seed)
+            .with_codes(max_one_hot)
+            .with_most_frequent(frame[name], weights)
+            for name, one in self.columns.items()
+        }
+        scaled = (one.encode(frame[name]) for name, one in columns.items() if one.is_scaled)
+        learnt = learn_scaling(scaled, scaling, weights)
+        return Features(columns, self.left_out, learnt, tuple(frame))
+
+
+def detect(*frames: pd.DataFrame, kinds: Mapping[str, str] | None = None) -> Detected:
+    """Return the kinds of the columns of plain tables, which are parts of one.
+
+    ``kinds`` has those that the user chose, by the names of columns. Other columns that are
+    identifiers are left out, and all that are empty or constant. Raises ValueError if none is left,
+    and ``CellError`` for a value that is not of the chosen kind. Many values of another kind in a
+    further table are an error of ``Features.transform``.
+    """
+    kinds, names = kinds or {}, [*frames[0]]
+    refuse_unknown(kinds, names)
+    columns, left_out = dict[str, Column](), dict[str, str]()
+    odd, doubts = list[tuple[int, BadValues]](), dict[str, str]()
+    for name in names:
+        parts = [frame[name] for frame in frames]
+        sample = Sample(_joined(parts))
+        found = _kind_of(sample, kinds.get(name))
+        if isinstance(found, str):
+            left_out[name] = found
+            continue
+        if name not in kinds:
+            found = _with_odd_cells(found, sample, parts)
+        columns[name] = found
+        odd += _odd_cells(found, parts)
+        if doubt := found.doubt(sample):
+            doubts[name] = doubt
     if not columns:
         raise ValueError(
             "nothing to learn from: each column is empty, the same in all rows, or an identifier."
         )
-    scaled = (one.encode(frame[name]) for name, one in columns.items() if one.is_scaled)
-    return Features(columns, left_out, learn_scaling(scaled, scaling), tuple(found))
+    return Detected(columns, left_out, odd, doubts)
 
 
-def detect_column(column: pd.Series, seed: int, kind: str | None = None) -> Column | str:
+def detect_column(column: pd.Series, kind: str | None = None) -> Column | str:
     """Return a column of a kind, by default of the detected one, or why it is left out."""
-    sample = Sample(column, seed)
+    return _kind_of(Sample(column), kind)
+
+
+def _kind_of(sample: Sample, kind: str | None) -> Column | str:
     if reason := sample.reason_to_leave_out(has_words=kind in (None, Category.kind)):
         return reason
     if kind is not None:
         return KINDS[kind].chosen(sample)
     found = (kind.detect(sample) for kind in KINDS.values())
     return next(one for one in found if one is not None)
+
+
+def _joined(parts: Sequence[pd.Series]) -> pd.Series:
+    """Return the parts of a column that are of one type with the first that has any value.
+
+    Numbers and strings have different styles: the values of the first part decide.
+    """
+    present = [part for part in parts if part.notna().any()] or [*parts[:1]]
+    alike = [part for part in present if _type_of(part) == _type_of(present[0])]
+    if len(alike) == 1:
+        return alike[0]
+    if is_string(alike[0]):
+        joined = pd.concat([part.astype("str") for part in alike]).astype(_type_of(alike[0]))
+    elif alike[0].dtype.kind in "mM":
+        joined = pd.concat(alike)
+    else:
+        joined = pd.Series(np.concatenate(alike), name=alike[0].name)
+    joined.attrs[DECIMAL] = next(filter(None, map(decimal_of, alike)), None)
+    return joined
+
+
+def _type_of(column: pd.Series) -> str:
+    """Return the type of a plain column; all numbers and booleans are alike."""
+    return "number" if column.dtype.kind in "fiub" else str(column.dtype)
+
+
+def _with_odd_cells(column: Column, sample: Sample, parts: Sequence[pd.Series]) -> Column:
+    """Return a column that also reads the few odd cells of parts of another type as missing."""
+    others = [part for part in parts if is_string(part) and not is_string(sample.column)]
+    odd = [value for part in others for value in part[column.wrong(part)]]
+    n = sum(int(part.notna().sum()) for part in parts)
+    return column.with_odd(odd) if are_odd(len(odd), n - len(odd)) else column
+
+
+def _odd_cells(column: Column, parts: Sequence[pd.Series]) -> list[tuple[int, BadValues]]:
+    """Return the cells of a column that are read as missing, with the index of the first's part."""
+    masks = [are_among(part, column.odd_strings) for part in parts]
+    total = sum(int(mask.sum()) for mask in masks)
+    for i, (part, mask) in enumerate(zip(parts, masks, strict=True)):
+        if mask.any():
+            row = int(mask.argmax())
+            return [(i, BadValues(str(part.name), total, part.iloc[row], part.index[row]))]
+    return []

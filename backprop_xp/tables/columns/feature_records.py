@@ -23,6 +23,8 @@ from backprop_xp.tables.readers.values import String
 
 # Fields that earlier versions did not write, by the kind.
 _LATER: dict[str, dict[str, Any]] = {
+    "number": {"odd": 0},
+    "date": {"odd": 0},
     "category": {"of_numbers": False},
     "text": {"repeats": False, "of_numbers": False},
 }

@@ -1,7 +1,7 @@
 """Numbers: one feature each. Strings can hold them, in one style for a column."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import integer, known
 from backprop_xp.display.numbers import number
 from backprop_xp.files import onnx
-from backprop_xp.tables.columns.column import Column, Sample, choice_error, refuse
+from backprop_xp.tables.columns.column import Column, Sample, are_among, choice_error, refuse
 from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.values import (
     EXACT,
@@ -31,21 +31,23 @@ class Number(Column):
     """A number: one feature, float64.
 
     ``style`` is that of strings, None for numbers. ``origin`` is subtracted from integers that
-    float64 cannot tell apart.
+    float64 cannot tell apart. ``odd`` are the few strings of training that are no numbers: they are
+    missing values.
     """
 
     style: str | None = None
     origin: int = 0
+    odd: tuple[str, ...] = ()
     kind: ClassVar[str] = "number"
 
     @classmethod
     def detect(cls, sample: Sample) -> "Number | str | None":
-        """Return numbers and timedeltas, but a row number is left out."""
+        """Return numbers and timedeltas, also with a few odd strings; a row number is left out."""
         values = sample.values
         if values is None:
             return None
         if values.dtype.kind not in "iu":
-            return Number(sample.style)
+            return Number(sample.style, odd=sample.odd)
         is_unnamed = str(values.name).startswith("Unnamed: ")  # an index in pandas' or R's CSV
         return "a row number" if is_unnamed and values.is_unique else Number(None, _origin(values))
 
@@ -59,6 +61,13 @@ class Number(Column):
         if wrong.any():
             raise choice_error(column, wrong, cls.kind)
         return cls(style, _origin(column) if values.dtype.kind in "iu" else 0)
+
+    @property
+    def odd_strings(self) -> tuple[str, ...]:
+        return self.odd
+
+    def with_odd(self, strings: Iterable[str]) -> "Number":
+        return replace(self, odd=(*dict.fromkeys([*self.odd, *strings]),))
 
     def check(self) -> None:
         known(PLAIN if self.style is None else self.style, STYLES, "style")
@@ -85,19 +94,26 @@ class Number(Column):
 
     def numbers(self, column: pd.Series) -> np.ndarray:
         """Return the numbers of a column; ``CellError`` for another value."""
-        values, wrong = numbers(column, self.style)
+        values, wrong, ambiguous = self._read(column)
         refuse(column, wrong, "a number is expected, as in training")
         refuse(
             column,
-            self._ambiguous(column),
+            ambiguous,
             "its decimal sign is not known, and training had no strings here",
             "give numbers, or a table of bx.tables.read",
         )
         return values
 
     def wrong(self, column: pd.Series) -> np.ndarray:
-        _, wrong = numbers(column, self.style)
-        return np.asarray(wrong | self._ambiguous(column))
+        _, wrong, ambiguous = self._read(column)
+        return np.asarray(wrong | ambiguous)
+
+    def _read(self, column: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the numbers, and masks of the wrong and of the ambiguous values."""
+        (values, wrong), is_odd = numbers(column, self.style), are_among(column, self.odd)
+        if is_odd.any():
+            values = np.where(is_odd, np.nan, values)
+        return values, wrong & ~is_odd, self._ambiguous(column)
 
     def _ambiguous(self, column: pd.Series) -> np.ndarray:
         """Return a mask of strings whose decimal sign neither training nor their file tells."""

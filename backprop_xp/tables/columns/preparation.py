@@ -16,6 +16,7 @@ from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.kinds import checked_kinds, numbers_among
 from backprop_xp.tables.columns.scaling import SCALINGS
+from backprop_xp.tables.columns.tolerance import in_row, warn
 from backprop_xp.tables.readers.frames import require_plain, to_pandas
 from backprop_xp.tables.readers.table_files import as_table, with_decimals
 
@@ -59,7 +60,8 @@ class Preparation(TransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: object = None) -> Self:
         """Learn the columns of a table: a pandas or polars DataFrame, or an array ``(rows, n)``.
 
-        ``y`` is not used. Raises ValueError if no column is left to learn from.
+        ``y`` is not used. A warning names each column that is left out, and each with cells that
+        are read as missing. Raises ValueError if no column is left to learn from.
         """
         scaling, most = known(self.scaling, SCALINGS, "scaling"), self.max_one_hot
         if most is not None:
@@ -68,7 +70,10 @@ class Preparation(TransformerMixin, BaseEstimator):
         frame = checked_frame(self, X, numbers=numbers_among(kinds))
         require_plain(frame)
         seed = seed_of(self.random_state)
-        return self._adopt(detect(frame, scaling=scaling, max_one_hot=most, seed=seed, kinds=kinds))
+        found = detect(frame, kinds=kinds)
+        warn(found.lines([in_row]))
+        options: dict[str, Any] = {"scaling": scaling, "max_one_hot": most, "seed": seed}
+        return self._adopt(found.learn(frame, None, **options))
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the features of rows, ``(rows, n)``, float32.

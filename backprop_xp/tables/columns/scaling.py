@@ -1,6 +1,6 @@
 """The scaling of numbers and dates, learnt from training rows."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,8 +14,12 @@ _SMOOTH_BOUND = 3.0
 # Numbers beyond float32 count as missing.
 _LARGEST = float(np.finfo(np.float32).max)
 
-# Returns the centers and the scales of filled values ``(rows, features)``.
-_Learner: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+# The weights of rows, None for equal ones.
+Weights: TypeAlias = np.ndarray | None
+# Relative: the rounding of a sum of weights, less than the weight of a row.
+_ROUNDING = 1e-12
+# Returns the centers and the scales of filled values ``(rows, features)`` and their weights.
+_Learner: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Scaling(NamedTuple):
@@ -81,18 +85,35 @@ def within_range(values: Array) -> Array:
     return xp.where(xp.abs(values) <= _LARGEST, values, xp.nan)
 
 
-def _standard(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _standard(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return means and standard deviations, 1 for a feature that is constant to rounding."""
-    means, deviations = values.mean(axis=0), values.std(axis=0)
+    means = np.average(values, axis=0, weights=weights)
+    deviations = np.sqrt(np.average((values - means) ** 2, axis=0, weights=weights))
     rounding = len(values) * np.finfo("float64").eps * np.abs(means)
     return means, np.where(deviations > rounding, deviations, 1.0)
 
 
-def _robust(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _robust(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return medians and interquartile ranges; half the whole range instead of a range of 0."""
-    low, quarter, median, quarters, high = np.quantile(values, [0.0, 0.25, 0.5, 0.75, 1.0], axis=0)
-    scales = np.where(quarters > quarter, quarters - quarter, (high - low) / 2.0)
+    quarter, median, quarters = _quantiles(values, (0.25, 0.5, 0.75), weights)
+    scales = np.where(quarters > quarter, quarters - quarter, np.ptp(values, axis=0) / 2.0)
     return median, np.where(scales > 0.0, scales, 1.0)
+
+
+def _quantiles(values: np.ndarray, levels: Sequence[float], weights: np.ndarray) -> np.ndarray:
+    """Return the quantiles ``(levels, features)`` of each feature; NaN is no value of it.
+
+    They are the averages of both values where the distribution steps over a level (definition 2 of
+    Hyndman and Fan 1996): a row of weight 2 counts as two rows.
+    """
+    found = list[np.ndarray]()
+    for column in values.T:
+        order = np.argsort(column)[: np.count_nonzero(~np.isnan(column))]
+        sums = np.cumsum(weights[order])
+        at, slack = np.asarray(levels) * sums[-1], _ROUNDING * sums[-1]
+        first, last = np.searchsorted(sums, at - slack), np.searchsorted(sums, at + slack, "right")
+        found.append((column[order[first]] + column[order[np.minimum(last, len(order) - 1)]]) / 2.0)
+    return np.stack(found, axis=1)
 
 
 # The bound is that of RealMLP (Holzmüller et al. 2024, "Better by default").
@@ -102,20 +123,23 @@ SCALINGS: dict[str, tuple[_Learner, float]] = {
 }
 
 
-def learn_scaling(encoded: Iterable[np.ndarray], scaling: str) -> Scaling:
-    """Return the scaling of the encoded numbers and dates of a table, ``(rows, width)`` each."""
+def learn_scaling(encoded: Iterable[np.ndarray], scaling: str, weights: Weights = None) -> Scaling:
+    """Return the scaling of the encoded numbers and dates of a table, ``(rows, width)`` each.
+
+    ``weights`` are those of the rows, above 0.
+    """
     learn, bound = SCALINGS[scaling]
     scaled = [*encoded]
     if not scaled:
         none, indices = np.empty(0), np.empty(0, dtype=np.intp)
         return Scaling(none, indices, none, none, np.asarray(bound))
     values = within_range(np.concatenate(scaled, axis=1))
-    missing = np.isnan(values)
+    missing, weights = np.isnan(values), np.ones(len(values)) if weights is None else weights
     is_empty = missing.all(axis=0)
-    medians = np.nanmedian(np.where(is_empty, 0.0, values), axis=0)
+    (medians,) = _quantiles(np.where(is_empty, 0.0, values), (0.5,), weights)
     flagged = np.flatnonzero(missing.any(axis=0))
-    centers, scales = learn(np.where(missing, medians, values))
-    shares, deviations = _standard(missing[:, flagged].astype("float64"))
+    centers, scales = learn(np.where(missing, medians, values), weights)
+    shares, deviations = _standard(missing[:, flagged].astype("float64"), weights)
     return Scaling(
         medians,
         flagged,

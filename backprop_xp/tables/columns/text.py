@@ -1,7 +1,7 @@
 """Free text: coordinates of groups of letters. scikit-learn counts and decomposes them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +21,8 @@ _LETTERS: dict[str, Any] = {"ngram_range": (3, 4), "analyzer": "char_wb", "max_f
 _COORDINATES = 30
 # The analysis is learnt from at most about so many rows, which bounds its memory.
 _ROWS = 2**15
+# The groups of letters of training rows without a text: no text has it.
+_NO_TEXT = ("\0\0\0",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +35,9 @@ class Text(Column):
     ``of_numbers`` is whether training had numbers or booleans, as in ``as_strings``.
     """
 
-    pieces: tuple[str, ...]
-    idf: np.ndarray
-    axes: np.ndarray
+    pieces: tuple[str, ...] = _NO_TEXT
+    idf: np.ndarray = field(default_factory=lambda: np.ones(1))
+    axes: np.ndarray = field(default_factory=lambda: np.ones((1, 1), np.float32))
     repeats: bool = False
     of_numbers: bool = False
     kind: ClassVar[str] = "text"
@@ -53,15 +55,19 @@ class Text(Column):
 
     @classmethod
     def chosen(cls, sample: Sample) -> "Text":
-        of_numbers = sample.column.dtype.kind in "iufb"
-        strings, rows = distinct(as_strings(sample.column, of_numbers=of_numbers))
+        return cls(of_numbers=sample.column.dtype.kind in "iufb")
+
+    def learnt(self, column: pd.Series, seed: int) -> "Text":
+        strings, rows = distinct(as_strings(column, of_numbers=self.of_numbers))
         given = [strings[row] or "" for row in rows]
         present = [string for string in given if string]
+        if not present:
+            return self
         repeats = 2 * len({*present}) < len(present)
         spaced = (rows[:: -(-len(rows) // _ROWS)] for rows in (given, present))
         # A column of few strings may have none in the rows that are evenly spaced.
-        made = cls._learn(next(filter(any, spaced)), sample.seed)
-        return replace(made, repeats=repeats, of_numbers=of_numbers)
+        made = self._learn(next(filter(any, spaced)), seed)
+        return replace(made, repeats=repeats, of_numbers=self.of_numbers)
 
     @classmethod
     def _learn(cls, strings: list[str], seed: int) -> "Text":

@@ -1,14 +1,26 @@
-"""What a prediction reads as missing instead of refusing it: bad values and missing columns."""
+"""What is read as missing instead of being refused, and the lines and warnings about it."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from backprop_xp.checks import plain
+from backprop_xp.checks import plain, stacklevel
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.readers.frames import to_pandas
 from backprop_xp.tables.readers.values import foreign
+
+
+def in_row(row: int, table: str = "") -> str:
+    """Return the place of a row, also in another table than X."""
+    return f"row {row}{table and f' of {table}'}"
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Issue a warning for each line, with a full stop."""
+    for line in lines:
+        warnings.warn(f"{line}.", UserWarning, stacklevel=stacklevel())
 
 
 class BadValues(NamedTuple):

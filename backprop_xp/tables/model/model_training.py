@@ -14,7 +14,7 @@ import numpy as np
 from backprop_xp.backends import Array, Selection, dtype_name, owner, to_host
 from backprop_xp.checks import stacklevel
 from backprop_xp.files.json_values import from_json, to_json
-from backprop_xp.tables.columns.detection import detect
+from backprop_xp.tables.columns.detection import Detected
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.model.blas_threads import one_blas_thread
 from backprop_xp.tables.model.fitted_model import TabularModel, TargetScale, residuals_of
@@ -62,14 +62,15 @@ def untrained(
     split: Split,
     selection: Selection,
     seed: int,
-    known: Features | None,
+    known: Features | Detected,
     counts: Mapping[str, int] | None = None,
     **more: Any,
 ) -> tuple[TabularModel, Recipe]:
     """Return the model before its training, and its recipe.
 
-    ``known`` are features that were learnt from the same rows, ``more`` other fields of the model.
-    ``counts`` are the numbers of the rows that those of the split stand for.
+    ``known`` are the kinds of the columns, or features that were learnt from the same training
+    rows; ``more`` are other fields of the model. ``counts`` are the numbers of the rows that those
+    of the split stand for.
     """
     training, n_classes = split.training, 0 if split.classes is None else len(split.classes)
     checked = checked_parameters(parameters, "classification" if n_classes else "regression")
@@ -77,13 +78,16 @@ def untrained(
     parts = {"training": training, "validation": split.validation}
     counts = counts or split.counts
     recipe = recipe_for(values, counts["training"])
-    features = known or detect(
-        training.features,
-        scaling=recipe.scaling,
-        max_one_hot=None if recipe.category is None else recipe.category.above,
-        seed=seed,
-        kinds=values["kinds"],
-    )
+    if isinstance(known, Features):
+        features = known
+    else:
+        features = known.learn(
+            training.features,
+            training.scaled_weights(),
+            scaling=recipe.scaling,
+            max_one_hot=None if recipe.category is None else recipe.category.above,
+            seed=seed,
+        )
     model = TabularModel(
         features=features,
         network=network_for(features, recipe, n_classes),

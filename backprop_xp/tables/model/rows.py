@@ -25,6 +25,12 @@ class Rows(NamedTuple):
         weights = None if self.weights is None else self.weights[rows]
         return Rows(self.features.iloc[rows], self.target.iloc[rows], weights, self.source)
 
+    def counted(self) -> "Rows":
+        """Return the rows whose weight is above 0."""
+        if self.weights is None or self.weights.all():
+            return self
+        return self.take(np.flatnonzero(self.weights))
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of the values and the columns."""
         digest = hashlib.sha256()

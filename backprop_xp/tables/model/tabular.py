@@ -2,11 +2,11 @@
 
 import dataclasses
 import inspect
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar, get_type_hints
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, TypeVar, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -15,16 +15,23 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from backprop_xp.backends import Backend, Device, resolve
-from backprop_xp.checks import plain, stacklevel
+from backprop_xp.checks import plain
 from backprop_xp.estimators.bases import BaseEstimator, ClassifierMixin, RegressorMixin
 from backprop_xp.files.container import refusing
+from backprop_xp.tables.columns.detection import Detected, detect
 from backprop_xp.tables.columns.preparation import (
     Preparation,
     checked_frame,
     seed_of,
     tags_of_tables,
 )
-from backprop_xp.tables.columns.tolerance import filled, line_about, without_bad_values
+from backprop_xp.tables.columns.tolerance import (
+    filled,
+    in_row,
+    line_about,
+    warn,
+    without_bad_values,
+)
 from backprop_xp.tables.model.estimator_rows import checked_rows
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_file import (
@@ -50,6 +57,14 @@ from backprop_xp.training.states import TrainingState
 
 Callback: TypeAlias = Callable[[TrainingState], bool | None]
 Kind = TypeVar("Kind", bound="type[Tabular]")
+
+
+class Given(NamedTuple):
+    """Rows to learn from, a validation set or None, and the classes, None for numbers."""
+
+    rows: Rows
+    held_out: Rows | None
+    classes: np.ndarray | None
 
 
 class Tabular(BaseEstimator, TabularParameters):
@@ -90,19 +105,37 @@ class Tabular(BaseEstimator, TabularParameters):
         training with a warning, and the estimator has the best network so far. ``callbacks`` are
         those of ``bx.fit``. ``metadata`` is JSON by name, which files keep, and which a resumed
         training must have too.
+
+        Rows of weight 0 are left out, but their labels are classes. All other rows, ``X_val``
+        included, decide the kinds of the columns. A warning names each column that is left out, and
+        each with odd cells, which are read as missing.
+        """
+        rows = X, y, sample_weight, X_val, y_val, sample_weight_val
+        options: dict[str, Any] = {"checkpoint": checkpoint, "resume": resume}
+        return self._fit(rows, **options, callbacks=callbacks, metadata=metadata)
+
+    def _fit(
+        self,
+        rows: Sequence[Any],
+        detected: Detected | None = None,
+        classes: np.ndarray | None = None,
+        *,
+        checkpoint: PathLike | None = None,
+        resume: bool = False,
+        callbacks: Sequence[Callback] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Fit to the arguments ``rows`` of ``fit``; an error leaves the estimator as it was.
+
+        Without ``detected`` the rows decide the kinds of the columns, with warnings, and without
+        ``classes`` y has them all.
         """
         before = dict(vars(self))
         try:
-            if X_val is None and not y_val is sample_weight_val is None:
-                raise ValueError("y_val and sample_weight_val belong to a validation set: X_val.")
-            checked_parameters(self, self._task)
-            given = checked_rows(self, X, y, sample_weight)
-            held_out, is_there = None, checkpoint is not None and Path(checkpoint).exists()
-            if X_val is not None:
-                names = [*given.features]
-                held_out = checked_rows(self, X_val, y_val, sample_weight_val, names)
+            is_there = checkpoint is not None and Path(checkpoint).exists()
             file = checkpoint if resume and is_there else None
-            found = self._train(given, held_out, file, checkpoint, callbacks, dict(metadata or {}))
+            options = file, checkpoint, callbacks, dict(metadata or {})
+            found = self._train(self._checked(classes, *rows), detected, *options)
         except BaseException:
             self.__dict__ = before
             raise
@@ -110,6 +143,49 @@ class Tabular(BaseEstimator, TabularParameters):
         if checkpoint is not None and not found.is_written:
             write_model(checkpoint, found.model, found.optimizer, found.state)
         return self
+
+    def _checked(
+        self,
+        classes: np.ndarray | None,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        X_val: Any,
+        y_val: Any,
+        sample_weight_val: Any,
+    ) -> Given:
+        """Return the arguments of ``fit``, checked as scikit-learn does."""
+        if X_val is None and not y_val is sample_weight_val is None:
+            raise ValueError("y_val and sample_weight_val belong to a validation set: X_val.")
+        checked_parameters(self, self._task)
+        given, held_out = checked_rows(self, X, y, sample_weight), None
+        if X_val is not None:
+            held_out = checked_rows(self, X_val, y_val, sample_weight_val, [*given.features])
+        return self._given(given, held_out, classes)
+
+    def _given(
+        self,
+        rows: Rows,
+        held_out: Rows | None,
+        classes: np.ndarray | None = None,
+    ) -> Given:
+        """Return rows for a training, with indices of classes or numbers as their targets.
+
+        Labels without weight are classes, too.
+        """
+        targets, classes = self._targets(rows.target.to_numpy(), classes)
+        rows = rows._replace(target=pd.Series(targets, name=rows.target.name)).counted()
+        if held_out is not None:
+            found, _ = self._targets(held_out.target.to_numpy(), classes)
+            held_out = held_out._replace(target=pd.Series(found)).counted()
+        return Given(rows, held_out, classes)
+
+    def _detect(self, given: Given) -> Detected:
+        """Return the kinds of the columns, with a warning for each that is not read as it is."""
+        tables = [one.features for one in (given.rows, given.held_out) if one is not None]
+        detected = detect(*tables, kinds=checked(self.kinds, "kinds"))
+        warn(detected.lines([in_row, partial(in_row, table="X_val")]))
+        return detected
 
     def _adopt(self, model: TabularModel) -> Self:
         """Set the attributes of a fitted estimator, and return it."""
@@ -132,8 +208,8 @@ class Tabular(BaseEstimator, TabularParameters):
 
     def _train(
         self,
-        given: Rows,
-        held_out: Rows | None,
+        given: Given,
+        detected: Detected | None,
         file: PathLike | None,
         checkpoint: PathLike | None,
         callbacks: Sequence[Callback],
@@ -147,12 +223,12 @@ class Tabular(BaseEstimator, TabularParameters):
         seed = saved.record["seed"] if saved and draws else seed_of(self.random_state)
         model, recipe = untrained(
             self,
-            split := self._split(given, held_out, seed),
+            split := self._split(given, seed),
             choice,
             seed,
-            None if saved is None else saved.features,
+            saved.features if saved else detected or self._detect(given),
             has_names=hasattr(self, "feature_names_in_"),
-            target=given.target.name,
+            target=given.rows.target.name,
             metadata=metadata if saved is None else {**saved.metadata, **metadata},
         )
         if file is not None and saved is not None:
@@ -169,17 +245,12 @@ class Tabular(BaseEstimator, TabularParameters):
         options: dict[str, Any] = {"callbacks": callbacks, "keeps_interrupted": keeps}
         return learn(self, split, choice, start, checkpoint=checkpoint, **options)
 
-    def _split(self, given: Rows, held_out: Rows | None, seed: int) -> Split:
-        targets, classes = self._targets(given.target.to_numpy(), None)
-        rows = given._replace(target=pd.Series(targets, name=given.target.name))
-        if held_out is None:
-            n_members = self.n_members or PRESETS[self.preset].n_members
-            split = drawn_split(rows, classes, self.validation_fraction, n_members, seed)
-        else:
-            found, _ = self._targets(held_out.target.to_numpy(), classes)
-            split = Split(rows, held_out._replace(target=pd.Series(found)), classes)
-        split.require_weights()
-        return split
+    def _split(self, given: Given, seed: int) -> Split:
+        rows, held_out, classes = given
+        if held_out is not None:
+            return Split(rows, held_out, classes)
+        n_members = self.n_members or PRESETS[self.preset].n_members
+        return drawn_split(rows, classes, self.validation_fraction, n_members, seed)
 
     def _outputs(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         check_is_fitted(self)
@@ -187,17 +258,16 @@ class Tabular(BaseEstimator, TabularParameters):
 
     def _plain(self, X: Any) -> pd.DataFrame:
         """Return the rows to predict as a plain table; warn about what is read as missing."""
-        features, given, lines = self.model_.features, X, list[str | None]()
+        features, given, lines = self.model_.features, X, list[str]()
         fills = checked(self.on_missing_column, "on_missing_column") == "missing"
         if fills and self.model_.has_names:  # otherwise the positions count
             given, absent = filled(X, features.seen)
-            lines.append(line_about(absent, features))
+            lines += filter(None, [line_about(absent, features)])
         frame = checked_frame(self, given, features.seen, texts=features.texts)
         if checked(self.on_bad_value, "on_bad_value") == "missing":
             frame, found = without_bad_values(frame, features)
-            lines += [one.at(f"row {one.row}") for one in found]
-        for line in filter(None, lines):
-            warnings.warn(f"{line}.", UserWarning, stacklevel=stacklevel())
+            lines += [one.at(in_row(one.row)) for one in found]
+        warn(lines)
         return frame
 
     def _export_c(self, path: PathLike, options: Any) -> None:

@@ -45,15 +45,6 @@ class Split(NamedTuple):
             rows -= validation
         return {"training": rows, "validation": validation}
 
-    def require_weights(self) -> None:
-        """Raise ValueError if all rows of a part, of some member, have the weight 0."""
-        for name, (rows, at) in self.parts.items():
-            if rows.weights is not None:
-                weights = rows.weights if at is None else rows.weights[at]
-                if not weights.any(axis=-1).all():
-                    message = f"the {name} rows have no weight: choose another random_state."
-                    raise ValueError(message)
-
     def of_first_member(self) -> "Split":
         """Return the split of the first member alone."""
         training, validation = (

@@ -110,6 +110,8 @@ def _plain_column(column: pd.Series, name: str, texts: Collection[str]) -> pd.Se
     if not is_mixed or all(isinstance(v, str | bool | int | float | np.generic) for v in present):
         return column.astype("str")
     kinds = {*present.map(kind_of)}
+    if kinds == {"strings"}:  # also UUIDs
+        return column.where(column.notna()).astype("str")
     if kinds == {"numbers"}:  # some of them decimals
         return column.where(column.notna()).astype("float64")
     if kinds == {"times"}:

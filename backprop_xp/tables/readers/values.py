@@ -6,7 +6,9 @@ Each value is read by itself: its meaning never depends on other rows.
 import datetime
 import decimal
 import re
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -37,7 +39,7 @@ _BOOLEANS = {"true": True, "false": False}
 _DATES = ("datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period")
 # The types of the values in a column of objects, by the kind that they make a column of.
 _KINDS: dict[str, tuple[type, ...]] = {
-    "strings": (str,),
+    "strings": (str, uuid.UUID),
     "numbers": (bool, int, float, np.bool_, np.integer, np.floating, decimal.Decimal),
     "dates": (datetime.date, np.datetime64),
     "times": (datetime.time, datetime.timedelta, np.timedelta64),
@@ -69,6 +71,12 @@ _STYLES = {
 }
 PLAIN, EUROPEAN, TIME = "1,234.5", "1.234,5", "hh:mm"
 STYLES = (*_STYLES, TIME)
+
+
+# Strings of another kind are odd cells, read as missing, if each stands beside more than so many
+# different other strings. So 0 to 9 and "10+" stay a category, as do the codes of diseases of
+# ICD-9, a tenth of which begin with a letter.
+_BESIDE_ODD = 10
 
 
 class CellError(ValueError):
@@ -191,6 +199,52 @@ def find_style(
     return None
 
 
+def are_odd(odd: int, others: int) -> bool:
+    """Whether so few strings beside others are odd cells of a column."""
+    return _BESIDE_ODD * odd < others
+
+
+def find_odd(
+    strings: Sequence[String], counts: Sequence[int], are_others: Callable[[str], bool]
+) -> tuple[str, ...] | None:
+    """Return the distinct strings that are not like the others, None if they are not few.
+
+    ``counts`` are the rows of each string. The odd ones may be in up to half of the rows.
+    """
+    odd, n, rows = list[str](), 0, 0
+    present = sum(string is not None for string in strings)
+    for string, count in zip(strings, counts, strict=True):
+        if string is None:
+            continue
+        if are_others(string):
+            rows += count
+            continue
+        odd.append(string)
+        n += count
+        if not are_odd(len(odd), present - len(odd)):
+            return None
+    return tuple(odd) if n < rows else None
+
+
+def find_style_of_most(
+    strings: Sequence[String], counts: Sequence[int], decimal: str = "."
+) -> tuple[str, tuple[str, ...]] | None:
+    """Return the style in which all strings but a few are numbers, and these few; None without one.
+
+    ``counts`` are the rows of each string, ``decimal`` is as in ``find_style``. The style is the
+    one that leaves the fewest strings. A code such as 007 is no number.
+    """
+    if any(string and re.search(CODE, string.strip()) for string in strings):
+        return None
+    found = list[tuple[str, tuple[str, ...]]]()
+    for style in (style_with(decimal), *STYLES):
+        odd = find_odd(strings, counts, partial(_is_number, style=style))
+        if odd == ():
+            return style, odd
+        found += [] if odd is None else [(style, odd)]
+    return min(found, key=lambda one: len(one[1]), default=None)
+
+
 def as_numbers(column: pd.Series) -> pd.Series:
     """Return the numbers that the strings of a file hold, codes included; else the strings."""
     values, wrong = numbers(column)
@@ -219,6 +273,10 @@ def style_with(decimal: str) -> str:
 def has_style(string: str, style: str) -> bool:
     """Whether a string is a number of this style."""
     return _STYLES[style].number.fullmatch(string) is not None
+
+
+def _is_number(string: str, style: str) -> bool:
+    return not np.isnan(_number(string, style))
 
 
 def _number(string: str, style: str) -> float:

@@ -14,6 +14,7 @@ from backprop_xp.tables.columns.category import Category
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.scaling import within_range
 from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.readers.values import distinct
 from backprop_xp.tables.study.split import SplitRule
 
 # In about 40 real tables, columns that give the target away reach 0.95 to 1, and others at most
@@ -28,23 +29,28 @@ _TREES = 200
 
 
 def column_warnings(
-    features: Features, training: Rows, rule: SplitRule, time: str | None
+    features: Features, table: Rows, training: Rows, rule: SplitRule, time: str | None
 ) -> Iterator[str]:
     """Yield lines for the user; ``time`` is a column of times, which may differ in all rows.
 
-    A column gives the target away if a decision tree on it alone predicts more than 0.93 of the
-    target, cross-validated on training rows: R2, or the balanced accuracy. At most 200 columns have
-    a tree, those on which the target depends most; a line counts the others.
+    All rows of the table show identifiers and values that are alike. A column gives the target
+    away if a decision tree on it alone predicts more than 0.93 of the target, cross-validated on
+    training rows: R2, or the balanced accuracy. At most 200 columns have a tree, those on which the
+    target depends most; a line counts the others.
     """
     for name, column in features.columns.items():
-        if name != time and column.may_identify(training.features[name]):
+        if name != time and column.may_identify(table.features[name]):
             yield (
                 f"{name!r} has a different whole number in each row: leave it out with --drop "
                 f"{name!r} if it identifies rows"
             )
-    named = {n: c.values for n, c in features.columns.items() if isinstance(c, Category)}
+    named = {
+        name: distinct(column.strings(table.features[name]), keeps_words=True)[0]
+        for name, column in features.columns.items()
+        if isinstance(column, Category)
+    }
     if rule.classes is not None:
-        named[str(training.target.name)] = tuple(training.target.unique())
+        named[str(table.target.name)] = table.target.unique().tolist()
     yield from filter(None, (_line_about_alike(name, values) for name, values in named.items()))
     # A rare class needs all its rows.
     labels = pd.Series(0 if rule.classes is None else rule.classes, index=range(rule.rows))

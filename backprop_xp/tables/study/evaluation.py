@@ -75,7 +75,8 @@ def evaluate(
     Those of the validation rows are of the networks that did not learn from a row.
     """
     fitted, test = model.model_, parts["test"]
-    split = model._split(parts["training"], parts.get("validation"), fitted.record["seed"])
+    given = model._given(parts["training"], parts.get("validation"), fitted.classes)
+    split = model._split(given, fitted.record["seed"])
     where = {"backend": model.backend, "device": model.device}
     n_classes = 0 if fitted.classes is None else len(fitted.classes)
     y, _ = model._targets(np.asarray(test.target), fitted.classes)
@@ -183,12 +184,13 @@ def _others(model: TabularClassifier | TabularRegressor) -> dict[str, BaseEstima
 
 def _plain_features(features: Features, training: Rows) -> Features:
     """Return features that suit a linear model: standardized, and a 0 or 1 for each category."""
+    weights = training.scaled_weights()
     columns = {
-        name: column.with_codes(None).with_most_frequent(training.features[name])
+        name: column.with_codes(None).with_most_frequent(training.features[name], weights)
         for name, column in features.columns.items()
     }
     numbers = [one.encode(training.features[n]) for n, one in columns.items() if one.is_scaled]
-    scaling = learn_scaling(numbers, "standardize")
+    scaling = learn_scaling(numbers, "standardize", weights)
     return dataclasses.replace(features, columns=columns, scaling=scaling)
 
 

@@ -7,6 +7,7 @@ come from all training rows.
 
 import functools
 import math
+import operator
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +22,12 @@ import pyarrow as pa
 from backprop_xp.backends import Array, Selection, resolve
 from backprop_xp.checks import integer, real
 from backprop_xp.tables.columns.category import Category
+from backprop_xp.tables.columns.column import Column, are_among
+from backprop_xp.tables.columns.date import Date
 from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.columns.number import Number
+from backprop_xp.tables.columns.tolerance import BadValues, in_row
 from backprop_xp.tables.model.blas_threads import one_blas_thread
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_file import read_model, refuse_other_training, write_model
@@ -34,7 +39,7 @@ from backprop_xp.tables.model.tabular import Callback
 from backprop_xp.tables.model.tabular_parameters import Task
 from backprop_xp.tables.model.training_split import Split
 from backprop_xp.tables.readers.row_groups import row_groups, share_of
-from backprop_xp.tables.readers.values import distinct
+from backprop_xp.tables.readers.values import distinct, is_string
 from backprop_xp.tables.study.evaluation import score
 from backprop_xp.tables.study.problem import Columns, chosen_features, lines_about
 from backprop_xp.tables.study.shares import Share, hashed
@@ -165,8 +170,11 @@ def _share(
 
 def _learn(
     ranks: Ranks, share: Share, preset: Recipe, task: Task | None, kinds: Mapping[str, str] | None
-) -> tuple[Share, Features, Rows]:
-    """Return the share and the features that a sample teaches, and this rank's validation rows."""
+) -> tuple[Share, Features, list[str], Rows]:
+    """Return the share and the features that a sample teaches, and this rank's validation rows.
+
+    With the features come lines for the user about them.
+    """
     found = [*share.pieces(share.features, 0.0, share.sample)]
     numbers = np.concatenate([each for each, _ in found])
     table = pa.Table.from_batches([batch for _, batch in found]).combine_chunks()
@@ -177,33 +185,74 @@ def _learn(
         rows = share.rows(np.arange(len(whole)), whole)
         if not len(rows.target):
             raise ValueError(f"the target {share.target.name!r} is missing in every row.")
-        table_of = rows.features[[*share.features]]
-        most = None if preset.category is None else preset.category.above
-        features = detect(
-            table_of, scaling=preset.scaling, max_one_hot=most, seed=share.seed, kinds=kinds
+        counted = rows.counted()
+        table_of = counted.features[[*share.features]]
+        detected = detect(table_of, kinds=kinds)
+        features = detected.learn(
+            table_of,
+            counted.weights,
+            scaling=preset.scaling,
+            max_one_hot=None if preset.category is None else preset.category.above,
+            seed=share.seed,
         )
-        known = find_target(rows.target, task), features
-    target, features = ranks.exchange(known)[0]
+        # The odd cells of all rows follow.
+        lines = [*detected._replace(odd=()).lines([])]
+        known = find_target(rows.target, task), features, lines
+    target, features, lines = ranks.exchange(known)[0]
     share = share._replace(target=target, texts=features.texts)
-    return share, features, share.rows(numbers[~is_sample], table.filter(pa.array(~is_sample)))
+    held = share.rows(numbers[~is_sample], table.filter(pa.array(~is_sample)))
+    return share, features, lines, held
+
+
+class _Cells(NamedTuple):
+    """The cells of a column: how many are present, and those that are odd, with the first one."""
+
+    present: int
+    odd: tuple[str, ...] = ()
+    total: int = 0
+    row: int = 0
+
+    @classmethod
+    def of(cls, column: Column, values: pd.Series) -> "_Cells":
+        """Return the cells of rows, which the index numbers."""
+        is_odd = column.wrong(values) | are_among(values, column.odd_strings)
+        found, present = values[is_odd], int(values.notna().sum())
+        if found.empty or not is_string(found):
+            return cls(present)
+        return cls(present, tuple(dict.fromkeys(found)), len(found), int(found.index[0]))
+
+    def __add__(self, other: "_Cells") -> "_Cells":  # type: ignore[override]
+        first = self if self.odd and (not other.odd or self.row < other.row) else other
+        odd = (*dict.fromkeys([*first.odd, *self.odd, *other.odd]),)
+        return _Cells(self.present + other.present, odd, self.total + other.total, first.row)
+
+    def line(self, name: str) -> str:
+        """Return a line for the user about the odd cells."""
+        return BadValues(name, self.total, self.odd[0], self.row).at(in_row(self.row))
 
 
 def _totals(
-    share: Share, features: Features
-) -> tuple[np.ndarray, Counter[Any], dict[str, set[Any]]]:
+    share: Share, features: Features, held: Rows
+) -> tuple[np.ndarray, Counter[Any], dict[str, set[Any]], dict[str, _Cells]]:
     """Return what this rank's training rows add up to, and the values of each category.
 
     They add up to their number, the weight, and the mean and the squared deviations of a number to
-    predict; and to the weight of each class.
+    predict; to the number of rows of weight 0; and to the weight of each class. The rows of weight
+    0, and the cells of columns of strings, which follow, include the validation rows ``held``.
     """
     columns = features.columns.items()
     categories = {n: one for n, one in columns if isinstance(one, Category) and one.has_few}
     values: dict[str, set[Any]] = {name: set() for name in categories}
-    sums, by_class = np.zeros(4), Counter[Any]()
-    for piece in share.pieces([*values], share.validation):
+    strings = {n: one for n, one in columns if isinstance(one, Number | Date) and one.from_strings}
+    tested = held.counted().features
+    cells = {name: _Cells.of(one, tested[name]) for name, one in strings.items()}
+    sums, by_class = np.zeros(5), Counter[Any]()
+    sums[4] = np.count_nonzero(held.weights == 0.0)
+    for piece in share.pieces([*values, *strings], share.validation):
         rows = share.rows(*piece)
-        weights = np.asarray(rows.weights)
-        own = np.asarray([len(weights), weights.sum(), 0.0, 0.0])
+        weights, counted = np.asarray(rows.weights), rows.counted().features
+        count = np.count_nonzero(weights)
+        own = np.asarray([count, weights.sum(), 0.0, 0.0, len(weights) - count])
         if share.target.classes:
             indices, names = pd.factorize(as_array(rows.target))
             found = np.bincount(indices, weights, len(names)).tolist()
@@ -214,12 +263,12 @@ def _totals(
             own[3] = weights @ (y - own[2]) ** 2
         sums = _merged(sums, own)
         for name, known in values.items():
-            known.update(
-                distinct(categories[name].strings(rows.features[name]), keeps_words=True)[0]
-            )
+            known.update(distinct(categories[name].strings(counted[name]), keeps_words=True)[0])
+        for name, one in strings.items():
+            cells[name] += _Cells.of(one, counted[name])
     if not sums[0]:
         raise ValueError("its row groups have no training rows: start fewer processes.")
-    return sums, by_class, values
+    return sums, by_class, values, cells
 
 
 def _merged(one: Array, other: Array) -> Array:
@@ -243,6 +292,19 @@ def _with_categories(
     return replace(features, columns=columns)
 
 
+def _with_odd_cells(
+    features: Features, cells: Sequence[Mapping[str, _Cells]]
+) -> tuple[Features, list[str]]:
+    """Return features that read the odd cells of all ranks as missing, and lines about them."""
+    columns, lines = dict(features.columns), list[str]()
+    for name in cells[0]:
+        whole = functools.reduce(operator.add, (each[name] for each in cells))
+        if 0 < 2 * whole.total < whole.present:
+            columns[name] = columns[name].with_odd(whole.odd)
+            lines.append(whole.line(name))
+    return replace(features, columns=columns), lines
+
+
 def _prepared(
     ranks: Ranks,
     share: Share,
@@ -257,9 +319,10 @@ def _prepared(
     deviation, or the same weight of each class.
     """
     preset = PRESETS[given["preset"]]
-    share, features, held = _learn(ranks, share, preset, task, given["kinds"])
-    sums, counters, values = zip(*ranks.exchange(_totals(share, features)), strict=True)
-    count, weight, mean, squares = functools.reduce(_merged, sums).tolist()
+    share, features, told, held = _learn(ranks, share, preset, task, given["kinds"])
+    totals, held = ranks.exchange(_totals(share, features, held)), held.counted()
+    sums, counters, values, cells = zip(*totals, strict=True)
+    count, weight, mean, squares, weightless = functools.reduce(_merged, sums).tolist()
     by_class = Counter[Any]()
     for each in counters:  # their sum would lack classes of weight 0
         by_class.update(each)
@@ -270,9 +333,11 @@ def _prepared(
         training = Rows(pd.DataFrame(), pd.Series(range(len(classes))), weights)
     share = share._replace(target=share.target._replace(classes=classes), unit=weight / count)
     features = _with_categories(features, values, preset.category and preset.category.above)
+    features, odd = _with_odd_cells(features, cells)
     counts = {"training": int(count), "validation": sum(ranks.exchange(len(held.target)))}
-    lines = [*lines_about(share.target, share.total - sum(counts.values()))]
-    lines += [f"{name!r} is left out: it is {why}" for name, why in features.left_out.items()]
+    without = share.total - sum(counts.values()) - int(weightless)
+    lines = [*lines_about(share.target, without, int(weightless))]
+    lines += [*told, *odd]
     if share.validation * share.total >= _MAX_VALIDATION - 1:
         lines.append(f"--validation is {share.validation:.3g}: at most {_MAX_VALIDATION:,} rows")
     for line in lines:

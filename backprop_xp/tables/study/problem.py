@@ -1,14 +1,15 @@
 """The problem of a training: a target, and the training, validation and test rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from backprop_xp.checks import integer, nearest, real
-from backprop_xp.tables.columns.detection import detect_column
-from backprop_xp.tables.columns.kinds import numbers_among, refuse_unknown
+from backprop_xp.tables.columns.detection import Detected, detect
+from backprop_xp.tables.columns.kinds import numbers_among
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular_parameters import Task
 from backprop_xp.tables.readers.frames import header_hint, named_columns, require_plain
@@ -17,6 +18,7 @@ from backprop_xp.tables.readers.table_files import (
     TableData,
     as_table,
     naming_lines,
+    place_of,
     with_decimals,
     with_fallback,
 )
@@ -63,19 +65,27 @@ class Problem(NamedTuple):
     The network learns from the ``"training"`` rows; the ``"validation"`` rows end the training and
     choose the network; the ``"test"`` rows are for the report alone. ``labels`` ``(splits, rows)``
     has the part of each row: the first split is that of the model, each further one that of a fold.
-    ``others`` are parts that are tables of their own, ``without`` counts the rows without a target.
+    ``others`` are parts that are tables of their own. All rows, without their targets, have decided
+    the kinds of the columns, ``detected``. ``omitted`` counts the rows without a target, and those
+    of weight 0.
     ``metadata`` is what a resumed training must have too. ``held_out`` is the share of the training
     rows that each network draws as its own validation rows, None if there are validation rows.
     """
 
     target: Target
     table: Rows
+    detected: Detected
     rule: SplitRule
     labels: np.ndarray
     others: Mapping[str, Rows]
-    without: int
+    omitted: tuple[int, int]
     metadata: Mapping[str, Any]
     held_out: float | None
+
+    def column_lines(self) -> Iterator[str]:
+        """Yield lines for the user about columns that are not read as they are."""
+        sources = [rows.source for rows in (self.table, *self.others.values())]
+        yield from self.detected.lines([partial(place_of, source) for source in sources])
 
     def rows(self, part: str, split: int = 0) -> np.ndarray:
         """Return the indices of the table's rows that are in a part."""
@@ -110,11 +120,11 @@ def make_problem(
     table = as_table(data, texts=[target], numbers=numbers)
     with naming_lines(table.source):
         features = chosen_features(table.frame, target, columns)
-        refuse_unknown(columns.kinds, features)
-        for name, kind in columns.kinds.items():
-            if kind in ("number", "date"):  # others are never refused
-                detect_column(table.frame[name], seed, kind)
-    found, rows = rows_of(table, target, features, columns.weights, task)
+    found, present = rows_of(table, target, features, columns.weights, task)
+    rows = present.counted()
+    if rows.target.nunique() < 2:
+        only = f"{rows.target.iloc[0]!s} in all rows that have a weight"
+        raise ValueError(f"the target {target!r} is {only}: nothing to learn.")
     rows = rows._replace(features=with_decimals(rows.features))
     parts = {} if cv else {"test": 0.15 if test is None else test}
     parts["validation"] = validation
@@ -128,31 +138,37 @@ def make_problem(
         for name, part in parts.items()
         if name not in shares
     }
+    with naming_lines(table.source):
+        tables = [one.features for one in (rows, *others.values())]
+        detected = detect(*tables, kinds=columns.kinds)
     rule = _rule(table.frame, rows, found, columns, seed)
     if rule.units is not None and not (shares or cv):
         raise ValueError("omit group and time: test and validation are tables of their own.")
     metadata: dict[str, Any] = {name: shares.get(name, "a table") for name in parts}
     metadata |= {"cv": cv, "group": columns.group, "time": columns.time}
-    tables = {"data": rows, **{f"{name} data": other for name, other in others.items()}}
-    metadata |= {name: {"sha256": one.fingerprint()} for name, one in tables.items()}
-    without, held_out, labels = len(table.frame) - len(rows.target), None, rule.labels(shares, cv)
+    data_of = {"data": rows, **{f"{name} data": other for name, other in others.items()}}
+    metadata |= {name: {"sha256": one.fingerprint()} for name, one in data_of.items()}
+    omitted = len(table.frame) - len(present.target), len(present.target) - len(rows.target)
+    held_out, labels = None, rule.labels(shares, cv)
     if rule.units is None and "validation" in shares:  # each network draws its own
         drawn, is_left = labels == "validation", np.isin(labels[0], ("training", "validation"))
         held_out = float(drawn[0].sum() / is_left.sum())
         labels[drawn] = "training"
-    problem = Problem(found, rows, rule, labels, others, without, metadata, held_out)
+    problem = Problem(found, rows, detected, rule, labels, others, omitted, metadata, held_out)
     _check(problem)
     return problem
 
 
-def lines_about(target: Target, without: int) -> Iterator[str]:
-    """Yield lines about a target, and the number of rows without it, for the user."""
+def lines_about(target: Target, without: int, weightless: int = 0) -> Iterator[str]:
+    """Yield lines about a target, and the numbers of rows without it, and without weight."""
     names = [str(name) for name in target.classes]
     more = ", ..." if len(names) > _MAX_NAMES else ""
     classes = f" ({', '.join(names[:_MAX_NAMES])}{more})" if names else ""
     yield f"{target.task}, for {target.name!r}: {target.reason}{classes}"
     if without:
         yield f"{without:,} rows without {target.name!r} are left out"
+    if weightless:
+        yield f"{weightless:,} rows of weight 0 are left out"
 
 
 def _rule(
@@ -169,7 +185,7 @@ def _rule(
 
 
 def _check(problem: Problem) -> None:
-    """Raise ValueError for a part without weights, or with a class that training lacks."""
+    """Raise ValueError for a part with a class that training lacks."""
     # The checks need no features.
     slim = problem._replace(
         table=problem.table._replace(features=problem.table.features.iloc[:, :0])
@@ -177,8 +193,6 @@ def _check(problem: Problem) -> None:
     for split in range(len(problem.labels)):
         parts = slim.parts(split)
         for name, part in parts.items():
-            if part.weights is not None and not part.weights.any():
-                raise ValueError(f"the {name} rows have no weight: choose another seed or share.")
             if problem.target.classes and (new := {*part.target} - {*parts["training"].target}):
                 raise ValueError(
                     f"no training row has the class {min(new)!r} of the {name} rows: choose "
@@ -263,6 +277,6 @@ def _read_part(data: Part, name: str, target: Target, training: Rows, weights: s
     data = with_fallback(data, decimal_of(training.features))
     table = as_table(data, texts=[target.name, *strings], numbers=others)
     try:
-        return rows_of(table, target, features, weights)[1]
+        return rows_of(table, target, features, weights)[1].counted()
     except ValueError as error:
         raise ValueError(f"{name} rows: {error}") from error

@@ -98,7 +98,7 @@ class Share(NamedTuple):
         sizes = np.diff(np.arange(count + 1) * rows // count).tolist()
         waiting, read = list[Any](), 0
         for piece in self._replace(groups=groups).pieces(self.features, self.validation):
-            waiting.append(arrays(self.indexed(self.rows(*piece))))
+            waiting.append(arrays(self.indexed(self.rows(*piece).counted())))
             read += len(waiting[-1][0])
             if read < rows and sum(part[0].nbytes for part in waiting) < _BUFFER:
                 continue

@@ -101,7 +101,7 @@ def units_of(column: pd.Series, *, by_time: bool) -> np.ndarray:
     what, values = f"the {'time' if by_time else 'group'} {column.name!r}", column.to_numpy()
     missing, hint = pd.isna(values), ""
     if by_time:
-        found = detect_column(column.rename(None), 0)  # also a row number is a time
+        found = detect_column(column.rename(None))  # also a row number is a time
         if isinstance(found, str) or (values := found.sort_key(column)) is None:
             kind = found if isinstance(found, str) else f"a {found.kind}"
             raise ValueError(f"{what} is {kind}, but must hold dates or numbers.")

@@ -117,11 +117,6 @@ def _fit(
     with contextlib.ExitStack() as stack:
         if held_out is not None:
             stack.enter_context(naming_lines(held_out.source, held_out.features.index))
-            options |= {
-                "X_val": held_out.features,
-                "y_val": held_out.target,
-                "sample_weight_val": held_out.weights,
-            }
 
         @functools.cache
         def report() -> Report:
@@ -131,10 +126,11 @@ def _fit(
         def show(state: TrainingState) -> None:
             report()(state.epoch, lambda: losses_of(state))
 
-        model.fit(
-            training.features,
-            training.target,
-            training.weights,
+        validation = (None, None, None) if held_out is None else held_out[:3]
+        model._fit(
+            [*training[:3], *validation],
+            problem.detected,
+            problem.target.labels,
             callbacks=[*callbacks, show],
             **options,
         )
@@ -157,17 +153,16 @@ def _lines(
 
     ``missing`` is the file that such a training should resume.
     """
-    yield from lines_about(problem.target, problem.without)
+    yield from lines_about(problem.target, *problem.omitted)
     if resumed:
         yield f"resumed after epoch {resumed}"
         return
     if missing is not None:
         yield f"there is no {missing} to resume: the training starts from the beginning"
-    for name, reason in features.left_out.items():
-        yield f"{name!r} is left out: it is {reason}"
+    yield from problem.column_lines()
     rows, time = problem.rows("training"), problem.metadata["time"]
     training = problem.table.take(rows)
-    yield from column_warnings(features, training, problem.rule.take(rows), time)
+    yield from column_warnings(features, problem.table, training, problem.rule.take(rows), time)
     rare = [name for name, count in training.target.value_counts().items() if count <= _RARE]
     if problem.target.classes and rare:
         yield (

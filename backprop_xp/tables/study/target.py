@@ -35,6 +35,13 @@ class Target(NamedTuple):
     reason: str
     classes: tuple[Class, ...] = ()
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The classes as an array, strings as objects; None for numbers."""
+        if not self.classes:
+            return None
+        return np.asarray(self.classes, dtype=object if isinstance(self.classes[0], str) else None)
+
     def values(self, column: pd.Series, decimal: str = ".") -> np.ndarray:
         """Return a column's classes or numbers, as an estimator takes them.
 
