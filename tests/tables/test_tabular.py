@@ -616,6 +616,11 @@ def test_targets_are_standardized_by_the_weighted_training_rows() -> None:
     deviation = np.sqrt(np.average((y[:100] - mean) ** 2, weights=weights[:100]))
     assert model.model_.scale == pytest.approx((mean, deviation), rel=1e-12)
     assert model.model_.record["rows"] == {"training": 100, "validation": 20}
+    # The medians of numbers, too: half of the weight is below that of ``a``.
+    a = frame["a"][:100].dropna()
+    below = weights[a.index][a < model.model_.features.scaling.medians[0]].sum()
+    assert 0.0 <= weights[a.index].sum() / 2.0 - below <= 1.0
+    assert model.model_.features.scaling.medians[0] != a.median()
 
 
 @pytest.mark.once
