@@ -97,6 +97,7 @@ def test_second_derivatives_forwards_are_those_of_central_differences(predict: b
         np.testing.assert_array_equal(found, np.swapaxes(found, -1, -2))
 
 
+@pytest.mark.compiled
 def test_second_derivatives_forwards_of_a_stack_are_those_of_each_network(xp: Any) -> None:
     network, x = constrained(), generator.normal(size=(5, 3))
     theta = sample_theta(network, (2,))
