@@ -83,6 +83,7 @@ from backprop_xp.backends.sums_and_products import (
     sum_of_rows as sum_of_rows,
     sum_of_squares as sum_of_squares,
     sum_over_batch as sum_over_batch,
+    transposed as transposed,
     with_diagonal as with_diagonal,
 )
 

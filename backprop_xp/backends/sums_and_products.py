@@ -33,6 +33,12 @@ def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
 
 
 @replaceable
+def transposed(matrix: Array) -> Array:
+    """Return matrices with their last two axes exchanged; not every library has ``.mT``."""
+    return array_namespace(matrix).matrix_transpose(matrix)
+
+
+@replaceable
 def outer(a: Array, b: Array, out: Array | None = None) -> Array:
     """Return the products of ``(..., n)`` and ``(..., m)``, ``(..., n, m)``, as ``matmul`` does."""
     return matmul(a[..., None], b[..., None, :], out)

@@ -17,6 +17,7 @@ from backprop_xp.backends import (
     replaceable,
     sum_at,
     sum_over_batch,
+    transposed,
 )
 from backprop_xp.checks import choose, integer, known, real, sequence
 from backprop_xp.display.reprs import remember_call, repr_of
@@ -176,7 +177,7 @@ class NumericEmbedding:
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return the features of each number; inner arrays are ``(..., n_in, batch, k)``."""
         xp, (frequencies, *phases, weights, bias) = array_namespace(x), parameters
-        turns = 2.0 * math.pi * xp.matrix_transpose(x)
+        turns = 2.0 * math.pi * transposed(x)
         z = turns[..., None] * frequencies
         # cos(z) as sin(z + pi / 2): ONNX Runtime has no cosine of float64.
         if self.kind == "pl":
@@ -201,18 +202,18 @@ class NumericEmbedding:
         (turns, z, waves), n, k = cache, self.n_in, self.n_frequencies
         own, rest = (0.0, g) if self.kind == "pl" else (g[..., :n], g[..., n:])
         rest = _rows_and_numbers(xp.reshape(rest, (*g.shape[:-1], n, weights.shape[-1])))
-        g_z = sent_back(rest @ weights.mT, _SINE, z, waves)
+        g_z = sent_back(rest @ transposed(weights), _SINE, z, waves)
         if self.kind == "pl":
             g_z = g_z[..., :k] + g_z[..., k:]
         gradients = (
             matmul(turns[..., None, :], g_z, out[0]),
             *([] if self.kind == "pl" else [sum_over_batch(g_z, out[1])]),
-            matmul(waves.mT, rest, out[-2]),
+            matmul(transposed(waves), rest, out[-2]),
             sum_over_batch(rest, out[-1]),
         )
         if not wants_input:
             return None, gradients
-        slopes = xp.matrix_transpose((g_z @ frequencies.mT)[..., 0])
+        slopes = transposed((g_z @ transposed(frequencies))[..., 0])
         return own + 2.0 * math.pi * slopes, gradients
 
 

@@ -11,7 +11,7 @@ each output is 0 where a user's loss has a negative curvature, so that H is neve
 import math
 from typing import Any, NamedTuple, Protocol
 
-from backprop_xp.backends import Array, array_namespace, dispatch, with_diagonal
+from backprop_xp.backends import Array, array_namespace, dispatch, transposed, with_diagonal
 from backprop_xp.networks.batch_rows import Rows, row_slices
 from backprop_xp.networks.inputs import Strength
 from backprop_xp.networks.jet_parts import rows_in_cache
@@ -116,7 +116,7 @@ class Dual(NamedTuple):
     def damped(self, damping: Array) -> SmallEquations:
         """Return what ``H + diag(damping)`` is made of, with ``A = damping + decay``."""
         inverse = 1.0 / (self.decay + damping)
-        scaled = (self.jacobian * inverse[..., None, :]).mT
+        scaled = transposed(self.jacobian * inverse[..., None, :])
         ones = array_namespace(self.slope).ones_like(self.slope)
         return SmallEquations(inverse, scaled, with_diagonal(self.curved @ scaled, ones))
 
@@ -166,7 +166,7 @@ def correction(
     if model.jacobian is None:
         pulled = _pulled(network, theta, x, curved)
     else:
-        pulled = _product(model.jacobian.mT, _joined(curved))
+        pulled = _product(transposed(model.jacobian), _joined(curved))
     return model.correction(damped, move, pulled)
 
 
@@ -186,7 +186,7 @@ def primal(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Primal:
         linear = _linearized(network, theta, rows, block)
         parts.append((linear.losses, linear.outputs, linear.curvature))
         jacobian = _flat(linear.jacobian)
-        gradient += _product(jacobian.mT, _joined(linear.slope))
+        gradient += _product(transposed(jacobian), _joined(linear.slope))
         curved += _squared(linear)
     decay, pull = _penalty(network, theta, l2)
     axes = len(theta.shape) - 1  # of rows
@@ -205,7 +205,7 @@ def dual(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Dual:
     jacobian, curved = _flat(linear.jacobian), _flat(_curved(linear))
     slope, (decay, pull) = _joined(linear.slope), _penalty(network, theta, l2)
     loss = loss_of_values(network, theta, linear.losses, rows.sample_weight, l2)
-    gradient = _product(jacobian.mT, slope) + pull
+    gradient = _product(transposed(jacobian), slope) + pull
     given = linear.outputs, linear.curvature, jacobian, curved
     return Dual(loss, gradient, *given, slope, decay, pull)
 
@@ -244,10 +244,10 @@ def _squared(linear: _Linear) -> Array:
     """Return ``J^T D J``."""
     _, _, jacobian, curvature, slope = linear
     if len(curvature.shape) > len(slope.shape):
-        return _flat(jacobian).mT @ _flat(curvature @ jacobian)
+        return transposed(_flat(jacobian)) @ _flat(curvature @ jacobian)
     # A product of a matrix with itself takes half the time.
     root = _flat(array_namespace(curvature).sqrt(curvature)[..., None] * jacobian)
-    return root.mT @ root
+    return transposed(root) @ root
 
 
 def _curved(linear: _Linear) -> Array:

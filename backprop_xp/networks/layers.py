@@ -15,6 +15,7 @@ from backprop_xp.backends import (
     outer,
     replaceable,
     sum_over_batch,
+    transposed,
 )
 from backprop_xp.checks import choose, integer, real
 from backprop_xp.display.reprs import repr_of
@@ -127,8 +128,8 @@ class Dense:
         g = sent_back(g, self.activation, z, a)
         gradients: tuple[Array, ...] = ()
         if wants_parameters:
-            gradients = matmul(x.mT, g, out[0]), sum_over_batch(g, out[1])
-        return (g @ weights.mT if wants_input else None), gradients
+            gradients = matmul(transposed(x), g, out[0]), sum_over_batch(g, out[1])
+        return (g @ transposed(weights) if wants_input else None), gradients
 
     def row_gradients(
         self,
@@ -147,7 +148,7 @@ class Dense:
         if bias is not None:
             bias[...] = each
         gradients = outer(x, g, out[0]), each if bias is None else bias
-        return (g @ weights.mT if wants_input else None), gradients
+        return (g @ transposed(weights) if wants_input else None), gradients
 
 
 @dataclass(frozen=True, init=False)

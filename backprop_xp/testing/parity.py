@@ -110,7 +110,8 @@ def _network(dtype: str, case: Case) -> None:
             *(_NET.forward(theta, x), _NET.predict(one, x), _NET.loss(one, x, y, rng=5)),
             *(_NET.loss_and_gradient(one, x, y), _NET.vjp(theta, x, g, rng=3)),
             _NET.loss_and_gradient(theta, x, y, sample_weight=w, rng=keys),
-            *(_NET.pack(_NET.unpack(theta)), _NET.weight_mask(one), theta[:, ::2], theta.mT),
+            *(_NET.pack(_NET.unpack(theta)), _NET.weight_mask(one), theta[:, ::2]),
+            array_namespace(theta).matrix_transpose(theta),
         ]
 
     case.require_computed(dtype, compute, _THETA, _X, _Y, _WEIGHT, _G, _KEYS)

@@ -9,7 +9,13 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, require_floating, with_diagonal
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    require_floating,
+    transposed,
+    with_diagonal,
+)
 from backprop_xp.checks import integer
 from backprop_xp.training.hyperparameters import Hyperparameter, of_each_network
 from backprop_xp.training.line_search import (
@@ -199,19 +205,21 @@ def _times_inverse(moves: Array, changes: Array, gradient: Array) -> Array:
     algorithm 7.4). The latest move and change are last; a pair of zeros is none.
     """
     xp, g = array_namespace(gradient), gradient[..., None]
-    products = moves @ changes.mT
+    products = moves @ transposed(changes)
     diagonal = xp.linalg.diagonal(products)
     is_none = xp.astype(diagonal <= 0.0, gradient.dtype)
     triangle = with_diagonal(xp.triu(products), is_none)
-    squares = changes @ changes.mT
+    squares = changes @ transposed(changes)
     last, is_empty = squares[..., -1:, -1:], is_none[..., -1:, None]
     scale = (products[..., -1:, -1:] + is_empty) / (last + is_empty)
     a = xp.linalg.solve(triangle, moves @ g)
     right = diagonal[..., None] * a + scale * (squares @ a - changes @ g)
     # Upper triangular matrices have no pivots to choose, and so no singular ones: in reverse order
     # the transposed one is such a matrix.
-    b = _reversed(xp.linalg.solve(_reversed(triangle.mT, -1, -2), _reversed(right, -2)), -2)
-    return (scale * (g - changes.mT @ a) + moves.mT @ b)[..., 0]
+    b = _reversed(
+        xp.linalg.solve(_reversed(transposed(triangle), -1, -2), _reversed(right, -2)), -2
+    )
+    return (scale * (g - transposed(changes) @ a) + transposed(moves) @ b)[..., 0]
 
 
 def _reversed(array: Array, *axes: int) -> Array:

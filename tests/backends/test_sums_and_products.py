@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import backprop_xp as bx
 from backprop_xp.backends import (
     blank,
     gather,
@@ -162,6 +163,23 @@ def test_a_row_that_is_not_finite_follows_the_standard_and_does_not_change_the_o
         np.testing.assert_array_equal(actual[spoiled], expected[spoiled])
         alone = xp.host(function(xp.asarray(clean, dtype=dtype)))
         np.testing.assert_array_equal(actual[~spoiled], alone[~spoiled])
+
+
+def test_a_library_needs_no_attribute_for_the_transpose(monkeypatch: pytest.MonkeyPatch) -> None:
+    strict = pytest.importorskip("array_api_strict")
+    monkeypatch.delattr(type(strict.empty(0)), "mT")
+    generator = np.random.default_rng(8)
+    x, y = (bx.asarray(v, backend="array-api-strict") for v in generator.normal(size=(2, 9, 2)))
+    layers = [bx.NumericEmbedding(2, 2, n_frequencies=2), bx.Dense(4, 3, "tanh"), bx.Dense(3, 2)]
+    network = bx.Network(layers, "mean_squared_error")
+    theta = network.initialize(backend="array-api-strict")
+    for optimizer in ("adam", "lbfgs", "levenbergmarquardt"):
+        result = bx.fit(network, theta, x, y, optimizer=optimizer, epochs=3)
+        assert np.all(np.isfinite(bx.to_host(result.theta)))
+    few = bx.fit(network, theta, x[:2, :], y[:2, :], optimizer="levenbergmarquardt", epochs=2)
+    assert np.all(np.isfinite(bx.to_host(few.theta)))
+    assert bx.check_network(network, theta, x, y, method="complex_step").passed
+    assert network.input_jacobian(theta, x).shape == (9, 2, 2)
 
 
 @pytest.mark.parametrize("layout", ["Fortran", "every other", "reversed", "transposed"])

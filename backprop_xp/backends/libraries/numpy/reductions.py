@@ -28,6 +28,10 @@ def _matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     return np.matmul(a, b, out=out)
 
 
+def _transposed(matrix: Array) -> Array:
+    return matrix.mT  # a sixth of numpy.matrix_transpose's time
+
+
 def _outer(a: Array, b: Array, out: Array | None = None) -> Array:
     return np.einsum("...i,...j->...ij", a, b, out=out)  # half of matmul's time
 
@@ -109,8 +113,8 @@ def _ones(rows: int, dtype: DType) -> Array:
 
 
 _FUNCTIONS: tuple[Function, ...] = (
-    *(_blank, _matmul, _outer, _with_diagonal, _gather, _stack, _sum_at, _ones_where_positive),
-    _sum_over_batch,
+    *(_blank, _matmul, _transposed, _outer, _with_diagonal, _gather, _stack, _sum_at),
+    *(_ones_where_positive, _sum_over_batch),
     *(_sum_of_rows, _mean_of_rows, _max_of_rows, _sum_of_squares),
 )
 REDUCTIONS = {
