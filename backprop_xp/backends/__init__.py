@@ -47,6 +47,7 @@ from backprop_xp.backends.host_numbers import (
     plain_numbers as plain_numbers,
     refuse_distributed as refuse_distributed,
     refuse_masked as refuse_masked,
+    require_dense as require_dense,
     require_dtype as require_dtype,
 )
 from backprop_xp.backends.protocol import (

@@ -12,7 +12,7 @@ from backprop_xp.backends.choice import Selection, keeps_dtype, resolve
 from backprop_xp.backends.compatibility import device_of, require_owner
 from backprop_xp.backends.dtypes_and_devices import dtype_name
 from backprop_xp.backends.guard import explicit
-from backprop_xp.backends.host_numbers import plain_numbers, require_dtype
+from backprop_xp.backends.host_numbers import plain_numbers, require_dense, require_dtype
 from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace
 from backprop_xp.backends.registry import array_namespace, owner
 from backprop_xp.backends.replacements import replaceable
@@ -41,6 +41,7 @@ def asarray(
         source = require_owner(x, "x")
     else:
         require_dtype(x, "x")
+        require_dense(x, "x")
     target = _target_dtype(source.namespace(), x, choice, keep_integers=dtype is None)
     if source is not choice.backend:
         return choice.backend.from_host(source.to_host(x), target, choice.device)

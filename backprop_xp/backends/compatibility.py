@@ -13,7 +13,7 @@ from backprop_xp.backends.dtypes_and_devices import (
     precision_of,
     same_device,
 )
-from backprop_xp.backends.host_numbers import plain_numbers, require_plain
+from backprop_xp.backends.host_numbers import plain_numbers, require_dense, require_plain
 from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace
 from backprop_xp.backends.registry import array_namespace, owner
 from backprop_xp.backends.replacements import replaceable
@@ -51,6 +51,7 @@ def require_floating(array: Array, name: str) -> Namespace:
         if array.dtype.char in _NUMPY_COMPUTES_IN:
             return np
     backend = require_owner(array, name)
+    require_dense(array, name)
     backend.require_current(device_of(array), name)
     if not is_computed_in(backend.namespace(), array.dtype):
         raise _unsupported_precision(array, name)
@@ -62,6 +63,7 @@ def require_same_device(theta: Array, value: Array, name: str, other: str = "the
     """Raise ValueError, with the repairing call, unless two arrays share library and device."""
     backend, device = require_owner(theta, other), device_of(theta)
     source, its_device = require_owner(value, name), device_of(value)
+    require_dense(value, name)
     if source is not backend or not same_device(its_device, device):
         # Without a dtype, bx.asarray would give floating values the default precision.
         dtype = _precision_name(value) and _precision_name(theta)

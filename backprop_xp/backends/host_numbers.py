@@ -95,6 +95,16 @@ def require_dtype(array: Array, name: str) -> None:
         )
 
 
+def require_dense(array: Array, name: str) -> None:
+    """Raise TypeError for a sparse tensor of PyTorch, which few functions take."""
+    layout = str(getattr(array, "layout", ""))
+    if layout.startswith("torch.") and layout != "torch.strided":
+        raise TypeError(
+            f"{name} has the layout {layout}, but a dense tensor is expected: {name} = "
+            f"{name}.to_dense()."
+        )
+
+
 def _unbox(host: np.ndarray, name: str) -> np.ndarray:
     """Return an array of Python objects as numbers; the first other object is a TypeError."""
     values = host.reshape(-1).tolist()

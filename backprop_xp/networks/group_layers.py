@@ -232,6 +232,8 @@ def _checked(name: str, equation: Any, points: Array, targets: Any) -> tuple[Any
         kind = type(equation).__name__
         raise TypeError(f"groups[{name!r}] must begin with a bx.Equation, not {kind}.")
     xp = require_floating(points, _points_of(name))
+    if xp.isdtype(points.dtype, "complex floating"):
+        raise TypeError(f"{_points_of(name)} are complex, but real numbers are expected.")
     n, shape = points.shape[0], tuple(points.shape)
     if len(shape) != 2 or shape[1] != equation.n_in or not n:
         raise ValueError(

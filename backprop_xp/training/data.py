@@ -19,6 +19,7 @@ from backprop_xp.backends import (
     owner,
     plain_array,
     plain_numbers,
+    require_dense,
     require_floating,
     require_owner,
     to_host,
@@ -205,6 +206,7 @@ def _numbers(value: Any, name: str) -> Array:
     home = owner(value)
     if home is None or home.name == "numpy":
         return plain_numbers(value, name)
+    require_dense(value, name)
     home.require_current(device_of(value), name)
     return value
 

@@ -21,6 +21,7 @@ from backprop_xp.backends import (
     owner,
     plain_numbers,
     refuse_distributed,
+    require_dense,
     require_owner,
 )
 from backprop_xp.networks.batch_rows import Rows, counted
@@ -152,6 +153,7 @@ def _on_device(theta: Array, part: Any, name: str) -> Any:
     if part is None:
         return None
     home = owner(part)
+    require_dense(part, name)
     part = copied(plain_numbers(part, name) if home is None or home.name == "numpy" else part)
     is_floating = array_namespace(part).isdtype(part.dtype, "real floating")
     backend, dtype = require_owner(theta, "theta"), theta.dtype if is_floating else None

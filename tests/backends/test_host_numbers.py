@@ -351,3 +351,33 @@ def test_a_typed_jax_key_is_an_error_with_a_line_that_draws_an_integer() -> None
     host = network.initialize(backend="numpy", dtype="float32")
     message = complaint(TypeError, network.forward, host, np.ones((3, 2), "float32"), rng=key)
     assert message.startswith("rng is a random key of JAX")
+
+
+@pytest.mark.installed
+@pytest.mark.usefixtures("nothing_chosen")
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta state")
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
+def test_a_sparse_tensor_is_an_error_with_the_line_that_makes_it_dense(layout: str) -> None:
+    torch = pytest.importorskip("torch")
+    network = bx.mlp([2, 1])
+    theta = network.initialize(backend="torch", dtype="float64")
+    x, y = torch.ones((3, 2), dtype=torch.float64), torch.ones((3, 1), dtype=torch.float64)
+    sparse = getattr(x, layout)()
+    calls: list[tuple[str, Any]] = [
+        ("x", lambda: bx.asarray(sparse)),
+        ("x", lambda: bx.asarray(sparse, backend="numpy")),
+        ("x", lambda: network.predict(theta, sparse)),
+        ("x", lambda: network.loss(theta, sparse, y)),
+        ("x", lambda: fit(network, theta, sparse, y)),
+        ("x", lambda: bx.data.standardize(sparse)),
+        ("y", lambda: network.loss(theta, x, getattr(y, layout)())),
+        ("theta", lambda: network.predict(getattr(theta[None, :], layout)(), x)),
+        ("point", lambda: bx.numeric_gradient(torch.sum, sparse)),
+    ]
+    for name, call in calls:
+        message = complaint(TypeError, call)
+        assert message.startswith(f"{name} has the layout torch.sparse_")
+        assert message.endswith(f"{name} = {name}.to_dense().")
+    options: dict[str, Any] = {"optimizer": SGD, "epochs": 1}
+    message = complaint(TypeError, bx.fit, network, theta, lambda _: [(sparse, y)], **options)
+    assert message.startswith("In batch 0 of epoch 0: x has the layout torch.sparse_")

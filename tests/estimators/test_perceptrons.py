@@ -1137,6 +1137,7 @@ def test_layer_norm_cannot_change_after_fitting(before: bool) -> None:
 
 
 @pytest.mark.once
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_masked_values_are_an_error_that_names_the_argument() -> None:
     x, ones = np.arange(40.0).reshape(20, 2), np.ones(20)
     masked = {"X": np.ma.masked_equal(x, 3.0), "y": np.ma.masked_equal(x[:, 0], 2.0)}

@@ -190,6 +190,18 @@ WRONG: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
         "^weights must be a dictionary .* list",
     ),
     "width": ({"a": (INSIDE, READ)}, {}, ValueError, r"points\) has shape \(4, 3\), but \(n, 2\)"),
+    "complex": (
+        {"a": (INSIDE, POINTS + 0j)},
+        {},
+        TypeError,
+        r"^groups\['a'\]\[1\] \(the points\) are complex, but real",
+    ),
+    "complex targets": (
+        {"a": (INSIDE, POINTS, POINTS[:, :1] + 0j)},
+        {},
+        TypeError,
+        r"\(the targets\) is complex128",
+    ),
     "targets": (
         {"a": (READINGS, READ, POINTS)},
         {},
