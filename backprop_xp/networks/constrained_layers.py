@@ -121,14 +121,14 @@ class Constrained:
 def _refuse_mixed_rows(name: str, function: Callable[[Any], Any], n_in: int) -> None:
     """Raise ValueError if one of two rows of a function of x changes with the other row."""
     xp = get_backend("numpy").namespace()
-    x = xp.reshape(xp.linspace(0.31, 0.73, 2 * n_in), (2, n_in))
-    is_row = xp.asarray([[[True], [False]], [[False], [True]]])
+    x = xp.reshape(xp.linspace(0.31, 0.73, 2 * n_in, device="cpu"), (2, n_in))
+    is_row = xp.asarray([[[True], [False]], [[False], [True]]], device="cpu")
     # The changed row is smaller than the other one, so that an extreme of both changes too.
     changed = [(i, xp.where(is_row[i, ...], 0.1, x)) for i in (0, 1)]
     try:
         with xp.errstate(all="ignore"):
-            made = xp.asarray(function(x))
-            others = [(i, xp.asarray(function(y))) for i, y in changed]
+            made = xp.asarray(function(x), device="cpu")
+            others = [(i, xp.asarray(function(y), device="cpu")) for i, y in changed]
     except Exception:  # of a function for another library's arrays, which cannot be tried
         return
     for i, other in others:
