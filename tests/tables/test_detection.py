@@ -719,7 +719,7 @@ def test_dates_that_two_threads_read_leave_the_filters_of_warnings(
     assert warnings.filters == before
 
 
-FEW: dict[str, tuple[list[str], str | None]] = {
+ODD: dict[str, tuple[list[str], str | None]] = {
     "one of 200": ([*map(str, range(199)), "unknown"], "number"),
     "more of 400, of several kinds": ([*map(str, range(370)), *"abcdefghij"] * 2, "number"),
     "a word in many rows": ([*map(str, range(100)), *["unknown"] * 90], "number"),
@@ -735,9 +735,9 @@ FEW: dict[str, tuple[list[str], str | None]] = {
 
 @pytest.mark.once
 @pytest.mark.filterwarnings("ignore:.*read as missing|.*is left out|.*both orders")
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", ODD)
 def test_few_cells_of_another_kind_do_not_decide_the_kind(name: str) -> None:
-    cells, kind = FEW[name]
+    cells, kind = ODD[name]
     order = np.random.default_rng(0).permutation(len(cells))
     made = prepare(pd.DataFrame({"c": np.asarray(cells)[order], "a": np.arange(len(cells))}))
     assert kinds_of(made).get("c") == kind or (kind is None and "c" in made.left_out)
