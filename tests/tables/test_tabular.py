@@ -79,7 +79,7 @@ def on_numpy() -> Iterator[None]:
 
 
 # Rows of weight 0 are left out: ``test_rows_of_weight_0_change_nothing``.
-WEIGHT_2 = "a row of weight 2 is one row of a split and of a batch, not two; weight 0 is no row"
+WEIGHT_2 = "it fails for weight 2 alone: such a row is one row of a split and of a batch, not two"
 SPLIT = {"check_sample_weight_equivalence_on_dense_data": WEIGHT_2}
 
 
