@@ -11,7 +11,7 @@ from sklearn.utils.validation import _check_sample_weight
 from backprop_xp.backends import owner, refuse_distributed, refuse_masked, to_host
 from backprop_xp.tables.columns.kinds import numbers_among
 from backprop_xp.tables.columns.preparation import checked_frame
-from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.model.rows import Rows, without_tiny
 from backprop_xp.tables.readers.frames import require_plain
 from backprop_xp.tables.readers.values import refuse_dates
 
@@ -47,5 +47,6 @@ def checked_rows(
     if sample_weight is not None:
         weights = sample_weight if owner(sample_weight) is None else to_host(sample_weight)
         weights = _check_sample_weight(weights, values, dtype="float64", ensure_non_negative=True)
+        weights = without_tiny(weights)
     name = getattr(y, "name", None)
     return Rows(frame, pd.Series(values, name=name if isinstance(name, str) else None), weights)

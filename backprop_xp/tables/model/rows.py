@@ -9,6 +9,12 @@ import pandas as pd
 from backprop_xp.tables.readers.table_files import TableData
 
 
+def without_tiny(weights: np.ndarray) -> np.ndarray:
+    """Return weights, with 0 for those that float32 reads as 0 beside the largest."""
+    least = float(np.finfo("float32").tiny) * weights.max(initial=0.0)
+    return np.where(weights < least, 0.0, weights)
+
+
 class Rows(NamedTuple):
     """Rows: their features as plain columns, the target column, and their weights or None.
 
@@ -43,12 +49,8 @@ class Rows(NamedTuple):
         return digest.hexdigest()
 
     def scaled_weights(self) -> np.ndarray | None:
-        """Return the weights with the mean 1, so that a common factor changes nothing.
-
-        A weight that a training in float32 would read as 0 beside the largest is 0.
-        """
+        """Return the weights with the mean 1, so that a common factor changes nothing."""
         if self.weights is None or not len(self.weights):
             return None
         weights = self.weights / self.weights.max()  # the sum of all may be infinite
-        weights = np.where(weights < np.finfo("float32").tiny, 0.0, weights)
         return np.asarray(weights / weights.mean())

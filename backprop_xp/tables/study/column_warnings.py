@@ -62,9 +62,8 @@ def column_warnings(
 def _line_about_alike(name: str, values: Iterable[Any]) -> str | None:
     """Return a line about strings that differ only in blanks or case, None without such strings."""
     groups: dict[str, list[str]] = {}
-    for value in values:
-        if isinstance(value, str):
-            groups.setdefault("".join(value.split()).casefold(), []).append(repr(value))
+    for value in sorted(value for value in values if isinstance(value, str)):
+        groups.setdefault("".join(value.split()).casefold(), []).append(repr(value))
     alike = [" and ".join(group) for group in groups.values() if len(group) > 1]
     if not alike:
         return None

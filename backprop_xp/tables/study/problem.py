@@ -10,7 +10,7 @@ import pandas as pd
 from backprop_xp.checks import integer, nearest, real
 from backprop_xp.tables.columns.detection import Detected, detect
 from backprop_xp.tables.columns.kinds import numbers_among
-from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.model.rows import Rows, without_tiny
 from backprop_xp.tables.model.tabular_parameters import Task
 from backprop_xp.tables.readers.frames import header_hint, named_columns, require_plain
 from backprop_xp.tables.readers.table_files import (
@@ -237,7 +237,7 @@ def rows_of(
         if not present.any():
             raise ValueError(f"the target {name!r} is missing in every row.")
         frame = table.frame if present.all() else table.frame[present]
-        weight = None if weights is None else weights_of(frame[weights])
+        weight = None if weights is None else without_tiny(weights_of(frame[weights]))
         if weight is not None and not weight.any():
             raise ValueError(f"the weights {weights!r} are 0 in all rows.")
         values = values[present].infer_objects()
