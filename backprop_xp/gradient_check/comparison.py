@@ -12,7 +12,6 @@ from backprop_xp.gradient_check.analytic import AnalyticGradient
 from backprop_xp.gradient_check.analyticity import along, confirms, contradicts, is_analytic
 from backprop_xp.gradient_check.derivatives import (
     LONG,
-    QUICK,
     SHARP,
     complex_rounding,
     complex_step,
@@ -73,6 +72,7 @@ def compare(lines: Lines, numeric: NumericDerivative, *, least: int = PASS) -> C
     settled = _suffices(lines, numeric) & (judge(lines, numeric).outcome.max(axis=1) != FAIL)
     examined = np.zeros(lines.scale.shape, dtype=bool)
     measured, at_once = examined.copy(), 1 if lines.function.is_limited else _FIRST
+    distance = numeric.step.min(axis=1)  # of real differences, as part of the scale
     while True:
         comparison = judge(lines, numeric)
         # If an examined line decides the verdict, lines that are not worse are skipped. One that
@@ -84,19 +84,22 @@ def compare(lines: Lines, numeric: NumericDerivative, *, least: int = PASS) -> C
         suspects = _worst(comparison, ~settled & ~examined & (outcome > reached), at_once)
         if suspects.size:
             examined[suspects] = True
-            some = lines.select(suspects), numeric.select(suspects)
-            numeric = numeric.with_lines(suspects, _examine(*some))
+            found, distance[suspects] = _examine(lines.select(suspects), numeric.select(suspects))
+            numeric = numeric.with_lines(suspects, found)
             at_once = min(2 * at_once, _AT_ONCE)
             continue
         failing = examined & (outcome == FAIL)
         if not failing.any():
             return comparison
         if not np.any(failing & measured):
-            lines, measured = lines.through(_measured(comparison, examined)), examined.copy()
+            lines, measured = (
+                lines.through(_measured(comparison, examined, distance)),
+                examined.copy(),
+            )
         elif _is_coarse(lines.select(np.asarray(comparison.decisive[:1]))):
             which = np.flatnonzero(failing)
-            some = lines.select(which), numeric.select(which)
-            numeric = numeric.with_lines(which, _examine(*some))
+            found, distance[which] = _examine(lines.select(which), numeric.select(which))
+            numeric = numeric.with_lines(which, found)
         else:
             return comparison
 
@@ -122,48 +125,48 @@ def _is_coarse(line: Lines) -> bool:
     return found
 
 
-def _measured(comparison: Comparison, examined: np.ndarray) -> AnalyticGradient:
-    """Return the gradient with its rounding, measured over the steps of the numeric derivatives.
-
-    For the complex step, they are those of the quick differences that it is compared with.
-    """
+def _measured(
+    comparison: Comparison, examined: np.ndarray, distance: np.ndarray
+) -> AnalyticGradient:
+    """Return the gradient with its rounding, measured over the distances of real differences."""
     lines, numeric, analytic = comparison.lines, comparison.numeric, comparison.analytic.value
-    quick, is_exact = QUICK[lines.function.epsilon], is_complex_step(lines, numeric)
-    gradient, step = lines.gradient, np.where(is_exact, quick, numeric.step).min(axis=1)
+    gradient = lines.gradient
     largest, smallest = np.maximum(np.abs(analytic), lines.norm), np.abs(numeric.value)
     is_lost = np.minimum(largest, smallest) < _VANISHING * np.maximum(largest, smallest)
     if lines.direction is None:
         steps = np.zeros_like(gradient.scale)
-        steps[lines.columns[examined]] = (step * lines.scale)[examined]
+        steps[lines.columns[examined]] = (distance * lines.scale)[examined]
     else:
-        steps = step[0] * np.abs(lines.direction)
+        steps = distance[0] * np.abs(lines.direction)
     measured = with_measured_rounding(gradient, steps, is_lost)
     if judge(lines.through(measured), numeric).verdict != FAIL:
         measured = without_curvature(measured, steps, is_lost)
     return measured
 
 
-def _examine(lines: Lines, numeric: NumericDerivative) -> NumericDerivative:
+def _examine(lines: Lines, numeric: NumericDerivative) -> tuple[NumericDerivative, np.ndarray]:
     """Return the complex step with an error bar, or sharp differences if it cannot be trusted.
 
-    If real differences contradict the complex step, it is rejected for the function.
+    Also returns the steps ``(K,)`` of the real differences. If these contradict the complex step,
+    it is rejected for the function.
     """
     is_exact = is_complex_step(lines, numeric).all()
     quick = quick_difference(lines) if is_exact else numeric
     exact = complex_step(lines) if is_analytic(lines, quick) else None
-    if exact is None:
-        return sharp_difference(lines, tolerance_of(lines.function, lines.kind))
     real = quick
-    if not np.all(confirms(lines, quick, exact)):
+    if exact is None or not np.all(confirms(lines, quick, exact)):
         real = sharp_difference(lines, tolerance_of(lines.function, lines.kind))
+    distance = real.step.min(axis=1)
+    if exact is None:
+        return real, distance
     if np.any(contradicts(lines, real, exact)):
         lines.function.is_analytic = False
-        return real
+        return real, distance
     exact = exact._replace(bar=np.abs(real.value - exact.value) + real.bar)
     if lines.direction is None or judge(lines, exact).verdict != FAIL:
         bar = complex_rounding(lines, float(real.step.min()))
         exact = exact._replace(bar=np.fmin(bar, exact.bar))
-    return exact.where(real.is_kinked, real)
+    return exact.where(real.is_kinked, real), distance
 
 
 def _worst(comparison: Comparison, among: np.ndarray, most: int) -> np.ndarray:
