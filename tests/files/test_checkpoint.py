@@ -3,6 +3,7 @@
 Specifies ``descriptions``.
 """
 
+import errno
 import inspect
 import itertools
 import os
@@ -624,7 +625,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(
     before = path.read_bytes()
 
     def fails(descriptor: int) -> None:
-        raise OSError("the disk is full")
+        raise OSError(errno.ENOSPC, "the disk is full")
 
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(OSError, match="the disk is full"):
