@@ -12,6 +12,8 @@ from backprop_xp.gradient_check.stencils import differences
 
 # The complex step: its square vanishes beside 1, and no result underflows.
 IMAGINARY = {DOUBLE: 2.0**-66, SINGLE: 2.0**-40, HALF: 2.0**-40, BFLOAT: 2.0**-40}
+# The rounding of an imaginary part that underflows: four of the smallest numbers.
+_UNDERFLOW = {DOUBLE: 2.0**-1072, SINGLE: 2.0**-147, HALF: 2.0**-147, BFLOAT: 2.0**-147}
 # The real part at a complex point may differ from the value this much: terms that cancel round it.
 _SAME_REAL_PART = 1e-2
 # The longer step of a quick difference for smooth functions, and the step that best refutes a
@@ -25,8 +27,8 @@ def complex_step(lines: Lines) -> NumericDerivative | None:
     """Return ``imag f(x + i h) / h``, exact to rounding (Squire and Trapp 1998).
 
     Returns None unless the values are complex and finite, with the real part f(x), and where the
-    check has rejected the complex step of the function. The bar is 0: the analytic gradient's bar
-    counts the same rounding.
+    check has rejected the complex step of the function. The bar contains underflow alone: the
+    analytic gradient's bar counts the same rounding.
     """
     function, step = lines.function, IMAGINARY[lines.function.epsilon]
     if function.is_analytic is False:
@@ -36,7 +38,7 @@ def complex_step(lines: Lines) -> NumericDerivative | None:
     if values.dtype.kind != "c" or not is_same or not np.all(np.isfinite(values)):
         return None
     value = values.imag / (step * lines.scale[:, None])
-    bar = np.zeros_like(value)
+    bar = _underflow(lines) + 0.0 * value
     return NumericDerivative(value, bar, value, value, np.full_like(value, step))
 
 
@@ -51,7 +53,14 @@ def complex_rounding(lines: Lines, step: float) -> np.ndarray:
     near = SHORTER * step * NEAR[:, None] * lines.scale
     if lines.direction is None:
         near = near * lines.function.inwards(np.ones(lines.function.x.size))[lines.columns]
-    return rounding_bar(lines.probe(near + 1j * h)[0].imag / h[:, None])[0]
+    bar = rounding_bar(lines.probe(near + 1j * h)[0].imag / h[:, None])[0]
+    return np.asarray(np.fmax(bar, _underflow(lines)))
+
+
+def _underflow(lines: Lines) -> np.ndarray:
+    """Return bars ``(K, 1)`` for the rounding of imaginary parts that underflow."""
+    epsilon = lines.function.epsilon
+    return np.asarray(_UNDERFLOW[epsilon] / (IMAGINARY[epsilon] * lines.scale[:, None]))
 
 
 @np.errstate(all="ignore")

@@ -15,6 +15,10 @@ _LEAST_DIGITS = 18.0
 # All terms along a direction have the same size, except those below this part of the largest:
 # their entries would have to be perturbed too far.
 _LEAST_TERM = 1e-3
+# The length of a step of 1, beside a power of two: twice the golden section. It is far from simple
+# fractions, so that no step is a whole number of periods of a wave. With 14 binary digits, x plus a
+# quick step is exact in float32, too, in which a function may compute.
+_GOLDEN = round((math.sqrt(5.0) - 1.0) * 2.0**14) / 2.0**14
 
 
 class NumericDerivative(NamedTuple):
@@ -82,10 +86,10 @@ class Lines:
 
     @cached_property
     def scale(self) -> np.ndarray:
-        """The length ``(K,)`` of a step of 1: a power of two, so that x plus a step is exact."""
+        """The length ``(K,)`` of a step of 1."""
         if self.direction is not None:
             return np.ones(1)
-        return np.asarray(2.0 ** np.round(np.log2(self.gradient.scale[self.columns])))
+        return np.asarray(_GOLDEN * 2.0 ** np.round(np.log2(self.gradient.scale[self.columns])))
 
     @cached_property
     def norm(self) -> np.ndarray:

@@ -214,9 +214,11 @@ def test_a_gradient_of_low_precision_beside_a_float64_value_never_fails(
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("bins", [1, 4])
-def test_a_sum_of_a_million_float32_rows_never_fails(bins: int, dtype: Any) -> None:
-    draw = np.random.default_rng(2)
-    rows = draw.uniform(0.9, 1.1, size=1_000_000).astype(np.float32)
+@pytest.mark.parametrize("seed", [2, 3, thorough(4), thorough(5), thorough(6), thorough(7)])
+def test_a_sum_of_many_float32_rows_never_fails(bins: int, dtype: Any, seed: int) -> None:
+    """Of a million rows, running sums round to one side: then some fail, as the page says."""
+    draw = np.random.default_rng(seed)
+    rows = draw.uniform(0.9, 1.1, size=100_000).astype(np.float32)
     bin_of, total = draw.integers(bins, size=rows.size), np.zeros(bins)
     np.add.at(total, bin_of, rows.astype(np.float64))
 

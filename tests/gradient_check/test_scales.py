@@ -214,6 +214,63 @@ def test_equal_steps_that_fit_the_periods_of_a_wave_refute_no_right_gradient(met
         assert _check(pair._replace(point=point), method, lambda g: 2.0 * g).verdict == "fail"
 
 
+def _chain(start: float, dtype: type) -> tuple[Any, Any, Any]:
+    """Return value, gradient and point of twenty particles on springs in a periodic potential."""
+    point = ((start + np.arange(20.0)) * 1.02).astype(dtype)
+
+    def value(x: Any) -> float:
+        springs, waves = np.diff(x.real) - 1.02, np.cos(2.0 * np.pi * x.real)
+        return float(np.sum(springs**2) / 2.0 + 0.1 * np.sum(1.0 - waves))
+
+    def gradient(x: Any) -> Any:
+        force = np.diff(x) - 1.02
+        own = 0.2 * np.pi * np.sin(2.0 * np.pi * x)
+        return np.append(0.0, force) - np.append(force, 0.0) + own
+
+    return value, gradient, point
+
+
+@pytest.mark.parametrize(("start", "dtype"), [(30.0, np.float64), (480.0, np.float64), (5.0, "f")])
+def test_a_forgotten_entry_shows_where_the_steps_are_whole_periods_of_the_value(
+    start: float, dtype: type
+) -> None:
+    value, gradient, point = _chain(start, dtype)
+    assert bx.check_gradient(value, gradient, point).verdict == "pass"
+    for i in (2, 14):
+        wrong = lambda x, i=i: np.where(np.arange(20) == i, 0.0, gradient(x))  # noqa: E731
+        assert bx.check_gradient(value, wrong, point).verdict == "fail", i
+
+
+def test_a_forgotten_yearly_cycle_shows_in_every_kind_of_check() -> None:
+    turn, t = 2.0 * np.pi, np.asarray([2021.3, 1990.7])
+    value = lambda t: float(np.sum(0.001 * t.real + np.sin(turn * t.real)))  # noqa: E731
+    series = lambda t: 0.001 * t.real + np.sin(turn * t.real)  # noqa: E731
+    right = lambda t: 0.001 + turn * np.cos(turn * t)  # noqa: E731
+    for method in METHODS:
+        assert bx.check_gradient(value, right, t, method=method).verdict == "pass"
+        wrong = bx.check_gradient(value, lambda t: 0.001 + 0.0 * t, t, method=method)
+        assert wrong.verdict == "fail"
+    assert bx.check_jacobian(series, lambda t: np.diag(right(t)), t).verdict == "pass"
+    assert bx.check_jacobian(series, lambda t: 0.001 * np.eye(2), t).verdict == "fail"
+
+
+@pytest.mark.parametrize("seed", [0, 14, 15, 25, 32, 141])  # all but 0 failed without the bar
+def test_a_complex_step_that_underflows_refutes_no_right_jacobian(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    a, p = draw.normal(size=(3, 2)), draw.normal(size=2)
+    exponents = draw.uniform(285.0, 303.0, size=3) * np.log(10.0)
+    a *= (np.sqrt(exponents) / np.abs(a @ p))[:, None]
+
+    def jacobian(p: Any) -> Any:
+        return (-2.0 * (a @ p) * np.exp(-((a @ p) ** 2)))[:, None] * a
+
+    for factor, verdict in ((1.0, "pass"), (1.05, "fail")):
+        report = bx.check_jacobian(
+            lambda p: np.exp(-((a @ p) ** 2)), lambda p, f=factor: f * jacobian(p), p
+        )
+        assert report.verdict == verdict
+
+
 # Functions of one number in NumPy and mpmath, and the points of their derivatives.
 CURVES = {
     "smooth": (lambda m, p: p * m.exp(m.sin(p)), [0.3, 10.0, -3.0]),
