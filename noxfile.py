@@ -49,49 +49,31 @@ class Suite(NamedTuple):
     install: tuple[str, ...] = ()
 
 
-# Tests marked once are the same on every backend: NumPy's session runs them. JAX compiles each
-# training of test_fit.py: jax-all has it, here the kit, stacks and steps train.
-CORE = (
-    *("testing", "test_stacks.py"),
-    *(f"backends/test_{name}.py" for name in ("backends", "full_precision", "guard", "parity")),
-    *(f"backends/test_{name}.py" for name in ("host_numbers", "probing")),
-    *(f"training/test_{name}.py" for name in ("compiled", "metrics", "optimizers", "steps")),
-    "test_readme.py",
-)
-# Slow files, of trainings that are divided or resumed: array-api-strict-all has them.
-DIVIDED_OR_RESUMED = ("test_ranks.py", "test_resume.py")
-TRAINING = sorted(
-    {path.name for path in Path("tests/training").glob("test_*.py")} - {*DIVIDED_OR_RESUMED}
-)
+# Marks of the tests say where they run; pyproject.toml explains each.
+DEFAULT = "not thorough and not once and not installed and not long"
 SUITES = {
     "numpy": Suite("numpy", "cpu", "not thorough"),
     # The suite where a forgotten device or a function beyond the standard shows: what computes.
-    # array-api-strict-all has all files.
+    # array-api-strict-all has all of the tests.
     "array-api-strict": Suite(
         "array-api-strict",
         "device1",
-        "not thorough and not once and not installed",
+        DEFAULT,
         (
-            *("testing", "test_stacks.py", "networks", "backends"),
-            *(f"training/{name}" for name in TRAINING),
-            *(f"gradient_check/test_{name}.py" for name in ("api", "network_checks", "points")),
-            *(f"estimators/test_{name}.py" for name in ("members", "perceptrons")),
-            "test_readme.py",
+            *("backends", "networks", "training", "testing", "test_stacks.py"),
+            *("gradient_check", "estimators", "test_readme.py"),
         ),
     ),
     "no_float64": Suite(
-        "array-api-strict",
-        "no_float64",
-        paths=(
-            *("testing", "test_stacks.py", "backends/test_parity.py"),
-            "gradient_check/test_network_checks.py",
-            *(f"training/test_{name}.py" for name in ("data", "fit", "metrics")),
-        ),
+        "array-api-strict", "no_float64", DEFAULT, ("testing", "training", "test_stacks.py")
     ),
     "jax": Suite(
         "jax",
-        marks="not thorough and not once and not compiled",
-        paths=(*CORE, "backends/test_jax.py"),
+        marks="core and not thorough and not once and not long or jax",
+        paths=(
+            *("backends", "networks", "training", "testing", "test_stacks.py"),
+            *("gradient_check", "cli"),
+        ),
     ),
     "cupy": Suite("cupy"),
 }
@@ -115,7 +97,7 @@ FULL_SUITES = {
 QUICK = ("numpy", "array-api-strict")  # to install
 # The suites that run with the lowest dependencies.
 LOWEST = {name: SUITES[name] for name in ("numpy", "array-api-strict", "jax")}
-LOWEST["torch"] = Suite("torch", paths=CORE)
+LOWEST["torch"] = Suite("torch", marks=SUITES["jax"].marks.replace("jax", "torch"))
 
 # Other machines, imitated. A product's last bits depend on the kernel that OpenBLAS chooses for the
 # processor and on its threads, a function's on NumPy's loops: "baseline" has none beyond SSE4.2.
@@ -525,8 +507,8 @@ def run_suite(session: nox.Session, suite: Suite) -> None:
 
 def run_tests(session: nox.Session, suite: Suite) -> None:
     """Run a suite where the environment chooses its backend, which is installed."""
-    # CuPy's own tests skip, with a reason, in NumPy's sessions and are not collected in others.
-    marks = suite.marks if suite.backend in ("cupy", "numpy") else f"{suite.marks} and not cupy"
+    others = [f" and not {name}" for name in ("cupy", "jax", "torch") if name != suite.backend]
+    marks = f"({suite.marks}){''.join(others)}"
     options = ["-p", "no:benchmark", "-m", marks, *suite.options]
     env = {**NO_CHOICE, "BACKPROP_XP_BACKEND": suite.backend, "BACKPROP_XP_DEVICE": suite.device}
     env |= suite.environment
@@ -536,7 +518,7 @@ def run_tests(session: nox.Session, suite: Suite) -> None:
         env |= {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
         env |= {"JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "compiled").resolve())}
         env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        if suite.paths:  # jax-all has XLA's own choice
+        if "core" in suite.marks:  # jax-all has XLA's own choice
             env |= quick_emitters(session)
     if not session.posargs:  # which may ask for one process
         options += ["--ignore=tests/test_docs.py"]  # of the session site

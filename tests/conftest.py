@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import pytest
@@ -28,9 +28,8 @@ COARSER = float(np.finfo(np.float32).eps) / float(np.finfo(np.float64).eps)
 
 FINISHED = itertools.count(1)  # tests
 
-# A test without any of these fixtures is the same on every backend, unless it depends on the
-# installed libraries; such a test is marked ``installed``.
-BACKEND_FIXTURES = {"xp", "gpu", "compile_by_nvrtc"}
+# The libraries without which a test skips, by its fixtures; a parameter may name one, too.
+NEEDED = {"gpu": "cupy", "compile_by_nvrtc": "cupy", "jax": "jax", "torch": "torch"}
 
 
 class XP(NamedTuple):
@@ -145,6 +144,18 @@ def gpu() -> Backend:
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="session")
+def jax() -> ModuleType:
+    """JAX, an oracle; without it the test skips."""
+    return cast(ModuleType, pytest.importorskip("jax", reason="JAX is not installed"))
+
+
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    """PyTorch, an oracle; without it the test skips."""
+    return cast(ModuleType, pytest.importorskip("torch", reason="PyTorch is not installed"))
+
+
 @pytest.fixture(autouse=True)
 def _clear_jax_caches() -> Iterator[None]:
     """Clear JAX's caches: each compiled function holds a megabyte, and a copy is on the disk."""
@@ -189,16 +200,17 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests with a float64 parameter, of CuPy alone, and without the suite's backend."""
+    """Mark tests with a float64 parameter, that need a library, and without any backend."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        is_float64 = any(isinstance(v, str) and v == "float64" for v in parameters.values())
-        if is_float64 and "xp" in fixtures:
+        words = {value for value in parameters.values() if isinstance(value, str)}
+        if "float64" in words and "xp" in fixtures:
             item.add_marker("float64")
-        if fixtures & {"gpu", "compile_by_nvrtc"}:
-            item.add_marker("cupy")
-        if not fixtures & BACKEND_FIXTURES and item.get_closest_marker("installed") is None:
+        for library in {NEEDED[name] for name in NEEDED.keys() & fixtures}:
+            item.add_marker(library)
+        needs = any(item.get_closest_marker(name) for name in ("installed", *NEEDED.values()))
+        if "xp" not in fixtures and not needs:
             item.add_marker("once")
 
 

@@ -29,9 +29,15 @@ LIMITS = (2.0, 8.0, 32.0, 128.0, 512.0)
 GUARDED = {"array-api-strict": "device1", "torch": "cpu", "cupy": "cuda"}
 
 
-def compiled(*values: Any) -> Any:
-    """Return a case that JAX's default session leaves out: JAX compiles it for long."""
-    return pytest.param(*values, marks=pytest.mark.compiled)
+def long(*values: Any) -> Any:
+    """Return a case that takes long where operations cost more than on NumPy, or are compiled."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
+def needing(library: str) -> Any:
+    """Return the name of a library as a case that has the library's mark, if it has one."""
+    marks = [getattr(pytest.mark, library)] if library in ("cupy", "jax", "torch") else []
+    return pytest.param(library, marks=marks)
 
 
 def thorough(*values: Any) -> Any:

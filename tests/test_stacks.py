@@ -301,7 +301,7 @@ ON_JAX = {name: ROWS[name] for name in _ON_JAX}
 every_row = pytest.mark.parametrize(
     "row",
     [
-        pytest.param(row, id=name, marks=[pytest.mark.compiled] * (name not in ON_JAX))
+        pytest.param(row, id=name, marks=[pytest.mark.core] * (name in ON_JAX))
         for name, row in ROWS.items()
     ],
 )

@@ -182,7 +182,7 @@ def _check(xp: Any, kind: str, seed: int) -> float:
 
 
 @pytest.mark.float64
-@pytest.mark.compiled
+@pytest.mark.long
 def test_a_gradient_check_is_as_good_as_its_point_and_its_step(xp: Any) -> None:
     """The tutorial loses digits because it uses two points, not because of its epsilon."""
     found = {kind: np.median([_check(xp, kind, seed) for seed in range(9)]) for kind in CHECKS}

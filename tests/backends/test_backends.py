@@ -28,7 +28,7 @@ from backprop_xp.backends.dtypes_and_devices import is_computed_in
 BUILT_IN = ["numpy", "cupy", "array-api-strict", "jax", "torch"]
 STRICT = "array-api-strict"
 
-pytestmark = pytest.mark.usefixtures("nothing_chosen")
+pytestmark = [pytest.mark.core, pytest.mark.usefixtures("nothing_chosen")]
 
 
 @pytest.fixture(params=[pytest.param(n, marks=pytest.mark.installed) for n in registry.names()])
@@ -156,9 +156,7 @@ def test_each_array_type_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(calls) == 1
 
 
-@pytest.mark.installed
-def test_an_array_subclass_belongs_to_the_backend_of_its_base() -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+def test_an_array_subclass_belongs_to_the_backend_of_its_base(torch: Any) -> None:
 
     class Own(torch.Tensor):  # type: ignore[misc,name-defined]
         pass

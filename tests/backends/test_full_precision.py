@@ -12,9 +12,9 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import Backend
-from tests.helpers import HANGING
+from tests.helpers import HANGING, needing
 
-pytestmark = pytest.mark.installed
+pytestmark = [pytest.mark.core, pytest.mark.installed]
 
 PEDANTIC_MATH = 2  # CUBLAS_PEDANTIC_MATH of cublas_api.h
 
@@ -67,7 +67,7 @@ def _cupy_setting(gpu: Backend) -> Iterator[Setting]:
     yield Setting(gpu, now, [pedantic, pedantic, PEDANTIC_MATH])
 
 
-@pytest.fixture(params=["torch", "jax", "cupy"])
+@pytest.fixture(params=[*map(needing, ("torch", "jax", "cupy"))])
 def setting(request: pytest.FixtureRequest) -> Iterator[Setting]:
     if request.param == "cupy":
         yield from _cupy_setting(request.getfixturevalue("gpu"))
@@ -137,8 +137,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_the_checks_of_our_parts_have_float64_where_jax_has_it_off(name: str) -> None:
-    jax = pytest.importorskip("jax")
+def test_the_checks_of_our_parts_have_float64_where_jax_has_it_off(name: str, jax: Any) -> None:
     with jax.enable_x64(False):
         network = bx.mlp([2, 3, 1], hidden="tanh")
         theta = network.initialize(seed=0, backend="jax")

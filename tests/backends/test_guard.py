@@ -19,16 +19,16 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends import Backend, owner, to_host
 from backprop_xp.backends.registry import BUILT_IN, built_in
-from tests.helpers import GUARDED, HANGING, guarded_array, python
+from tests.helpers import GUARDED, HANGING, guarded_array, needing, python
 
-pytestmark = pytest.mark.installed
+pytestmark = [pytest.mark.core, pytest.mark.installed]
 
 
 def _put(name: str, x: Any) -> Any:
     return guarded_array(name, x, "float32")
 
 
-@pytest.fixture(params=GUARDED)
+@pytest.fixture(params=[*map(needing, GUARDED)])
 def put(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
     """A function that moves data to a device that a guard watches."""
     return functools.partial(_put, request.param)
@@ -100,7 +100,7 @@ OWN: dict[str, dict[str, Callable[[Any], Any]]] = {
     },
 }
 LEAKS = [
-    pytest.param(name, leak, id=f"{name}, {way}")
+    pytest.param(name, leak, id=f"{name}, {way}", marks=needing(name).marks)
     for name in GUARDED
     for way, leak in {**EVERYWHERE, **OWN[name]}.items()
 ]
@@ -172,8 +172,7 @@ def test_strict_arrays_leave_a_device_by_explicit_transfers_only() -> None:
             x + xp.ones(1)
 
 
-def test_tensors_leave_another_device_by_explicit_transfers_only() -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+def test_tensors_leave_another_device_by_explicit_transfers_only(torch: Any) -> None:
     x = torch.ones(1, device="meta")  # the only device besides the CPU that needs no hardware
     with bx.transfer_guard("disallow"):
         for move in (
@@ -402,7 +401,7 @@ def test_an_array_that_numpy_leaves_on_its_device_is_no_transfer() -> None:
         assert type(np.atleast_1d(x)) is type(x)
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", [*map(needing, BUILT_IN)])
 def test_the_methods_that_a_backend_guards_exist(name: str) -> None:
     backend = built_in(name)
     if not backend.probe().usable:

@@ -12,6 +12,8 @@ import pytest
 import backprop_xp as bx
 from tests.helpers import run_suggestion
 
+pytestmark = pytest.mark.core
+
 SGD = bx.SGD(0.1)
 ROWS = np.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
 COLUMN = np.asarray([[1.0], [0.0], [1.0]])
@@ -334,10 +336,8 @@ def test_vjp_does_not_read_its_g_as_class_labels(xp: Any, shape: tuple[int, ...]
     assert message.startswith(f"g has shape {shape}, but the outputs are (..., 3, 3)")
 
 
-@pytest.mark.installed
 @pytest.mark.usefixtures("nothing_chosen")
-def test_a_typed_jax_key_is_an_error_with_a_line_that_draws_an_integer() -> None:
-    jax = pytest.importorskip("jax")
+def test_a_typed_jax_key_is_an_error_with_a_line_that_draws_an_integer(jax: Any) -> None:
     network = bx.Network([bx.Dropout(0.5), bx.Dense(2, 1)], "mean_squared_error")
     theta = network.initialize(backend="jax", dtype="float32")
     x = jax.numpy.ones((3, 2), dtype="float32")
@@ -353,12 +353,12 @@ def test_a_typed_jax_key_is_an_error_with_a_line_that_draws_an_integer() -> None
     assert message.startswith("rng is a random key of JAX")
 
 
-@pytest.mark.installed
 @pytest.mark.usefixtures("nothing_chosen")
 @pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta state")
 @pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
-def test_a_sparse_tensor_is_an_error_with_the_line_that_makes_it_dense(layout: str) -> None:
-    torch = pytest.importorskip("torch")
+def test_a_sparse_tensor_is_an_error_with_the_line_that_makes_it_dense(
+    layout: str, torch: Any
+) -> None:
     network = bx.mlp([2, 1])
     theta = network.initialize(backend="torch", dtype="float64")
     x, y = torch.ones((3, 2), dtype=torch.float64), torch.ones((3, 1), dtype=torch.float64)

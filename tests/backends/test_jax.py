@@ -19,7 +19,7 @@ from backprop_xp.training.pytrees import copy_of, zeros_like
 from tests.helpers import printed_lines, python
 
 jax = pytest.importorskip("jax", reason="JAX is not installed")
-pytestmark = [pytest.mark.installed, pytest.mark.usefixtures("nothing_chosen")]
+pytestmark = [pytest.mark.jax, pytest.mark.usefixtures("nothing_chosen")]
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_jax_keeps_64_bit_numbers_only_with_x64() -> None:
         assert re.match(pattern, line), line
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_trainings_are_divided_over_four_devices(tmp_path: Path) -> None:
     """The number of JAX's devices on the CPU is fixed when its process starts."""
     file = str(Path(__file__).with_name("on_four_jax_devices.py"))

@@ -18,8 +18,10 @@ from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.propagation import Layer
 from backprop_xp.networks.random_bits import fold_in, keep_mask
-from tests.helpers import compiled
+from tests.helpers import long, needing
 from tests.user_layers import PARAMETRIC_LOSSES, sample_data, sample_network, sample_theta
+
+pytestmark = pytest.mark.core
 
 # Both sides round some hundred operations, 2e-16 each, and cancel a few of their digits.
 PARITY = 1e-12
@@ -193,7 +195,7 @@ def _torch_oracle(torch: ModuleType) -> Oracle:
     )
 
 
-@pytest.fixture(params=["jax", "torch"])
+@pytest.fixture(params=[needing("jax"), needing("torch")])
 def oracle(request: pytest.FixtureRequest) -> Iterator[Oracle]:
     """Each autograd that is installed; JAX's with float64 switched on for the test's duration."""
     library = pytest.importorskip(request.param, reason=f"the oracle is {request.param}'s autograd")
@@ -337,8 +339,8 @@ def _marks(hidden: str, loss: str) -> list[pytest.MarkDecorator]:
     JAX's default session has one loss: entries of their own compare the losses.
     """
     if hidden == "gelu":
-        return [] if loss == "categorical_cross_entropy" else [pytest.mark.compiled]
-    return [pytest.mark.compiled if loss == "huber" else pytest.mark.thorough]
+        return [] if loss == "categorical_cross_entropy" else [pytest.mark.long]
+    return [pytest.mark.long if loss == "huber" else pytest.mark.thorough]
 
 
 AUTOGRAD = [
@@ -415,7 +417,7 @@ SAME_BITS = {"float64": 0.0, "float32": 0.0}
     [
         (initial_theta, 5, SAME_BITS),
         *[(rows_of_batches, seed, SAME_BITS) for seed in (0, 1, 2**40)],
-        compiled(training_on_digits, 3, SAME_TRAINING),
+        long(training_on_digits, 3, SAME_TRAINING),
     ],
 )
 def test_a_seed_gives_numpys_numbers(

@@ -74,7 +74,7 @@ class get_default_memory_pool:
     total_bytes = staticmethod(lambda: 1024)
 """
 
-pytestmark = pytest.mark.usefixtures("nothing_chosen")
+pytestmark = [pytest.mark.core, pytest.mark.usefixtures("nothing_chosen")]
 Stub = Callable[..., Path]
 
 
@@ -322,12 +322,10 @@ def test_numpys_details_have_its_blas_and_the_number_of_threads(
     assert details["BLAS threads"] == "1"
 
 
-@pytest.mark.installed
 @pytest.mark.parametrize(("setting", "expected"), [("1", "on"), ("0", "off")])
 def test_jaxs_details_have_its_float64_setting(
-    monkeypatch: pytest.MonkeyPatch, setting: str, expected: str
+    monkeypatch: pytest.MonkeyPatch, setting: str, expected: str, jax: Any
 ) -> None:
-    pytest.importorskip("jax", reason="JAX is not installed")
     monkeypatch.setenv("JAX_ENABLE_X64", setting)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     details = probe_in_children(["jax"])["jax"].details

@@ -7,7 +7,7 @@ import backprop_xp as bx
 from backprop_xp.backends import DTypeNotKeptError
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.installed
+pytestmark = pytest.mark.torch
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import backprop_xp as bx
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.column_weights import takes_column_weights
 from backprop_xp.networks.losses import LOSSES
-from tests.helpers import GUARDED, guarded_array
+from tests.helpers import GUARDED, guarded_array, needing
 
 pytestmark = pytest.mark.installed
 
@@ -27,7 +27,7 @@ Y_WITH_NAN = np.where(np.arange(ROWS)[:, None] == 4, np.nan, Y)
 Put: TypeAlias = Callable[[Any], Any]
 
 
-@pytest.fixture(params=GUARDED)
+@pytest.fixture(params=[*map(needing, GUARDED)])
 def put(request: pytest.FixtureRequest) -> Put:
     """Return a function that moves data to a device that a guard watches."""
     return lambda x: guarded_array(request.param, x, "float64")

@@ -69,7 +69,7 @@ def test_a_right_gradient_passes_and_the_backends_are_compared() -> None:
     assert "largest difference" not in check_ok(*NUMPY)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_the_environments_backend_passes_on_its_device(xp: Any) -> None:
     environment = {name: os.environ.get(name, "") for name in NOWHERE}
     words = rows(check_ok("--backend", xp.name, **environment))[xp.name]
@@ -102,9 +102,9 @@ def test_an_unusable_backend_is_reported_and_a_failure_only_if_it_was_requested(
         assert name not in found or re.search(pattern, done.stdout, re.M)
 
 
-@pytest.mark.installed
-def test_a_missing_dtype_is_reported_and_a_failure_only_if_the_backend_was_requested() -> None:
-    pytest.importorskip("jax")
+def test_a_missing_dtype_is_reported_and_a_failure_only_if_the_backend_was_requested(
+    jax: Any,
+) -> None:
     words = ("check", "--dtype", "float64")
     requested = start_without(words=(*words, "--backend", "jax"), JAX_ENABLE_X64="0")
     unrequested = start_without("cupy", "torch", words=words, JAX_ENABLE_X64="0")
@@ -274,7 +274,7 @@ def conformance_rows(output: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_conformance_of_the_environments_backend_is_a_table_without_failures(xp: Any) -> None:
     device = xp.selection.backend.device_name(xp.selection.device)
     output = check_ok("--conformance", "--backend", xp.name, "--device", device)

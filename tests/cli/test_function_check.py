@@ -340,12 +340,18 @@ def test_input_that_cannot_be_used_is_a_one_line_error_with_status_2(
     assert ONE_LINE.fullmatch(error)
 
 
-@pytest.mark.installed
+def for_its_library(*cases: tuple[str, Any]) -> list[Any]:
+    """Return the cases with the mark of the library that their first word names."""
+    return [
+        pytest.param(*case, marks=getattr(pytest.mark, case[0].split()[0][2:])) for case in cases
+    ]
+
+
 # PyTorch's own, at the first dual number of a process.
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 @pytest.mark.parametrize(
     ("words", "verdicts"),
-    [
+    for_its_library(
         ("--torch torch_rules:Square --point torch_rules:inputs", {"vjp": "pass"}),
         ("--torch torch_rules:Square --point named.npz", {"vjp": "pass"}),
         ("--torch torch_rules:Wrong --point torch_rules:inputs", {"vjp": "fail"}),
@@ -359,11 +365,10 @@ def test_input_that_cannot_be_used_is_a_one_line_error_with_status_2(
         ("--jax jax_rules:jitted --point jax_rules:inputs", {"vjp": "fail"}),
         ("--jax jax_rules:sine --point unnamed.npz", {"jvp": "pass"}),
         ("--jax jax_rules:wrong_sine --point unnamed.npz", {"jvp": "fail"}),
-    ],
+    ),
 )
 def test_the_rules_of_a_custom_function_are_checked(words: str, verdicts: dict[str, str]) -> None:
-    library, name = words.split()[:2]
-    pytest.importorskip(library[2:])
+    name = words.split()[1]
     result = run("check", *words.split())
     assert result.exit_code == (1 if "fail" in verdicts.values() else 0), result.output
     subjects = {"vjp": "vector-Jacobian product", "jvp": "Jacobian-vector product"}
@@ -372,22 +377,20 @@ def test_the_rules_of_a_custom_function_are_checked(words: str, verdicts: dict[s
     assert result.stdout.count(" check: ") == len(verdicts)
 
 
-@pytest.mark.installed
 @pytest.mark.parametrize(
     ("words", "message"),
-    [
+    for_its_library(
         ("--torch torch_rules:Square --point two.npz", "missing a required argument: 'x'"),
         ("--torch torch_rules:NoRule --point torch_rules:x", "neither a backward nor a jvp"),
         ("--torch torch_rules:number --point two.npz", "is not a torch.autograd.Function"),
         ("--torch torch_rules:Square --point torch_rules:whole", "has a gradient by a floating"),
         ("--jax jax_rules:sine --point two.npz", "missing a required argument: 'x'"),
         ("--jax jax_rules:sine --point jax_rules:whole", "no floating input to differentiate by"),
-    ],
+    ),
 )
 def test_inputs_that_a_custom_function_cannot_take_are_a_one_line_error(
     words: str, message: str
 ) -> None:
-    pytest.importorskip(words.split()[0][2:])
     result = run("check", *words.split())
     assert (result.exit_code, result.stdout) == (2, ""), result.output
     assert message in result.stderr

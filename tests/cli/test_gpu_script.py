@@ -45,7 +45,7 @@ def test_help_lists_the_options_and_a_missing_gpu_is_a_one_line_error() -> None:
     assert line.startswith("gpu.py measures a CUDA GPU, and there is none: ")
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_every_part_that_can_run_here_gives_finite_figures(xp: Any, tmp_path: Path) -> None:
     if xp.name not in LINES:
         pytest.skip("the script measures nothing on this backend")

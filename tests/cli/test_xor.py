@@ -53,7 +53,7 @@ def test_the_default_run_learns_xor_and_its_gradient_check_passes() -> None:
     assert [int(line.split()[0]) for line in lines] == list(range(0, 10_001, 1000))
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_the_tutorial_runs_on_the_environments_device_and_a_seed_repeats_it(xp: Any) -> None:
     output, where = xor(*FAST), xp.selection
     first = output.splitlines()[0]
@@ -117,7 +117,7 @@ OUTCOMES: list[tuple[tuple[str, ...], list[str], list[str]]] = [
 ]
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "present", "absent"), OUTCOMES, ids=[" ".join(o[0]) for o in OUTCOMES]
 )
@@ -129,7 +129,7 @@ def test_a_run_that_does_not_learn_reports_it(
     assert [text for text in absent if text in output] == []
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_restarts_are_counted_and_the_best_is_shown(xp: Any) -> None:
     output = xor("--restarts", "6", *FAST)
     assert "(6, 9)" in output
@@ -141,7 +141,7 @@ def test_restarts_are_counted_and_the_best_is_shown(xp: Any) -> None:
     assert "gradient check: pass" in output
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_a_wrong_gradient_fails_and_sets_the_exit_status(
     xp: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +154,7 @@ def test_a_wrong_gradient_fails_and_sets_the_exit_status(
     assert "layers[0].weights[" in result.output
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "name", "begins"),
     [(("--epochs", "3", "--restarts", "2"), "a.PDF", b"%PDF"), (DIVERGE, "b.png", b"\x89PNG")],
@@ -185,7 +185,7 @@ def test_the_first_restart_is_the_run_without_restarts(xp: Any) -> None:
         np.testing.assert_allclose(xp.host(many.loss)[0], xp.host(one.loss), rtol=1e-5)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_solved_since_is_the_start_of_the_measurements_with_all_four_right(xp: Any) -> None:
     prepared, right = experiment(restarts=4), []
     for measured in xor_experiment.learn(prepared):
@@ -218,7 +218,7 @@ def test_the_best_restart_has_the_least_loss_of_those_that_solve_xor(xp: Any) ->
     assert xor_experiment.outcome(prepared, none).best == 1
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_the_last_epoch_is_measured_whatever_the_interval(
     xp: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

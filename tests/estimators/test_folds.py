@@ -20,7 +20,10 @@ OPTIONS: dict[str, Any] = {"hidden_layer_sizes": 5, "activation": "tanh", "max_i
 OPTIONS |= {"solver": "lm", "random_state": 0, "alpha": "auto"}
 LINEAR = {**OPTIONS, "hidden_layer_sizes": (), "tol": 1e-12}
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 
 @pytest.fixture(autouse=True)

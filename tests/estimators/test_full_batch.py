@@ -11,6 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 import backprop_xp as bx
 
+pytestmark = pytest.mark.long
+
 X = np.linspace(-2.0, 2.0, 60)[:, None]
 Y = 100.0 + 50.0 * np.sin(2.0 * X[:, 0])
 # Some hundred roundings, of sums of squares.

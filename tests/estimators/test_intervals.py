@@ -23,7 +23,10 @@ SAME = 1e-6
 # A right interval fails a test of coverage with at most this probability.
 RARE = 1e-4
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,7 @@ def _each(model: Any, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.float64
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("more", [{}, {"dropout": 0.2, "layer_norm": True}, {"shuffle": False}])
 def test_each_member_is_trained_as_alone_with_its_own_seed(xp: Any, more: dict[str, Any]) -> None:
     x, y = VALUES
@@ -79,7 +79,7 @@ def test_each_member_is_trained_as_alone_with_its_own_seed(xp: Any, more: dict[s
         np.testing.assert_allclose(curve, alone.history["loss"], atol=SAME_TRAINING)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("target", TARGETS)
 def test_predictions_are_the_mean_over_the_members(xp: Any, target: str) -> None:
     kind, (x, y) = TARGETS[target]
@@ -105,7 +105,7 @@ def test_predictions_are_the_mean_over_the_members(xp: Any, target: str) -> None
 
 
 @pytest.mark.float64
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("early", [False, True])
 def test_of_each_members_starts_the_best_is_kept(xp: Any, early: bool) -> None:
     options = {"early_stopping": early, "alpha": 0.1}
@@ -150,7 +150,7 @@ def test_training_ends_when_each_member_has_stopped_improving_once() -> None:
 
 
 @pytest.mark.float64
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["partial_fit", "warm_start"])
 def test_members_go_on_from_where_they_were(xp: Any, how: str, tmp_path: Any) -> None:
     model = _fitted(bx.MLPClassifier, CLASSES, dropout=0.1, warm_start=how == "warm_start")

@@ -131,6 +131,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -316,6 +317,7 @@ WEIGHTLESS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("in_float64")
 @every_target
 @pytest.mark.parametrize("case", WEIGHTLESS)
@@ -397,6 +399,7 @@ def test_a_warning_names_the_line_that_called_fit(solver: str) -> None:
 
 
 # Two jobs are two processes, which import all libraries; a test below pickles an estimator.
+@pytest.mark.long
 @pytest.mark.parametrize("n_jobs", [1, thorough(2)])
 def test_the_estimators_work_inside_scikit_learns_meta_estimators(n_jobs: int) -> None:
     x, y = TWO

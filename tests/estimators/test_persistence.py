@@ -51,7 +51,10 @@ CASES: dict[str, tuple[type, tuple[Any, Any], dict[str, Any]]] = {
     "huber": (bx.MLPRegressor, (X, X[:, 0]), {"loss": bx.losses.huber_with(2.0)}),
     "lbfgs": (bx.MLPRegressor, (X, X[:, 0]), {"solver": "lbfgs", "random_state": None}),
 }
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 
 def _model(name: str) -> Any:

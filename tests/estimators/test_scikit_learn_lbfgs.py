@@ -13,6 +13,8 @@ import backprop_xp as bx
 from backprop_xp.estimators.scikit_learn_lbfgs import LimitedLBFGS
 from tests.helpers import thorough
 
+pytestmark = pytest.mark.long
+
 # Twenty iterations amplify the rounding of stacked products.
 ROUNDING = 1e-5
 # The loss beside scikit-learn's: each is ahead in some of 30 trainings, by chance. The ratio's

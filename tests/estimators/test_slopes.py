@@ -13,6 +13,8 @@ from backprop_xp.estimators.samples import Samples
 from backprop_xp.estimators.slopes import Slopes
 from tests.helpers import thorough
 
+pytestmark = pytest.mark.long
+
 # Sums in another order, over a few dozen updates.
 SAME_TRAINING = 1e-10
 # A step that lowers the loss by 2e-9 ends L-BFGS: weights are known to the root of that.

@@ -21,6 +21,8 @@ from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.training import steps
 from tests.helpers import python, thorough
 
+pytestmark = pytest.mark.long
+
 # A compiler makes a loop for each length of a block, and each may round differently.
 SAME_TRAINING = 1e-10
 
@@ -82,7 +84,6 @@ TRAININGS: list[dict[str, Any]] = [
 TABLES = ("mapped", "sparse", "mapped integers")
 
 
-@pytest.mark.compiled
 @pytest.mark.parametrize(
     ("large", "options"),
     [
@@ -103,7 +104,6 @@ def test_training_on_a_large_table_equals_training_in_memory(
 
 
 @pytest.mark.float64  # blocks have so many bytes
-@pytest.mark.compiled
 def test_independent_networks_are_trained_on_blocks_as_on_the_same_rows_in_memory(xp: Any) -> None:
     x, y = np.random.default_rng(3).normal(size=(2, 50, 3))
     network, weight = bx.mlp([3, 4, 3], dropout=0.2), xp.asarray(np.arange(50.0) % 5)
@@ -122,7 +122,6 @@ def test_independent_networks_are_trained_on_blocks_as_on_the_same_rows_in_memor
         xp.assert_close(streamed.theta, whole.theta, SAME_TRAINING)
 
 
-@pytest.mark.compiled
 def test_training_on_a_large_table_with_weights_equals_training_in_memory(
     xp: Any, large: tuple[Any, np.ndarray]
 ) -> None:
@@ -135,7 +134,6 @@ def test_training_on_a_large_table_with_weights_equals_training_in_memory(
             _assert_same(xp, *models)
 
 
-@pytest.mark.compiled
 @pytest.mark.parametrize("large", ["mapped", *map(thorough, TABLES[1:])], indirect=True)
 def test_training_on_a_large_table_reaches_a_good_score(large: tuple[Any, np.ndarray]) -> None:
     table, held = large
@@ -242,7 +240,6 @@ def test_rows_that_are_moved_by_another_thread_arrive(xp: Any) -> None:
     np.testing.assert_array_equal(home.to_host(moved + moved), rows + rows)
 
 
-@pytest.mark.compiled
 def test_partial_fit_and_lbfgs_accept_a_large_table(xp: Any, large: tuple[Any, np.ndarray]) -> None:
     table, held = large
     options = {"hidden_layer_sizes": 5, "shuffle": False, "batch_size": 20, "random_state": 0}

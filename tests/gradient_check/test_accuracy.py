@@ -70,7 +70,7 @@ def _error(xp: Any, gradient: Any, case: tuple[Any, Any, Any]) -> float:
 
 
 @pytest.mark.float64
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_a_derivative_has_the_digits_that_its_method_promises(xp: Any, method: str) -> None:
     case = _case(xp)

@@ -91,6 +91,7 @@ MISTAKES: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.long
 @every_dtype
 @every_method
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -156,7 +157,7 @@ def test_max_memory_bounds_the_copies_made_at_once(xp: Any, copies: int) -> None
 
 @pytest.mark.float64  # in which float32 is checked
 @every_dtype
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize(
     "shape", [(300, 400), pytest.param((900, 1000), marks=pytest.mark.thorough)]
 )

@@ -300,14 +300,15 @@ LIMITED: dict[str, tuple[Any, Any, int, int]] = {
 }
 
 
-@pytest.mark.parametrize("count", [1, 2, 10, 20, 100, 1000])
+@pytest.mark.parametrize("every", [40, thorough(8)])
+@pytest.mark.parametrize("count", [1, 10, 100, *map(thorough, (2, 20, 1000))])
 @pytest.mark.parametrize("kind", LIMITED)
 def test_a_limit_on_evaluations_costs_the_search_for_an_entry_not_the_verdict(
-    count: int, kind: str
+    count: int, kind: str, every: int
 ) -> None:
     value, doubled, each, least = LIMITED[kind]
     point = np.linspace(0.5, 1.5, count)
-    around = each * count + np.arange(0, 160, 8)
+    around = each * count + np.arange(0, 160, every)
     for limit in (least, 100, 300, 1000, *around[around > least].tolist()):
         report = check.gradient(value, doubled, point, max_evaluations=limit)
         assert report.verdict == "fail", limit

@@ -8,6 +8,8 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.gradient_check.curvatures import curvature_fault
 
+pytestmark = pytest.mark.long
+
 VALUE = np.ones(2)
 MATRIX = np.array([[1.0, 1.0], [1.0, 1.0]])
 FAULTS: dict[str, tuple[np.ndarray, str]] = {

@@ -8,7 +8,7 @@ import pytest
 
 import backprop_xp as bx
 from tests import planted_mistakes
-from tests.helpers import compiled
+from tests.helpers import long
 from tests.planted_mistakes import (
     Affine,
     WrongGradientNetwork,
@@ -144,7 +144,7 @@ MISFITS: dict[tuple[str, str], Callable[[Any, Any, Any], Any]] = {
 
 
 @entries_and_directions
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize(("says", "absent"), MISFITS)
 def test_the_diagnosis_uses_the_number_of_rows_and_the_penalty(
     xp: Any, says: str, absent: str, method: str
@@ -178,7 +178,7 @@ PIECES: dict[str, bx.Network] = {
     "method",
     ["auto", *(pytest.param(m, marks=pytest.mark.once) for m in ("directional", "taylor"))],
 )
-@pytest.mark.parametrize("pieces", [p if p == "the loss" else compiled(p) for p in PIECES])
+@pytest.mark.parametrize("pieces", [p if p == "the loss" else long(p) for p in PIECES])
 def test_the_wrong_piece_is_named_and_no_other(xp: Any, pieces: str, method: str) -> None:
     diagnosis = _diagnosis_of(xp, PIECES[pieces], method, rng=5)
     named = pieces.split("; ") if pieces else []

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from tests.helpers import thorough
+
+pytestmark = pytest.mark.long
 
 sklearn_datasets = pytest.importorskip("sklearn.datasets")
 
@@ -175,12 +178,12 @@ NEXT = [("random", 1.0), ("trained", 1e-20), ("random", 1e20), ("saturated", 1.0
 OTHERS = [("random", 1e-20), ("trained", 1e20), ("saturated", 1e-20), ("saturated", 1e20)]
 
 
-def _at_places(names: Iterable[str]) -> list[Any]:
+def _at_places(names: Iterable[str], *, always: bool) -> list[Any]:
     cases = []
     for i, name in enumerate(names):
-        cases.append(pytest.param(name, *TELLING))
+        cases.append((name, *TELLING) if always else thorough(name, *TELLING))
         for j, place in enumerate(NEXT + OTHERS):
-            marks = [pytest.mark.compiled]
+            marks = [pytest.mark.long]
             if place in OTHERS or (i + j) % len(NEXT):
                 marks.append(pytest.mark.thorough)
             cases.append(pytest.param(name, *place, marks=marks))
@@ -200,7 +203,7 @@ def _checked(name: str, xp: Any, point: str, unit: float) -> Callable[[Any], Any
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp")
-@pytest.mark.parametrize(("name", "point", "unit"), _at_places(ENTRANCES))
+@pytest.mark.parametrize(("name", "point", "unit"), _at_places(ENTRANCES, always=True))
 def test_no_right_derivative_fails_and_no_wrong_one_passes(
     xp: Any, name: str, unit: float, point: str
 ) -> None:
@@ -208,7 +211,7 @@ def test_no_right_derivative_fails_and_no_wrong_one_passes(
     _assert_promises(_checked(name, xp, point, unit), point, {"zero"} if is_blind else set())
 
 
-@pytest.mark.parametrize(("name", "point", "unit"), _at_places(ON_THE_HOST))
+@pytest.mark.parametrize(("name", "point", "unit"), _at_places(ON_THE_HOST, always=False))
 def test_the_problems_of_scipy_keep_the_same_promises(
     nothing_chosen: None, name: str, unit: float, point: str
 ) -> None:
@@ -229,12 +232,12 @@ def _assert_promises(check: Callable[[Any], Any], point: str, unseen: set[str]) 
 @pytest.mark.parametrize(
     ("scale", "seed", "method"),
     [
-        (7.0, 15, "auto"),
         (9.0, 36, "auto"),
-        (12.0, 39, "auto"),
-        (15.0, 56, "auto"),
         (5.0, 23, "centered"),
-        (12.0, 16, "centered"),
+        thorough(7.0, 15, "auto"),
+        thorough(12.0, 39, "auto"),
+        thorough(15.0, 56, "auto"),
+        thorough(12.0, 16, "centered"),
     ],
 )
 def test_rows_saturated_to_a_few_rounding_errors_make_nothing_right_fail(

@@ -11,8 +11,10 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.gradient_check.extrapolation import with_kinks
 from backprop_xp.gradient_check.lines import NumericDerivative
-from tests.helpers import compiled, thorough
+from tests.helpers import long, thorough
 from tests.planted_mistakes import METHODS, check, difference_methods, every_dtype
+
+pytestmark = pytest.mark.long
 
 RIGHT = {"pass", "kink"}
 # The distance of a pre-activation from its kink; in float32 most are smaller than its rounding.
@@ -123,7 +125,7 @@ COEFFICIENTS = [2.0, -1.5, 0.7, 1.2, -0.4, 0.9]
     ],
 )
 @difference_methods
-@pytest.mark.parametrize("at", [[0.3, -1.1], compiled([0.0, 0.0])], ids=["one kink", "three"])
+@pytest.mark.parametrize("at", [[0.3, -1.1], long([0.0, 0.0])], ids=["one kink", "three"])
 def test_slopes_within_a_kink_are_right(
     xp: Any, relu: str, at: Any, method: str, dtype: str
 ) -> None:
@@ -142,9 +144,7 @@ def test_slopes_within_a_kink_are_right(
 
 @every_dtype
 @difference_methods
-@pytest.mark.parametrize(
-    "at", [[0.0, 0.3], compiled([0.0, 0.0, 0.0, 0.3])], ids=["one kink", "three"]
-)
+@pytest.mark.parametrize("at", [[0.0, 0.3], long([0.0, 0.0, 0.0, 0.3])], ids=["one kink", "three"])
 def test_kinks_do_not_hide_a_missing_term(xp: Any, at: Any, method: str, dtype: str) -> None:
     """A magnitude is real for complex numbers, and the gradient of a lasso lacks its slope."""
     lasso = lambda p: xp.namespace.sum(xp.namespace.abs(p) + p * p, axis=-1)  # noqa: E731
@@ -229,19 +229,19 @@ def _small_network(layers: int, size: float, seed: int, *, single: bool) -> tupl
     return value, lambda p: network.loss_and_gradient(p, x, y)[1], theta
 
 
+@pytest.mark.parametrize("seed", [1, *map(thorough, (2, 3, 4))])
 @pytest.mark.parametrize(
     ("layers", "size", "single"),
-    [(3, 1e-4, False), (2, 1e-4, True), (2, 1e-3, True), (2, 3e-3, True)],
+    [(3, 1e-4, False), (2, 1e-3, True), thorough(2, 1e-4, True), thorough(2, 3e-3, True)],
 )
 def test_kinks_that_noise_does_not_resolve_refute_no_gradient(
-    layers: int, size: float, single: bool
+    layers: int, size: float, single: bool, seed: int
 ) -> None:
     # Where kinks of three layers meet, 4 of 40 seeds fail, 0 the first of them, as the page says.
-    for seed in range(1, 5):
-        value, gradient, theta = _small_network(layers, size, seed, single=single)
-        assert check.gradient(value, gradient, theta).verdict != "fail", seed
-        doubled = check.gradient(value, lambda p, g=gradient: 2.0 * g(p), theta)
-        assert doubled.verdict in ("fail", "inconclusive"), seed
+    value, gradient, theta = _small_network(layers, size, seed, single=single)
+    assert check.gradient(value, gradient, theta).verdict != "fail"
+    doubled = check.gradient(value, lambda p: 2.0 * gradient(p), theta)
+    assert doubled.verdict in ("fail", "inconclusive")
 
 
 def test_slopes_beside_kinks_that_are_nearer_than_steps_show_are_in_doubt() -> None:

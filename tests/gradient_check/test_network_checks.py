@@ -82,7 +82,7 @@ def test_a_perturbed_loss_equals_the_loss_of_the_perturbed_theta(xp: Any, name: 
 
 @pytest.mark.float64
 @every_entry
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_partial_passes_give_the_losses_of_the_whole_network(
     xp: Any, name: str, method: str
@@ -105,7 +105,7 @@ def test_the_partial_passes_give_the_losses_of_the_whole_network(
 
 
 @entries_and_directions
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("mistake", ["", "scale"])
 @pytest.mark.parametrize("unable", ["alone", "real"])
 def test_layers_without_complex_numbers_or_stacks_are_checked_too(
@@ -221,6 +221,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest.mark.long
 @every_dtype
 @entries_and_directions
 @pytest.mark.parametrize("name", WRONG)
@@ -495,6 +496,7 @@ WRONG_CURVATURES = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", WRONG_CURVATURES)
 def test_a_wrong_curvature_of_a_loss_fails(xp: Any, name: str) -> None:
     loss, message = WRONG_CURVATURES[name]

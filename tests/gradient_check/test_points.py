@@ -210,9 +210,7 @@ def test_constants_are_passed_as_they_are_and_need_no_derivative(nothing_chosen:
         check.gradient(value, lambda p: {"name": 0.0}, point)
 
 
-@pytest.mark.installed
-def test_a_pytree_of_jax_keeps_its_type_and_a_meta_field_is_constant() -> None:
-    jax = pytest.importorskip("jax")
+def test_a_pytree_of_jax_keeps_its_type_and_a_meta_field_is_constant(jax: Any) -> None:
 
     class Tree:
         def __init__(self, w: Any, power: int) -> None:
@@ -269,8 +267,9 @@ def test_argnums_choose_arguments_and_integers_among_them_are_cast(xp: Any, meth
 
 
 @difference_methods
-def test_a_complex_number_has_the_gradient_of_pytorch_and_jax_the_conjugate(method: str) -> None:
-    torch = pytest.importorskip("torch", reason="the convention is PyTorch's")
+def test_a_complex_number_has_the_gradient_of_pytorch_and_jax_the_conjugate(
+    method: str, torch: Any
+) -> None:
     z = np.array([0.5 - 1.0j, 2.0 + 0.25j])
 
     def value(z: np.ndarray) -> float:
@@ -287,8 +286,7 @@ def test_a_complex_number_has_the_gradient_of_pytorch_and_jax_the_conjugate(meth
     assert report.worst[0].tensor == ".imag"
 
 
-def test_the_gradient_of_another_library_is_checked_at_numpys_points() -> None:
-    torch = pytest.importorskip("torch", reason="another library on the CPU")
+def test_the_gradient_of_another_library_is_checked_at_numpys_points(torch: Any) -> None:
 
     def gradient(p: np.ndarray, factor: float = 1.0) -> Any:
         t = torch.tensor(p, requires_grad=True)
@@ -303,9 +301,7 @@ def test_the_gradient_of_another_library_is_checked_at_numpys_points() -> None:
         assert found.verdict == verdict
 
 
-@pytest.mark.installed
-def test_a_tensor_that_requires_grad_still_does_in_the_callers_functions() -> None:
-    torch = pytest.importorskip("torch", reason="requires_grad is PyTorch's")
+def test_a_tensor_that_requires_grad_still_does_in_the_callers_functions(torch: Any) -> None:
 
     def value(p: Any) -> Any:
         return torch.sum(p["w"] ** 3) + torch.sum(p["c"])

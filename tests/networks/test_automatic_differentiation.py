@@ -12,7 +12,7 @@ from backprop_xp.networks.activations import ACTIVATIONS
 from tests.user_layers import PARAMETRIC_LOSSES, sample_targets, sample_theta
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.installed
+pytestmark = pytest.mark.torch
 
 # Some hundred roundings of float64, relative to the largest entry.
 PARITY = 1e-12

@@ -88,7 +88,7 @@ def test_a_table_of_codes_and_numbers_trains_as_on_numpy(xp: Any, stack: tuple[i
     assert np.all(losses[-1] < losses[0])
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("shares_x", [True, False])
 def test_a_stack_of_tables_is_its_networks_one_by_one(xp: Any, shares_x: bool) -> None:
     theta = TABLE.initialize(3, stack=(2, 2), backend="numpy", dtype="float64")

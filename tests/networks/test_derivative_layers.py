@@ -51,6 +51,7 @@ def test_the_columns_are_the_networks_derivatives(xp: Any, hidden: str) -> None:
     xp.assert_close(found / size, expected / size, PARITY)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hidden", SMOOTH)
 def test_backpropagation_through_derivatives_passes_the_check(xp: Any, hidden: str) -> None:
     layer = bx.Derivatives(smooth_layers(hidden), TERMS)
@@ -124,9 +125,7 @@ def assert_relatively_close(found: list[Any], expected: list[Any]) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=0.0, atol=PARITY * np.max(np.abs(theirs)))
 
 
-@pytest.mark.installed
-def test_the_loss_and_its_gradients_are_those_of_jax() -> None:
-    jax = pytest.importorskip("jax")
+def test_the_loss_and_its_gradients_are_those_of_jax(jax: Any) -> None:
     inner, network = bx.Network(LAYERS, "huber"), with_derivatives(LAYERS, [(), (0,), (0, 1)])
     theta, x, y, found = losses_of(network)
 
@@ -148,9 +147,7 @@ def test_the_loss_and_its_gradients_are_those_of_jax() -> None:
         assert_relatively_close(found, [np.asarray(one) for one in (value, *slopes)])
 
 
-@pytest.mark.installed
-def test_the_loss_and_its_gradients_are_those_of_pytorch_twice_backward() -> None:
-    torch = pytest.importorskip("torch")
+def test_the_loss_and_its_gradients_are_those_of_pytorch_twice_backward(torch: Any) -> None:
     inner, network = bx.Network(LAYERS, "huber"), with_derivatives(LAYERS, [(), (0,), (0, 1)])
     theta, x, y, found = losses_of(network)
     there, at = (torch.tensor(array, requires_grad=True) for array in (theta, x))
@@ -296,7 +293,7 @@ def test_gradients_of_a_term_asked_for_twice_are_added(xp: Any) -> None:
         xp.assert_close(ours / size, theirs / size, PARITY)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_a_training_learns_from_values_and_slopes(xp: Any) -> None:
     x = np.linspace(-1.0, 1.0, 12)[:, None]
     y = np.concatenate([np.sin(3.0 * x), 3.0 * np.cos(3.0 * x)], axis=-1)

@@ -7,7 +7,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
-from tests.helpers import compiled
+from tests.helpers import long
 
 # Both sides round some dozen operations, 2e-16 each.
 PARITY = 1e-13
@@ -16,7 +16,7 @@ CODES, WIDTH = (6, 1, 4), 2
 generator = np.random.default_rng(33)
 # Few codes in many rows: each is there several times.
 X = np.stack([generator.integers(n, size=20) for n in CODES], axis=-1).astype(float)
-STACKS = [(), compiled((3,)), (2, 3)]
+STACKS = [(), long((3,)), (2, 3)]
 every_stack = pytest.mark.parametrize("stack", STACKS, ids=str)
 
 
@@ -27,8 +27,7 @@ def _embedding(stack: tuple[int, ...] = ()) -> tuple[bx.Network, np.ndarray, np.
     return network, theta, generator.normal(size=(*stack, len(X), len(CODES) * WIDTH))
 
 
-def test_an_embedding_and_its_gradient_are_pytorchs(xp: Any) -> None:
-    torch = pytest.importorskip("torch")
+def test_an_embedding_and_its_gradient_are_pytorchs(xp: Any, torch: Any) -> None:
     network, theta, g = _embedding()
     table = torch.tensor(theta.reshape(-1, WIDTH), requires_grad=True)
     tables = torch.split(table, CODES)
@@ -196,9 +195,8 @@ def _formula(jnp: Any, kind: str, x: Any, f: Any, *rest: Any) -> Any:
 
 @pytest.mark.parametrize("kind", ["pbld", "pl"])
 def test_a_numeric_embedding_is_the_papers_formula_and_its_gradient_jaxs(
-    xp: Any, kind: str
+    xp: Any, kind: str, jax: Any
 ) -> None:
-    jax = pytest.importorskip("jax")
     layer = bx.NumericEmbedding(3, 4, kind, n_frequencies=5)
     parameters = [generator.normal(size=shape) for shape in layer.shapes]
     x, g = generator.normal(size=(7, 3)), generator.normal(size=(7, 12))
@@ -216,7 +214,7 @@ def test_a_numeric_embedding_is_the_papers_formula_and_its_gradient_jaxs(
         xp.assert_close(one, other, 10 * PARITY)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @every_stack
 @pytest.mark.parametrize("kind", ["pbld", "pl"])
 def test_the_numeric_embeddings_of_a_stack_are_those_of_its_networks(

@@ -12,7 +12,7 @@ from scipy.special import expit, softmax
 from scipy.stats import entropy
 
 import backprop_xp as bx
-from tests.helpers import compiled
+from tests.helpers import long
 
 # Sums over the members in another order than NumPy's: some roundings of float64.
 ROUNDING = 1e-13
@@ -40,8 +40,8 @@ def _logits(xp: Any, logits: Any, dtype: str = "working") -> tuple[bx.Network, A
     return network, xp.asarray(theta, dtype=dtype), xp.asarray([[1.0]], dtype=dtype)
 
 
-@pytest.mark.parametrize("batch_size", [None, compiled(1), compiled(7)])
-@pytest.mark.parametrize("stack", [compiled(()), (5,), compiled((2, 3))])
+@pytest.mark.parametrize("batch_size", [None, long(1), long(7)])
+@pytest.mark.parametrize("stack", [long(()), (5,), long((2, 3))])
 def test_mean_and_deviation_are_those_of_all_predictions(
     xp: Any, stack: tuple[int, ...], batch_size: int | None
 ) -> None:
@@ -53,7 +53,7 @@ def test_mean_and_deviation_are_those_of_all_predictions(
     assert found.mean.dtype == found.standard_deviation.dtype == theta.dtype
 
 
-@pytest.mark.parametrize("batch_size", [compiled(None), compiled(1000), 5000])
+@pytest.mark.parametrize("batch_size", [long(None), long(1000), 5000])
 def test_members_that_come_some_at_a_time_are_all_counted_once(
     xp: Any, batch_size: int | None
 ) -> None:
@@ -90,8 +90,8 @@ def test_the_variance_of_a_mixture_of_gaussians_has_two_parts(xp: Any) -> None:
     xp.assert_close(epistemic + aleatoric, second_moment - means.mean(0) ** 2, ROUNDING)
 
 
-@pytest.mark.parametrize("batch_size", [None, compiled(7)])
-@pytest.mark.parametrize("stack", [compiled(()), (5,), compiled((2, 3))])
+@pytest.mark.parametrize("batch_size", [None, long(7)])
+@pytest.mark.parametrize("stack", [long(()), (5,), long((2, 3))])
 def test_uncertainty_of_two_classes_is_that_of_scipys_entropies(
     xp: Any, stack: tuple[int, ...], batch_size: int | None
 ) -> None:

@@ -124,7 +124,7 @@ def decay(s: Any) -> Any:
     return s.u_t + s.rate * s.u, s.u
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_a_training_finds_an_unknown_coefficient(xp: Any) -> None:
     layers = bx.mlp([1, 12, 1], hidden="tanh").layers
     equation = bx.Equation(layers, decay, "t", unknown={"rate": 1.0})

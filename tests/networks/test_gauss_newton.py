@@ -232,9 +232,7 @@ def test_a_loss_without_a_curvature_is_an_error_with_the_way_out(xp: Any) -> Non
         network.gauss_newton(theta, x, y)
 
 
-@pytest.mark.installed
-def test_the_matrix_is_that_of_jaxs_jacobian_and_hessian() -> None:
-    jax = pytest.importorskip("jax")
+def test_the_matrix_is_that_of_jaxs_jacobian_and_hessian(jax: Any) -> None:
     network = sample_network("softplus", loss="categorical_cross_entropy")
     theta, (x, y, weight) = sample_theta(network), sample_data()
     _, matrix = network.gauss_newton(theta, x, y, sample_weight=weight, l2=0.0)
@@ -251,9 +249,7 @@ def test_the_matrix_is_that_of_jaxs_jacobian_and_hessian() -> None:
     np.testing.assert_allclose(matrix, expected, rtol=0.0, atol=PARITY * np.abs(expected).max())
 
 
-@pytest.mark.installed
-def test_the_jacobian_is_that_of_pytorch() -> None:
-    torch = pytest.importorskip("torch")
+def test_the_jacobian_is_that_of_pytorch(torch: Any) -> None:
     network = sample_network("softplus", loss="half_squared_error")
     theta, (x, y, _) = sample_theta(network), sample_data()
     _, matrix = network.gauss_newton(theta, x, y, l2=0.0)

@@ -92,7 +92,7 @@ def test_the_places_of_a_point_share_its_weight() -> None:
         assert share == pytest.approx(1.0 / 11.0, rel=PARITY)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.float64  # theta after several steps
 @pytest.mark.parametrize("stack", [(), (2,)])
 def test_levenberg_marquardt_has_the_steps_of_one_row_of_all_points(

@@ -97,7 +97,7 @@ def test_second_derivatives_forwards_are_those_of_central_differences(predict: b
         np.testing.assert_array_equal(found, np.swapaxes(found, -1, -2))
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_second_derivatives_forwards_of_a_stack_are_those_of_each_network(xp: Any) -> None:
     network, x = constrained(), generator.normal(size=(5, 3))
     theta = sample_theta(network, (2,))
@@ -313,10 +313,8 @@ def test_a_layer_and_a_link_of_ones_own_are_differentiated(xp: Any) -> None:
         assert_relatively_close(xp, ours, theirs)
 
 
-@pytest.mark.installed
 @pytest.mark.parametrize("kind", BOTH)
-def test_derivatives_are_those_of_jax(kind: str) -> None:
-    jax = pytest.importorskip("jax")
+def test_derivatives_are_those_of_jax(kind: str, jax: Any) -> None:
     network = BOTH[kind]
     theta, x, v = sample_theta(network), *generator.normal(size=(2, 5, 3))
     found = of_jets(network, theta, x, v)
@@ -335,10 +333,8 @@ def test_derivatives_are_those_of_jax(kind: str) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=PARITY, atol=PARITY)
 
 
-@pytest.mark.installed
 @pytest.mark.parametrize("kind", BOTH)
-def test_derivatives_are_those_of_pytorch_twice_backward(kind: str) -> None:
-    torch = pytest.importorskip("torch")
+def test_derivatives_are_those_of_pytorch_twice_backward(kind: str, torch: Any) -> None:
     network = BOTH[kind]
     theta, x, v = sample_theta(network), *generator.normal(size=(2, 5, 3))
     found = of_jets(network, theta, x, v)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.helpers import compiled
+from tests.helpers import long
 
 N_IN, N_OUT, ROWS = 3, 4, 6
 NETWORK = bx.mlp([N_IN, 5, N_OUT], hidden="tanh", loss="categorical_cross_entropy")
@@ -21,13 +21,13 @@ STACKED = np.stack([LABELS, LABELS[::-1]])
 
 SHAPES: list[Any] = [
     ((), LABELS),
-    compiled((), LABELS[:, None]),
-    compiled((2,), LABELS),
+    long((), LABELS[:, None]),
+    long((2,), LABELS),
     ((2,), LABELS[:, None]),
-    compiled((2,), STACKED),
+    long((2,), STACKED),
     ((2,), STACKED[..., None]),
-    compiled((3, 2), STACKED),
-    compiled((3, 2), STACKED[:, None][:, [0, 0, 0]].swapaxes(0, 1)),
+    long((3, 2), STACKED),
+    long((3, 2), STACKED[:, None][:, [0, 0, 0]].swapaxes(0, 1)),
 ]
 every_shape = pytest.mark.parametrize(("stack", "labels"), SHAPES)
 
@@ -150,7 +150,7 @@ def test_labels_can_be_compiled(xp: Any) -> None:
         xp.assert_close(one, other)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize(
     "method", [pytest.param("complex_step", marks=pytest.mark.float64), "directional"]
 )

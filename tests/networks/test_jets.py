@@ -102,7 +102,8 @@ OF_NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
 @functools.cache
 def found_by_jax() -> dict[str, list[np.ndarray]]:
     """Return the derivatives of all functions along a curve, of order 0, 1 and 2, compiled once."""
-    jax = pytest.importorskip("jax")
+    import jax
+
     x, d, q = curve_parts()
 
     def on_a_curve(t: Any) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def curve_parts() -> np.ndarray:
     return np.random.default_rng(8).uniform(0.2, 0.8, (3, 4, 3))
 
 
-@pytest.mark.installed
+@pytest.mark.usefixtures("jax")
 @pytest.mark.parametrize("name", OF_NUMBERS)
 def test_functions_of_jets_have_the_derivatives_that_jax_finds(name: str) -> None:
     x, d, q = curve_parts()
@@ -165,8 +166,7 @@ def test_linear_functions_act_on_each_derivative_alike(xp: Any, name: str, is_du
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 13])
-def test_compiled_by_jax_the_sum_over_directions_adds_halves(count: int) -> None:
-    jax = pytest.importorskip("jax")
+def test_compiled_by_jax_the_sum_over_directions_adds_halves(count: int, jax: Any) -> None:
     part = np.random.default_rng(13).normal(size=(count, 4, 3)).astype("float32")
     found = jax.jit(summed)(jax.numpy.asarray(part))
     # A dozen roundings of float32.

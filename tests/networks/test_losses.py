@@ -187,8 +187,7 @@ def test_focal_of_gamma_0_and_smoothing_of_0_are_cross_entropy(xp: Any) -> None:
         xp.assert_close(getattr(bx.losses.focal(0.0), part)(one, bit), known(one, bit), ROUNDING)
 
 
-def test_label_smoothing_is_that_of_the_targets_and_of_pytorch(xp: Any) -> None:
-    torch = pytest.importorskip("torch")
+def test_label_smoothing_is_that_of_the_targets_and_of_pytorch(xp: Any, torch: Any) -> None:
     o, labels = np.random.default_rng(5).normal(0.0, 3.0, (6, 4)), np.asarray([0, 1, 2, 3, 1, 1])
     smoothed = bx.losses.smoothed("categorical_cross_entropy", 0.1)
     values = smoothed.value(xp.asarray(o), xp.asarray(np.eye(4)[labels]))
@@ -500,10 +499,8 @@ def test_the_absolute_error_has_slope_0_at_its_kink(xp: Any) -> None:
     assert xp.host(bx.losses.mean_absolute_error.gradient(o, o)).tolist() == [[0.0, 0.0]]
 
 
-@pytest.mark.installed
 @pytest.mark.parametrize("delta", [0.3, 1.0, 4.0])
-def test_huber_with_a_delta_equals_pytorchs(delta: float) -> None:
-    torch = pytest.importorskip("torch")
+def test_huber_with_a_delta_equals_pytorchs(delta: float, torch: Any) -> None:
     o, t = np.random.default_rng(11).normal(0.0, 3.0, (2, 50, 1))
     outputs = torch.tensor(o, requires_grad=True)
     values = torch.nn.functional.huber_loss(outputs, torch.tensor(t), delta=delta, reduction="none")

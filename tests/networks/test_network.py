@@ -22,7 +22,7 @@ from backprop_xp.networks.initializers import INITIALIZERS
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.objective import Views, loss_and_gradient_of, loss_of
 from backprop_xp.networks.random_bits import as_key, fold_in
-from tests.helpers import compiled, thorough
+from tests.helpers import long, thorough
 from tests.user_layers import Factors, PassThrough, sample_data, sample_network, sample_theta
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
@@ -66,7 +66,7 @@ def _complex_step(xp: Any, network: bx.Network, *data: Any, **options: Any) -> A
     ("hidden", "loss"),
     [
         # Each of them with one of the others; the thorough session runs all pairs.
-        compiled(*pair) if pair[0] == "tanh" or pair[1] == "huber" else thorough(*pair)
+        long(*pair) if pair[0] == "tanh" or pair[1] == "huber" else thorough(*pair)
         for pair in itertools.product(ACTIVATIONS, LOSSES)
     ],
 )
@@ -82,7 +82,7 @@ def test_the_gradient_agrees_with_the_complex_step(xp: Any, hidden: str, loss: s
     np.testing.assert_allclose(float(xp.host(value)), values, rtol=ROUNDING)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_the_gradient_is_the_vjp_of_the_losss_gradient(xp: Any) -> None:
     network = sample_network(loss="poisson")
     theta, x, y, _ = _case(xp, network)
@@ -94,7 +94,7 @@ def test_the_gradient_is_the_vjp_of_the_losss_gradient(xp: Any) -> None:
 
 
 @pytest.mark.float64
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.usefixtures("full_precision")
 def test_the_inputs_gradient_agrees_with_the_complex_step(xp: Any) -> None:
     network = sample_network()
@@ -109,7 +109,7 @@ def test_the_inputs_gradient_agrees_with_the_complex_step(xp: Any) -> None:
     _close(xp.host(actual), expected, ROUNDING)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_the_loss_is_the_weighted_mean_over_the_samples(xp: Any) -> None:
     network = bx.mlp([N_IN, N_OUT], loss="log_cosh")
     theta, x, y, weight = _case(xp, network)
@@ -123,7 +123,7 @@ def test_the_loss_is_the_weighted_mean_over_the_samples(xp: Any) -> None:
         xp.assert_close(network.loss(theta, x, y, sample_weight=given), expected)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_a_sample_of_weight_2_counts_as_two_and_one_of_weight_0_as_none(xp: Any) -> None:
     network = bx.mlp([N_IN, 4, N_OUT], hidden="tanh", l2=0.1)
     theta, x, y, _ = _case(xp, network)
@@ -133,7 +133,7 @@ def test_a_sample_of_weight_2_counts_as_two_and_one_of_weight_0_as_none(xp: Any)
         _close(xp.host(one), xp.host(other), xp.rounding(ROUNDING))
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("stacked", ["", "weights", "weights and x"])
 @pytest.mark.parametrize("loss", ["mean_squared_error", "categorical_cross_entropy"])
 def test_a_row_of_weight_0_that_overflows_is_left_out(xp: Any, loss: str, stacked: str) -> None:
@@ -177,7 +177,7 @@ def test_the_penalty_is_half_l2_times_the_squares_of_the_weights_alone(xp: Any) 
     xp.assert_close(loss(), without + 0.3 * penalty)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("batch_size", [None, 2, np.int64(BATCH), 100])
 @pytest.mark.parametrize(("stack", "data"), [((), ()), ((2, 3), ()), ((2, 3), (2, 3))])
 def test_a_prediction_is_the_link_of_the_outputs_in_batches_of_any_size(
@@ -239,7 +239,7 @@ def test_inference_uses_no_dropout_and_training_does(xp: Any) -> None:
     assert not np.array_equal(trained[0], inference)
 
 
-@pytest.mark.parametrize("loss", [compiled(n) if n != "huber" else n for n in LOSSES])
+@pytest.mark.parametrize("loss", [long(n) if n != "huber" else n for n in LOSSES])
 def test_float32_stays_float32(xp: Any, loss: str) -> None:
     network = sample_network(loss=loss)
 
@@ -275,7 +275,7 @@ def test_integers_booleans_and_lists_are_converted_to_thetas_precision(xp: Any) 
             xp.assert_equal(one, other)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_a_vjp_accepts_lists_and_integers(xp: Any) -> None:
     gradient, x_gradient = bx.mlp([2, 1]).vjp(xp.asarray([1.0, 2.0, 3.0]), [[4, 5]], [[10]])
     assert xp.host(gradient).tolist() == [40.0, 50.0, 10.0]
@@ -420,7 +420,7 @@ def test_each_layer_draws_by_its_own_initializers(xp: Any) -> None:
 
 
 @pytest.mark.float64
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.usefixtures("full_precision")
 def test_a_custom_layer_works_in_a_network_and_in_a_residual(xp: Any) -> None:
     layers = [Factors(N_IN), bx.Residual(Factors(N_IN), bx.Activate("tanh")), bx.Dense(N_IN, N_OUT)]
@@ -507,7 +507,7 @@ def test_different_networks_are_not_equal_and_a_network_is_immutable() -> None:
     assert isinstance(bx.Network([bx.Dense(2, 1)], "huber").layers, tuple)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_no_argument_is_written_to(xp: Any) -> None:
     network = sample_network()
     arrays = [sample_theta(network, (4,)), *sample_data()]

@@ -224,7 +224,7 @@ def test_early_stopping_weighs_the_classes_as_training_does(weights: str | None)
     assert model.validation_score_ == pytest.approx(np.average(losses, weights=each), rel=1e-4)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_each_member_of_an_ensemble_is_kept_at_its_own_best_epoch(xp: Any, tmp_path: Path) -> None:
     quick = {"hidden_layer_sizes": (8,), "max_iter": 12, "n_members": 3}
     model = train(frame(), "y", parameters=quick, out=tmp_path / "model")
@@ -268,7 +268,7 @@ def test_a_training_killed_at_any_epoch_resumes_to_the_same_theta(
         np.testing.assert_array_equal(model.history_[name], values)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_ctrl_c_keeps_the_best_network_and_the_training_can_be_resumed(
     xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -432,7 +432,7 @@ def test_a_code_that_training_rows_have_keeps_what_it_learnt() -> None:
     np.testing.assert_array_equal(model.theta_, found["theta"])
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_the_file_of_an_interrupted_training_has_mean_embeddings_too(
     xp: Any, tmp_path: Path
 ) -> None:
@@ -714,7 +714,7 @@ def test_members_are_independent_and_averaged() -> None:
     assert len({*map(tuple, each)}) == 3
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("random_state", [0, None])
 def test_an_interrupted_fit_resumes_to_the_same_theta(
     xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_state: int | None

@@ -29,8 +29,8 @@ SINGLE = re.compile(r"parity: (?!training, AdamW).*(float32|complex64)")
 CHECKS = [
     pytest.param(
         check,
-        marks=[pytest.mark.compiled]
-        * ("gradient check" in str(check) or SINGLE.fullmatch(str(check)) is not None),
+        marks=[pytest.mark.core]
+        * ("gradient check" not in str(check) and SINGLE.fullmatch(str(check)) is None),
     )
     for check in testing.checks()
 ]
@@ -41,6 +41,7 @@ def test_every_check_passes_on_the_suites_backend(check: testing.Check, xp: Any)
     check(xp.selection.backend, xp.selection.device)
 
 
+@pytest.mark.core
 def test_the_suite_uses_float64_except_where_it_is_missing(xp: Any) -> None:
     """Otherwise the tests of float64 would skip without notice."""
     x64 = xp.name != "jax" or str(xp.namespace.asarray(1.0).dtype) == "float64"

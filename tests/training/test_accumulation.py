@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.helpers import compiled
+from tests.helpers import long
 from tests.user_layers import Factors
 
 # Sums in another order.
@@ -37,7 +37,7 @@ def _fit(xp: Any, network: bx.Network, **options: Any) -> bx.FitResult:
     return bx.fit(network, theta, xp.asarray(X), xp.asarray(Y), **given)
 
 
-@pytest.mark.parametrize("accumulate", [compiled(3), 4, compiled(100)])
+@pytest.mark.parametrize("accumulate", [long(3), 4, long(100)])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_k_batches_are_one_batch_of_k_times_as_many_rows(
     xp: Any, name: str, accumulate: int

@@ -36,6 +36,7 @@ def _argmax_hits(p: Any, t: Any, w: Any) -> Any:
     return xp.mean(xp.astype(hits, p.dtype), axis=-1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch_size", [5, None])
 @pytest.mark.parametrize(
     "options",

@@ -14,8 +14,10 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
-from tests.helpers import compiled
+from tests.helpers import long
 from tests.user_layers import PassThrough
+
+pytestmark = pytest.mark.core
 
 # Shapes of no other test: JAX keeps what it compiles for a shape as long as the process.
 N_IN, ROWS, OTHER_ROWS = 3, 53, 59
@@ -30,8 +32,7 @@ def _count(event: str, *_: Any, **__: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def _listening() -> Iterator[None]:
-    jax = pytest.importorskip("jax")
+def _listening(jax: Any) -> Iterator[None]:
     jax.monitoring.register_event_duration_secs_listener(_count)
     yield
     jax.monitoring.clear_event_listeners()
@@ -75,7 +76,7 @@ KINDS: dict[str, tuple[dict[str, Any], list[int]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["full batches", "batches", compiled("weights")])
+@pytest.mark.parametrize("kind", ["full batches", "batches", long("weights")])
 def test_no_more_is_compiled_than_before(xp: Any, compilations: Any, kind: str) -> None:
     """A change that adds a compilation in silence costs users a part of a second, or several."""
     given, most = KINDS[kind]

@@ -23,7 +23,7 @@ from backprop_xp.networks.random_bits import fold_in
 from backprop_xp.training.data import split_rows
 from backprop_xp.training.history import on_host
 from backprop_xp.training.steps import clip_norm
-from tests.helpers import compiled
+from tests.helpers import long
 
 # Two libraries, or a product of a stack and of one network, sum in different orders: 1e-16 an
 # update, over a few dozen updates.
@@ -152,7 +152,7 @@ def _batches(xp: Any, arrays: Any, batch_size: int | None, epoch: int, shuffle: 
 
 # JAX compiles the loop by hand for each of them: its default session has two.
 LOOPS = [
-    case if case in ((None, True, False), (4, _turned, True)) else compiled(*case)
+    case if case in ((None, True, False), (4, _turned, True)) else long(*case)
     for case in itertools.product((None, 4, 100), (True, False, _turned), (False, True))
 ]
 
@@ -193,7 +193,7 @@ def test_training_equals_a_loop_by_hand(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("batch_size", [compiled(None), 4])
+@pytest.mark.parametrize("batch_size", [long(None), 4])
 def test_states_and_history_have_thetas_dtype(xp: Any, batch_size: int | None, dtype: str) -> None:
     network = _network(dropout=0.2, l2=0.01)
     x, y, weight = xp.put(*_data(8), _weights(8), dtype=dtype)
@@ -399,7 +399,7 @@ def _mean_error(predictions: Any, targets: Any, weights: Any) -> Any:
     return xp.sum(each, axis=-1) / each.shape[-1]
 
 
-@pytest.mark.parametrize("batch_size", [compiled(None), 4])
+@pytest.mark.parametrize("batch_size", [long(None), 4])
 @pytest.mark.parametrize("validated", [True, False])
 def test_metrics_are_measured_at_each_epochs_theta(
     xp: Any, validated: bool, batch_size: int | None
@@ -512,8 +512,8 @@ def test_an_optimizer_and_metrics_go_by_their_names(xp: Any) -> None:
         xp.assert_equal(named.history[name], result.history[name])
 
 
-@pytest.mark.parametrize("batch_size", [compiled(None), 6])
-@pytest.mark.parametrize("validates", [compiled(False), True])
+@pytest.mark.parametrize("batch_size", [long(None), 6])
+@pytest.mark.parametrize("validates", [long(False), True])
 def test_the_history_has_the_training_sets_measures_if_asked(
     xp: Any, batch_size: int | None, validates: bool
 ) -> None:
@@ -535,7 +535,7 @@ def test_the_history_has_the_training_sets_measures_if_asked(
 
 
 @pytest.mark.parametrize("watch", ["loss", "training_loss", "training_accuracy"])
-@pytest.mark.parametrize("validates", [compiled(False), True])
+@pytest.mark.parametrize("validates", [long(False), True])
 def test_the_history_has_what_a_rule_watches(xp: Any, watch: str, validates: bool) -> None:
     part = (xp.asarray(np.ones((4, 3))), xp.asarray([0, 1, 2, 0], dtype="int32"))
     mode: Any = "max" if watch.endswith("accuracy") else "min"
@@ -564,7 +564,7 @@ def test_the_history_has_what_a_rule_watches(xp: Any, watch: str, validates: boo
 SHARE = {"validation": 0.2}
 
 
-@pytest.mark.parametrize("form", ["labels", *map(compiled, ["one-hot", "column", "values"])])
+@pytest.mark.parametrize("form", ["labels", *map(long, ["one-hot", "column", "values"])])
 def test_a_share_of_the_rows_validates_and_each_class_has_that_share(xp: Any, form: str) -> None:
     generator = np.random.default_rng(3)
     labels = np.repeat([0, 1, 2], [30, 15, 5])

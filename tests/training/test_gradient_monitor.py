@@ -7,7 +7,7 @@ import pytest
 
 import backprop_xp as bx
 from tests import planted_mistakes
-from tests.helpers import compiled
+from tests.helpers import long
 
 ROWS, BATCH, STACK = 11, 4, 3  # three updates in an epoch, the last of them of three rows
 X, Y = np.random.default_rng(91).normal(size=(2, ROWS, 3))
@@ -35,10 +35,10 @@ def _report(number: int, *case: Any, **options: Any) -> Any:
     return error.value.report
 
 
-@pytest.mark.parametrize("stack", [compiled(()), (2, STACK)])
+@pytest.mark.parametrize("stack", [long(()), (2, STACK)])
 @pytest.mark.parametrize(
     ("batch_size", "every", "checks"),
-    [compiled(None, 2, 2), compiled(BATCH, 1, 9), (BATCH, 4, 3), compiled(BATCH, 99, 1)],
+    [long(None, 2, 2), long(BATCH, 1, 9), (BATCH, 4, 3), long(BATCH, 99, 1)],
 )
 def test_checks_at_an_interval_change_nothing(
     xp: Any, batch_size: int | None, every: int, checks: int, stack: tuple[int, ...]
@@ -72,7 +72,7 @@ PIECES: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=pytest.mark.compiled if n == "dropout" else pytest.mark.once)
+        pytest.param(n, marks=pytest.mark.long if n == "dropout" else pytest.mark.once)
         for n in PIECES
     ],
 )
@@ -84,7 +84,7 @@ def test_a_wrong_gradient_ends_the_training_and_the_piece_is_named(xp: Any, name
         next(states)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_a_diverged_network_of_a_stack_is_ignored_and_a_wrong_one_is_not(xp: Any) -> None:
     network, theta, x, y = _case(xp, _network(planted_mistakes.Affine("input")), (STACK,))
     starts = np.array(xp.host(theta))

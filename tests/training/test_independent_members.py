@@ -14,7 +14,7 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.networks.layers import dropped
 from backprop_xp.networks.random_bits import fold_in
-from tests.helpers import compiled
+from tests.helpers import long
 from tests.user_layers import PassThrough, sample_network
 
 # A product of a stack and one of its member sum in different orders: 1e-16 an update.
@@ -68,16 +68,17 @@ def _drawn_weights(kind: str, stack: tuple[int, ...]) -> np.ndarray | None:
     return generator.uniform(0.0, 2.0, ROWS) * (np.arange(ROWS) != 2) if kind == "rows" else None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("stack", "stacked", "weighted", "batch_size"),
     [
         ((3,), False, "no", BATCH),
         ((3,), False, "bootstraps", BATCH),
-        compiled((3,), True, "rows", BATCH),
-        compiled((3,), True, "bootstraps", BATCH),
-        compiled((3,), False, "rows", None),
+        long((3,), True, "rows", BATCH),
+        long((3,), True, "bootstraps", BATCH),
+        long((3,), False, "rows", None),
         ((2, 2), False, "rows", BATCH),
-        compiled((2, 2), True, "bootstraps", BATCH),
+        long((2, 2), True, "bootstraps", BATCH),
     ],
 )
 def test_a_network_with_its_own_seed_is_the_one_trained_alone_with_it(
@@ -184,6 +185,7 @@ def test_seeds_that_do_not_fit_are_refused(
 # ---- early stopping and resuming
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("restore_best", [True, False])
 def test_each_network_stops_by_itself(xp: Any, restore_best: bool) -> None:
     """Some end long before the others, and would become better in the epochs after that."""
@@ -249,10 +251,10 @@ HELD_OUT = np.asarray([[0, 7], [10, 3], [5, 7]])
     ("stacked", "weighted", "more"),
     [
         (False, "rows", {"batch_size": BATCH}),
-        compiled(True, "bootstraps", {"batch_size": BATCH}),
-        compiled(False, "bootstraps", {"batch_size": None}),
-        compiled(False, "no", {"batch_size": 2, "accumulate": 2}),
-        compiled(False, "rows", {"batch_size": BATCH, "augment": lambda x, y, w, seed: (x, y, w)}),
+        long(True, "bootstraps", {"batch_size": BATCH}),
+        long(False, "bootstraps", {"batch_size": None}),
+        long(False, "no", {"batch_size": 2, "accumulate": 2}),
+        long(False, "rows", {"batch_size": BATCH, "augment": lambda x, y, w, seed: (x, y, w)}),
     ],
 )
 def test_a_network_with_its_own_validation_rows_is_the_one_trained_alone_without_them(

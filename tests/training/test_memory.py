@@ -14,7 +14,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends.libraries.numpy.updates import PIECE
-from tests.helpers import compiled, python, thorough
+from tests.helpers import long, python, thorough
 
 # Memory of the interpreter itself, such as its caches of small objects.
 SLACK = 16 * 2**10
@@ -195,8 +195,8 @@ def test_an_epochs_theta_is_evaluated_in_pieces_of_rows(kind: str) -> None:
     assert peak <= whole / 4
 
 
-@pytest.mark.parametrize("weighted", [*map(compiled, ["unweighted", "weighted"]), "weighted each"])
-@pytest.mark.parametrize("stack", [compiled(()), (2,)])
+@pytest.mark.parametrize("weighted", [*map(long, ["unweighted", "weighted"]), "weighted each"])
+@pytest.mark.parametrize("stack", [long(()), (2,)])
 def test_the_loss_of_pieces_equals_the_loss_of_all_rows(
     xp: Any, stack: tuple[int, ...], weighted: str
 ) -> None:

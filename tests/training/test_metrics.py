@@ -11,7 +11,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.training.metrics import METRICS as NAMED, Metric, top_k
-from tests.helpers import compiled
+from tests.helpers import long
 
 scores = pytest.importorskip("sklearn.metrics")
 
@@ -79,22 +79,16 @@ def _case(name: str, n_out: int, stack: tuple[int, ...]) -> tuple[np.ndarray, np
 
 
 def _shaped() -> Iterator[Any]:
-    """Yield every shape of targets and weights in one precision, in turn; the sweep has both.
-
-    JAX's default session has five outputs with targets and weights for each network.
-    """
+    """Yield every shape of targets and weights in one precision, in turn; the sweep has both."""
     stacks = [((), ""), ((2, 3), "shared"), ((2, 3), "stacked")]
     weights = ["unweighted", "weighted", "weighted each"]
     for i, n_out in enumerate((1, 5)):
         for j, (stack, targets) in enumerate(stacks):
             for k, weighted in enumerate(weights):
-                on_jax = n_out == 5 and targets == "stacked" and weighted == "weighted each"
-                marks = [] if on_jax else [pytest.mark.compiled]
                 case = n_out, stack, targets, weighted
                 for turn, dtype in enumerate(("float32", "float64")):
                     is_extra = (i + j + k + turn) % 2
-                    swept = [pytest.mark.thorough] if is_extra else marks
-                    yield pytest.param(*case, dtype, marks=swept)
+                    yield pytest.param(*case, dtype, marks=[pytest.mark.thorough] * is_extra)
 
 
 @pytest.mark.parametrize(("n_out", "stack", "targets", "weighted", "dtype"), [*_shaped()])
@@ -130,7 +124,7 @@ def test_a_metric_equals_scikit_learns_for_each_network(
 
 @pytest.mark.parametrize(
     "name",
-    ["accuracy", *(compiled(name) for name in sorted({*METRICS} - {*OF_VALUES, "accuracy"}))],
+    ["accuracy", *(long(name) for name in sorted({*METRICS} - {*OF_VALUES, "accuracy"}))],
 )
 def test_labels_are_targets_as_their_one_hot_rows_are(xp: Any, name: str) -> None:
     p, t = _case(name, 3, (2,))
@@ -145,7 +139,7 @@ def test_labels_are_targets_as_their_one_hot_rows_are(xp: Any, name: str) -> Non
     xp.assert_close(metric(xp.asarray(p), xp.asarray(labels, dtype="int32")), metric(*kept), 1e-13)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_roc_auc_is_scikit_learns_for_two_classes_and_one_against_the_rest(xp: Any) -> None:
     generator = np.random.default_rng(5)
     p = generator.dirichlet(np.ones(4), 60)
@@ -158,7 +152,7 @@ def test_roc_auc_is_scikit_learns_for_two_classes_and_one_against_the_rest(xp: A
     xp.assert_close(bx.metrics.roc_auc(xp.asarray(two), *given), expected, 1e-12)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_roc_auc_of_a_single_class_or_of_nan_is_nan(xp: Any) -> None:
     p, t = xp.asarray([[0.5], [0.7]]), xp.asarray([[1.0], [1.0]])
     assert np.isnan(xp.host(bx.metrics.roc_auc(p, t)))
@@ -167,7 +161,7 @@ def test_roc_auc_of_a_single_class_or_of_nan_is_nan(xp: Any) -> None:
     assert xp.host(bx.metrics.top_k(1)(xp.asarray([[np.nan] * 2] * 2), [0, 1])) == 0.0
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*METRICS])
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_prediction_of_nan_makes_the_metric_of_its_network_nan(
@@ -210,7 +204,7 @@ def test_a_metric_of_k_has_its_name_and_equals_another_of_it() -> None:
         assert getattr(bx.metrics, name) is NAMED[name]
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e5 + 0.3])
 def test_r2_of_constant_targets_is_1_for_exact_predictions_and_else_0(
     xp: Any, value: float
@@ -224,7 +218,7 @@ def test_r2_of_constant_targets_is_1_for_exact_predictions_and_else_0(
         assert [scores.r2_score(t, member) for member in p] == [1.0, 0.0]
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_r2_of_an_output_with_constant_targets_is_averaged_with_the_others(xp: Any) -> None:
     t = np.asarray([[1.0, 2.0], [1.0, 3.0], [1.0, 5.0]])
     p = t + np.asarray([[0.5, 0.5], [0.0, 0.0], [0.0, 0.0]])
@@ -232,7 +226,7 @@ def test_r2_of_an_output_with_constant_targets_is_averaged_with_the_others(xp: A
     xp.assert_close(actual, scores.r2_score(t, p), 1e-14)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 def test_a_class_whose_targets_weigh_nothing_is_left_out_of_balanced_accuracy(xp: Any) -> None:
     p, t = np.eye(3)[[0, 1, 1, 0]], np.eye(3)[[0, 1, 2, 1]]
     for weights, expected in (([1.0] * 4, (1 + 1 / 2 + 0) / 3), ([1.0, 1.0, 0.0, 1.0], 3 / 4)):
@@ -240,7 +234,7 @@ def test_a_class_whose_targets_weigh_nothing_is_left_out_of_balanced_accuracy(xp
         xp.assert_close(bx.metrics.balanced_accuracy(*given), expected, 1e-15)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @every_metric
 def test_integers_and_lists_are_accepted_as_targets_and_weights(xp: Any, metric: Metric) -> None:
     p, t = _case("accuracy", 3, (2,))
@@ -287,7 +281,7 @@ def test_complex_predictions_are_an_error(xp: Any) -> None:
         bx.metrics.rmse(p, np.ones((2, 2)).tolist(), None)
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @every_metric
 @pytest.mark.parametrize("stack", [(), (2,)])
 def test_a_row_of_weight_0_that_overflows_is_left_out(
@@ -316,7 +310,7 @@ DISTRIBUTIONS: dict[str, tuple[bx.Loss, int, int]] = {
 }
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("stack", [(), (2,)])
 @pytest.mark.parametrize("case", ["quantiles", "gaussian", "a user's own"])
 def test_metrics_of_numbers_take_the_means_or_the_medians(
@@ -351,7 +345,7 @@ def test_predictions_without_a_median_have_no_metric_of_numbers(xp: Any) -> None
         bx.metrics.mae(network.predict(theta, x), xp.asarray([[1.0, 2.0, 3.0]] * 2))
 
 
-@pytest.mark.compiled
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["mae", "r2", "rmse"])
 def test_an_entry_of_weight_0_is_left_out_of_its_output(xp: Any, name: str) -> None:
     generator = np.random.default_rng(5)

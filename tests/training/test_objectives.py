@@ -34,6 +34,7 @@ def test_a_network_that_is_not_finite_leaves_the_others_alone(xp: Any, name: str
     xp.assert_close(together.theta[2, :], alone.theta, ROUNDING)
 
 
+@pytest.mark.long
 @each_optimizer
 def test_a_training_ends_when_every_network_has_converged(xp: Any, name: str) -> None:
     theta, make = xp.initialize(NETWORK, stack=2), type(OPTIMIZERS[name])
@@ -87,6 +88,7 @@ def test_a_state_without_a_history_that_has_converged_keeps_its_last_measures(
     xp.assert_equal(result.best_member(), last.theta[best, :])
 
 
+@pytest.mark.long
 @each_optimizer
 def test_a_network_that_has_converged_stays_as_it_is(xp: Any, name: str) -> None:
     """Of two networks that are asked for more and less, the second goes on without the first."""
@@ -339,6 +341,7 @@ def test_a_network_that_diverged_is_not_the_best_member(xp: Any) -> None:
     xp.assert_equal(result.best_member(), xp.host(result.theta)[1])
 
 
+@pytest.mark.long
 @each_optimizer
 @pytest.mark.parametrize("scale", [1e-6, 1e4])
 def test_targets_of_any_unit_give_the_same_fit(xp: Any, name: str, scale: float) -> None:
@@ -355,6 +358,7 @@ def test_targets_of_any_unit_give_the_same_fit(xp: Any, name: str, scale: float)
     np.testing.assert_allclose(ratio, 1.0, rtol=5e-2 if xp.dtype == "float32" else 1e-4)
 
 
+@pytest.mark.long
 @each_optimizer
 @pytest.mark.parametrize("scale", [1e-12, 1e12, 1e18])
 def test_targets_whose_squares_fit_float32_are_fitted_in_it(
@@ -380,6 +384,7 @@ def test_a_row_of_weight_0_is_left_out_even_if_it_overflows(xp: Any, name: str) 
     xp.assert_close(result.theta, expected.theta, ROUNDING)
 
 
+@pytest.mark.long
 @each_optimizer
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_targets_that_were_not_measured_count_neither_in_the_loss_nor_in_the_units(

@@ -235,8 +235,9 @@ PEERS: dict[str, tuple[str, dict[str, Any], Any]] = {
 
 @pytest.mark.float64
 @pytest.mark.parametrize("name", PEERS)
-def test_updates_are_pytorchs(xp: Any, name: str, request: pytest.FixtureRequest) -> None:
-    torch = pytest.importorskip("torch")
+def test_updates_are_pytorchs(
+    xp: Any, name: str, request: pytest.FixtureRequest, torch: Any
+) -> None:
     kind, options, optimizer = PEERS[name]
     # NAdam keeps the product of its momenta in PyTorch's default precision.
     before = torch.get_default_dtype()
@@ -670,12 +671,11 @@ def test_the_bias_correction_keeps_its_digits(xp: Any, decay: float, step: int) 
         np.testing.assert_allclose(xp.host(got), [exact], rtol=1e-6)
 
 
+@pytest.mark.core
 @every_optimizer
-def test_a_compiler_may_trace_every_number(xp: Any, name: str) -> None:
+def test_a_compiler_may_trace_every_number(xp: Any, name: str, jax: Any) -> None:
     if xp.name != "jax":
         pytest.skip("JAX is the one that traces")
-    import jax
-
     optimizer, theta = _optimizer(xp, name, dtype="float32"), _theta()
     names = [
         key

@@ -84,6 +84,7 @@ def test_updates_use_the_rate_that_a_plateau_lowered(xp: Any) -> None:
     assert np.array_equal(xp.host(plain.theta), xp.host(slowed.theta))
 
 
+@pytest.mark.long
 def test_a_resumed_training_keeps_the_plateaus_state(xp: Any) -> None:
     case, options = _case(xp, (3,))
     whole = bx.fit(*case, **options)
@@ -130,8 +131,7 @@ def test_only_a_fall_of_more_than_min_delta_is_an_improvement(name: str) -> None
         assert expected == _factors(losses, **{**RULE, "min_delta": min_delta})
 
 
-def _factors_of_pytorch(losses: list[float]) -> list[float]:
-    torch = pytest.importorskip("torch")
+def _factors_of_pytorch(torch: Any, losses: list[float]) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     # PyTorch waits one epoch more.
     peer = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -144,14 +144,14 @@ def _factors_of_pytorch(losses: list[float]) -> list[float]:
     return factors
 
 
-def test_a_plateau_equals_pytorchs(xp: Any) -> None:
+def test_a_plateau_equals_pytorchs(xp: Any, torch: Any) -> None:
     case, options = _case(xp)
     kept: list[Any] = []
     history = bx.fit(*case, callbacks=[kept.append], **options).history
-    expected = _factors_of_pytorch(history["validation_loss"].tolist())
+    expected = _factors_of_pytorch(torch, history["validation_loss"].tolist())
     assert [state.slowed.factor for state in kept] == expected
     for losses, factors, _ in LOSSES.values():
-        assert _factors_of_pytorch(losses) == factors
+        assert _factors_of_pytorch(torch, losses) == factors
 
 
 def test_watching_an_unknown_metric_is_an_error(xp: Any) -> None:

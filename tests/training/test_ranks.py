@@ -19,6 +19,8 @@ from backprop_xp.training.ranks.exchange import described
 from tests.thread_ranks import ThreadRank, World, on_ranks
 from tests.user_layers import PassThrough, sample_network
 
+pytestmark = pytest.mark.long
+
 # Parts of a sum are added in another order: 1e-16 an update.
 SAME = 1e-12
 # Sums of rows round by their number of networks, and steps by the loss amplify that a thousandfold.

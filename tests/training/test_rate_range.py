@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.helpers import compiled
+from tests.helpers import long
 
 SAME = 1e-12
 ROWS, BATCH, STEPS = 11, 4, 10
@@ -25,7 +25,7 @@ def _found(xp: Any, stack: Any = (), **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-@pytest.mark.parametrize("make", [bx.Adam, compiled(lambda: bx.SGD(1.0, momentum=0.9))])
+@pytest.mark.parametrize("make", [bx.Adam, long(lambda: bx.SGD(1.0, momentum=0.9))])
 def test_the_losses_are_those_of_a_training_whose_rate_rises(
     xp: Any, make: Any, batch_size: int | None
 ) -> None:

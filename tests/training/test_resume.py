@@ -21,8 +21,10 @@ from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Options
 from backprop_xp.training.pytrees import mapped
 from backprop_xp.training.set_up import prepare
-from tests.helpers import compiled
+from tests.helpers import long
 from tests.user_layers import PassThrough
+
+pytestmark = pytest.mark.long
 
 ROWS, BATCH, EPOCHS, STACK = 11, 4, 5, 3  # three updates an epoch, the last of three rows
 # Compiled loops of another length may round differently.
@@ -88,7 +90,7 @@ def _compare(xp: Any, whole: Any, resumed: Any, begun: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "batch_size", "stack"),
-    [compiled(name, BATCH, ()) for name in OPTIMIZERS if name != "momentum"]
+    [long(name, BATCH, ()) for name in OPTIMIZERS if name != "momentum"]
     + [("momentum", BATCH, ())]
     + [
         pytest.param(name, None, STACK, marks=[] if name == "Adam" else pytest.mark.thorough)
@@ -551,9 +553,9 @@ def test_a_training_outside_the_main_thread_is_the_same(xp: Any) -> None:
 @pytest.mark.parametrize(
     ("begun", "error", "message"),
     [
-        compiled({"hidden": "relu", "layer_norm": True}, ValueError, r"start\.theta has shape"),
-        compiled({"stack": 2}, ValueError, r"start\.theta has shape \(2, 32\), but theta \(32,\)"),
-        compiled(
+        long({"hidden": "relu", "layer_norm": True}, ValueError, r"start\.theta has shape"),
+        long({"stack": 2}, ValueError, r"start\.theta has shape \(2, 32\), but theta \(32,\)"),
+        long(
             {"optimizer": bx.RMSProp()},
             TypeError,
             "start.* is RMSPropState, but SGD resumes from",

@@ -231,9 +231,9 @@ def test_an_array_of_rates_has_the_bounds_of_a_number(xp: Any, name: str, wrong:
         ),
     ],
 )
-@pytest.mark.installed
-def test_a_schedule_is_pytorchs(kind: str, options: dict[str, Any], schedule: Any) -> None:
-    torch = pytest.importorskip("torch")
+def test_a_schedule_is_pytorchs(
+    kind: str, options: dict[str, Any], schedule: Any, torch: Any
+) -> None:
     peer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
     scheduler = getattr(torch.optim.lr_scheduler, kind)(peer, **options)
     for step in range(options.get("total_steps", 120)):

@@ -16,7 +16,7 @@ import backprop_xp as bx
 from backprop_xp.backends import array_namespace, to_host
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.sources import read_ahead
-from tests.helpers import HANGING, compiled
+from tests.helpers import HANGING, long
 from tests.user_layers import PassThrough
 
 SAME = 1e-12  # a compiled loop and single steps round in other ways
@@ -69,9 +69,9 @@ def _assert_same(xp: Any, one: Any, other: Any) -> None:
     ("kind", "stack", "weighted"),
     [
         ("a function of the epoch", (2,), True),
-        compiled("a list", (), False),
-        compiled("lists", (), True),
-        compiled("of the library", (), True),
+        long("a list", (), False),
+        long("lists", (), True),
+        long("of the library", (), True),
     ],
 )
 def test_batches_that_are_given_train_as_the_rows_in_memory(

@@ -17,8 +17,10 @@ from backprop_xp.backends import array_namespace
 from backprop_xp.training.jax_steps import Queue, _columns
 from backprop_xp.training.pytrees import put_together, take_apart
 from backprop_xp.training.steps import clip_norm
-from tests.helpers import compiled
+from tests.helpers import long
 from tests.user_layers import PassThrough
+
+pytestmark = pytest.mark.core
 
 # Rounding of about a hundred operations; a compiler changes their order.
 SAME = 1e-12
@@ -120,7 +122,7 @@ OPTIMIZERS: dict[str, Any] = {
     "name",
     [
         *("momentum", "a rate per parameter"),
-        *map(compiled, ["SGD", "RMSProp", "Adam", "AdamW", "AMSGrad", "Adagrad", "Nadam", "Lion"]),
+        *map(long, ["SGD", "RMSProp", "Adam", "AdamW", "AMSGrad", "Adagrad", "Nadam", "Lion"]),
     ],
 )
 def test_a_loop_over_parameters_equals_one_over_theta(
@@ -371,8 +373,8 @@ def test_no_value_of_a_hyperparameter_recompiles(xp: Any, batch_size: int | None
     assert counting.calls == before
 
 
-@pytest.mark.parametrize("scheduled", [False, compiled(True)])
-@pytest.mark.parametrize("batch_size", [compiled(None), BATCH])
+@pytest.mark.parametrize("scheduled", [False, long(True)])
+@pytest.mark.parametrize("batch_size", [long(None), BATCH])
 def test_frozen_layers_stay_to_the_bit_and_the_others_train_as_alone(
     xp: Any, batch_size: int | None, scheduled: bool
 ) -> None:
@@ -435,7 +437,7 @@ def test_another_kind_of_hyperparameter_compiles_another_function(
         xp.assert_close(_fit(xp, network, optimizer, epochs=2, **options).theta, theta, SAME)
 
 
-@pytest.mark.parametrize("batch_size", [compiled(None), BATCH])
+@pytest.mark.parametrize("batch_size", [long(None), BATCH])
 def test_more_validation_rows_compile_nothing_more(xp: Any, batch_size: int | None) -> None:
     """A piece of 64 networks has 64 rows; three pieces and fifty compile equally often."""
     calls = []
@@ -622,7 +624,7 @@ def test_a_custom_loop_can_be_compiled(xp: Any) -> None:
     xp.assert_close(*results, SAME)
 
 
-@pytest.mark.parametrize("stack", [compiled(()), (2,)])
+@pytest.mark.parametrize("stack", [long(()), (2,)])
 def test_a_large_gradient_is_joined_like_a_small_one(xp: Any, stack: tuple[int, ...]) -> None:
     """A backend may join large gradients in another way."""
     network = bx.mlp([60, 300, 5], hidden="tanh")
@@ -713,7 +715,7 @@ def test_values_that_a_custom_function_reads_may_change_between_trainings(
 # ---- rows of weight 0
 
 
-@pytest.mark.parametrize("batch_size", [None, compiled(1)])
+@pytest.mark.parametrize("batch_size", [None, long(1)])
 @pytest.mark.parametrize("has_validation", [False, True])
 def test_a_row_of_weight_0_that_overflows_is_left_out_of_a_training(
     xp: Any, batch_size: int | None, has_validation: bool
