@@ -940,9 +940,10 @@ def test_the_second_file_tests_the_first_where_it_runs(
     text = (tmp_path / "model.c").read_text()
     first = re.search(r"_theta\[\d+\] = \{\s+/\*.*\*/\s+(\S+)f,", text)
     assert first is not None
-    (tmp_path / "model.c").write_text(text.replace(first[1], f"{float(first[1]) + 0.01}", 1))
-    compile_c(tmp_path, "model_test.c", [*STRICT, "-o", "wrong"])
-    assert subprocess.run([tmp_path / "wrong"], timeout=HANGING).returncode == 1
+    for wrong in (f"{float(first[1]) + 0.01}f", "NAN"):
+        (tmp_path / "model.c").write_text(text.replace(f"{first[1]}f", wrong, 1))
+        compile_c(tmp_path, "model_test.c", [*STRICT, "-o", "wrong"])
+        assert subprocess.run([tmp_path / "wrong"], timeout=HANGING).returncode == 1
 
 
 def test_the_name_of_a_tested_file_is_one_that_an_include_can_have(tmp_path: Path) -> None:

@@ -111,10 +111,10 @@ def test_a_file_has_the_layer_and_its_functions(xp: Any, tmp_path: Path) -> None
 def test_wrong_functions_are_an_error(xp: Any) -> None:
     with pytest.raises(TypeError, match=r"factor must be a function of x, not 1\.0"):
         bx.Constrained(LAYERS, 1.0)  # type: ignore[arg-type]
-    layer = bx.Constrained([bx.Dense(2, 1)], lambda x: x)
-    network = bx.Network([layer], "mean_squared_error")
-    with pytest.raises(ValueError, match=r"with one column are expected.* they make \(1, 2\)"):
-        network.forward(xp.initialize(network), xp.asarray([[0.1, 0.2]]))
+    for factor, shape in ((lambda x: x, r"\(1, 2\)"), (lambda x: x[None, :, :1], r"\(1, 1, 1\)")):
+        network = bx.Network([bx.Constrained([bx.Dense(2, 1)], factor)], "mean_squared_error")
+        with pytest.raises(ValueError, match=f"with one column are expected.* they make {shape}"):
+            network.forward(xp.initialize(network), xp.asarray([[0.1, 0.2]]))
 
 
 MIXING = {

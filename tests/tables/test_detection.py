@@ -204,6 +204,15 @@ def test_numbers_that_are_infinite_in_float32_are_missing_values() -> None:
         np.testing.assert_array_equal(one, found[0])
     far = transform(made, table.head(5).assign(a=1e30))
     assert far.max() == scaling.MAX_DEVIATIONS
+    # In training, too.
+    for name in scaling.SCALINGS:
+        learnt = [
+            prepare(table.assign(a=table["a"].where(table.index != 3, value)), scaling=name).scaling
+            for value in (np.nan, np.inf, 1e300)
+        ]
+        for one in learnt[1:]:
+            for found, expected in zip(one, learnt[0], strict=True):
+                np.testing.assert_array_equal(found, expected)
 
 
 def test_an_unseen_category_sets_none_of_the_known_ones() -> None:

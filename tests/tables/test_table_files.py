@@ -21,7 +21,7 @@ from pyarrow import feather, parquet
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.tables.readers import frames, table_files
+from backprop_xp.tables.readers import frames, table_files, values
 from backprop_xp.tables.readers.row_groups import pieces, row_groups
 from backprop_xp.tables.readers.values import is_string
 from tests.table_trainings import (
@@ -286,8 +286,13 @@ def test_options_of_a_file_override_sniffing(tmp_path: Path) -> None:
         "caf\xe9",
         1.5,
     ]
-    for wrong in ({"separator": "ab"}, {"decimal": ";"}, {"encoding": "latin0"}):
-        with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*{next(iter(wrong.values()))}"):
+    for wrong, message in (
+        ({"separator": "ab"}, "separator must be one ASCII character, not 'ab'"),
+        ({"decimal": ";"}, "decimal must be .*, not ';'"),
+        ({"encoding": "latin0"}, "unknown encoding: latin0"),
+        ({"encoding": "rot13"}, "'rot13' is not a text encoding"),
+    ):
+        with pytest.raises(ValueError, match=message):
             tables.read(tables.TableFile(path, **wrong))
 
 
@@ -571,6 +576,14 @@ def test_a_number_whose_decimal_sign_is_not_known_is_refused_by_name(tmp_path: P
         made = prepare(pd.DataFrame({"x": cells * 30}))
         assert tables.described_columns(made)[0]["center"] == pytest.approx(center)
         assert np.isfinite(made.transform(pd.DataFrame({"x": ["1,234"]}))).all()
+
+
+@pytest.mark.once
+def test_strings_that_python_reads_as_numbers_are_numbers_but_for_underscores() -> None:
+    column = pd.Series(["1e3", "inf", "-1_000", "1_0.5", None], dtype="str")
+    found, wrong = values.numbers(column)
+    np.testing.assert_array_equal(found, [1000.0, np.inf, np.nan, np.nan, np.nan])
+    assert wrong.tolist() == [False, False, True, True, False]
 
 
 @pytest.mark.once

@@ -698,8 +698,36 @@ def test_each_member_has_its_own_order_of_the_rows(monkeypatch: pytest.MonkeyPat
         return np.stack([theta] * n_members)
 
     monkeypatch.setattr(model_training, "first_theta", same)
-    model = bx.TabularClassifier(**QUICK, n_members=3, backend="numpy").fit(*table())
+    frame, y = table()
+    model = bx.TabularClassifier(**QUICK, n_members=3, backend="numpy")
+    model.fit(frame, y, X_val=frame, y_val=y)  # all members learn from all rows
+    assert model.model_.record["recipe"]["batch_size"] < len(y)
     assert len({*map(bytes, model.theta_)}) == 3
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("class_weight", [None, "balanced", {"no": 1.0, "yes": 5.0}])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_first_biases_are_the_shares_of_the_classes_by_both_weights(
+    n_classes: int, class_weight: Any
+) -> None:
+    frame, y = table()
+    if n_classes > 2:
+        y = y.where(frame.index % 5 > 0, "maybe")
+    weights = np.linspace(0.2, 1.0, 120)
+    options: dict[str, Any] = {**SHORT, "class_weight": class_weight, "learning_rate_init": 1e-30}
+    model = bx.TabularClassifier(**options, n_members=1)
+    model.fit(frame, y, weights, X_val=frame, y_val=y)
+    totals = pd.Series(weights).groupby(y).sum()
+    if class_weight == "balanced":
+        totals[:] = 1.0
+    elif class_weight is not None:
+        totals *= totals.index.map({"maybe": 1.0, **class_weight})
+    expected = np.log(totals / totals.sum()).to_numpy()
+    expected = expected if n_classes > 2 else expected[1:] - expected[:1]
+    bias = bx.to_host(model.network_.unpack(model.theta_)[-1][1])[0]
+    # A rounding of float32, and the share that a class without weight would have.
+    np.testing.assert_allclose(bias, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.once
@@ -823,6 +851,7 @@ def test_input_gradient_is_the_slope_of_predict_by_each_number(n_members: int) -
     named = table.set_axis([f"row {i}" for i in range(len(table))], axis=0)
     assert model.input_gradient(named).index.equals(named.index)
     assert np.isnan(found.loc[5, "age"])
+    assert np.isnan(model.input_gradient(table.head(3).assign(size=1e300))["size"]).all()
     for name, step in (("age", 0.2), ("size", 100.0)):
         ahead, behind = (table.assign(**{name: table[name] + sign * step}) for sign in (1, -1))
         slopes = (model.predict(ahead) - model.predict(behind)) / (2.0 * step)

@@ -300,6 +300,35 @@ def test_an_interrupted_fit_resumes_from_its_last_state(
     _compare(xp, bx.fit(*case, **options), bx.fit(*case, start=state, **options), state.epoch)
 
 
+def test_the_gradient_checks_of_an_interrupted_epoch_belong_to_the_call_that_ends_it(
+    xp: Any,
+) -> None:
+    pressing, case = _interrupting_case(xp, 0, _signal)
+    options = {**ADAM, "epochs": 3, "check_every": 1}
+    whole = bx.fit(*case, **options)
+    passes = -pressing.left // 9  # of each of the nine updates, with its check
+    pressing.left = 5 * passes
+    with pytest.raises(KeyboardInterrupt) as caught:
+        bx.fit(*case, **options)
+    state = caught.value.state
+    assert (state.epoch, state.step, len(state.checks)) == (1, 5, 2)
+    resumed = bx.fit(*case, start=state, **options)
+    xp.assert_equal(resumed.history["gradient_error"], whole.history["gradient_error"][3:])
+    assert resumed.history["gradient_verdict"].tolist() == ["pass"] * 6
+
+
+def test_a_delayed_ctrl_c_is_raised_before_a_source_makes_the_next_batch() -> None:
+    made = list[int]()
+    with Interrupt() as interrupt:
+        interrupt.busy = True
+        items = interrupt.waiting_for(made.append(i) or i for i in range(3))
+        _signal()
+        assert interrupt.is_pending
+        with pytest.raises(KeyboardInterrupt):
+            next(items)
+    assert made == []
+
+
 def test_ctrl_c_in_the_last_update_of_an_epoch_leaves_the_state_after_it(xp: Any) -> None:
     _, case = _interrupting_case(xp, 6, _signal)
     with pytest.raises(KeyboardInterrupt) as caught:
