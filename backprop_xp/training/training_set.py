@@ -1,7 +1,7 @@
 """The data of a training: its rows, checked, the validation set, and the size of a batch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -78,10 +78,10 @@ def check_data(
     ``training`` is ``(x, y, sample_weight)``. Both sets have the weights of the classes, by those
     of the training set if they are balanced. A share of the rows that becomes the validation set is
     drawn by one transfer of the class labels. If networks have their own validation rows, both sets
-    share x. Raises TypeError or ValueError for data that does not
-    fit, is not finite, or has targets outside the loss's range. All values are checked on the
-    device, with one transfer of the answers. A table that is streamed in blocks is checked where it
-    is read.
+    share x. Raises TypeError or ValueError for data that does not fit, is not finite, or has
+    targets outside the loss's range, and for a set whose weights are all 0. All values are checked
+    on the device, with one transfer of the answers, and another one for the weights of drawn rows
+    and of classes. A table that is streamed in blocks is checked where it is read.
     """
     if not network.check_theta(theta).isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
@@ -105,6 +105,8 @@ def check_data(
         by_class = _weights_of_classes(network, theta, rows, options.class_weight, processes)
         rows = _by_class(theta, rows, by_class)
         validation = None if validation is None else _by_class(theta, validation, by_class)
+    if isinstance(share, Real) or are_indices(share) or options.class_weight is not None:
+        _require_weights({"training": rows, "validation": validation}, processes)
     return rows, validation
 
 
@@ -132,6 +134,23 @@ def _split(
         at = home.from_host(indices.astype("int32"), device=device_of(theta))
         parts.append(compiled_once(theta, _rows_at)(rows, at))
     return parts[0], parts[1]
+
+
+def _require_weights(sets: Mapping[str, Rows | None], processes: Alone) -> None:
+    """Raise ValueError if the rows of a set all have the weight 0, those of one network too."""
+    weights = {name: rows.sample_weight for name, rows in sets.items() if rows is not None}
+    given = {name: weight for name, weight in weights.items() if weight is not None}
+    if not given:
+        return
+    xp = array_namespace(next(iter(given.values())))
+    totals = [processes.sum(xp.sum(weight, axis=-1)) for weight in given.values()]
+    flags = to_host(xp.stack([xp.all(total > 0.0) for total in totals])).tolist()
+    for name, holds in zip(given, flags, strict=True):
+        if not holds:
+            raise ValueError(
+                f"The {name} rows all have the weight 0, by sample_weight or class_weight: choose "
+                "other validation rows, for example by another seed, or other weights."
+            )
 
 
 def _held_out(theta: Array, rows: Rows, given: Array) -> tuple[Rows, Rows]:

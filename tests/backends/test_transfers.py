@@ -319,10 +319,10 @@ ENTRIES: dict[str, Entry] = {
         for optimizer in (bx.LevenbergMarquardt(tolerance=0.0), bx.LBFGS(3, tolerance=0.0))
     },
     "train, a share of the rows": Entry(share("log_cosh", Y), [(4,), (2, SIZE)]),
-    # The labels of the classes too.
+    # The labels of the classes too, and whether both parts weigh anything.
     "train, a share of each class": Entry(
         share("categorical_cross_entropy", np.eye(2)[np.arange(ROWS) % 2]),
-        [(3,), (ROWS,), (2, SIZE)],
+        [(3,), (ROWS,), (2,), (2, SIZE)],
     ),
     "train, nan in y": Entry(
         invalid(r"^y has no measured value, .* first y\[4\]", y=Y_WITH_NAN), [(8,), (ROWS,)]

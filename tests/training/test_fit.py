@@ -808,6 +808,25 @@ def test_negative_weights_or_only_zeros_are_an_error(xp: Any, weights: list[Any]
     _refuses(xp, ValueError, f"^In validation: {message}", stack=2, validation=(x, y, weights))
 
 
+@pytest.mark.parametrize("name", ["training", "validation"])
+def test_a_part_of_the_rows_that_weighs_nothing_is_an_error(xp: Any, name: str) -> None:
+    """Its loss would be 0, which early stopping would keep."""
+    message, others = f"^The {name} rows all have the weight 0", {"training", "validation"} - {name}
+    counted = split_rows(ROWS, {"validation": 0.3}, 0)[others.pop()]
+    weight = np.isin(np.arange(ROWS), counted) * 1.0
+    _refuses(xp, ValueError, message, sample_weight=weight.tolist(), validation=0.3)
+    # Of the first network alone: the second one has other validation rows.
+    own = np.isin(np.arange(ROWS), [1, 2]) == (name == "training")
+    at = xp.asarray([[1, 2], [2, 3]], dtype="int32")
+    _refuses(xp, ValueError, message, stack=2, sample_weight=(own * 1.0).tolist(), validation=at)
+    # By the weights of their classes.
+    network, (*_, x, _) = _network(loss="categorical_cross_entropy"), _case(xp)
+    first, both = (xp.asarray(np.arange(ROWS) % n, dtype="int32") for n in (1, 2))
+    y, own = (first, both) if name == "training" else (both, first)
+    options = {"network": network, "y": y, "validation": (x, own)}
+    _refuses(xp, ValueError, message, class_weight={0: 0.0}, **options)
+
+
 @pytest.mark.parametrize("size", [2e38, 1e37])
 def test_weights_that_are_too_large_are_an_error(xp: Any, size: float) -> None:
     """Each weight is finite, but the sum of 11 is not, or XLA flushes its inverse to 0."""
