@@ -5,7 +5,6 @@ and ``training_set``.
 """
 
 import dataclasses
-import functools
 import inspect
 import itertools
 import math
@@ -561,55 +560,86 @@ def test_the_history_has_what_a_rule_watches(xp: Any, watch: str, validates: boo
 # ---- a share of the rows
 
 
-SHARE = {"validation": 0.2}
+LABELS = np.repeat([0, 1, 2], [30, 15, 5])
+# Targets, and the classes of which each has the share; values have none.
+TARGETS: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
+    "labels": (LABELS, LABELS),
+    "one-hot": (np.eye(3)[LABELS], LABELS),
+    "column": ((LABELS == 0)[:, None] * 1.0, LABELS == 0),
+    "values": ((LABELS == 0)[:, None] * 1.0, None),
+}
+LOSS_OF = {"column": "binary_cross_entropy", "values": "huber"}
 
 
-@pytest.mark.parametrize("form", ["labels", *map(long, ["one-hot", "column", "values"])])
-def test_a_share_of_the_rows_validates_and_each_class_has_that_share(xp: Any, form: str) -> None:
-    generator = np.random.default_rng(3)
-    labels = np.repeat([0, 1, 2], [30, 15, 5])
-    n_out, loss = {"column": (1, "binary_cross_entropy"), "values": (1, "huber")}.get(
-        form, (3, "categorical_cross_entropy")
-    )
-    targets: dict[str, np.ndarray] = {"labels": labels, "one-hot": np.eye(3)[labels]}
-    y = targets.get(form, (labels == 0)[:, None] * 1.0)
-    network = bx.mlp([2, n_out], loss=loss)
-    theta, x = xp.initialize(network), generator.normal(size=(50, 2))
-    weight = generator.uniform(0.5, 1.0, 50)
-    options: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 2, "batch_size": 16}
-    put = functools.partial(xp.asarray, dtype="int32" if form == "labels" else "working")
+def _share_of(form: str, seed: int) -> dict[str, np.ndarray]:
+    """Return the indices of the rows that train and of the fifth that validates."""
+    return split_rows(50, {"validation": 0.2}, seed, classes=TARGETS[form][1])
+
+
+def _trained_on_a_share(xp: Any, form: str) -> Callable[..., Any]:
+    """Return a training: given rows ``(training, validation)``, of these, else of a share of all.
+
+    Rows have weights, so that one that is taken with another's weight shows.
+    """
+    loss = LOSS_OF.get(form, "categorical_cross_entropy")
+    network, draw = bx.mlp([2, 1 if form in LOSS_OF else 3], loss=loss), np.random.default_rng(3)
+    theta = xp.initialize(network)
+    x, weight, y = draw.normal(size=(50, 2)), draw.uniform(0.5, 1.0, 50), TARGETS[form][0]
+    dtype = "int32" if form == "labels" else "working"
+
+    def put(rows: Any) -> tuple[Any, Any, Any]:
+        return xp.asarray(x[rows]), xp.asarray(y[rows], dtype=dtype), xp.asarray(weight[rows])
+
+    def train(*rows: np.ndarray, **options: Any) -> Any:
+        *data, weights = put(rows[0] if rows else slice(None))
+        validation = put(rows[1]) if rows else 0.2
+        options = {"optimizer": bx.SGD(0.1), "epochs": 2, "batch_size": 16, **options}
+        return bx.fit(
+            network, theta, *data, sample_weight=weights, validation=validation, **options
+        )
+
+    return train
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("form", TARGETS)
+def test_a_share_has_each_row_once_each_class_by_its_share_and_follows_the_seed(form: str) -> None:
+    shares = [_share_of(form, seed) for seed in (0, 1)]
+    for drawn in shares:
+        assert sorted([*drawn["training"], *drawn["validation"]]) == [*range(50)]
+        counts = np.bincount(LABELS[drawn["validation"]]).tolist()
+        if form == "column":  # class 0 against the others
+            assert counts[0] == 6
+        elif form != "values":
+            assert counts == [6, 3, 1]
+    assert not np.array_equal(*(drawn["validation"] for drawn in shares))
+
+
+every_form = pytest.mark.parametrize(
+    "form", ["labels", *map(long, ["one-hot", "column", "values"])]
+)
+
+
+@every_form
+def test_a_share_of_the_rows_validates_as_these_rows_given_would(xp: Any, form: str) -> None:
+    train = _trained_on_a_share(xp, form)
     for seed in (0, 1):
-        classes = labels if n_out == 3 else labels == 0
-        drawn = split_rows(50, SHARE, seed, classes=None if form == "values" else classes)
-        kept, left = drawn["training"], drawn["validation"]
-        assert sorted([*kept, *left]) == [*range(50)]
-        if form != "values":
-            assert (np.bincount(labels[left])[:1] == 6).all()
-        if n_out == 3:
-            assert np.bincount(labels[left]).tolist() == [6, 3, 1]
-        part = (xp.asarray(x[left]), put(y[left]), xp.asarray(weight[left]))
-        expected = bx.fit(
-            network, theta, xp.asarray(x[kept]), put(y[kept]), validation=part,
-            sample_weight=xp.asarray(weight[kept]), seed=seed, **options,
-        )  # fmt: skip
-        result = bx.fit(
-            network, theta, xp.asarray(x), put(y), sample_weight=xp.asarray(weight),
-            validation=0.2, seed=seed, **options,
-        )  # fmt: skip
+        rows = _share_of(form, seed)
+        result = train(seed=seed)
+        expected = train(rows["training"], rows["validation"], seed=seed)
         xp.assert_equal(result.theta, expected.theta)
         for name in ("loss", "validation_loss"):
             xp.assert_equal(result.history[name], expected.history[name])
-        first = bx.fit(
-            network, theta, xp.asarray(x), put(y), sample_weight=xp.asarray(weight),
-            validation=0.2, seed=seed, **{**options, "epochs": 1},
-        )  # fmt: skip
-        resumed = bx.fit(
-            network, theta, xp.asarray(x), put(y), sample_weight=xp.asarray(weight),
-            validation=0.2, seed=seed, start=first, **options,
-        )  # fmt: skip
-        xp.assert_equal(resumed.theta, result.theta)
-    one, other = (split_rows(50, SHARE, seed)["validation"] for seed in (0, 1))
-    assert not np.array_equal(one, other)
+
+
+@every_form
+def test_a_resumed_training_validates_on_the_same_share(xp: Any, form: str) -> None:
+    train = _trained_on_a_share(xp, form)
+    for seed in (0, 1):
+        whole = train(seed=seed)
+        resumed = train(seed=seed, start=train(seed=seed, epochs=1))
+        xp.assert_equal(resumed.theta, whole.theta)
+        xp.assert_equal(resumed.history["validation_loss"], whole.history["validation_loss"])
 
 
 def test_a_share_of_the_rows_of_a_stack_is_taken_from_each(xp: Any) -> None:
