@@ -9,7 +9,7 @@ Specifies ``compilers``, ``dense_loops``, ``kernels``, ``numba_layers``, ``row_l
 import importlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import mpmath
 import numpy as np
@@ -226,58 +226,107 @@ def minus_sinpi(n: Any) -> float:
     return -float(mpmath.sinpi(n))
 
 
-@every_dtype
-@pytest.mark.parametrize("shares", [True, False], ids=["shared x", "own x"])
-@every_stack
-def test_a_numeric_embedding_and_its_rule(
-    kernels: Any, stack: tuple[int, ...], shares: bool, dtype: Any
-) -> None:
-    rows, n = 300, 3
-    embedding = bx.NumericEmbedding(n, 4, n_frequencies=5, frequency_scale=0.5)
-    # Theta's first entries are another layer's: parameters of a stack are not contiguous.
-    network = bx.Network([bx.Scale(n), embedding], "mean_squared_error")
-    layer = numba_network(network, kernels).layers[1]
-    assert type(layer) is not bx.NumericEmbedding
+COLUMNS, EMBEDDED_ROWS = 3, 300
+
+
+class Embedding(NamedTuple):
+    """A numeric embedding of three columns behind another layer: reference, loops and arrays.
+
+    Theta's first entries are the other layer's: parameters of a stack are not contiguous.
+    """
+
+    reference: Any
+    loops: Any
+    parameters: Any
+    buffers: Any
+    gradient: np.ndarray  # all of theta's, NaN where nothing is written
+    x: np.ndarray
+    g: np.ndarray
+
+    @property
+    def roundings_of_waves(self) -> np.ndarray:
+        """An angle has its terms' roundings, and passes them on to the wave and to its slope."""
+        f, b, _, _ = wide(*self.parameters)
+        x = self.x.astype(np.float64)
+        return 4.0 * (2.0 * np.pi * np.abs(x.mT[..., None] * f) + np.abs(b)) + FUNCTION
+
+
+@pytest.fixture
+def embedding(kernels: Any, stack: tuple[int, ...], shares: bool, dtype: Any) -> Embedding:
+    layer = bx.NumericEmbedding(COLUMNS, 4, n_frequencies=5, frequency_scale=0.5)
+    network = bx.Network([bx.Scale(COLUMNS), layer], "mean_squared_error")
+    loops = numba_network(network, kernels).layers[1]
+    assert type(loops) is not bx.NumericEmbedding
     views = views_of(network, draw(dtype, *stack, network.size))
     views.gradient[...] = np.nan
-    own, out = views.parameters[1], views.buffers[1]
-    x = draw(dtype, *(() if shares else stack), rows, n)
+    x = draw(dtype, *(() if shares else stack), EMBEDDED_ROWS, COLUMNS)
     x[..., 0, :] *= 1e3
-    y, cache = layer.forward(own, x, None)
-    (f, b, w, c), x_wide = wide(*own), x.astype(np.float64)
-    exact, kept = embedding.forward((f, b, w, c), x_wide, None)
-    # An angle has its terms' roundings, and passes them on to the wave and to its slope.
-    angles = 2.0 * np.pi * np.abs(x_wide.mT[..., None] * f) + np.abs(b)
-    waves = 4.0 * angles + FUNCTION
-    features = waves @ np.abs(w) + FUNCTION * np.abs(c)
-    features = np.moveaxis(features, -3, -2).reshape(*stack, rows, -1)
-    assert_within(y[..., n:], exact[..., n:], features)
-    np.testing.assert_array_equal(y[..., :n], np.broadcast_to(x, y[..., :n].shape))
-    g = draw(dtype, *y.shape)
-    dx, gradients = layer.backward(own, cache, g, out=out)
-    back, wanted = embedding.backward((f, b, w, c), kept, g.astype(np.float64))
-    rest = np.moveaxis(np.abs(g[..., n:]).reshape(*g.shape[:-1], n, 3), -2, -3)
-    h = (rest @ np.abs(w).mT) * waves
-    many = rows + FUNCTION  # a sum has a rounding for each term
+    g = draw(dtype, *stack, EMBEDDED_ROWS, layer.n_out)
+    return Embedding(layer, loops, views.parameters[1], views.buffers[1], views.gradient, x, g)
+
+
+every_input = pytest.mark.parametrize("shares", [True, False], ids=["shared x", "own x"])
+
+
+@every_dtype
+@every_input
+@every_stack
+def test_a_numeric_embedding_is_x_beside_its_features(embedding: Embedding) -> None:
+    y, _ = embedding.loops.forward(embedding.parameters, embedding.x, None)
+    own, x_wide = wide(*embedding.parameters), embedding.x.astype(np.float64)
+    exact, _ = embedding.reference.forward(tuple(own), x_wide, None)
+    _, _, w, c = own
+    features = embedding.roundings_of_waves @ np.abs(w) + FUNCTION * np.abs(c)
+    features = np.moveaxis(features, -3, -2).reshape(*y.shape[:-1], -1)
+    x = np.broadcast_to(embedding.x, (*y.shape[:-1], COLUMNS))
+    np.testing.assert_array_equal(y[..., :COLUMNS], x)
+    assert_within(y[..., COLUMNS:], exact[..., COLUMNS:], features)
+
+
+@every_dtype
+@every_input
+@every_stack
+def test_a_numeric_embeddings_rule_writes_its_gradients_and_no_others(embedding: Embedding) -> None:
+    reference, loops, own, out, gradient, x, g = embedding
+    _, cache = loops.forward(own, x, None)
+    dx, gradients = loops.backward(own, cache, g, out=out)
+    (f, b, w, c), x_wide, g_wide = wide(*own), x.astype(np.float64), g.astype(np.float64)
+    _, kept = reference.forward((f, b, w, c), x_wide, None)
+    back, wanted = reference.backward((f, b, w, c), kept, g_wide)
+
+    # The sizes of the terms of each gradient. A sum over rows has a rounding for each term.
+    rest = np.abs(g[..., COLUMNS:]).reshape(*g.shape[:-1], COLUMNS, 3)
+    rest, many = np.moveaxis(rest, -2, -3), EMBEDDED_ROWS + FUNCTION
+    slopes = (rest @ np.abs(w).mT) * embedding.roundings_of_waves
     bounds = (
-        many * 2.0 * np.pi * (np.abs(x_wide.mT)[..., None, :] @ h),
-        many * h.sum(axis=-2, keepdims=True),
-        many * waves.mT @ rest,
+        many * 2.0 * np.pi * (np.abs(x_wide.mT)[..., None, :] @ slopes),
+        many * slopes.sum(axis=-2, keepdims=True),
+        many * embedding.roundings_of_waves.mT @ rest,
         many * rest.sum(axis=-2, keepdims=True),
     )
+    by_x = FUNCTION * 2.0 * np.pi * (slopes @ np.abs(f).mT)[..., 0].mT
+
+    assert_within(dx, back, by_x + FUNCTION * np.abs(g[..., :COLUMNS]))
     assert gradients is out or all(one is other for one, other in zip(gradients, out, strict=True))
-    for got, exact_one, bound in zip(gradients, wanted, bounds, strict=True):
-        assert_within(got, exact_one, bound)
-    sizes = FUNCTION * 2.0 * np.pi * (h @ np.abs(f).mT)[..., 0].mT
-    assert_within(dx, back, sizes + FUNCTION * np.abs(g[..., :n]))
-    assert np.isnan(views.gradient[..., :n]).all()
-    # A first layer needs no dL/dx; its parameters' gradients are the same.
-    before = views.gradient.copy()
-    views.gradient[..., n:] = np.nan
-    assert layer.backward(own, cache, g, wants_input=False, out=out)[0] is None
-    np.testing.assert_array_equal(views.gradient, before)
-    new = layer.backward(own, cache, g)[1]
-    for one, other in zip(new, out, strict=True):
+    for got, exact, bound in zip(gradients, wanted, bounds, strict=True):
+        assert_within(got, exact, bound)
+    assert np.isnan(gradient[..., :COLUMNS]).all()
+
+
+@every_dtype
+@every_input
+@every_stack
+def test_a_numeric_embedding_that_is_first_or_has_no_buffers_has_the_same_gradients(
+    embedding: Embedding,
+) -> None:
+    _, loops, own, out, gradient, x, g = embedding
+    _, cache = loops.forward(own, x, None)
+    loops.backward(own, cache, g, out=out)
+    expected = gradient.copy()
+    gradient[...] = np.nan
+    assert loops.backward(own, cache, g, wants_input=False, out=out)[0] is None
+    np.testing.assert_array_equal(gradient, expected)
+    for one, other in zip(loops.backward(own, cache, g)[1], out, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
