@@ -93,19 +93,16 @@ def array(m: Any) -> Array:
     return np.array(m.tolist(), dtype=object)
 
 
-_SAME = ("exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "cosh", "tanh")
-_ELEMENTWISE = {name: name for name in _SAME} | {"arctan": "atan", "arcsinh": "asinh"}
+_ELEMENTWISE = ("exp", "expm1", "log", "log1p", "sqrt", "cos")
 # NumPy's own functions take arrays of objects.
-_OF_OBJECTS = ("sum", "abs", "where", "diff", "roll", "outer", "trace", "cumsum", "concatenate")
+_OF_OBJECTS = ("sum", "abs", "diff", "outer", "trace", "concatenate")
 MP = SimpleNamespace(
-    **{name: np.frompyfunc(getattr(mpmath, of), 1, 1) for name, of in _ELEMENTWISE.items()},
+    **{name: np.frompyfunc(getattr(mpmath, name), 1, 1) for name in _ELEMENTWISE},
     **{name: getattr(np, name) for name in _OF_OBJECTS},
     linalg=SimpleNamespace(
         det=lambda x: mpmath.det(matrix(x)),
-        inv=lambda x: array(matrix(x) ** -1),
         solve=lambda a, b: array(matrix(np.asarray(a, object)) ** -1) @ b,
         eigvalsh=lambda x: array(mpmath.eigsy(matrix(x), eigvals_only=True)).reshape(-1),
-        svdvals=lambda x: array(mpmath.svd_r(matrix(x), compute_uv=False)).reshape(-1),
     ),
 )
 

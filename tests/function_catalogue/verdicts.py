@@ -20,14 +20,15 @@ import numpy as np
 import backprop_xp as bx
 from tests.function_catalogue.functions import Array, Function, true_value
 
-GROUPS = {
-    "scipy.special": ("special_error_and_gamma", "special_bessel", "special_elementary"),
-    "scipy.stats": ("stats_densities", "stats_parameters"),
-    "losses and kernels": ("regression_losses", "classification_losses", "kernels"),
-    "physics": ("potentials", "laws_of_physics"),
-    "linear algebra": ("matrices", "signals_and_curves"),
-    "optimization": ("optimization_surfaces", "optimization_least_squares"),
-}
+# The modules of the functions.
+GROUPS = (
+    "special_functions",
+    "probability",
+    "losses_and_kernels",
+    "physics",
+    "linear_algebra",
+    "optimization",
+)
 # The method, and whether the value is the twin that ends in float(...): it takes real numbers only.
 WAYS = {
     "auto": ("auto", False),
@@ -39,8 +40,7 @@ WAYS = {
 
 @functools.cache
 def functions_of(group: str) -> dict[str, Function]:
-    modules = [import_module(f"tests.function_catalogue.{name}") for name in GROUPS[group]]
-    found = [function for module in modules for function in module.FUNCTIONS]
+    found = import_module(f"tests.function_catalogue.{group}").FUNCTIONS
     names = {function.name: function for function in found}
     assert len(names) == len(found), "two functions of one name"
     return names
