@@ -186,7 +186,7 @@ def test_a_matrix_is_converted_to_an_array() -> None:
 
 
 @pytest.mark.usefixtures("nothing_chosen")
-def test_masked_values_are_an_error_and_a_masked_array_without_them_is_accepted() -> None:
+def test_masked_values_are_an_error_with_their_number_and_the_call_that_fills_them() -> None:
     network, theta = on_numpy()
     mask = np.asarray([[True, False], [False, False], [False, False]])
     x, y = np.ma.masked_array(ROWS, mask), np.ma.masked_array(COLUMN, mask[:, :1])
@@ -213,14 +213,22 @@ def test_masked_values_are_an_error_and_a_masked_array_without_them_is_accepted(
         assert f"{name}.filled(0.0)" in message
     fit(network, theta, x.filled(0.0), y.filled(0.0))
 
+
+@pytest.mark.usefixtures("nothing_chosen")
+def test_a_masked_array_without_masked_values_is_an_array() -> None:
+    network, theta = on_numpy()
     unmasked = np.ma.masked_array(ROWS)
     assert type(bx.asarray(unmasked, backend="numpy")) is np.ndarray
     assert (network.forward(theta, unmasked) == network.forward(theta, ROWS)).all()
     assert type(bx.data.split(unmasked)[0]) is np.ndarray
-    # Theta is used as it is, and an index of a masked array has other axes.
-    theta = np.ma.masked_array(theta)
+
+
+@pytest.mark.usefixtures("nothing_chosen")
+def test_a_theta_that_is_a_masked_array_is_an_error_with_the_line_that_converts_it() -> None:
+    """Theta is used as it is, and an index of a masked array has other axes."""
+    network, theta = on_numpy()
     for call in (network.predict, network.forward):
-        message = complaint(TypeError, call, theta, ROWS)
+        message = complaint(TypeError, call, np.ma.masked_array(theta), ROWS)
         assert message.startswith("theta is a masked array without a mask.")
         assert message.endswith("theta = numpy.asarray(theta).")
 

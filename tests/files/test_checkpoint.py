@@ -3,6 +3,7 @@
 Specifies ``descriptions``.
 """
 
+import contextlib
 import errno
 import inspect
 import itertools
@@ -12,6 +13,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -527,39 +529,51 @@ def test_a_checkpoint_without_safetensors_is_an_error_before_the_first_epoch(
     assert not seen
 
 
+@contextlib.contextmanager
+def _full_disk(monkeypatch: pytest.MonkeyPatch, epochs: list[Any]) -> Iterator[None]:
+    """Simulate a disk that is full while the list has two or three entries, one for each epoch.
+
+    Asserts that each of the two checkpoints that are not written warns, with the line of this file.
+    """
+    sync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if len(epochs) in (2, 3):
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    message = r"checkpoint='.*model.* was not written after epoch [234]: OSError: .*No space left"
+    with pytest.warns(RuntimeWarning, match=message) as warned:
+        yield
+    assert [Path(warning.filename).name for warning in warned] == [Path(__file__).name] * 2
+
+
+# A callback runs before its epoch's checkpoint, and ``train`` yields an epoch after it.
+@pytest.mark.parametrize(("call", "read"), [("fit", [1, 1, 1, 4]), ("train", [2, 2, 2, 5])])
 def test_a_checkpoint_that_fails_warns_and_is_tried_again(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, call: str, read: list[int]
 ) -> None:
-    """Simulate a disk that is full for two epochs."""
     network = _network()
     case = network, network.initialize(backend="numpy"), X, Y
     options: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 5, "checkpoint": path}
-    whole, kept, seen = bx.fit(*case, **options), os.fsync, list[Any]()
-
-    def sync(descriptor: int) -> None:
-        if len(seen) in (2, 3):
-            raise OSError(28, "No space left on device")
-        kept(descriptor)
+    whole, epochs = bx.fit(*case, **options), list[Any]()
 
     def look(state: Any) -> None:
-        if seen:
-            seen[-1] = bx.load(path, backend="numpy").state.epoch
-        seen.append(None)
+        if epochs:
+            epochs[-1] = bx.load(path, backend="numpy").state.epoch
+        epochs.append(None)
 
-    monkeypatch.setattr(os, "fsync", sync)
-    message = r"checkpoint='.*model.* was not written after epoch [234]: OSError: .*No space left"
-    with pytest.warns(RuntimeWarning, match=message) as warned:
-        result = bx.fit(*case, **options, callbacks=[look])
-    assert [Path(warning.filename).name for warning in warned] == [Path(__file__).name] * 2
-    assert seen[:-1] == [1, 1, 1, 4]
+    with _full_disk(monkeypatch, epochs):
+        if call == "fit":
+            result = bx.fit(*case, **options, callbacks=[look])
+        else:
+            for result in bx.train(*case, **options):
+                look(result)
+    assert epochs[:-1] == read
     assert np.array_equal(result.theta, whole.theta)
     assert bx.load(path, backend="numpy").state.epoch == 5
     assert [*path.parent.iterdir()] == [path]
-    seen.clear()
-    with pytest.warns(RuntimeWarning, match=message) as warned:
-        *_, last = (look(state) or state for state in bx.train(*case, **options))
-    assert [Path(warning.filename).name for warning in warned] == [Path(__file__).name] * 2
-    assert np.array_equal(last.theta, whole.theta)
 
 
 def test_a_checkpoints_path_does_not_follow_the_working_directory(
