@@ -34,6 +34,12 @@ def test_an_error_suggests_the_name_that_three_letters_are_a_part_of() -> None:
     assert nearest("si", TABLE) == nearest("xyz", TABLE)
 
 
+def test_an_error_suggests_a_name_in_other_letters_or_with_a_part_left_out() -> None:
+    names = ["auto", "array-api-strict", "torch"]
+    for word, name in {"STRICT": "array-api-strict", "PYTORCH": "torch", "Auto": "auto"}.items():
+        assert nearest(word, names).startswith(f"Did you mean {name!r}?")
+
+
 # Words of other libraries, and the names that docs/moving_over.md translates them to.
 @pytest.mark.parametrize(
     ("call", "name"),

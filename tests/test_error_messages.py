@@ -67,7 +67,8 @@ CHOICES: list[tuple[str, dict[str, str], str, type[Exception], str]] = [
         {},
         "backend",
         ValueError,
-        r"'numpi', from {}, .*'numpy'\? Known: auto, numpy, cupy, array-api-strict, jax, torch",
+        r"'numpi', from {}, is unknown\. Did you mean 'numpy'\? "
+        "Known: auto, numpy, cupy, array-api-strict, jax, torch",
     ),
     (
         "numpy",
@@ -126,13 +127,7 @@ CONTRADICTS: list[tuple[dict[str, str], str, str]] = [
     ({"dtype": "float32"}, "float64", f"backend='{STRICT}', device='device1', dtype='float32'"),
 ]
 TEXTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
-    (lambda: bx.get_backend("xyz"), ValueError, "'xyz', .* is unknown. Known: auto, numpy"),
-    (lambda: bx.get_backend("strict"), ValueError, f"mean '{STRICT}'"),
-    (lambda: bx.get_backend("AUTO"), ValueError, "mean 'auto'"),
-    (lambda: bx.get_backend("PyTorch"), ValueError, "mean 'torch'"),
     (lambda: bx.resolve(backend=3), TypeError, r"a Backend, not 3 \(from the argument"),  # type: ignore[arg-type]
-    (lambda: bx.use_backend(3), TypeError, r"a Backend, not 3 \(from use_backend"),  # type: ignore[arg-type]
-    (lambda: bx.set_default_backend(3), TypeError, r"not 3 \(from set_default_backend"),  # type: ignore[arg-type]
     (lambda: bx.resolve(backend=type(bx.get_backend("numpy"))), TypeError, "not <class .*NumPy"),  # type: ignore[arg-type]
     (lambda: bx.use_backend().__enter__(), TypeError, r"use_backend\('numpy'\), or a device or a"),
     (
@@ -141,7 +136,6 @@ TEXTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         r"device came from use_backend\(device='tpu'\), the backend from the default.*'jax'\.$",
     ),
     (lambda: bx.resolve(device="abacus"), ValueError, r"default\. Choose another device\.$"),
-    (lambda: bx.use_backend("auto", device="abacus").__enter__(), ValueError, "is unknown"),
     (lambda: bx.resolve(device="device1"), ValueError, f"that may have it: '{STRICT}'"),
     (
         lambda: bx.resolve(backend=STRICT, device="device7"),
@@ -149,25 +143,14 @@ TEXTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "CPU_DEVICE, device1.*Device and backend came from the argument.*Choose another device.$",
     ),
     (lambda: bx.resolve(dtype=object()), TypeError, "is not a dtype of numpy.*'float32'"),
-    (lambda: bx.resolve(dtype=np.float16), ValueError, "'float16', from the arg.*'float32'"),
-    (lambda: bx.resolve(np.ones(2), dtype="half"), ValueError, "'float16', from the argument"),
     (lambda: bx.asarray([0.5], dtype=np.clongdouble), ValueError, "is floating, but float32 or"),
-    (lambda: bx.mlp([2, 1]).initialize(dtype="float16"), ValueError, "is floating, but float32"),
     (lambda: bx.asarray([1j], dtype="int32"), TypeError, "x is complex, but dtype int32"),
     (
         lambda: bx.asarray([1j], backend=STRICT, device="no_float64", dtype="complex128"),
         DTypeNotKeptError,
         "'complex128', from the argument of the call.*no complex128 on no_float64",
     ),
-    (lambda: bx.asarray(None), TypeError, "x must be an array of numbers, not NoneType"),
-    (lambda: bx.asarray([[1.0], [1.0, 2.0]]), ValueError, "x is not an array of numbers"),
-    (
-        lambda: require_floating([1.0], "theta"),
-        TypeError,
-        r"not list.*theta = bx\.asarray\(theta\)",
-    ),
     (lambda: like(np.ones(2), [1j], "x"), TypeError, r"x is complex128.*float64\. Take its real"),
-    (lambda: require_floating(np.arange(3), "theta"), TypeError, "theta is int.*floating dtype"),
     *(
         (lambda a=a: bx.resolve(strict([1.0], "device1"), **a), ValueError, MOVED.format(have, way))
         for a, have, way in CONTRADICTS
