@@ -24,7 +24,12 @@ def dispatch(function: Callable[..., R], array: Array) -> Callable[..., R]:
 @functools.lru_cache(maxsize=64)
 def _replacement(function: Function, kind: type) -> Function:
     table: dict[str, Function] = getattr(kind, "replacements", {})
-    return table.get(f"{function.__module__}.{function.__qualname__}", function)
+    return table.get(qualified_name(function), function)
+
+
+def qualified_name(function: Function) -> str:
+    """Return the name of a reference function in a table of replacements."""
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def replaceable(function: Callable[..., R]) -> Callable[..., R]:

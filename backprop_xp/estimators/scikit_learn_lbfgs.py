@@ -38,6 +38,7 @@ class LimitedLBFGS:
     tol: float
     max_iter: int
     lbfgs: ClassVar[LBFGS] = LBFGS(tolerance=0.0)
+    shares_code = True
 
     def initialize(self, theta: Array) -> LimitedState:
         """Return the state before the first evaluation."""

@@ -71,6 +71,7 @@ class Compiled:
             require_owner(theta, "theta"),
             method.network,
             method.optimizer,
+            method.traits,
             method.metrics,
             method.size,
         )

@@ -81,6 +81,7 @@ class LBFGS(Configured):
     _: KW_ONLY
     tolerance: Hyperparameter = 1e-9
     kind_of_state = LBFGSState
+    shares_code = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

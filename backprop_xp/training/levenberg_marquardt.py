@@ -94,6 +94,7 @@ class LevenbergMarquardt(Configured):
     _: KW_ONLY
     tolerance: Hyperparameter = 1e-8
     kind_of_state = LevenbergMarquardtState
+    shares_code = True
 
     def shape_of(self, name: str, theta: Array) -> tuple[int, ...]:
         """Return the shape of a field of its state, ``(*stack, 1)``."""

@@ -15,7 +15,7 @@ from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.learning_rates import learning_rates
 from backprop_xp.training.metrics import Metric
-from backprop_xp.training.optimizer_protocol import AnyOptimizer, takes_objective
+from backprop_xp.training.optimizer_protocol import AnyOptimizer, Traits
 from backprop_xp.training.plateau import Plateau, Slowed, lowered
 from backprop_xp.training.pytrees import copied
 from backprop_xp.training.steps import (
@@ -25,7 +25,6 @@ from backprop_xp.training.steps import (
     StepInput,
     advance_of,
     evaluate,
-    is_elementwise,
     measured_theta,
     step,
 )
@@ -40,6 +39,7 @@ class Method(NamedTuple):
 
     network: Network
     optimizer: AnyOptimizer
+    traits: Traits
     metrics: Mapping[str, Metric]
     size: int | None
     batches: int | None
@@ -127,10 +127,11 @@ class Eager:
         gradient: Any = functools.partial(loss_and_gradient_of, network)
         if self.method.size is not None:
             gradient = accumulate(gradient, self.method.size)
-        summed, optimizer = self._processes.summed(gradient), self.method.optimizer
+        summed = self._processes.summed(gradient)
         in_pieces, metrics = self._processes.in_pieces, self.method.metrics
         self.network = network
-        advance = advance_of(optimizer, network, summed, theta, kernels)
+        optimizer, traits = self.method.optimizer, self.method.traits
+        advance = advance_of(optimizer, traits, network, summed, theta, kernels=kernels)
         self._step: Any = functools.partial(step, advance)
         self.evaluate = functools.partial(evaluate, network, metrics, in_pieces)
         # Ranks must round alike, and may count other rows.
@@ -147,7 +148,7 @@ class Eager:
         slowed: Slowed | None = None,
     ) -> Outcome:
         """Take a step for each batch, as ``Stepper`` says."""
-        theta, is_built = carry[0], is_elementwise(self.method.optimizer)
+        theta, traits = carry[0], self.method.traits
         if self._may_compile:
             self._compile_if_long(theta, shared.rows.x.shape[-2])
         count = batches if isinstance(batches, int) else batches.shape[0]
@@ -155,8 +156,8 @@ class Eager:
         weights = [weight or None for weight in self.method.weights(steps)]  # 0 takes no work
         rates = self.method.rates(steps, theta, slowed)
         inputs = map(StepInput, rows_of_batches(batches), steps, rates, weights)
-        # A built-in optimizer keeps no gradient: all steps share its buffer.
-        views = self._views_of(theta) if is_built and self._keeps_views else None
+        shares_buffer = traits.works_in_place and self._keeps_views
+        views = self._views_of(theta) if shares_buffer else None
         shared = shared._replace(views=views)
         return one_by_one(
             self,
@@ -165,7 +166,7 @@ class Eager:
             shared,
             interrupt,
             take_one=self._step,
-            may_fail_midway=not (is_built or takes_objective(self.method.optimizer)),
+            may_fail_midway=not (traits.works_in_place or traits.takes_objective),
         )
 
     def _views_of(self, theta: Array) -> Views:

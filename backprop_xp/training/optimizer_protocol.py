@@ -2,10 +2,10 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias
 
 from backprop_xp.backends import Array, dispatch, require_floating
-from backprop_xp.checks import check_arguments, integer
+from backprop_xp.checks import boolean, check_arguments, integer
 from backprop_xp.display.reprs import call_hash, is_same_call, repr_of
 from backprop_xp.training.hyperparameters import (
     check_alike,
@@ -26,6 +26,19 @@ class Optimizer(Protocol):
     ``train`` evaluates the attribute ``learning_rate``, if there is one, on the host, and passes it
     to ``update``. On JAX ``update`` is compiled: the state must consist of tuples, lists and dicts,
     its numbers are 0-d arrays inside, and an update keeps its structure, shapes and dtypes.
+
+    Optional attributes of the class allow a training to be faster. They hold for that class alone,
+    not for its subclasses, and are False where a class does not state them:
+
+    - ``is_elementwise``: an entry of the next theta and state depends on that entry of theta,
+      gradient, state and rate alone. ``update`` reads no other array as long as theta. On JAX,
+      theta is then updated parameter by parameter.
+    - ``works_in_place``: ``update`` keeps no gradient, in the state or elsewhere, and raises before
+      it writes to an array, if at all. All gradients then share one buffer where slices are views,
+      and no copy of theta is made to undo an update that fails.
+    - ``shares_code``: the class is a dataclass, and its methods depend on its fields and their
+      arguments alone. On JAX, optimizers of the class then share one compiled function: floats
+      other than 0 and arrays are 0-d arrays and arrays inside.
     """
 
     def initialize(self, theta: Array) -> Pytree:
@@ -59,6 +72,9 @@ class ObjectiveOptimizer(Protocol):
     Optional methods: ``begin(theta, objective)`` returns the theta of the first step.
     ``has_converged(state)`` returns booleans, one for each network. The training reads them every
     20 epochs, not before the first ones, and ends if all are True.
+
+    A class with both ``advance`` and ``update`` states which one a training calls by a boolean
+    ``takes_objective``. ``shares_code`` is that of ``Optimizer``.
     """
 
     def initialize(self, theta: Array) -> Pytree:
@@ -75,9 +91,28 @@ class ObjectiveOptimizer(Protocol):
 AnyOptimizer: TypeAlias = Optimizer | ObjectiveOptimizer
 
 
-def takes_objective(optimizer: Any) -> bool:
-    """Whether an optimizer has ``advance``, which takes the objective in place of a gradient."""
-    return hasattr(optimizer, "advance")
+class Traits(NamedTuple):
+    """How an optimizer runs, as ``Optimizer`` and ``ObjectiveOptimizer`` explain.
+
+    The defaults are safe for any optimizer.
+    """
+
+    takes_objective: bool
+    is_elementwise: bool = False
+    works_in_place: bool = False
+    shares_code: bool = False
+
+
+def traits_of(optimizer: Any) -> Traits:
+    """Return how an optimizer runs, by the attributes of its class.
+
+    An optimizer with ``advance`` takes the objective unless it states otherwise. The others are not
+    inherited: the methods of a subclass may be of another kind.
+    """
+    kind, own = type(optimizer).__name__, vars(type(optimizer))
+    takes = getattr(optimizer, "takes_objective", hasattr(optimizer, "advance"))
+    stated = {"takes_objective": takes, **{n: own[n] for n in Traits._fields[1:] if n in own}}
+    return Traits(**{name: boolean(value, f"{kind}.{name}") for name, value in stated.items()})
 
 
 class Configured:

@@ -105,6 +105,7 @@ class SGD(BuiltIn):
     nesterov: bool = False
     rate_inside: bool = False
     kind_of_state = SGDState
+    is_elementwise = works_in_place = shares_code = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,6 +150,7 @@ class RMSProp(BuiltIn):
     decay: Hyperparameter = 0.99
     epsilon: Hyperparameter = 1e-8
     kind_of_state = RMSPropState
+    is_elementwise = works_in_place = shares_code = True
 
     def rule(
         self, theta: Array, gradient: Array, state: RMSPropState, learning_rate: Hyperparameter
@@ -176,6 +178,7 @@ class Adagrad(BuiltIn):
     initial: Hyperparameter = 0.0
     epsilon: Hyperparameter = 1e-10
     kind_of_state = AdagradState
+    is_elementwise = works_in_place = shares_code = True
 
     def initialize(self, theta: Array) -> AdagradState:
         step, zeros = super().initialize(theta)
@@ -215,6 +218,7 @@ class Adam(BuiltIn):
     epsilon: Hyperparameter = 1e-8
     corrected_epsilon: bool = True
     amsgrad: bool = False
+    is_elementwise = works_in_place = shares_code = True
 
     @property
     def kind_of_state(self) -> type[Moments]:
@@ -259,6 +263,7 @@ class AdamW(Adam):
     _: KW_ONLY
     weight_decay: Hyperparameter = 1e-2
     mask: Array | None = None
+    is_elementwise = works_in_place = shares_code = True
 
     def rule(
         self, theta: Array, gradient: Array, state: Moments, learning_rate: Hyperparameter
@@ -286,6 +291,7 @@ class Nadam(BuiltIn):
     epsilon: Hyperparameter = 1e-8
     momentum_decay: Hyperparameter = 4e-3
     kind_of_state = AdamState
+    is_elementwise = works_in_place = shares_code = True
 
     def factors(self, theta: Array, step: Any) -> tuple[Any, Any, Any]:
         """Return the factors of the gradient and of the mean in an update, and its epsilon."""
@@ -329,6 +335,7 @@ class Lion(BuiltIn):
     weight_decay: Hyperparameter = 0.0
     mask: Array | None = None
     kind_of_state = LionState
+    is_elementwise = works_in_place = shares_code = True
 
     def rule(
         self, theta: Array, gradient: Array, state: LionState, learning_rate: Hyperparameter

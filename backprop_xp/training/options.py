@@ -13,7 +13,7 @@ from backprop_xp.training.averages import Average
 from backprop_xp.training.class_weights import ClassWeight
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.metrics import METRICS, Metric, Mode
-from backprop_xp.training.optimizer_protocol import AnyOptimizer, takes_objective
+from backprop_xp.training.optimizer_protocol import AnyOptimizer, Traits, traits_of
 from backprop_xp.training.optimizers import named_optimizer
 from backprop_xp.training.orders import seeds_of
 from backprop_xp.training.plateau import Plateau
@@ -155,6 +155,9 @@ class Options:
                 f"optimizer must be an object like bx.Adam(), not {self.optimizer!r}: it needs the "
                 "methods initialize, and update or advance."
             )
+        method = "advance" if self.traits.takes_objective else "update"
+        if not hasattr(self.optimizer, method):
+            raise TypeError(f"{type(self.optimizer).__name__} has no method {method}.")
         for name, kind, example in (
             ("early_stopping", EarlyStopping, "EarlyStopping"),
             ("plateau", Plateau, "Plateau"),
@@ -197,6 +200,11 @@ class Options:
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+    @functools.cached_property
+    def traits(self) -> Traits:
+        """How the optimizer runs."""
+        return traits_of(self.optimizer)
 
     @functools.cached_property
     def rules(self) -> list[Rule]:
@@ -272,7 +280,7 @@ def _check_together(options: Options) -> None:
             f"beginning of the training: for {options.epochs} more, "
             f"epochs={start.epoch + options.epochs}."
         )
-    if takes_objective(optimizer):
+    if options.traits.takes_objective:
         for name in ("batch_size", "augment", "clip"):
             if getattr(options, name) is not None:
                 raise ValueError(full_batch_message(optimizer, name))

@@ -14,7 +14,6 @@ from backprop_xp.training.alone import Alone
 from backprop_xp.training.batches import concat
 from backprop_xp.training.epochs import advance
 from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.optimizer_protocol import takes_objective
 from backprop_xp.training.optimizers import Optimizer, named_optimizer
 from backprop_xp.training.options import Options
 from backprop_xp.training.set_up import prepare
@@ -93,7 +92,7 @@ def find_learning_rate(
     def rise(step: int) -> float:
         return low * float(ratio ** (step / (steps - 1)))
 
-    if takes_objective(options.optimizer):
+    if options.traits.takes_objective:
         raise TypeError(
             f"{type(options.optimizer).__name__} has no learning rate to find: give an optimizer "
             "such as bx.Adam()."

@@ -21,7 +21,6 @@ from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.jax_steps import Compiled
 from backprop_xp.training.loop import Eager, Method, Stepper
 from backprop_xp.training.objectives import Objective
-from backprop_xp.training.optimizer_protocol import takes_objective
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options, full_batch_message
 from backprop_xp.training.orders import keys_of
@@ -63,7 +62,7 @@ def prepare(
     data = data_of(network, theta, x, y, options, processes)
     if processes.is_first and (options.start is None or options.start.epoch == 0):
         _warn_of_kinks(network)
-    if takes_objective(options.optimizer):
+    if options.traits.takes_objective:
         _check_full_batch(network, data, options)
     l2, l2_of_sum = (check_strength(theta, options, name) for name in ("l2", "l2_of_sum"))
     l2 = network.l2 or None if options.l2 is None else l2
@@ -73,6 +72,7 @@ def prepare(
     method = Method(
         network=network,
         optimizer=optimizer,
+        traits=options.traits,
         metrics=options.metrics or {},
         size=options.batch_size if options.accumulate > 1 else None,
         batches=data.batches,
@@ -90,7 +90,7 @@ def prepare(
     shared = Shared(rows, l2, l2_of_sum, options.clip, seed, with_steps)
     backend = require_owner(theta, "theta")
     state = _first_state(theta, optimizer, options, data)
-    if takes_objective(optimizer):
+    if options.traits.takes_objective:
         state, shared = _begun(network, optimizer, state, shared, is_new=options.start is None)
     mean = backend.compile(mean_over)
     return Training(options, data, evaluated, shared, stepper, backend, mean), state
@@ -155,7 +155,7 @@ def stepper_of(
     if backend.loop(operator.add) is not None:
         return Compiled(method, theta)
     backend.prepare_training()
-    takes = takes_objective(method.optimizer)  # its functions are none of the kernels' loops
+    takes = method.traits.takes_objective  # its functions are none of the kernels' loops
     kernels = None if takes else backend.kernels(theta, steps, rows)
     processes.check_loops(are_compiled=kernels is not None)
     return Eager(method, theta, processes, kernels)

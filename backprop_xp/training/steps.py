@@ -22,8 +22,8 @@ from backprop_xp.training.averages import averaged
 from backprop_xp.training.batches import batch_at, concat
 from backprop_xp.training.metrics import OF_NUMBERS, Metric
 from backprop_xp.training.objectives import Objective
-from backprop_xp.training.optimizer_protocol import ObjectiveOptimizer, takes_objective
-from backprop_xp.training.optimizers import OBJECTIVE_OPTIMIZERS, SGD, Optimizer, rule_of
+from backprop_xp.training.optimizer_protocol import ObjectiveOptimizer, Traits
+from backprop_xp.training.optimizers import Optimizer, rule_of
 from backprop_xp.training.pytrees import mapped
 
 # Theta, the optimizer's state, and theta's average or None; in a compiled loop each may be a tuple
@@ -130,13 +130,15 @@ def _by_objective(
 
 def advance_of(
     optimizer: Any,
+    traits: Traits,
     network: Network,
     loss_and_gradient: Callable[..., tuple[Array, Any]],
     theta: Array,
+    *,
     kernels: Any = None,
 ) -> Advance:
     """Return the function of an optimizer's step: its ``advance``, or an update by a gradient."""
-    if takes_objective(optimizer):
+    if traits.takes_objective:
         return functools.partial(_by_objective, network, optimizer)
     return functools.partial(descend, loss_and_gradient, update_of(optimizer, theta, kernels))
 
@@ -240,14 +242,3 @@ def update_of(optimizer: Optimizer, theta: Array, kernels: Any = None) -> Callab
         return optimizer.update(theta, gradient, state, **options)
 
     return rule_of(optimizer, theta, kernels) or update
-
-
-def is_elementwise(optimizer: Any) -> bool:
-    """Whether an optimizer is the library's own for gradients: elementwise, and keeping none."""
-    return type(optimizer).__module__ == SGD.__module__
-
-
-def is_built_in(optimizer: Any) -> bool:
-    """Whether an optimizer is the library's own, a function of its fields alone."""
-    kinds = OBJECTIVE_OPTIMIZERS.values()
-    return is_elementwise(optimizer) or type(optimizer) in kinds

@@ -13,7 +13,7 @@ from backprop_xp.training.accumulation import accumulate
 from backprop_xp.training.batches import batch_at
 from backprop_xp.training.compiled_functions import kept, read_by_methods
 from backprop_xp.training.metrics import Metric
-from backprop_xp.training.optimizers import AnyOptimizer
+from backprop_xp.training.optimizer_protocol import AnyOptimizer, Traits
 from backprop_xp.training.pytrees import put_together, take_apart
 from backprop_xp.training.steps import (
     Carry,
@@ -24,8 +24,6 @@ from backprop_xp.training.steps import (
     advance_of,
     descend,
     evaluate,
-    is_built_in,
-    is_elementwise,
     measured_theta,
     piece_by_piece,
     step,
@@ -47,6 +45,7 @@ def compiled_steps(
     backend: Backend,
     network: Network,
     optimizer: AnyOptimizer,
+    traits: Traits,
     metrics: Mapping[str, Metric],
     size: int | None,
 ) -> tuple[Any, ...]:
@@ -56,13 +55,13 @@ def compiled_steps(
     of the columns, and evaluates theta after each if ``shared.evaluated`` is set. Functions that
     were compiled before are used again.
     """
-    hyperparameters, make, kind = _hyperparameters_of(optimizer)
+    hyperparameters, make, kind = _hyperparameters_of(optimizer, traits)
 
     def build() -> tuple[Any, ...]:
-        traced = functools.partial(_traced, network, make, size)
+        traced = functools.partial(_traced, network, make, traits, size)
         measure = functools.partial(evaluate, network, metrics, functools.partial(_looped, backend))
         loop = backend.loop(functools.partial(_evaluated, traced, measure))
-        loop = functools.partial(_in_parts, loop, is_elementwise(optimizer), network.parts)
+        loop = functools.partial(_in_parts, loop, traits, network.parts)
         compile_step = functools.partial(backend.compile, donate=(0,))
         return compile_step(traced), compile_step(loop), backend.compile(measure)
 
@@ -73,6 +72,7 @@ def compiled_steps(
 def _traced(
     network: Network,
     make: Callable[..., AnyOptimizer],
+    traits: Traits,
     size: int | None,
     carry: Carry,
     varying: StepInput,
@@ -93,7 +93,7 @@ def _traced(
     if not in_parts:
         gradient: Any = functools.partial(loss_and_gradient_of, network)
         gradient = gradient if size is None else accumulate(gradient, size)
-        advance = advance_of(make(**given), network, gradient, carry[0])
+        advance = advance_of(make(**given), traits, network, gradient, carry[0])
         return step(advance, carry, varying, shared)
     each = take_apart(given, network.parts)
     made: Callable[..., Any] = make
@@ -164,7 +164,7 @@ def _in_precision_of(theta: Array, value: Any) -> Any:
 
 def _in_parts(
     loop: Any,
-    is_elementwise: bool,
+    traits: Traits,
     parts: Sequence[slice],
     carry: Carry,
     columns: StepInput,
@@ -178,7 +178,7 @@ def _in_parts(
     On JAX, joining the gradients and cutting theta takes as long as the rest of a small network's
     step. An elementwise update without clipping needs neither.
     """
-    if not is_elementwise or shared.clip is not None:
+    if not traits.is_elementwise or shared.clip is not None:
         return loop(carry, columns, first, last, shared, constants)
     in_parts = tuple(zip(*take_apart(carry, parts), strict=True))
     in_parts, outcomes = loop(in_parts, columns, first, last, shared, constants)
@@ -186,15 +186,15 @@ def _in_parts(
 
 
 def _hyperparameters_of(
-    optimizer: Any,
+    optimizer: Any, traits: Traits
 ) -> tuple[dict[str, Any], Callable[..., AnyOptimizer], tuple[Any, ...]]:
     """Return an optimizer's hyperparameters, a function that makes it from them, and a key.
 
     Optimizers of one key share compiled code. The key includes hyperparameters that are 0 or no
-    number: an update may skip work because of them. The learning rate is an input of each step. A
-    user's own optimizer may change and do anything with its attributes: its key is the object.
+    number: an update may skip work because of them. The learning rate is an input of each step. An
+    optimizer that does not share code may do anything with its attributes: its key is the object.
     """
-    if not is_built_in(optimizer):
+    if not traits.shares_code:
         own = getattr(optimizer, "__dict__", {}).items()
         contents = ((name, content_of(value)) for name, value in own)
         return {}, lambda: optimizer, (id(optimizer), *contents, *read_by_methods(optimizer))

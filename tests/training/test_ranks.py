@@ -48,6 +48,19 @@ class Noise(PassThrough):
         return g * cache, ()
 
 
+@dataclasses.dataclass(frozen=True)
+class RatedSGD:
+    """A user's optimizer, whose fields describe it."""
+
+    learning_rate: float
+
+    def initialize(self, theta: Any) -> tuple[()]:
+        return ()
+
+    def update(self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None) -> Any:
+        return theta - learning_rate * gradient, state
+
+
 class Plain:
     """A user's optimizer without a __dict__."""
 
@@ -438,6 +451,10 @@ def test_an_error_that_cannot_be_printed_leaves_no_rank_waiting(xp: Any) -> None
 DIFFERENCES = {
     "epochs": ({"epochs": 5}, "epochs is 5 on rank 1, but 4 on rank 0."),
     "optimizer": ({"optimizer": bx.Adam(0.06)}, "optimizer is"),
+    "a field": (
+        {"optimizer": RatedSGD(0.06)},
+        r"optimizer is RatedSGD\(\{'learning_rate': 0\.06\}\) on rank 1",
+    ),
     "weights": (
         {"sample_weight": WEIGHTS},
         r"sample_weight has the shape \(\) on rank 1",
@@ -455,6 +472,8 @@ def test_arguments_that_differ_are_refused_on_all_ranks(xp: Any, name: str) -> N
 
     def call(communicator: Any, rank: int) -> bx.FitResult:
         own = {"network": NETWORK, **options, **(other if rank == 1 else {})}
+        if name == "a field" and rank == 0:
+            own["optimizer"] = RatedSGD(0.05)
         network, rows = own.pop("network"), _share(2, rank)
         if "sample_weight" in own:
             own["sample_weight"] = xp.asarray(WEIGHTS[rows])

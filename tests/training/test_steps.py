@@ -15,6 +15,7 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
 from backprop_xp.training.jax_steps import Queue, _columns
+from backprop_xp.training.optimizer_protocol import Traits, traits_of
 from backprop_xp.training.pytrees import put_together, take_apart
 from backprop_xp.training.steps import clip_norm
 from tests.helpers import long
@@ -327,6 +328,144 @@ def test_only_the_step_count_of_a_state_becomes_an_int_and_training_continues(
     assert tuple(sizes.shape) == (_network().size,)
     step = _fit(xp, _network(), Resumed(0.1), **options).optimizer_state.step
     assert (step, type(step)) == (10 + 2 * (1 if batch_size is None else 3), int)
+
+
+# ---- how an optimizer runs, as its class states
+
+
+class Secant(NamedTuple):
+    """The gradient of the step before, as an update received it."""
+
+    gradient: Any
+
+
+@dataclass(frozen=True)
+class Recalling:
+    """Steps along a gradient and the one before, which it keeps: elementwise, and no more."""
+
+    learning_rate: float
+    share: float = 0.25
+
+    def initialize(self, theta: Any) -> Secant:
+        return Secant(0.0 * theta)
+
+    def update(
+        self, theta: Any, gradient: Any, state: Secant, *, learning_rate: Any
+    ) -> tuple[Any, Secant]:
+        return theta - learning_rate * (gradient + self.share * state.gradient), Secant(gradient)
+
+
+class ElementwiseRecalling(Recalling):
+    is_elementwise = True
+
+
+class BareRecalling(Recalling):
+    """A subclass without statements of its own."""
+
+
+@dataclass(frozen=True)
+class SharedRecalling(Recalling):
+    is_elementwise = shares_code = True
+
+
+class InPlace(SharedRecalling):
+    """The same in place, in a state of its own."""
+
+    is_elementwise = works_in_place = True
+
+    def update(
+        self, theta: Any, gradient: Any, state: Secant, *, learning_rate: Any
+    ) -> tuple[Any, Secant]:
+        theta -= learning_rate * (gradient + self.share * state.gradient)
+        return theta, Secant(0.0 * state.gradient + gradient)
+
+
+def _by_hand(xp: Any, network: bx.Network, stack: tuple[int, ...], epochs: int) -> Any:
+    """Return theta after steps of a full batch, without a training."""
+    theta = xp.initialize(network, stack=stack)
+    before = 0.0 * theta
+    for _ in range(epochs):
+        _, gradient = network.loss_and_gradient(theta, xp.asarray(X), xp.asarray(Y))
+        theta, before = theta - 0.1 * (gradient + 0.25 * before), gradient
+    return theta
+
+
+@pytest.mark.parametrize("stack", [(), (2,)])
+@pytest.mark.parametrize(
+    "kind", [Recalling, BareRecalling, ElementwiseRecalling, SharedRecalling, InPlace]
+)
+def test_a_users_optimizer_trains_right_with_and_without_statements(
+    xp: Any, kind: Any, stack: tuple[int, ...]
+) -> None:
+    network = _network()
+    theta = _fit(xp, network, kind(0.1), epochs=5, stack=stack).theta
+    xp.assert_close(theta, _by_hand(xp, network, stack, 5), SAME)
+    batches: dict[str, Any] = {"epochs": 3, "batch_size": BATCH, "stack": stack}
+    plain = _fit(xp, network, Recalling(0.1), **batches)
+    stated = _fit(xp, network, kind(0.1), **batches)
+    xp.assert_close(stated.theta, plain.theta, SAME)
+    xp.assert_close(stated.optimizer_state.gradient, plain.optimizer_state.gradient, SAME)
+
+
+class Normed(bx.SGD):
+    """Descent by a gradient of norm 1: no elementwise update, unlike that of its base."""
+
+    def update(self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None) -> Any:
+        xp = array_namespace(gradient)
+        size = xp.sqrt(xp.sum(gradient * gradient, axis=-1, keepdims=True))
+        return theta - learning_rate * gradient / size, state._replace(step=state.step + 1)
+
+
+def test_a_subclass_does_not_inherit_how_its_base_runs(xp: Any) -> None:
+    network, x, y = _network(), xp.asarray(X), xp.asarray(Y)
+    theta = xp.initialize(network)
+    for _ in range(3):
+        _, gradient = network.loss_and_gradient(theta, x, y)
+        theta = theta - 0.1 * gradient / (xp.namespace.sum(gradient * gradient) ** 0.5)
+    xp.assert_close(_fit(xp, network, Normed(0.1), epochs=3).theta, theta, SAME)
+    assert traits_of(bx.SGD(0.1)) == Traits(False, True, True, True)
+    assert traits_of(Normed(0.1)) == Traits(False)
+    assert traits_of(bx.LBFGS()) == Traits(True, shares_code=True)
+
+
+class Both(Stepless):
+    """An optimizer with both kinds of steps, of which it chooses one."""
+
+    takes_objective = False
+
+    def advance(self, theta: Any, state: Any, objective: Any) -> Any:
+        raise AssertionError("a training by gradients called advance")
+
+
+class Neither:
+    takes_objective = True
+
+    def initialize(self, theta: Any) -> Any:
+        return ()
+
+
+class Unclear(Stepless):
+    is_elementwise = "yes"
+
+
+def test_an_optimizer_with_both_methods_chooses_and_wrong_statements_are_errors(xp: Any) -> None:
+    same = _fit(xp, _network(), Stepless(), epochs=3, batch_size=BATCH).theta
+    xp.assert_close(_fit(xp, _network(), Both(), epochs=3, batch_size=BATCH).theta, same, SAME)
+    with pytest.raises(TypeError, match="Neither has no method advance"):
+        _fit(xp, _network(), Neither(), epochs=3)
+    with pytest.raises(TypeError, match=r"Unclear\.is_elementwise must be True or False"):
+        _fit(xp, _network(), Unclear(), epochs=3)
+
+
+def test_a_users_optimizers_that_share_code_compile_it_once(xp: Any) -> None:
+    network, counting = _counted(xp)
+    _fit(xp, network, SharedRecalling(0.1), epochs=3)
+    before = counting.calls
+    theta = _fit(xp, network, SharedRecalling(0.2, share=0.5), epochs=3).theta
+    assert counting.calls == before
+    same = _fit(xp, network, Recalling(0.2, share=0.5), epochs=3).theta
+    assert counting.calls > before
+    xp.assert_close(theta, same, SAME)
 
 
 # ---- compilations

@@ -194,13 +194,10 @@ def described(value: Any) -> str:
         return f"({', '.join(map(described, value))})"
     if hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
-    kind = type(value)
-    if not kind.__module__.startswith("backprop_xp."):
-        return f"{kind.__name__}()"
     # Not what a frozen record has cached: a rank without rows has done less with it.
-    has_fields = is_dataclass(value)
-    names = [one.name for one in fields(value)] if has_fields else getattr(value, "__dict__", ())
-    return f"{kind.__name__}({described({name: getattr(value, name) for name in names})})"
+    names = [one.name for one in fields(value)] if is_dataclass(value) else ()
+    own = {name: getattr(value, name, None) for name in names}
+    return f"{type(value).__name__}({described(own) if own else ''})"
 
 
 def _shortened(text: str) -> str:

@@ -34,7 +34,6 @@ from backprop_xp.training.data_checks import (
     without_gaps,
 )
 from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.optimizer_protocol import takes_objective
 from backprop_xp.training.options import Options, are_indices
 from backprop_xp.training.ranks.exchange import Ranks, refuse
 from backprop_xp.training.sources import Source, source_of
@@ -55,7 +54,7 @@ class RowRanks(Ranks):
         super().check_options(theta, y, options)
         home = require_owner(theta, "theta")
         compiles = home.loop(operator.add) is not None
-        takes = takes_objective(options.optimizer)
+        takes = options.traits.takes_objective
         divided = "the ranks divide each batch already: multiply batch_size"
         sharded = "shard x over its devices; see docs/scale.md"
         refuse(

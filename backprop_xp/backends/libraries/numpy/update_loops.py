@@ -9,6 +9,7 @@ import numpy as np
 from backprop_xp.backends.libraries.numpy.compilers import jit
 from backprop_xp.backends.libraries.numpy.updates import in_pieces
 from backprop_xp.backends.protocol import Array
+from backprop_xp.backends.replacements import qualified_name
 
 Rule: TypeAlias = Callable[[Array, Array, Any, Any], tuple[Array, Any]]
 
@@ -90,29 +91,33 @@ def _lion(self: Any, step: int, rate: float) -> tuple[float, ...]:
     return b1, 1.0 - b1, b2, 1.0 - b2, _kept(self, rate), rate
 
 
-# For each optimizer the code of its loop, and the numbers of an update.
+# The code of a loop, and the numbers of an update, by the qualified name of the optimizer's rule.
 _UPDATES: dict[str, tuple[int | None, Callable[[Any, int, float], tuple[float, ...]]]] = {
-    "Adam": (None, _adam),
-    "AdamW": (None, _adam),
-    "Nadam": (None, _nadam),
-    "RMSProp": (0, lambda o, step, rate: (o.decay, 1.0 - o.decay, o.epsilon, 0.0, 0.0, rate)),
-    "Adagrad": (0, lambda o, step, rate: (1.0, 1.0, o.epsilon, 0.0, 0.0, rate)),
-    "SGD": (1, _sgd),
-    "Lion": (2, _lion),
+    f"backprop_xp.training.optimizers.{name}.rule": update
+    for name, update in {
+        "Adam": (None, _adam),
+        "AdamW": (None, _adam),
+        "Nadam": (None, _nadam),
+        "RMSProp": (0, lambda o, step, rate: (o.decay, 1.0 - o.decay, o.epsilon, 0.0, 0.0, rate)),
+        "Adagrad": (0, lambda o, step, rate: (1.0, 1.0, o.epsilon, 0.0, 0.0, rate)),
+        "SGD": (1, _sgd),
+        "Lion": (2, _lion),
+    }.items()
 }
 
 
 def rule_of(optimizer: Any) -> Rule | None:
-    """Return a built-in optimizer's rule in one pass; None with options that are arrays.
+    """Return a loop that replaces an optimizer's rule; None with options that are arrays.
 
-    A mask of weight decay is a pass of its own.
+    A mask of weight decay is a pass of its own. A subclass that inherits its rule has no loop: what
+    it adds may be anything.
     """
-    kind, options = type(optimizer), vars(optimizer)
-    is_ours = kind.__module__ == "backprop_xp.training.optimizers"
+    options, rule = vars(optimizer), vars(type(optimizer)).get("rule")
+    found = None if rule is None else _UPDATES.get(qualified_name(rule))
     has_arrays = any(hasattr(options[name], "shape") for name in options.keys() - {"mask"})
-    if not is_ours or has_arrays or options.get("amsgrad"):
+    if found is None or has_arrays or options.get("amsgrad"):
         return None
-    code, numbers_of = _UPDATES[kind.__name__]
+    code, numbers_of = found
 
     def update(theta: Array, gradient: Array, state: Any, rate: Any) -> tuple[Array, Any]:
         step, *memory = state
