@@ -17,7 +17,7 @@ from backprop_xp.backends import Array, owner
 from backprop_xp.checks import boolean, known, nearest, sequence, stacklevel, with_options
 from backprop_xp.display.progress import Report, reporting
 from backprop_xp.networks.network import Network
-from backprop_xp.training.alone import Alone, Split
+from backprop_xp.training.alone import OneProcess
 from backprop_xp.training.epochs import EPOCHS_BETWEEN_READS, advance, has_ended
 from backprop_xp.training.history import (
     Record,
@@ -30,6 +30,7 @@ from backprop_xp.training.history import (
 )
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import OPTION_NAMES, Batches, Options, TrainingOptions
+from backprop_xp.training.process_protocol import Processes, Split
 from backprop_xp.training.pytrees import copied
 from backprop_xp.training.set_up import Training, prepare
 from backprop_xp.training.states import FitResult, TrainingState
@@ -105,13 +106,13 @@ def train(
     array([[0., 1., 1., 0.]])
     """
     checked = _checked("train", options)
-    alone = Alone()
-    training, state = prepare(network, theta, x, y, checked, alone)
-    return _states(training, state, checkpoint_writer(network, state, checked, alone))
+    process = OneProcess()
+    training, state = prepare(network, theta, x, y, checked, process)
+    return _states(training, state, checkpoint_writer(network, state, checked, process), process)
 
 
 def _states(
-    training: Training, state: TrainingState, write: Writer | None
+    training: Training, state: TrainingState, write: Writer | None, process: Processes
 ) -> Iterator[TrainingState]:
     options, record = training.options, Record(state)
     interrupt = Interrupt()  # not entered: Ctrl-C raises at any time
@@ -122,7 +123,7 @@ def _states(
             measures = {}  # no history is needed
         record.advance(state, measures)
         if measures:
-            write_if_due(write, record, options, Alone(), ends=has_ended(state, options))
+            write_if_due(write, record, options, process, ends=has_ended(state, options))
         yield state
 
 
@@ -221,11 +222,11 @@ def _fit(
         raise
 
 
-def _processes_of(communicator: Any, split: Split) -> Alone:
+def _processes_of(communicator: Any, split: Split) -> Processes:
     """Return the processes of a communicator, or this one for None."""
     known(split, ("rows", "stack"), "split")
     if communicator is None:
-        return Alone()
+        return OneProcess()
     from backprop_xp.training import ranks  # which few trainings need
 
     return ranks.RowRanks(communicator) if split == "rows" else ranks.MemberRanks(communicator)
@@ -249,7 +250,7 @@ def _run(
     callbacks: Sequence[Callable[[TrainingState], bool | None]],
     report: Report | None,
     interrupt: Interrupt,
-    processes: Alone,
+    processes: Processes,
 ) -> None:
     """Run the epochs that are left; Ctrl-C raises after a whole step."""
     options, state = training.options, record.state

@@ -6,10 +6,10 @@ from typing import Any, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, to_host, to_host_together
 from backprop_xp.networks.network import Network
-from backprop_xp.training.alone import Alone
 from backprop_xp.training.batches import concat
 from backprop_xp.training.early_stopping import Best
 from backprop_xp.training.options import Options
+from backprop_xp.training.process_protocol import Processes
 from backprop_xp.training.pytrees import copied
 from backprop_xp.training.states import TrainingState
 
@@ -128,7 +128,7 @@ def write_checkpoints_with(writer_of: WriterOf) -> None:
 
 
 def checkpoint_writer(
-    network: Network, start: TrainingState, options: Options, processes: Alone
+    network: Network, start: TrainingState, options: Options, processes: Processes
 ) -> Writer | None:
     """Return the writer of a training's checkpoints; None if this process writes none.
 
@@ -140,7 +140,7 @@ def checkpoint_writer(
 
 
 def write_if_due(
-    write: Writer | None, record: Record, options: Options, processes: Alone, *, ends: bool
+    write: Writer | None, record: Record, options: Options, processes: Processes, *, ends: bool
 ) -> None:
     """Write the checkpoint of an epoch, at the end of the training or of ``checkpoint_every``."""
     is_due = ends or record.state.epoch % options.checkpoint_every == 0

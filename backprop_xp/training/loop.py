@@ -9,7 +9,6 @@ from backprop_xp.networks.network import Network
 from backprop_xp.networks.numba_layers import numba_network
 from backprop_xp.networks.objective import Views, loss_and_gradient_of, views_of
 from backprop_xp.training.accumulation import accumulate
-from backprop_xp.training.alone import Alone
 from backprop_xp.training.averages import Average
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.interrupt import Interrupt
@@ -17,6 +16,7 @@ from backprop_xp.training.learning_rates import learning_rates
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizer_protocol import AnyOptimizer, Traits
 from backprop_xp.training.plateau import Plateau, Slowed, lowered
+from backprop_xp.training.process_protocol import Processes
 from backprop_xp.training.pytrees import copied
 from backprop_xp.training.steps import (
     Carry,
@@ -112,7 +112,7 @@ class Eager:
     asks for them once it has lasted long; it is taken to last as long again.
     """
 
-    def __init__(self, method: Method, theta: Array, processes: Alone, kernels: Any) -> None:
+    def __init__(self, method: Method, theta: Array, processes: Processes, kernels: Any) -> None:
         self.method, self._processes = method, processes
         self._taken, self._rows = 0, 0
         self._use(theta, kernels)

@@ -10,7 +10,7 @@ from backprop_xp.backends import Array, to_host
 from backprop_xp.checks import integer, real
 from backprop_xp.display.reprs import argument_text
 from backprop_xp.networks.network import Network
-from backprop_xp.training.alone import Alone
+from backprop_xp.training.alone import OneProcess
 from backprop_xp.training.batches import concat
 from backprop_xp.training.epochs import advance
 from backprop_xp.training.interrupt import Interrupt
@@ -100,7 +100,7 @@ def find_learning_rate(
     rising = copy.copy(options.optimizer)
     vars(rising)["learning_rate"] = rise
     options = replace(options, optimizer=rising)
-    training, state = prepare(network, theta, x, y, options, Alone(), steps=steps)
+    training, state = prepare(network, theta, x, y, options, OneProcess(), steps=steps)
     losses, interrupt = list[Array](), Interrupt()
     with np.errstate(over="ignore", invalid="ignore"):  # the last rates are meant to diverge
         while state.step < steps:

@@ -15,7 +15,6 @@ from backprop_xp.networks.derivative_layers import learned_kinks
 from backprop_xp.networks.inputs import check_entries, check_l2
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import strength_of
-from backprop_xp.training.alone import Alone
 from backprop_xp.training.batches import mean_over
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.jax_steps import Compiled
@@ -24,6 +23,7 @@ from backprop_xp.training.objectives import Objective
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options, full_batch_message
 from backprop_xp.training.orders import keys_of
+from backprop_xp.training.process_protocol import Processes
 from backprop_xp.training.states import TrainingState, initial_state, resumed_state
 from backprop_xp.training.steps import Sets, Shared
 from backprop_xp.training.training_set import TrainingData, data_of
@@ -51,7 +51,7 @@ def prepare(
     x: Any,
     y: Any,
     options: Options,
-    processes: Alone,
+    processes: Processes,
     *,
     steps: int | None = None,
 ) -> tuple[Training, TrainingState]:
@@ -145,7 +145,7 @@ def _check_full_batch(network: Network, data: TrainingData, options: Options) ->
 
 
 def stepper_of(
-    method: Method, theta: Array, processes: Alone, steps: int | None, rows: int
+    method: Method, theta: Array, processes: Processes, steps: int | None, rows: int
 ) -> Stepper:
     """Return the stepper of a training that takes so many steps of so many rows.
 
@@ -162,7 +162,11 @@ def stepper_of(
 
 
 def _measured_sets(
-    theta: Array, data: TrainingData, options: Options, strengths: tuple[Any, Any], processes: Alone
+    theta: Array,
+    data: TrainingData,
+    options: Options,
+    strengths: tuple[Any, Any],
+    processes: Processes,
 ) -> Sets:
     """Return the sets on which theta is measured, by the beginning of their measures' names."""
     sets: dict[str, tuple[Rows, Any]] = {}

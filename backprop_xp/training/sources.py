@@ -7,10 +7,10 @@ compiles loops. Ctrl-C ends a source that waits.
 import contextlib
 import contextvars
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from numbers import Real
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from backprop_xp.backends import (
     Array,
@@ -33,6 +33,7 @@ from backprop_xp.training.data_checks import PART, check_sets, items_of, named, 
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Augment, Options, are_indices
 from backprop_xp.training.orders import Seed, batch_seed
+from backprop_xp.training.process_protocol import Source
 from backprop_xp.training.pytrees import copied
 from backprop_xp.training.states import TrainingState
 
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 T = TypeVar("T")
-
-# The rows of an epoch's batches, by the epoch's number from 0.
-Source: TypeAlias = Callable[[int, Interrupt], Generator[Rows]]
 
 # Seconds that a training which ends early waits for the batch that its thread is making, and after
 # which one that waits for a batch looks for Ctrl-C.

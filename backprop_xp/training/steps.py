@@ -24,6 +24,7 @@ from backprop_xp.training.metrics import OF_NUMBERS, Metric
 from backprop_xp.training.objectives import Objective
 from backprop_xp.training.optimizer_protocol import ObjectiveOptimizer, Traits
 from backprop_xp.training.optimizers import Optimizer, rule_of
+from backprop_xp.training.process_protocol import Forward
 from backprop_xp.training.pytrees import mapped
 
 # Theta, the optimizer's state, and theta's average or None; in a compiled loop each may be a tuple
@@ -32,8 +33,6 @@ Carry: TypeAlias = tuple[Any, Any, Any]
 Updated: TypeAlias = tuple[Any, Any]
 # ``(theta, state, batch, l2, rate, shared) -> (theta, state, loss)``: an optimizer's step.
 Advance: TypeAlias = Callable[..., tuple[Any, Any, Array]]
-# ``(theta, rows) -> (losses, predictions)``: each sample's loss, and the predictions or None.
-Forward: TypeAlias = Callable[[Array, Rows], tuple[Array, Array | None]]
 
 # The rows and the penalty of each set that is measured, by the beginning of its measures' names.
 Sets: TypeAlias = Mapping[str, tuple[Rows, Any]]

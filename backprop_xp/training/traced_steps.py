@@ -14,10 +14,10 @@ from backprop_xp.training.batches import batch_at
 from backprop_xp.training.compiled_functions import kept, read_by_methods
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizer_protocol import AnyOptimizer, Traits
+from backprop_xp.training.process_protocol import Forward
 from backprop_xp.training.pytrees import put_together, take_apart
 from backprop_xp.training.steps import (
     Carry,
-    Forward,
     Shared,
     StepInput,
     Updated,

@@ -11,7 +11,6 @@ from backprop_xp.networks.batch_rows import Rows, entries_at, gathered, rows_at,
 from backprop_xp.networks.loss_targets import are_labels
 from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.network import Network
-from backprop_xp.training.alone import Alone
 from backprop_xp.training.class_weights import (
     ClassWeight,
     check_classes,
@@ -25,7 +24,7 @@ from backprop_xp.training.data import other_rows, split_rows
 from backprop_xp.training.data_checks import compiled_once, items_of, with_columns
 from backprop_xp.training.options import Options, are_indices
 from backprop_xp.training.orders import Seed
-from backprop_xp.training.sources import Source
+from backprop_xp.training.process_protocol import Processes, Source
 
 
 class TrainingData(NamedTuple):
@@ -44,7 +43,7 @@ class TrainingData(NamedTuple):
 
 
 def data_of(
-    network: Network, theta: Array, x: Any, y: Any, options: Options, processes: Alone
+    network: Network, theta: Array, x: Any, y: Any, options: Options, processes: Processes
 ) -> TrainingData:
     """Return the data of a training, checked."""
     processes.check_options(theta, y, options)
@@ -71,7 +70,7 @@ def check_data(
     theta: Array,
     training: Sequence[Any] | None,
     options: Options,
-    processes: Alone,
+    processes: Processes,
 ) -> tuple[Rows | None, Rows | None]:
     """Return the training set and the validation set on theta's device, each None if it is.
 
@@ -111,7 +110,7 @@ def check_data(
 
 
 def _split(
-    theta: Array, rows: Rows, loss: Loss, share: Any, seed: Seed, processes: Alone
+    theta: Array, rows: Rows, loss: Loss, share: Any, seed: Seed, processes: Processes
 ) -> tuple[Rows, Rows]:
     """Return the training rows, and a share of the rows, drawn by the seed, for validation."""
     if not isinstance(seed, int):
@@ -179,7 +178,7 @@ def _rows_at(rows: Rows, at: Array) -> Rows:
 
 
 def _weights_of_classes(
-    network: Network, theta: Array, rows: Rows, class_weight: ClassWeight, processes: Alone
+    network: Network, theta: Array, rows: Rows, class_weight: ClassWeight, processes: Processes
 ) -> Array:
     """Return the weight of each class, by all processes' rows if they are balanced."""
     n_out = network.outputs_shape(theta, rows.x)[-1]

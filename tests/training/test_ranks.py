@@ -1,6 +1,6 @@
 """A training on the ranks of a communicator equals the training in one process.
 
-Specifies ``alone``, ``exchange``, ``member_shares`` and ``row_shares``.
+Specifies ``alone``, ``exchange``, ``member_shares``, ``process_protocol`` and ``row_shares``.
 """
 
 import dataclasses

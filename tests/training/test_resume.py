@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.training.alone import Alone
+from backprop_xp.training.alone import OneProcess
 from backprop_xp.training.epochs import advance
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Options
@@ -414,7 +414,7 @@ def test_ctrl_c_before_a_training_leaves_its_initial_state(xp: Any) -> None:
 
 def test_ctrl_c_while_an_epochs_order_is_drawn_waits_for_one_update(xp: Any) -> None:
     options = Options(optimizer=bx.Adam(0.05), epochs=2, batch_size=BATCH)
-    training, state = prepare(*_case(xp), options, Alone())
+    training, state = prepare(*_case(xp), options, OneProcess())
     interrupt = Interrupt()
     interrupt.pressed = (signal.SIGINT, None)
     after, measured, _ = advance(training, state, 1, interrupt)

@@ -1,7 +1,7 @@
 """The processes of a training: ranks of an MPI communicator, which act alike or raise alike.
 
 They divide its rows (``RowRanks``), or the networks of its stack (``MemberRanks``). Other modules
-know ``training.alone`` only, whose methods these classes override.
+know their protocol, ``Processes``.
 """
 
 from backprop_xp.training.ranks.exchange import Ranks as Ranks

@@ -26,13 +26,13 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.networks.network import Network
-from backprop_xp.training.alone import Alone, Split
 from backprop_xp.training.options import OPTION_NAMES, Options
+from backprop_xp.training.process_protocol import Split
 from backprop_xp.training.pytrees import Pytree, mapped
 
 
-class Ranks(Alone):
-    """The ranks of a communicator.
+class Ranks:
+    """What the ranks of a communicator do together; their kinds divide rows or networks.
 
     ``interrupted`` tells the others at the next exchange that this rank received Ctrl-C.
     ``have_begun`` is whether the arguments of all ranks were found to be alike.

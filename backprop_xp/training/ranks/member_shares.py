@@ -12,6 +12,7 @@ from backprop_xp.backends import Array, checksum
 from backprop_xp.networks.batch_rows import Rows, rows_at
 from backprop_xp.networks.column_weights import targets_of, without_shares
 from backprop_xp.networks.network import Network
+from backprop_xp.training.alone import AllRows
 from backprop_xp.training.batches import concat
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options
@@ -24,7 +25,7 @@ from backprop_xp.training.states import TrainingState, check_training
 from backprop_xp.training.training_set import batches_of, check_data
 
 
-class MemberRanks(Ranks):
+class MemberRanks(Ranks, AllRows):
     """Ranks of which each has all rows, and trains some networks of the stack."""
 
     split = "stack"
@@ -58,6 +59,9 @@ class MemberRanks(Ranks):
         if validation is not None:
             vars(options).update(validation=own.of_rows(validation, n))
         return own.of(theta, 1), x, y, options
+
+    def check_loops(self, *, are_compiled: bool) -> None:
+        """Take loops of both kinds: each rank trains networks of its own."""
 
     def whole(self, state: TrainingState | None) -> TrainingState | None:
         """Return the state of all networks; None if some rank has none of the same epoch."""

@@ -35,9 +35,11 @@ from backprop_xp.training.data_checks import (
 )
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Options, are_indices
+from backprop_xp.training.process_protocol import Forward, Source
 from backprop_xp.training.ranks.exchange import Ranks, refuse
-from backprop_xp.training.sources import Source, source_of
-from backprop_xp.training.steps import Forward, piece_by_piece
+from backprop_xp.training.sources import source_of
+from backprop_xp.training.states import TrainingState
+from backprop_xp.training.steps import piece_by_piece
 
 
 class RowRanks(Ranks):
@@ -48,6 +50,10 @@ class RowRanks(Ranks):
     def signature(self, theta: Array) -> int:
         """Return a number that is the same on each rank."""
         return checksum(theta)
+
+    def whole(self, state: TrainingState | None) -> TrainingState | None:
+        """Return the state, which is that of every rank."""
+        return state
 
     def check_options(self, theta: Array, y: Any, options: Options) -> None:
         """Raise for options that such a training does not take."""
