@@ -10,7 +10,8 @@ import functools
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, Unpack, get_type_hints
 
 from backprop_xp.backends import Array, owner
@@ -171,54 +172,61 @@ def fit(
     >>> result.theta.round(6), result.history["loss"].shape
     (array([2., 1.]), (200,))
     """
-    return _fit((communicator, split), (network, theta, x, y), options, callbacks, progress)
-
-
-def _fit(
-    ranks: tuple[Any, Split],
-    arguments: tuple[Network, Array, Any, Any],
-    options: Mapping[str, Any],
-    callbacks: Sequence[Callable[[TrainingState], bool | None]],
-    progress: bool,
-) -> FitResult:
-    """Return what ``fit`` does; every error, of any process, gets the state that was reached."""
-    (network, theta, x, y), record, start, result = arguments, None, None, None
+    reached = _Reached()
     try:
         with Interrupt() as interrupt:
             interrupt.busy = True  # Ctrl-C is delayed until the other processes can be told
-            processes = _processes_of(*ranks)
+            processes = _processes_of(communicator, split)
             interrupt.tell_by(processes.tell)
-            try:
+            with _ending_together(processes, interrupt, reached):
                 checked = _checked("fit", options, "callbacks", "progress", "communicator", "split")
-                start = checked.start
+                reached.start = checked.start
                 callbacks = sequence(callbacks, "callbacks", "(print,)")
                 shown = boolean(progress, "progress") and processes.is_first
                 display = reporting(checked.epochs) if shown else contextlib.nullcontext(None)
                 theta, x, y, checked = processes.begin(network, theta, x, y, checked)
                 training, state = prepare(network, theta, x, y, checked, processes)
                 write = checkpoint_writer(network, state, checked, processes)
-                record = Record(state)
+                record = reached.record = Record(state)
                 with display as report:
                     _run(training, record, write, callbacks, report, interrupt, processes)
                     interrupt.busy = True  # Ctrl-C is delayed until the result is made
                     state = record.completed()  # an asynchronous library is waited for here
                 state = processes.whole(state) or state
                 del training  # with its buffers, before copies are made
-                result = _result(state, record, checked)
-                processes.agree()
-                interrupt.release()
-            except BaseException as error:
-                interrupt.busy = True
-                processes.agree(error)
-                reached = None if record is None else record.completed()
-                whole = processes.whole(reached)  # also by a process that has none
-                error.state = start if record is None else whole  # type: ignore[attr-defined]
-                raise
+                reached.result = result = _result(state, record, checked)
         return result
     except KeyboardInterrupt as error:
         # Also of one that comes while the handler before the training is restored.
-        reached = start if result is None else result.state
-        error.state = getattr(error, "state", reached)  # type: ignore[attr-defined]
+        last = reached.start if reached.result is None else reached.result.state
+        error.state = getattr(error, "state", last)  # type: ignore[attr-defined]
+        raise
+
+
+@dataclass
+class _Reached:
+    """What a call of ``fit`` has reached: errors get its state."""
+
+    start: TrainingState | None = None
+    record: Record | None = None
+    result: FitResult | None = None
+
+
+@contextlib.contextmanager
+def _ending_together(
+    processes: Processes, interrupt: Interrupt, reached: _Reached
+) -> Generator[None]:
+    """End every process if one has an error, which gets the state that was reached."""
+    try:
+        yield
+        processes.agree()
+        interrupt.release()
+    except BaseException as error:
+        interrupt.busy = True
+        processes.agree(error)
+        record = reached.record
+        whole = processes.whole(None if record is None else record.completed())  # all exchange it
+        error.state = reached.start if record is None else whole  # type: ignore[attr-defined]
         raise
 
 
