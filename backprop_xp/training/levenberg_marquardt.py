@@ -1,9 +1,10 @@
 """The optimizer of Levenberg and Marquardt, for stacks of small networks."""
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, require_floating
+from backprop_xp.backends import Array, array_namespace, replaceable, require_floating
 from backprop_xp.networks.gauss_newton import Dual, Primal
 from backprop_xp.training.hyperparameters import Hyperparameter, of_each_network
 from backprop_xp.training.objectives import Objective
@@ -159,9 +160,18 @@ def _corrected(
     units = objective.units(theta)
     is_small = _squares(more / units) <= _MOST_BENT**2 * _squares(move / units)
     bent = xp.where(is_small, move + more, move)
-    of_bent = objective.loss(theta + bent)
+    of_bent = where_any(is_small, loss, lambda: objective.loss(theta + bent))
     is_lower = of_bent < loss
     return xp.where(is_lower[..., None], bent, move), xp.where(is_lower, of_bent, loss)
+
+
+@replaceable
+def where_any(condition: Array, otherwise: Array, value: Callable[[], Array]) -> Array:
+    """Return a value, or the other one if the condition holds nowhere: the value is that one then.
+
+    Only a library whose arrays are on the host knows this without waiting for a device.
+    """
+    return value()
 
 
 def _squares(move: Array) -> Array:

@@ -11,6 +11,7 @@ from backprop_xp.backends import array_namespace
 from backprop_xp.networks import gauss_newton
 from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.training import objectives
+from backprop_xp.training.levenberg_marquardt import where_any
 from tests.helpers import long
 
 # Solutions lose as many digits as the condition number has, here some thousand, in each step.
@@ -303,3 +304,18 @@ def test_a_curvature_that_becomes_negative_counts_as_0(xp: Any) -> None:
     assert result.history["loss"][-1] < 1e-3
     _, matrix = network.gauss_newton(result.theta, *xp.put(X, Y))
     assert np.linalg.eigvalsh(xp.host(matrix)).min() > -1e-5 * float(np.max(xp.host(matrix)))
+
+
+def test_a_bent_move_that_no_network_takes_is_not_evaluated_on_the_host(xp: Any) -> None:
+    unbent, bent, asked = xp.asarray([1.0, 2.0]), xp.asarray([1.0, 1.5]), []
+
+    def value() -> Any:
+        asked.append(None)
+        return bent
+
+    assert where_any(xp.asarray([[False], [True]]), unbent, value) is bent
+    assert len(asked) == 1
+    found = where_any(xp.asarray([[False], [False]]), unbent, value)
+    on_host = xp.name == "numpy"
+    assert found is (unbent if on_host else bent)
+    assert len(asked) == (1 if on_host else 2)

@@ -6,6 +6,7 @@ the same rule piece by piece gives the same bits, and reads the memory once.
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from backprop_xp.backends.protocol import Array, Function
@@ -59,8 +60,14 @@ def clip_norm(gradient: Array, bound: Any) -> Array:
     return scaled
 
 
+def where_any(condition: Array, otherwise: Array, value: Callable[[], Array]) -> Array:
+    """Return a value that is the other one where the condition does not hold."""
+    return value() if condition.any() else otherwise
+
+
 RULES: dict[str, Function] = {
     f"backprop_xp.training.optimizers.{name}.rule": in_pieces
     for name in ("SGD", "RMSProp", "Adagrad", "Adam", "AdamW", "Nadam", "Lion")
 }
 RULES["backprop_xp.training.steps.clip_norm"] = clip_norm
+RULES["backprop_xp.training.levenberg_marquardt.where_any"] = where_any
