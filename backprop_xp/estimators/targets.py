@@ -24,7 +24,7 @@ from backprop_xp.networks.losses import (
     half_squared_error,
     poisson,
 )
-from backprop_xp.networks.partial import Partial
+from backprop_xp.networks.partial import WithLast
 from backprop_xp.training.class_weights import weights_by_class, weights_of_rows
 from backprop_xp.training.metrics import r2
 
@@ -46,7 +46,7 @@ def _deviance(o: Array, t: Array) -> Array:
 
 def _summed(loss: Loss) -> Loss:
     value, gradient, curvature = (
-        Partial(_sum, (part,)) for part in (loss.value, loss.gradient, loss.curvature)
+        WithLast(_sum, (part,)) for part in (loss.value, loss.gradient, loss.curvature)
     )
     return replace(loss, value=value, gradient=gradient, curvature=curvature)
 

@@ -15,7 +15,7 @@ from backprop_xp.gradient_check.products import random_numbers
 from backprop_xp.networks.jet_errors import NotLinearError
 from backprop_xp.networks.jet_passes import namespace_of
 from backprop_xp.networks.jets import Jet
-from backprop_xp.networks.losses import Loss, curvature_of, value_of
+from backprop_xp.networks.losses import Loss, curvature_of, sample_losses
 from backprop_xp.networks.propagation import Layer
 
 # A function of arrays that returns its results by name; and its arrays in two cases.
@@ -90,7 +90,7 @@ def loss_mistake(loss: Loss, outputs: Array, targets: Array, *, stacks: bool) ->
         return {name: getattr(loss, name)(outputs, targets) for name in names}
 
     try:
-        value_of(loss, outputs, targets)
+        sample_losses(loss, outputs, targets)
         if loss.curvature is not None:
             curvature_of(loss, outputs, targets)
     except ValueError as error:

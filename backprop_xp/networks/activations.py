@@ -16,7 +16,7 @@ from backprop_xp.backends import Array, array_namespace, max_of_rows, replaceabl
 from backprop_xp.checks import real
 from backprop_xp.display.reprs import register_table, remember_call, repr_of
 from backprop_xp.networks import complex_safe as safe
-from backprop_xp.networks.partial import Partial
+from backprop_xp.networks.partial import WithLast
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def leaky_relu_with(slope: float) -> Activation:
     array([-0.5,  2. ])
     """
     slope = real(slope, "slope", low=0.0, high=1.0)
-    functions = Partial(_leaky_relu, (slope,)), Partial(_leaky_relu_vjp, (slope,))
+    functions = WithLast(_leaky_relu, (slope,)), WithLast(_leaky_relu_vjp, (slope,))
     leaky = Activation(*functions, from_output=True)
     return remember_call(leaky, leaky_relu_with, slope)
 
@@ -210,7 +210,7 @@ ACTIVATIONS: dict[str, Activation] = register_table(
 def is_piecewise_linear(activation: Activation) -> bool:
     """Whether an activation's second derivative is 0 between kinks."""
     value = activation.value
-    return value is _relu or (isinstance(value, Partial) and value.function is _leaky_relu)
+    return value is _relu or (isinstance(value, WithLast) and value.function is _leaky_relu)
 
 
 def __dir__() -> list[str]:

@@ -9,16 +9,16 @@ loss reads. All that counts rows, such as batches and means over them, has one w
 from backprop_xp.backends import Array, array_namespace, columns_of, mean_of_rows
 from backprop_xp.networks.loss_rules import mean_over_outputs
 from backprop_xp.networks.losses import Loss
-from backprop_xp.networks.partial import Partial
+from backprop_xp.networks.partial import WithLast
 
 
 def takes_column_weights(loss: Loss) -> bool:
     """Whether a loss is a mean over its outputs, made by ``over_outputs``."""
     rule, of_gradient = (getattr(part, "rule", None) for part in (loss.value, loss.gradient))
     found = rule if rule == of_gradient else None
-    while isinstance(found, Partial) and found.function is not mean_over_outputs:
-        found = next((one for one in found.last if isinstance(one, Partial)), None)
-    return isinstance(found, Partial)
+    while isinstance(found, WithLast) and found.function is not mean_over_outputs:
+        found = next((one for one in found.last if isinstance(one, WithLast)), None)
+    return isinstance(found, WithLast)
 
 
 def targets_of(loss: Loss, n_out: int) -> int:

@@ -79,7 +79,7 @@ class Primal(NamedTuple):
         return -_solved(damped, pulled - _product(self.curved, move))
 
 
-class SmallEquations(NamedTuple):
+class _SmallEquations(NamedTuple):
     """``A^-1``, ``A^-1 J^T`` and ``I + D J A^-1 J^T``, where A is a damped diagonal matrix."""
 
     inverse: Array
@@ -113,14 +113,14 @@ class Dual(NamedTuple):
         xp = array_namespace(self.jacobian)
         return xp.sum(self.jacobian * self.curved, axis=-2) + self.decay
 
-    def damped(self, damping: Array) -> SmallEquations:
+    def damped(self, damping: Array) -> _SmallEquations:
         """Return what ``H + diag(damping)`` is made of, with ``A = damping + decay``."""
         inverse = 1.0 / (self.decay + damping)
         scaled = transposed(self.jacobian * inverse[..., None, :])
         ones = array_namespace(self.slope).ones_like(self.slope)
-        return SmallEquations(inverse, scaled, with_diagonal(self.curved @ scaled, ones))
+        return _SmallEquations(inverse, scaled, with_diagonal(self.curved @ scaled, ones))
 
-    def step(self, damped: SmallEquations) -> Array:
+    def step(self, damped: _SmallEquations) -> Array:
         """Return ``-(H + diag(damping))^-1 gradient``, from n equations instead of P.
 
         By Woodbury's identity it is ``-A^-1 (pull + J^T z)`` with ``(I + D J A^-1 J^T) z = r - D J
@@ -129,7 +129,7 @@ class Dual(NamedTuple):
         pull = self.pull * damped.inverse
         return -pull - damped.solved(self.slope - _product(self.curved, pull))
 
-    def correction(self, damped: SmallEquations, move: Array, change: Array) -> Array:
+    def correction(self, damped: _SmallEquations, move: Array, change: Array) -> Array:
         """Return ``-(H + diag(damping))^-1 J^T (change - D J move)``."""
         return -damped.solved(change - _product(self.curved, move))
 

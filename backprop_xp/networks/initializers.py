@@ -12,7 +12,7 @@ import numpy as np
 
 from backprop_xp.checks import real
 from backprop_xp.display.reprs import register_table, remember_call
-from backprop_xp.networks.partial import Partial
+from backprop_xp.networks.partial import WithLast
 
 # Quoted, because numpy.random takes 7 ms to import: the first draw imports it.
 Generator: TypeAlias = "np.random.Generator"
@@ -35,7 +35,7 @@ def uniform(low: float, high: float) -> Initializer:
     low, high = real(low, "low"), real(high, "high")
     if not low <= high:
         raise ValueError(f"low must be at most high, but low={low:g} and high={high:g}.")
-    return remember_call(Partial(_uniform, (low, high)), uniform, low, high)
+    return remember_call(WithLast(_uniform, (low, high)), uniform, low, high)
 
 
 def _uniform(generator: Generator, shape: tuple[int, int], low: float, high: float) -> HostArray:

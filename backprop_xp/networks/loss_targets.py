@@ -26,7 +26,7 @@ from backprop_xp.networks.column_weights import takes_column_weights, with_share
 from backprop_xp.networks.initializers import HostArray
 from backprop_xp.networks.inputs import check_beside_outputs, check_stack, check_weights, fits
 from backprop_xp.networks.losses import LOSSES, Loss
-from backprop_xp.networks.partial import Partial
+from backprop_xp.networks.partial import WithLast
 
 # A function of arrays whose value, on the device, must hold, its arrays, and the function that
 # returns the error message.
@@ -172,11 +172,11 @@ def target_conditions(
     """
     if are_labels(y):
         message = functools.partial(_no_class, name, given, n_out)
-        return [(Partial(_have_classes, (n_out,)), (given,), message)]
+        return [(WithLast(_have_classes, (n_out,)), (given,), message)]
     if loss.targets == (-math.inf, math.inf):
         return []
     message = functools.partial(_out_of_range, name, given, loss)
-    return [(Partial(_are_in_range, loss.targets), (given,), message)]
+    return [(WithLast(_are_in_range, loss.targets), (given,), message)]
 
 
 def _have_classes(labels: Array, n_out: int) -> Array:

@@ -19,7 +19,7 @@ from backprop_xp.networks import loss_rules as rules
 from backprop_xp.networks.activations import identity, sigmoid, softmax
 from backprop_xp.networks.layers import Activate, Dense, Dropout
 from backprop_xp.networks.loss_rules import Curvature, OutputRule, Rule
-from backprop_xp.networks.partial import Partial
+from backprop_xp.networks.partial import WithLast
 from backprop_xp.networks.propagation import Layer
 
 
@@ -102,22 +102,22 @@ def over_outputs(
     targets)``, and yields a derivative by each block. ``more`` are the ``link`` and other arguments
     of ``Loss``.
     """
-    rule = Partial(rules.mean_over_outputs, (each, blocks))
+    rule = WithLast(rules.mean_over_outputs, (each, blocks))
     if is_curved:
         if blocks > 1:
             raise ValueError(f"is_curved=True needs blocks=1, not {blocks}: give curvature=.")
-        more["curvature"] = Partial(rules.mean_curvature, (each,))
-    return loss_of(
+        more["curvature"] = WithLast(rules.mean_curvature, (each,))
+    return loss_of_rule(
         remember_call(rule, over_outputs, each, blocks), outputs_per_target=blocks, **more
     )
 
 
-def loss_of(rule: Rule, **more: Any) -> Loss:
+def loss_of_rule(rule: Rule, **more: Any) -> Loss:
     """Return the loss of a rule; ``more`` are the ``link`` and other arguments of ``Loss``."""
     return Loss(_Part(rule, "value"), _Part(rule, "gradient"), **more)
 
 
-def value_of(loss: Loss, o: Array, t: Array) -> Array:
+def sample_losses(loss: Loss, o: Array, t: Array) -> Array:
     """Return a loss's value, checked to be one number per sample."""
     value = loss.value(o, t)
     _check_shape(loss, "value", value, o.shape[:-1])
@@ -184,7 +184,7 @@ def huber_with(delta: float) -> Loss:
     Huber 1964, in PyTorch's form: for a large ``delta`` it is ``half_squared_error``.
     """
     delta = real(delta, "delta", above=0.0)
-    rule = Partial(rules.huber, (delta,))
+    rule = WithLast(rules.huber, (delta,))
     return remember_call(over_outputs(rule, is_curved=True), huber_with, delta)
 
 
@@ -205,7 +205,7 @@ def quantile(*levels: float) -> Loss:
         real(level, f"levels[{i}]", above=0.0, below=1.0) for i, level in enumerate(levels)
     )
     median = checked.index(0.5) if 0.5 in checked else None
-    rule = Partial(rules.quantiles, (checked,))
+    rule = WithLast(rules.quantiles, (checked,))
     loss = over_outputs(rule, blocks=len(checked), point=median)
     return remember_call(loss, quantile, *checked)
 
@@ -221,7 +221,7 @@ def tweedie(power: float = 1.5) -> Loss:
     power = real(power, "power", low=1.0, high=2.0)
     # Gamma's likelihood has no maximum for a target of 0.
     least = 0.0 if power < 2.0 else rules.TINY
-    rule = Partial(rules.tweedie, (power,))
+    rule = WithLast(rules.tweedie, (power,))
     loss = over_outputs(rule, is_curved=True, link=rules.exp, targets=(least, math.inf))
     return remember_call(loss, tweedie, power)
 
@@ -234,9 +234,9 @@ def focal(gamma: float = 2.0) -> Loss:
     targets, softmax link). For the paper's alpha use ``class_weight={0: 1 - alpha, 1: alpha}``.
     """
     gamma = real(gamma, "gamma", low=0.0)
-    both = Partial(rules.binary_focal, (gamma,)), Partial(rules.categorical_focal, (gamma,))
-    rule = Partial(rules.one_or_several, both)
-    loss = loss_of(rule, link=_probabilities, targets=(0.0, 1.0), labels=True)
+    both = WithLast(rules.binary_focal, (gamma,)), WithLast(rules.categorical_focal, (gamma,))
+    rule = WithLast(rules.one_or_several, both)
+    loss = loss_of_rule(rule, link=_probabilities, targets=(0.0, 1.0), labels=True)
     return remember_call(loss, focal, gamma)
 
 
@@ -255,11 +255,11 @@ def smoothed(loss: "str | Loss", smoothing: float) -> Loss:
             f"{argument_text(loss)} is not one of the losses of classes in bx.losses: for another "
             "loss smooth the targets themselves, (1 - smoothing) * y + smoothing / n_classes."
         )
-    rule = Partial(rules.smoothed, (loss.value.rule, smoothing, loss.labels))
+    rule = WithLast(rules.smoothed, (loss.value.rule, smoothing, loss.labels))
     made = replace(loss, value=_Part(rule, "value"), gradient=_Part(rule, "gradient"))
     if loss.curvature is not None:
         of_targets = loss.curvature, smoothing, loss.labels
-        made = replace(made, curvature=Partial(rules.smoothed_curvature, of_targets))
+        made = replace(made, curvature=WithLast(rules.smoothed_curvature, of_targets))
     return remember_call(made, smoothed, loss, smoothing)
 
 
@@ -293,7 +293,7 @@ binary_cross_entropy = over_outputs(
     rules.binary_cross_entropy, is_curved=True, link=sigmoid.value, targets=(0.0, 1.0)
 )
 # The softmax of one output is always 1.
-categorical_cross_entropy = loss_of(
+categorical_cross_entropy = loss_of_rule(
     rules.categorical,
     link=softmax.value,
     targets=(0.0, math.inf),
@@ -306,8 +306,8 @@ categorical_cross_entropy = loss_of(
 gaussian_nll = over_outputs(rules.gaussian_nll, blocks=2, link=_mean_and_deviation, point=0)
 # One output: max(0, 1 - o) for class 1, max(0, 1 + o) for class 0. Several: Crammer and Singer
 # 2001, max(0, 1 + the largest other output - the output of the class).
-hinge = loss_of(
-    Partial(rules.one_or_several, (rules.binary_hinge, rules.categorical_hinge)),
+hinge = loss_of_rule(
+    WithLast(rules.one_or_several, (rules.binary_hinge, rules.categorical_hinge)),
     link=_margin,
     targets=(0.0, 1.0),
     labels=True,

@@ -14,9 +14,9 @@ from backprop_xp.networks import embeddings, layers
 from backprop_xp.networks.activations import ACTIVATIONS, Activation
 from backprop_xp.networks.column_layers import Columns
 from backprop_xp.networks.loss_rules import Rule
-from backprop_xp.networks.losses import LOSSES, loss_of
+from backprop_xp.networks.losses import LOSSES, loss_of_rule
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.partial import Partial
+from backprop_xp.networks.partial import WithLast
 from backprop_xp.networks.propagation import Cache, Gradients, Parameters
 from backprop_xp.networks.random_bits import Key, RowKey
 
@@ -28,7 +28,7 @@ def numba_network(network: Network, kernels: Any) -> Network:
     loss, own = network.loss_function, tuple(_compiled(one, kernels) for one in network.layers)
     name, value = _name(kernels.LOSSES, LOSSES, loss), vars(loss)["value"]
     if name is not None:
-        made = loss_of(Partial(_by_kernel, (kernels.loss(name), value.rule)))
+        made = loss_of_rule(WithLast(_by_kernel, (kernels.loss(name), value.rule)))
         loss = _changed(loss, value=made.value, gradient=made.gradient)
     return _changed(network, layers=own, loss_function=loss)
 

@@ -23,7 +23,7 @@ from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.inputs import Strength
 from backprop_xp.networks.layout import Layout, pack, parameters_of, parts_of, unpack
 from backprop_xp.networks.loss_targets import in_columns
-from backprop_xp.networks.losses import Loss, value_and_gradient, value_of
+from backprop_xp.networks.losses import Loss, sample_losses, value_and_gradient
 from backprop_xp.networks.propagation import Cache, Layer, Parameters
 
 
@@ -55,7 +55,7 @@ def loss_and_outputs_of(
 ) -> tuple[Array, Array]:
     """Return the loss, and the raw outputs that it is of."""
     outputs = outputs_of(network, theta, rows)
-    values = value_of(network.loss_function, outputs, in_columns(outputs, rows.y))
+    values = sample_losses(network.loss_function, outputs, in_columns(outputs, rows.y))
     return loss_of_values(network, theta, values, rows.sample_weight, l2), outputs
 
 

@@ -1,4 +1,4 @@
-"""Functions with some arguments given, as records."""
+"""Functions with their last arguments given, as records."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from backprop_xp.display.reprs import repr_of
 
 
 @dataclass(frozen=True)
-class Partial:
+class WithLast:
     """``function`` with its last arguments given.
 
     Networks that have it stay equal after pickling, which neither ``functools.partial`` nor a

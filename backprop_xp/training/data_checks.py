@@ -30,7 +30,7 @@ from backprop_xp.networks.loss_targets import (
     wrong_values,
 )
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.partial import Partial
+from backprop_xp.networks.partial import WithLast
 
 # What a part of a set may be, whose other rows another process has.
 PART = {"may_be_empty": True, "may_weigh_nothing": True}
@@ -69,7 +69,7 @@ def check_sets(
         questions = [(_is_whole, (found[i].y,), None) for i in with_gaps]
         asked = [*(each for each, _ in conditions), *questions]
         functions, arrays, messages = zip(*asked, strict=True)
-        flags = to_host(compiled_once(theta, Partial(_holds, (functions,)))(arrays)).tolist()
+        flags = to_host(compiled_once(theta, WithLast(_holds, (functions,)))(arrays)).tolist()
         for holds, message, (_, where) in zip(flags, messages, conditions, strict=False):
             if not holds:
                 raise ValueError(f"{where}{message()}")
@@ -88,7 +88,7 @@ def may_have_gaps(network: Network, theta: Array, rows: Rows) -> bool:
 def without_gaps(network: Network, theta: Array, rows: Rows) -> Rows:
     """Return rows whose entries of y that are NaN have the weight 0."""
     weight = None if rows.sample_weight is None else rows.sample_weight[..., None]
-    weigh = compiled_once(theta, Partial(with_shares, (network.loss_function,)))
+    weigh = compiled_once(theta, WithLast(with_shares, (network.loss_function,)))
     y, weight = weigh(rows.y, weight)
     return rows._replace(y=_in_c_order(y), sample_weight=_in_c_order(weight))
 
@@ -209,7 +209,7 @@ def _conditions(
         yield _has_no_infinity, (y,), functools.partial(_infinite, y)
         yield _are_measured, (y, weight), functools.partial(_not_measured, y, weight)
     if x is not None and codes:
-        yield Partial(are_codes, (codes,)), (x,), functools.partial(wrong_code, x, codes)
+        yield WithLast(are_codes, (codes,)), (x,), functools.partial(wrong_code, x, codes)
     n_out = network.outputs_shape(theta, rows.x)[-1]
     given, n = y[..., 0] if are_labels(y) else y, targets_of(loss, n_out)
     if not are_labels(y) and y.shape[-1] > n:
@@ -217,7 +217,7 @@ def _conditions(
         yield _are_not_negative, (shares,), functools.partial(unusable_weights, weight)
     yield from target_conditions(given, y, n_out, loss)
     if weight is not None:
-        usable = Partial(is_usable, (may_weigh_nothing,))
+        usable = WithLast(is_usable, (may_weigh_nothing,))
         yield usable, (weight,), functools.partial(unusable_weights, weight)
 
 

@@ -47,7 +47,7 @@ def _have_converged(state: TrainingState, options: Options) -> bool:
     return bool(to_host(read(state.optimizer_state)).all())
 
 
-def advance(
+def run_epochs(
     training: Training, state: TrainingState, epochs: int, interrupt: Interrupt
 ) -> tuple[TrainingState, dict[str, Array], list[Array]]:
     """Return the state after more epochs, their measures, and the losses of their batches.
@@ -67,7 +67,7 @@ def advance(
 
 
 class _Reached(NamedTuple):
-    """The result of a call of ``advance``.
+    """The result of a call of ``run_epochs``.
 
     ``losses`` of the batches are in parts. ``mean`` has the losses of the whole ``epochs``, ``cut``
     those of the batches after them, or None. ``measures`` are what ``evaluate`` returned, along an

@@ -19,7 +19,7 @@ from backprop_xp.checks import boolean, known, nearest, sequence, stacklevel, wi
 from backprop_xp.display.progress import Report, reporting
 from backprop_xp.networks.network import Network
 from backprop_xp.training.alone import OneProcess
-from backprop_xp.training.epochs import EPOCHS_BETWEEN_READS, advance, has_ended
+from backprop_xp.training.epochs import EPOCHS_BETWEEN_READS, has_ended, run_epochs
 from backprop_xp.training.history import (
     Record,
     Writer,
@@ -36,7 +36,7 @@ from backprop_xp.training.pytrees import copied
 from backprop_xp.training.set_up import Training, prepare
 from backprop_xp.training.states import FitResult, TrainingState
 
-# Full-batch epochs in one call of ``advance``, which keeps their losses to its end.
+# Full-batch epochs in one call of ``run_epochs``, which keeps their losses to its end.
 _EPOCHS_AT_ONCE = 2000
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -118,11 +118,11 @@ def _states(
     options, record = training.options, Record(state)
     interrupt = Interrupt()  # not entered: Ctrl-C raises at any time
     while not has_ended(record.state, options):
-        state, measures, _ = advance(training, record.state, 1, interrupt)
+        state, measures, _ = run_epochs(training, record.state, 1, interrupt)
         interrupt.raise_error()
         if write is None:
             measures = {}  # no history is needed
-        record.advance(state, measures)
+        record.add(state, measures)
         if measures:
             write_if_due(write, record, options, process, ends=has_ended(state, options))
         yield state
@@ -267,8 +267,8 @@ def _run(
     while not ends:
         interrupt.busy = True
         epochs = _epochs_at_once(options, record.state, by_epoch=by_epoch)
-        state, measures, _ = advance(training, record.state, epochs, interrupt)
-        record.advance(state, measures)
+        state, measures, _ = run_epochs(training, record.state, epochs, interrupt)
+        record.add(state, measures)
         interrupt.release()
         if not measures:  # Ctrl-C cut the epoch short, and its handler did not raise
             continue

@@ -27,7 +27,7 @@ class Record:
         self._measured: list[tuple[int, Mapping[str, Array]]] = []
         self._moved: list[Mapping[str, Any]] = []
 
-    def advance(self, state: TrainingState, measures: Mapping[str, Array]) -> None:
+    def add(self, state: TrainingState, measures: Mapping[str, Array]) -> None:
         """Keep the state after some epochs, and their measures, ``(epochs, *stack)`` by name."""
         epochs, self.state = state.epoch - self.state.epoch, state
         if measures:

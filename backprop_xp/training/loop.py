@@ -23,10 +23,10 @@ from backprop_xp.training.steps import (
     Sets,
     Shared,
     StepInput,
-    advance_of,
     evaluate,
     measured_theta,
     step,
+    step_of,
 )
 
 
@@ -131,8 +131,8 @@ class Eager:
         in_pieces, metrics = self._processes.in_pieces, self.method.metrics
         self.network = network
         optimizer, traits = self.method.optimizer, self.method.traits
-        advance = advance_of(optimizer, traits, network, summed, theta, kernels=kernels)
-        self._step: Any = functools.partial(step, advance)
+        own = step_of(optimizer, traits, network, summed, theta, kernels=kernels)
+        self._step: Any = functools.partial(step, own)
         self.evaluate = functools.partial(evaluate, network, metrics, in_pieces)
         # Ranks must round alike, and may count other rows.
         is_open = self.method.batches is None and self._processes.is_alone

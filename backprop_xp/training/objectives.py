@@ -15,7 +15,7 @@ from backprop_xp.networks.inputs import Strength
 from backprop_xp.networks.layers import Dense
 from backprop_xp.networks.layout import unpack
 from backprop_xp.networks.loss_targets import in_columns
-from backprop_xp.networks.losses import LOSSES, curvature_of, value_of
+from backprop_xp.networks.losses import LOSSES, curvature_of, sample_losses
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import (
     loss_and_gradient_of,
@@ -99,7 +99,7 @@ class Objective(NamedTuple):
         outputs = outputs_of(self.network, theta, rows)
         y = in_columns(outputs, rows.y)
         curvature, elsewhere = (curvature_of(loss, o, y) for o in (outputs, 0.0 * outputs))
-        fault = curvature_fault(curvature, value_of(loss, outputs, y), elsewhere)
+        fault = curvature_fault(curvature, sample_losses(loss, outputs, y), elsewhere)
         if fault is not None:
             raise ValueError(
                 f"{argument_text(loss)} cannot be used with the Gauss-Newton matrix: {fault}. "

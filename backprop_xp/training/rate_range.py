@@ -12,7 +12,7 @@ from backprop_xp.display.reprs import argument_text
 from backprop_xp.networks.network import Network
 from backprop_xp.training.alone import OneProcess
 from backprop_xp.training.batches import concat
-from backprop_xp.training.epochs import advance
+from backprop_xp.training.epochs import run_epochs
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.optimizers import Optimizer, named_optimizer
 from backprop_xp.training.options import Options
@@ -104,7 +104,7 @@ def find_learning_rate(
     losses, interrupt = list[Array](), Interrupt()
     with np.errstate(over="ignore", invalid="ignore"):  # the last rates are meant to diverge
         while state.step < steps:
-            state, _, found = advance(training, state, 1, interrupt)
+            state, _, found = run_epochs(training, state, 1, interrupt)
             interrupt.raise_error()
             losses += found
     host = to_host(concat(losses, axis=0)[:steps, ...])

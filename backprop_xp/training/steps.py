@@ -14,7 +14,7 @@ from backprop_xp.backends import Array, array_namespace, is_host_number, like, r
 from backprop_xp.networks.batch_rows import Rows, cut, row_slices, rows_at_once
 from backprop_xp.networks.column_weights import targets_of, without_shares
 from backprop_xp.networks.loss_targets import in_columns
-from backprop_xp.networks.losses import Loss, point_of, value_of
+from backprop_xp.networks.losses import Loss, point_of, sample_losses
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import Views, loss_of_values, outputs_of, strength_of
 from backprop_xp.networks.random_bits import Key, as_int32, fold_in
@@ -32,7 +32,7 @@ from backprop_xp.training.pytrees import mapped
 Carry: TypeAlias = tuple[Any, Any, Any]
 Updated: TypeAlias = tuple[Any, Any]
 # ``(theta, state, batch, l2, rate, shared) -> (theta, state, loss)``: an optimizer's step.
-Advance: TypeAlias = Callable[..., tuple[Any, Any, Array]]
+OptimizerStep: TypeAlias = Callable[..., tuple[Any, Any, Array]]
 
 # The rows and the penalty of each set that is measured, by the beginning of its measures' names.
 Sets: TypeAlias = Mapping[str, tuple[Rows, Any]]
@@ -70,7 +70,9 @@ class Shared(NamedTuple):
     units: Array | None = None
 
 
-def step(advance: Advance, carry: Carry, varying: StepInput, shared: Shared) -> tuple[Carry, Array]:
+def step(
+    optimizer_step: OptimizerStep, carry: Carry, varying: StepInput, shared: Shared
+) -> tuple[Carry, Array]:
     """Return the carry after one step of an optimizer, and the batch's loss before it."""
     theta, state, average = carry
     rng = None
@@ -78,7 +80,7 @@ def step(advance: Advance, carry: Carry, varying: StepInput, shared: Shared) -> 
         rng = fold_in(as_int32(shared.seed), as_int32(varying.number))
     batch = batch_at(shared.rows, varying.indices, rng)
     l2 = strength_of(batch, shared.l2, shared.l2_of_sum)
-    theta, state, loss = advance(theta, state, batch, l2, varying.learning_rate, shared)
+    theta, state, loss = optimizer_step(theta, state, batch, l2, varying.learning_rate, shared)
     if varying.weight is not None:
         average = mapped(lambda old, new: averaged(old, new, varying.weight), average, theta)
     return (theta, state, average), loss
@@ -127,7 +129,7 @@ def _by_objective(
     return found
 
 
-def advance_of(
+def step_of(
     optimizer: Any,
     traits: Traits,
     network: Network,
@@ -135,7 +137,7 @@ def advance_of(
     theta: Array,
     *,
     kernels: Any = None,
-) -> Advance:
+) -> OptimizerStep:
     """Return the function of an optimizer's step: its ``advance``, or an update by a gradient."""
     if traits.takes_objective:
         return functools.partial(_by_objective, network, optimizer)
@@ -186,7 +188,7 @@ def evaluate(
 
     def forward(theta: Array, part: Rows) -> tuple[Array, Array | None]:
         outputs = outputs_of(network, theta, part)
-        values = value_of(loss, outputs, in_columns(outputs, part.y))
+        values = sample_losses(loss, outputs, in_columns(outputs, part.y))
         return values, loss.link(outputs) if metrics else None
 
     for start, (rows, l2) in sets.items():
@@ -199,11 +201,11 @@ def evaluate(
         for name, metric in metrics.items():
             y, n = in_columns(predicted, rows.y), targets_of(loss, predicted.shape[-1])
             arguments = predicted, *without_shares(y, weight, n)
-            measures[start + name] = _value_of(theta, name, metric, loss, arguments)
+            measures[start + name] = _metric_value(theta, name, metric, loss, arguments)
     return measures
 
 
-def _value_of(
+def _metric_value(
     theta: Array, name: str, metric: Metric, loss: Loss, arguments: tuple[Any, Array, Array | None]
 ) -> Array:
     """Return a metric's value, ``(*stack,)``."""

@@ -21,12 +21,12 @@ from backprop_xp.training.steps import (
     Shared,
     StepInput,
     Updated,
-    advance_of,
     descend,
     evaluate,
     measured_theta,
     piece_by_piece,
     step,
+    step_of,
     update_of,
 )
 
@@ -93,8 +93,8 @@ def _traced(
     if not in_parts:
         gradient: Any = functools.partial(loss_and_gradient_of, network)
         gradient = gradient if size is None else accumulate(gradient, size)
-        advance = advance_of(make(**given), traits, network, gradient, carry[0])
-        return step(advance, carry, varying, shared)
+        own = step_of(make(**given), traits, network, gradient, carry[0])
+        return step(own, carry, varying, shared)
     each = take_apart(given, network.parts)
     made: Callable[..., Any] = make
 

@@ -17,7 +17,7 @@ from backprop_xp.backends import Backend, sum_at, to_host
 from backprop_xp.networks import embeddings, layers, loss_rules as rules
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
-from backprop_xp.networks.partial import Partial
+from backprop_xp.networks.partial import WithLast
 from tests.user_layers import PARAMETRIC_LOSSES
 
 # A fused kernel may contract a product and a sum, and may sum in another order.
@@ -81,9 +81,9 @@ def test_an_activation_with_its_bias_and_its_rule(put: Any, name: str, stack: An
 @pytest.mark.parametrize("loss", ALL.values(), ids=ALL)
 def test_a_loss_with_its_gradient(put: Any, loss: bx.Loss, stack: Any, n_out: int) -> None:
     both, per = loss.value.rule, loss.outputs_per_target  # type: ignore[attr-defined]
-    if isinstance(both, Partial) and both.function is rules.one_or_several and n_out == 1:
+    if isinstance(both, WithLast) and both.function is rules.one_or_several and n_out == 1:
         both = bx.losses.over_outputs(both.last[0]).value.rule  # type: ignore[attr-defined]
-    function, more = (both.function, both.last) if isinstance(both, Partial) else (both, ())
+    function, more = (both.function, both.last) if isinstance(both, WithLast) else (both, ())
     if function not in (rules.mean_over_outputs, rules.categorical):
         return  # made of functions that others test
     n_out, n = n_out * per, n_out

@@ -16,7 +16,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.training.alone import OneProcess
-from backprop_xp.training.epochs import advance
+from backprop_xp.training.epochs import run_epochs
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Options
 from backprop_xp.training.pytrees import mapped
@@ -417,7 +417,7 @@ def test_ctrl_c_while_an_epochs_order_is_drawn_waits_for_one_update(xp: Any) -> 
     training, state = prepare(*_case(xp), options, OneProcess())
     interrupt = Interrupt()
     interrupt.pressed = (signal.SIGINT, None)
-    after, measured, _ = advance(training, state, 1, interrupt)
+    after, measured, _ = run_epochs(training, state, 1, interrupt)
     assert (after.epoch, measured) == (0, {})
     assert 0 < after.step < 3
 
