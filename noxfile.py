@@ -69,7 +69,7 @@ SUITES = {
     ),
     "jax": Suite(
         "jax",
-        marks="core and not thorough and not once and not long or jax",
+        marks="(core or jax) and not thorough and not once and not long",
         paths=(
             *("backends", "networks", "training", "testing", "test_stacks.py"),
             *("gradient_check", "cli"),

@@ -135,7 +135,7 @@ def _split(
     return parts[0], parts[1]
 
 
-def _require_weights(sets: Mapping[str, Rows | None], processes: Alone) -> None:
+def _require_weights(sets: Mapping[str, Rows | None], processes: Processes) -> None:
     """Raise ValueError if the rows of a set all have the weight 0, those of one network too."""
     weights = {name: rows.sample_weight for name, rows in sets.items() if rows is not None}
     given = {name: weight for name, weight in weights.items() if weight is not None}

@@ -122,6 +122,7 @@ def test_copies_and_zeros_of_a_new_shape_compile_nothing() -> None:
     assert not zeros.any()
 
 
+@pytest.mark.long
 def test_a_missing_jax_platform_is_an_error_with_the_way_out() -> None:
     ask = "bx.get_backend('jax')"
     (line,) = printed_lines(ask, JAX_PLATFORMS="rocm")
@@ -153,6 +154,7 @@ print(bx.asarray([2**31], backend='jax'), bx.resolve(backend='jax', dtype='float
 """
 
 
+@pytest.mark.long
 def test_jax_keeps_64_bit_numbers_only_with_x64() -> None:
     lines = printed_lines(WITHOUT_X64)
     keeps_no = "DTypeNotKeptError .*JAX has no {} .*JAX_ENABLE_X64=1 .*dtype='float32'"
@@ -165,6 +167,7 @@ def test_jax_keeps_64_bit_numbers_only_with_x64() -> None:
         assert re.match(pattern, line), line
 
 
+@pytest.mark.long
 @pytest.mark.long
 def test_trainings_are_divided_over_four_devices(tmp_path: Path) -> None:
     """The number of JAX's devices on the CPU is fixed when its process starts."""

@@ -102,6 +102,7 @@ def test_an_unusable_backend_is_reported_and_a_failure_only_if_it_was_requested(
         assert name not in found or re.search(pattern, done.stdout, re.M)
 
 
+@pytest.mark.long
 def test_a_missing_dtype_is_reported_and_a_failure_only_if_the_backend_was_requested(
     jax: Any,
 ) -> None:

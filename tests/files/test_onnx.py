@@ -77,7 +77,7 @@ LINKS = {
 }
 NETWORKS |= LINKS
 NOT_MANY = ("LayerNorm", "Scale", "Columns", "each activation")
-NOT_MANY += ("Constrained", "Equation", "Groups")
+NOT_MANY += ("Constrained", "Groups")  # of equations
 FEW = [(name, "float64") for name in (*NOT_MANY, *LINKS)]
 FEW += [("Dropout", "float32")]
 CASES = [(name, dtype) for dtype in CLOSE for name in NETWORKS]

@@ -193,7 +193,7 @@ def _formula(jnp: Any, kind: str, x: Any, f: Any, *rest: Any) -> Any:
     return jnp.concatenate([*[x] * (kind == "pbld"), *features], axis=-1)
 
 
-@pytest.mark.parametrize("kind", ["pbld", "pl"])
+@pytest.mark.parametrize("kind", ["pbld", long("pl")])
 def test_a_numeric_embedding_is_the_papers_formula_and_its_gradient_jaxs(
     xp: Any, kind: str, jax: Any
 ) -> None:

@@ -24,6 +24,7 @@ from backprop_xp import tables
 from backprop_xp.tables.readers import frames, table_files, values
 from backprop_xp.tables.readers.row_groups import pieces, row_groups
 from backprop_xp.tables.readers.values import is_string
+from tests.helpers import thorough
 from tests.table_trainings import (
     QUICK,
     classes_of,
@@ -115,7 +116,7 @@ def test_objects_of_json_lines_may_lack_keys_and_keep_all_digits(
             tables.read(path)
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".feather", "frame"])
+@pytest.mark.parametrize("ending", [".jsonl", "frame", thorough(".parquet"), thorough(".feather")])
 def test_lists_bytes_and_structs_are_an_error_only_in_a_column_in_use(
     tmp_path: Path, ending: str
 ) -> None:
