@@ -143,6 +143,7 @@ TEXTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "CPU_DEVICE, device1.*Device and backend came from the argument.*Choose another device.$",
     ),
     (lambda: bx.resolve(dtype=object()), TypeError, "is not a dtype of numpy.*'float32'"),
+    (lambda: bx.resolve(np.ones(2), dtype="half"), ValueError, "'float16', from the argument"),
     (lambda: bx.asarray([0.5], dtype=np.clongdouble), ValueError, "is floating, but float32 or"),
     (lambda: bx.asarray([1j], dtype="int32"), TypeError, "x is complex, but dtype int32"),
     (
