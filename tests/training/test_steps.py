@@ -356,7 +356,15 @@ class Recalling:
 
 
 class ElementwiseRecalling(Recalling):
+    """The same, written into theta: the gradient that it keeps must not be used again."""
+
     is_elementwise = True
+
+    def update(
+        self, theta: Any, gradient: Any, state: Secant, *, learning_rate: Any
+    ) -> tuple[Any, Secant]:
+        theta -= learning_rate * (gradient + self.share * state.gradient)
+        return theta, Secant(gradient)
 
 
 class BareRecalling(Recalling):
@@ -405,6 +413,29 @@ def test_a_users_optimizer_trains_right_with_and_without_statements(
     stated = _fit(xp, network, kind(0.1), **batches)
     xp.assert_close(stated.theta, plain.theta, SAME)
     xp.assert_close(stated.optimizer_state.gradient, plain.optimizer_state.gradient, SAME)
+
+
+def test_an_elementwise_update_that_fails_midway_is_undone(xp: Any) -> None:
+    if xp.name == "jax":
+        pytest.skip("a compiled update writes in no place")
+    taken = []
+
+    class Failing(ElementwiseRecalling):
+        is_elementwise = True
+
+        def update(self, theta: Any, gradient: Any, state: Secant, *, learning_rate: Any) -> Any:
+            theta -= learning_rate * gradient
+            taken.append(None)
+            if len(taken) == 5:
+                raise ValueError("midway")
+            return theta, state
+
+    with pytest.raises(ValueError, match="midway") as caught:
+        _fit(xp, _network(), Failing(0.1), epochs=3, batch_size=BATCH)
+    whole = _fit(xp, _network(), bx.SGD(0.1), epochs=1, batch_size=BATCH)
+    state: bx.TrainingState = caught.value.state  # type: ignore[attr-defined]
+    assert (state.epoch, state.step) == (1, 3)
+    xp.assert_close(state.theta, whole.theta, SAME)
 
 
 class Normed(bx.SGD):
