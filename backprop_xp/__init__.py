@@ -20,6 +20,7 @@ from backprop_xp.backends import (
 from backprop_xp.extras import install_command
 from backprop_xp.networks import activations, ensemble, initializers, losses
 from backprop_xp.networks.activations import Activation
+from backprop_xp.networks.chain import Chain
 from backprop_xp.networks.column_layers import Columns, Scale, Standardize
 from backprop_xp.networks.constrained_layers import Constrained
 from backprop_xp.networks.derivative_layers import Derivatives
@@ -99,8 +100,8 @@ __version__ = "0.1.0"
 # fmt: off
 __all__ = [
     "EMA", "LBFGS", "SGD", "SWA", "Activate", "Activation", "Adagrad", "Adam", "AdamW",
-    "BackendUnavailableError", "Checkpoint", "CheckpointError", "Columns", "Constrained", "Dense",
-    "Derivatives", "Dropout", "EarlyStopping", "Embedding", "Equation", "FitResult",
+    "BackendUnavailableError", "Chain", "Checkpoint", "CheckpointError", "Columns", "Constrained",
+    "Dense", "Derivatives", "Dropout", "EarlyStopping", "Embedding", "Equation", "FitResult",
     "GradientCheckError", "GradientReport", "Groups", "LayerNorm", "LevenbergMarquardt", "Lion",
     "Loss", "Nadam", "Network", "NumericEmbedding", "Plateau", "ProblemReport", "RMSProp",
     "Residual", "Scale", "Standardize", "TrainingState", "TransferError", "activations", "asarray",

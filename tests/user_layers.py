@@ -63,6 +63,19 @@ class Doubled(bx.Dense):
         return (None if back is None else 2.0 * back), gradients
 
 
+class Gated(bx.Chain):
+    """A layer of layers: ``x * f(x)``."""
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
+        y, cache = super().forward(parameters, x, rng)
+        return x * y, (x, y, cache)
+
+    def backward(self, parameters: Any, cache: Any, g: Any, **options: Any) -> Any:
+        x, y, inner = cache
+        back, gradients = super().backward(parameters, inner, g * x, **options)
+        return (None if back is None else back + g * y), gradients
+
+
 # Losses that functions make, beside those of the table.
 PARAMETRIC_LOSSES = {
     "huber_with": bx.losses.huber_with(2.5),

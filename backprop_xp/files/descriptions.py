@@ -22,6 +22,7 @@ from backprop_xp.backends import Array, owner, to_host
 from backprop_xp.checks import nearest
 from backprop_xp.display.reprs import NAMES, argument_text, call_of, maker_name, name_of
 from backprop_xp.networks.activations import leaky_relu_with
+from backprop_xp.networks.chain import Chain
 from backprop_xp.networks.column_layers import Columns, Scale, Standardize
 from backprop_xp.networks.constrained_layers import Constrained
 from backprop_xp.networks.derivative_layers import Derivatives
@@ -40,7 +41,7 @@ from backprop_xp.training.plateau import Plateau, Slowed
 from backprop_xp.training.states import TrainingState
 
 LAYERS = (
-    *(Dense, Activate, Dropout, LayerNorm, Residual),
+    *(Dense, Activate, Dropout, LayerNorm, Chain, Residual),
     *(Scale, Embedding, NumericEmbedding, Columns, Standardize, Derivatives, Equation, Groups),
     Constrained,
 )

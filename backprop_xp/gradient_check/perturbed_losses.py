@@ -19,7 +19,7 @@ from backprop_xp.networks.layers import Dense
 from backprop_xp.networks.layout import ParameterSlice, unpack
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import mean_loss, penalty
-from backprop_xp.networks.propagation import Layer, Parameters
+from backprop_xp.networks.propagation import Layer, Parameters, layers_in
 from backprop_xp.networks.random_bits import fold_in
 
 # These act on each number alone, so a changed column stays one.
@@ -117,8 +117,8 @@ def _take_stacks(network: Network, theta: Array, rows: Rows) -> bool:
 
 
 def _is_built_in(layer: Layer) -> bool:
-    inner = getattr(layer, "layers", ())
-    return type(layer).__module__.startswith("backprop_xp.") and all(map(_is_built_in, inner))
+    is_ours = type(layer).__module__.startswith("backprop_xp.")
+    return is_ours and all(map(_is_built_in, layers_in(layer)))
 
 
 def _forward_pass(network: Network, theta: Array, rows: Rows, dtype: DType) -> _Pass:

@@ -21,6 +21,7 @@ from backprop_xp.backends import (
 from backprop_xp.checks import integer, real
 from backprop_xp.display.reprs import repr_of
 from backprop_xp.networks import propagation
+from backprop_xp.networks.chain import Chain
 from backprop_xp.networks.initializers import Generator, HostArray, ones
 from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Layer, Parameters
 from backprop_xp.networks.random_bits import Key
@@ -151,8 +152,7 @@ def _row(numbers: tuple[float, ...], x: Array) -> Array:
     return array_namespace(x).asarray([numbers], dtype=x.dtype, device=device_of(x))
 
 
-@dataclass(frozen=True, init=False)
-class Columns:
+class Columns(Chain):
     """Layers side by side: each has its own columns of x, and their outputs are side_by_side.
 
     The layers take the columns in order, each its ``n_in``. The parameters are named
@@ -164,18 +164,13 @@ class Columns:
     (5, 28)
     """
 
+    runs_in_order = False
     layers: tuple[Any, ...]
-    names: tuple[str, ...] = field(compare=False)
-    shapes: tuple[tuple[int, ...], ...] = field(compare=False)
-    n_in: int = field(compare=False)
-    n_out: int = field(compare=False)
-    is_random: bool = field(compare=False)
-
-    writes = skips = True
-    __repr__ = repr_of
+    n_in: int
+    n_out: int
 
     def __init__(self, *layers: Layer) -> None:
-        attributes = propagation.attributes_of(layers, "Columns")
+        super().__init__(*layers)
         for i, layer in enumerate(layers):
             if None in (getattr(layer, "n_in", None), getattr(layer, "n_out", None)):
                 raise ValueError(
@@ -183,7 +178,7 @@ class Columns:
                     "Columns needs to split x. bx.Scale passes numbers on."
                 )
         n_in, n_out = (sum(getattr(layer, n) for layer in layers) for n in ("n_in", "n_out"))
-        vars(self).update(attributes, n_in=n_in, n_out=n_out)
+        vars(self).update(n_in=n_in, n_out=n_out)
 
     @functools.cached_property
     def codes(self) -> tuple[int, ...]:
@@ -191,15 +186,10 @@ class Columns:
         each = (getattr(layer, "codes", None) or (0,) * layer.n_in for layer in self.layers)
         return tuple(itertools.chain.from_iterable(each))
 
-    def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
-        """Draw the layers' parameters, one layer after the other."""
-        return tuple(value for layer in self.layers for value in layer.initialize(generator))
-
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return the outputs of the layers side by side."""
         parts = columns_of(x, [layer.n_in for layer in self.layers])
-        own = propagation.split(self.layers, parameters)
-        caches: list[Cache] = []
+        own, caches = self.by_layer(parameters), list[Cache]()
         outputs = [
             propagation.forward_through([layer], [own[i]], parts[i], rng, caches, start=i)
             for i, layer in enumerate(self.layers)
@@ -218,8 +208,7 @@ class Columns:
     ) -> Gradients:
         """Return the layers' dL/dx side by side, and their gradients."""
         parts = columns_of(g, [layer.n_out for layer in self.layers])
-        own = propagation.split(self.layers, parameters)
-        buffers = propagation.split(self.layers, out or [None] * len(self.names))
+        own, buffers = self.by_layer(parameters), self.by_layer(out or [None] * len(self.names))
         passes = [
             propagation.backward_through(
                 *([layer], [own[i]], [cache[i]], parts[i]),

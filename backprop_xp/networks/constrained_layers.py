@@ -1,14 +1,13 @@
 """The layer whose outputs have given values where a factor is 0, such as at a boundary."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from backprop_xp.backends import Array, array_namespace, device_of, get_backend
 from backprop_xp.checks import sequence
 from backprop_xp.display.reprs import repr_of
-from backprop_xp.networks import propagation
-from backprop_xp.networks.initializers import Generator, HostArray
+from backprop_xp.networks.chain import Chain
 from backprop_xp.networks.jet_errors import NoDerivativeError
 from backprop_xp.networks.jet_passes import seeded, unit_directions, whole
 from backprop_xp.networks.jets import Jet
@@ -17,7 +16,7 @@ from backprop_xp.networks.random_bits import Key
 
 
 @dataclass(frozen=True, init=False)
-class Constrained:
+class Constrained(Chain):
     """``value(x) + factor(x) * u(x)`` of layers u: equal to ``value`` where ``factor`` is 0.
 
     Boundary conditions thus hold exactly, and an equation of this layer needs no rows for them.
@@ -37,14 +36,8 @@ class Constrained:
     """
 
     goes_back_once: ClassVar[bool] = True
-    layers: tuple[Layer, ...]
     factor: Callable[[Any], Any]
     value: Callable[[Any], Any] | None
-    names: tuple[str, ...] = field(compare=False)
-    shapes: tuple[tuple[int, ...], ...] = field(compare=False)
-    n_in: int | None = field(compare=False)
-    n_out: int | None = field(compare=False)
-    is_random: bool = field(compare=False)
 
     __repr__ = repr_of
 
@@ -58,21 +51,15 @@ class Constrained:
         for name, function in {"factor": factor, "value": value or factor}.items():
             if not callable(function):
                 raise TypeError(f"{name} must be a function of x, not {function!r}.")
-        vars(self).update(propagation.attributes_of(layers, "Constrained"))
-        n_in, n_out = propagation.check_chain(layers)
-        if n_in is not None:
-            _refuse_mixed_rows("factor", factor, n_in)
-            _refuse_mixed_rows("value", value or factor, n_in)
-        vars(self).update(factor=factor, value=value, n_in=n_in, n_out=n_out)
-
-    def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
-        """Draw the layers' parameters, one layer after the other."""
-        return tuple(value for layer in self.layers for value in layer.initialize(generator))
+        super().__init__(*layers)
+        if self.n_in is not None:
+            _refuse_mixed_rows("factor", factor, self.n_in)
+            _refuse_mixed_rows("value", value or factor, self.n_in)
+        vars(self).update(factor=factor, value=value)
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return ``value(x) + factor(x) * u(x)``."""
-        own, caches = propagation.split(self.layers, parameters), list[Cache]()
-        u = propagation.forward_through(self.layers, own, x, rng, caches)
+        u, caches = super().forward(parameters, x, rng)
         factor = self.factor(x)
         y = factor * u if self.value is None else self.value(x) + factor * u
         if y.shape != u.shape:
@@ -82,17 +69,11 @@ class Constrained:
             )
         return y, (x, u, factor, caches)
 
-    def backward(
-        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
-    ) -> Gradients:
+    def backward(self, parameters: Parameters, cache: Cache, g: Array, **options: Any) -> Gradients:
         """Return dL/dx, through the layers and both functions, and the layers' gradients."""
         x, u, factor, caches = cache
-        own = propagation.split(self.layers, parameters)
-        back, gradients = propagation.backward_through(
-            self.layers, own, caches, g * factor, wants_input=wants_input
-        )
-        flat = tuple(value for layer in gradients for value in layer)
-        return (back + self._through_functions(x, u, g) if wants_input else None), flat
+        back, gradients = super().backward(parameters, caches, g * factor, **options)
+        return (None if back is None else back + self._through_functions(x, u, g)), gradients
 
     def _through_functions(self, x: Array, u: Array, g: Array) -> Array:
         """Return dL/dx through ``factor`` and ``value`` alone."""

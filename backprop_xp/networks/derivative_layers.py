@@ -12,14 +12,14 @@ from backprop_xp.checks import integer, sequence
 from backprop_xp.display.reprs import argument_text, repr_of
 from backprop_xp.networks import propagation
 from backprop_xp.networks.activations import Activation, is_piecewise_linear
-from backprop_xp.networks.initializers import Generator, HostArray
+from backprop_xp.networks.chain import Chain
 from backprop_xp.networks.jet_passes import Term, backward, forward, plan_of
 from backprop_xp.networks.propagation import Cache, Gradients, Layer, Parameters
 from backprop_xp.networks.random_bits import Key
 
 
 @dataclass(frozen=True, init=False)
-class Derivatives:
+class Derivatives(Chain):
     """Layers' outputs and their derivatives by x, side by side: ``u, u_0, u_01, ...``.
 
     A term is a tuple of columns of x: ``()`` is the output, ``(0,)`` its derivative by column 0,
@@ -40,44 +40,32 @@ class Derivatives:
     """
 
     differentiates: ClassVar[bool] = True
-    layers: tuple[Layer, ...]
+    writes = False
     terms: tuple[Term, ...]
-    names: tuple[str, ...] = field(compare=False)
-    shapes: tuple[tuple[int, ...], ...] = field(compare=False)
-    n_in: int | None = field(compare=False)
-    n_out: int | None = field(compare=False)
-    is_random: bool = field(compare=False)
     order: int = field(compare=False)
 
     __repr__ = repr_of
 
     def __init__(self, layers: Sequence[Layer], terms: Sequence[Sequence[int]]) -> None:
         layers = tuple(sequence(layers, "layers", 'bx.mlp([2, 16, 1], hidden="tanh").layers'))
-        attributes = propagation.attributes_of(layers, "Derivatives")
-        n_in, width = propagation.check_chain(layers)
-        wanted = tuple(_terms(sequence(terms, "terms", "[(), (0,), (0, 0)]"), n_in))
+        super().__init__(*layers)
+        wanted = tuple(_terms(sequence(terms, "terms", "[(), (0,), (0, 0)]"), self.n_in))
         order = max(map(len, wanted))
         check_differentiable(layers, order, "Derivatives")
-        n_out = None if width is None else width * len(wanted)
-        vars(self).update(attributes, terms=wanted, n_in=n_in, n_out=n_out, order=order)
-
-    def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
-        """Draw the layers' parameters, one layer after the other."""
-        return tuple(value for layer in self.layers for value in layer.initialize(generator))
+        n_out = None if self.n_out is None else self.n_out * len(wanted)
+        vars(self).update(terms=wanted, n_out=n_out, keeps_width=False, order=order)
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return the terms side by side."""
-        own = propagation.split(self.layers, parameters)
-        found, passes = forward(self.layers, own, x, plan_of(self.terms), rng)
+        own, plan = self.by_layer(parameters), plan_of(self.terms)
+        found, passes = forward(self.layers, own, x, plan, rng)
         return array_namespace(x).concat(found, axis=-1), passes
 
-    def backward(
-        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
-    ) -> Gradients:
+    def backward(self, parameters: Parameters, cache: Cache, g: Array, **options: Any) -> Gradients:
         """Return dL/dx and the layers' gradients."""
-        own, count = propagation.split(self.layers, parameters), len(self.terms)
+        own, count = self.by_layer(parameters), len(self.terms)
         gs = columns_of(g, [g.shape[-1] // count] * count)
-        return backward(self.layers, own, cache, gs, plan_of(self.terms), wants_input=wants_input)
+        return backward(self.layers, own, cache, gs, plan_of(self.terms), **options)
 
 
 def _terms(terms: Sequence[Any], n_in: int | None) -> Iterator[Term]:
@@ -120,7 +108,7 @@ def check_differentiable(layers: Iterable[Layer], order: int, kind: str) -> None
                 f"{kind} takes second derivatives, but {argument_text(activation)} has none to "
                 'learn from: they are 0 between its kinks. Use a smooth one, such as "tanh".'
             )
-        check_differentiable(getattr(layer, "layers", ()), order, kind)
+        check_differentiable(propagation.layers_in(layer), order, kind)
 
 
 def learned_kinks(layers: Iterable[Layer], *, are_slopes: bool = False) -> Iterator[Activation]:
@@ -133,7 +121,7 @@ def learned_kinks(layers: Iterable[Layer], *, are_slopes: bool = False) -> Itera
         activation = _kinked(layer)
         if activation is not None and (are_slopes or returns_slopes):
             yield activation
-        inner = getattr(layer, "layers", ()) or getattr(layer, "equations", ())
+        inner = propagation.layers_in(layer)
         yield from learned_kinks(inner, are_slopes=are_slopes or returns_slopes)
 
 

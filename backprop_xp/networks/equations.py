@@ -21,7 +21,7 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import real, sequence
 from backprop_xp.display.reprs import repr_of
-from backprop_xp.networks import propagation
+from backprop_xp.networks.chain import Chain
 from backprop_xp.networks.derivative_layers import check_differentiable
 from backprop_xp.networks.equation_points import Point, Quantity
 from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray
@@ -36,7 +36,7 @@ _RESERVED = ("d", "laplacian", "xp", "weights")
 
 
 @dataclass(frozen=True, init=False)
-class Equation:
+class Equation(Chain):
     """The residual of a differential equation that layers are to solve.
 
     ``residual(s)`` returns what is to be 0, or a tuple for a system. ``s`` has the layers' outputs
@@ -64,17 +64,14 @@ class Equation:
     """
 
     differentiates: ClassVar[bool] = True
-    layers: tuple[Layer, ...]
+    writes = False
     residual: Callable[[Any], Any]
     variables: tuple[str, ...]
     given: tuple[str, ...]
     unknown: Mapping[str, float] = field(hash=False)
     outputs: tuple[str, ...]
-    names: tuple[str, ...] = field(compare=False)
-    shapes: tuple[tuple[int, ...], ...] = field(compare=False)
     n_in: int = field(compare=False)
     n_out: int = field(compare=False)
-    is_random: bool = field(compare=False)
     order: int = field(compare=False)
     # The quantities that the residual uses, in the order of its derivatives by them.
     used: tuple[Quantity, ...] = field(compare=False)
@@ -92,20 +89,21 @@ class Equation:
         outputs: str | Sequence[str] | None = None,
     ) -> None:
         layers = tuple(sequence(layers, "layers", 'bx.mlp([2, 16, 1], hidden="tanh").layers'))
-        own = propagation.attributes_of(layers, "Equation")
+        super().__init__(*layers)
         if not callable(residual):
             raise TypeError(f"residual must be a function of a point s, not {residual!r}.")
         starts = _starts(unknown or {})
         found = {"variables": _names(variables, "variables")}
         # A string is one name: what is no variable has no derivatives, whose names take letters.
         found["given"] = (given,) if isinstance(given, str) else _names(given, "given")
-        found["outputs"] = _outputs(layers, found["variables"], outputs)
+        widths = self.n_in, self.n_out  # of the layers
+        found["outputs"] = _outputs(widths, found["variables"], outputs)
         _check_names([*found["outputs"], *found["variables"], *found["given"], *starts])
         _check_no_derivatives(found["outputs"], found["variables"], (*found["given"], *starts))
-        vars(self).update(own, **found, residual=residual, unknown=starts)
+        vars(self).update(**found, residual=residual, unknown=starts)
         n_in = len(found["variables"]) + len(found["given"])
-        vars(self).update(names=(*own["names"], *starts), n_in=n_in)
-        vars(self).update(shapes=(*own["shapes"], *((1, 1) for _ in starts)))
+        vars(self).update(names=(*self.names, *starts), n_in=n_in, keeps_width=False)
+        vars(self).update(shapes=(*self.shapes, *((1, 1) for _ in starts)))
         used, n_out = self._tried()
         order = max(len(one.term) for one in used)
         vars(self).update(used=used, n_out=n_out, order=order)
@@ -133,17 +131,15 @@ class Equation:
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the layers' parameters, and return the starts of the unknown coefficients."""
-        drawn = [value for layer in self.layers for value in layer.initialize(generator)]
         ones = INITIALIZERS["ones"](generator, (1, 1))
-        return (*drawn, *(start * ones for start in self.unknown.values()))
+        starts = (start * ones for start in self.unknown.values())
+        return (*super().initialize(generator), *starts)
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return the residual."""
         count, terms = len(parameters) - len(self.unknown), self._terms
-        own = propagation.split(self.layers, parameters[:count])
-        found, passes = forward(
-            self.layers, own, x[..., : len(self.variables)], plan_of(terms), rng
-        )
+        own, variables = self.by_layer(parameters), x[..., : len(self.variables)]
+        found, passes = forward(self.layers, own, variables, plan_of(terms), rng)
         values = {
             one: found[terms.index(one.term)][..., one.number, None]
             if one.kind == "output"
@@ -155,9 +151,7 @@ class Equation:
         residual = self._residual_of(array_namespace(x), values)
         return residual.value, (residual, passes)
 
-    def backward(
-        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
-    ) -> Gradients:
+    def backward(self, parameters: Parameters, cache: Cache, g: Array, **options: Any) -> Gradients:
         """Return dL/dx, and the gradients of the layers and of the unknown coefficients."""
         (residual, passes), xp = cache, array_namespace(g)
         slopes = whole(residual, residual.first, len(self.used))
@@ -171,14 +165,13 @@ class Equation:
             return xp.concat(parts, axis=-1)
 
         gs = [back("output", len(self.outputs), term) for term in self._terms]
-        own = propagation.split(self.layers, parameters[: len(parameters) - len(self.unknown)])
-        plan = plan_of(self._terms)
-        to_x, gradients = backward(self.layers, own, passes, gs, plan, wants_input=wants_input)
+        own, plan = self.by_layer(parameters), plan_of(self._terms)
+        to_x, gradients = backward(self.layers, own, passes, gs, plan, **options)
         unknown = (
             sum_over_batch(found.get(Quantity("unknown", i), zeros))
             for i in range(len(self.unknown))
         )
-        if wants_input:
+        if to_x is not None:
             direct, n = back("column", self.n_in), len(self.variables)
             to_x = xp.concat([to_x + direct[..., :n], direct[..., n:]], axis=-1)
         return to_x, (*gradients, *unknown)
@@ -266,10 +259,12 @@ def _starts(unknown: Mapping[str, float]) -> dict[str, float]:
 
 
 def _outputs(
-    layers: Sequence[Layer], variables: tuple[str, ...], outputs: str | Sequence[str] | None
+    widths: tuple[int | None, int | None],
+    variables: tuple[str, ...],
+    outputs: str | Sequence[str] | None,
 ) -> tuple[str, ...]:
-    """Return a name for each output of the layers."""
-    n_in, n_out = propagation.check_chain(layers)
+    """Return a name for each output of the layers, of these widths."""
+    n_in, n_out = widths
     if n_in not in (None, len(variables)):
         raise ValueError(
             f"The layers take {n_in} columns, but there are {len(variables)} variables: "

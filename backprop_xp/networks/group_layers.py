@@ -22,6 +22,7 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import integer, real, sequence
 from backprop_xp.display.reprs import repr_of
+from backprop_xp.networks.chain import Chain
 from backprop_xp.networks.equations import Equation
 from backprop_xp.networks.initializers import Generator, HostArray
 from backprop_xp.networks.network import Network
@@ -43,7 +44,7 @@ class GroupedRows(NamedTuple):
 
 
 @dataclass(frozen=True, init=False)
-class Groups:
+class Groups(Chain):
     """Equations of the same layers and unknown coefficients, each at points of its own.
 
     A row of x has ``points[i]`` points of equation i, one behind the other, then those of the next
@@ -59,13 +60,12 @@ class Groups:
     """
 
     differentiates: ClassVar[bool] = True
+    runs_in_order = writes = False
     equations: tuple[Equation, ...]
     points: tuple[int, ...]
-    names: tuple[str, ...] = field(compare=False)
-    shapes: tuple[tuple[int, ...], ...] = field(compare=False)
     n_in: int = field(compare=False)
     n_out: int = field(compare=False)
-    is_random: bool = field(compare=False)
+    order: int = field(compare=False)
 
     __repr__ = repr_of
 
@@ -86,9 +86,10 @@ class Groups:
                 f"There are {len(equations)} equations and {len(counts)} numbers of points, but a "
                 "number for each of one equation or more is expected."
             )
+        super().__init__(*equations[0].layers)
         pairs = [*zip(equations, counts, strict=True)]
         vars(self).update(equations=equations, points=counts, names=equations[0].names)
-        vars(self).update(shapes=equations[0].shapes, is_random=equations[0].is_random)
+        vars(self).update(shapes=equations[0].shapes, order=max(one.order for one in equations))
         vars(self).update(n_in=sum(one.n_in * n for one, n in pairs))
         vars(self).update(n_out=sum(one.n_out * n for one, n in pairs))
 
@@ -128,20 +129,17 @@ class Groups:
             caches.append(cache)
         return array_namespace(x).concat(found, axis=-1), caches
 
-    def backward(
-        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
-    ) -> Gradients:
+    def backward(self, parameters: Parameters, cache: Cache, g: Array, **options: Any) -> Gradients:
         """Return dL/dx, and the sums of the groups' gradients."""
         backs, total = [], list[Array]()
         pairs = [*zip(self.equations, self.points, strict=True)]
         parts = columns_of(g, [one.n_out * n for one, n in pairs])
         for (one, n), part, own_cache in zip(pairs, parts, cache, strict=True):
-            back, own = one.backward(
-                parameters, own_cache, _of_width(part, one.n_out), wants_input=wants_input
-            )
-            backs.append(_of_width(back, one.n_in * n) if wants_input else None)
+            back, own = one.backward(parameters, own_cache, _of_width(part, one.n_out), **options)
+            if back is not None:
+                backs.append(_of_width(back, one.n_in * n))
             total = [a + b for a, b in zip(total, own, strict=True)] if total else [*own]
-        return array_namespace(g).concat(backs, axis=-1) if wants_input else None, tuple(total)
+        return array_namespace(g).concat(backs, axis=-1) if backs else None, tuple(total)
 
 
 def _of_width(array: Array, width: int) -> Array:

@@ -162,10 +162,12 @@ def backward(
     plan: Plan,
     *,
     wants_input: bool = True,
+    wants_parameters: bool = True,
 ) -> tuple[Array | None, tuple[Array, ...]]:
     """Return dL/dx and the gradients by the parameters, from the gradients by each term."""
+    wanted: dict[str, Any] = {"wants_input": wants_input, "wants_parameters": wants_parameters}
     if isinstance(passes, Reverse):
-        return _backward_along_error(layers, parameters, passes, gs, plan, wants_input)
+        return _backward_along_error(layers, parameters, passes, gs, plan, wanted)
     backs, total = [], None
     for rows, namespace, caches in passes:
         parts = [g[..., rows, :] for g in gs] if len(passes) > 1 else gs
@@ -174,7 +176,7 @@ def backward(
             constants(namespace, parameters),
             caches,
             _dual_of_terms(namespace, parts, plan),
-            wants_input=wants_input,
+            **wanted,
         )
         backs.append(value_of(back))
         found = [value_of(one) for layer in gradients for one in layer]
@@ -217,7 +219,7 @@ def _backward_along_error(
     cache: Reverse,
     gs: Sequence[Array],
     plan: Plan,
-    wants_input: bool,
+    wanted: dict[str, Any],
 ) -> tuple[Array | None, tuple[Array, ...]]:
     """Return what ``backward`` does for one output.
 
@@ -234,9 +236,7 @@ def _backward_along_error(
     propagation.forward_through(layers, own, jet, cache.rng, caches)
     one = xp.ones_like(zeros)[None, ...]
     dual = Jet(jet.namespace, by_term.get((), zeros), one, is_dual=True)
-    back, gradients = propagation.backward_through(
-        layers, own, caches, dual, wants_input=wants_input
-    )
+    back, gradients = propagation.backward_through(layers, own, caches, dual, **wanted)
     return value_of(back), tuple(value_of(each) for layer in gradients for each in layer)
 
 

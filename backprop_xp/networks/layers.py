@@ -6,6 +6,7 @@ weights are ``(*stack, n_in, n_out)``, its bias ``(*stack, 1, n_out)``.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from backprop_xp.backends import (
     Array,
@@ -21,6 +22,7 @@ from backprop_xp.checks import choose, integer, real
 from backprop_xp.display.reprs import repr_of
 from backprop_xp.networks import propagation
 from backprop_xp.networks.activations import ACTIVATIONS, Activation, activated, sent_back
+from backprop_xp.networks.chain import Chain
 from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray, Initializer
 from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Layer, Parameters
 from backprop_xp.networks.random_bits import Key, keep_mask
@@ -290,8 +292,7 @@ class LayerNorm:
         return (self.rules[1](g, scale, normed, inverse) if wants_input else None), gradients
 
 
-@dataclass(frozen=True, init=False)
-class Residual:
+class Residual(Chain):
     """``x + f(x)``, where f is a chain of layers that keeps the width: He et al. 2016.
 
     Its parameters are those of its layers, named ``"layers[0].weights"`` and so on.
@@ -302,62 +303,26 @@ class Residual:
     137
     """
 
-    layers: tuple[Layer, ...]
-    # Stored, because computing them from the inner layers at each level takes 2^depth steps.
-    names: tuple[str, ...] = field(compare=False)
-    shapes: tuple[tuple[int, ...], ...] = field(compare=False)
-    n_in: int | None = field(compare=False)
-    n_out: int | None = field(compare=False)
-    keeps_width: bool = field(compare=False)
-    is_random: bool = field(compare=False)
-
-    writes = skips = True
-    __repr__ = repr_of
-
     def __init__(self, *layers: Layer) -> None:
-        attributes = propagation.attributes_of(layers, "Residual")
-        first, last = propagation.check_chain(layers)
+        super().__init__(*layers)
         if any(map(propagation.takes_codes, layers)):
             raise ValueError(
                 "Residual adds its input to its output, but its layers take codes of categories. "
                 "Put their Embedding before it."
             )
-        if None not in (first, last) and first != last:
+        if None not in (self.n_in, self.n_out) and self.n_in != self.n_out:
             raise ValueError(
-                f"Residual adds its input to its output, but its layers take {first} features and "
-                f"return {last}. End with a layer that returns {first}."
+                f"Residual adds its input to its output, but its layers take {self.n_in} features "
+                f"and return {self.n_out}. End with a layer that returns {self.n_in}."
             )
-        keeps_width = all(getattr(layer, "keeps_width", False) for layer in layers)
-        vars(self).update(attributes, n_in=first, n_out=first, keeps_width=keeps_width)
-
-    def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
-        """Draw the inner layers' parameters, one layer after the other."""
-        return tuple(value for layer in self.layers for value in layer.initialize(generator))
+        vars(self).update(n_out=self.n_in)
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return ``x + f(x)``."""
-        own = propagation.split(self.layers, parameters)
-        caches: list[Cache] = []
-        return x + propagation.forward_through(self.layers, own, x, rng, caches), caches
+        y, cache = super().forward(parameters, x, rng)
+        return x + y, cache
 
-    def backward(
-        self,
-        parameters: Parameters,
-        cache: Cache,
-        g: Array,
-        *,
-        wants_input: bool = True,
-        wants_parameters: bool = True,
-        out: Buffers | None = None,
-    ) -> Gradients:
+    def backward(self, parameters: Parameters, cache: Cache, g: Array, **options: Any) -> Gradients:
         """Return g plus f's dL/dx, and f's gradients."""
-        own = propagation.split(self.layers, parameters)
-        buffers = propagation.split(self.layers, out or [None] * len(self.names))
-        inner, gradients = propagation.backward_through(
-            *(self.layers, own, cache, g),
-            wants_input=wants_input,
-            wants_parameters=wants_parameters,
-            out=buffers,
-        )
-        flat = tuple(value for layer in gradients for value in layer)
-        return (g + inner if wants_input else None), flat
+        back, gradients = super().backward(parameters, cache, g, **options)
+        return (None if back is None else g + back), gradients

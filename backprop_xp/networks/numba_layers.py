@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from backprop_xp.backends import Array, blank
 from backprop_xp.networks import embeddings, layers
 from backprop_xp.networks.activations import ACTIVATIONS, Activation
+from backprop_xp.networks.chain import Chain
 from backprop_xp.networks.column_layers import Columns
 from backprop_xp.networks.loss_rules import Rule
 from backprop_xp.networks.losses import LOSSES, loss_of_rule
@@ -48,7 +49,7 @@ def _remade(kind: type[T], layer: Any, **more: Any) -> T:
 def _compiled(layer: Any, kernels: Any) -> Any:
     """Return a layer by the kernels; a user's own class, also one that inherits, stays as it is."""
     kind = type(layer)
-    if kind in (layers.Residual, Columns):
+    if kind in (Chain, layers.Residual, Columns):
         return _changed(layer, layers=tuple(_compiled(one, kernels) for one in layer.layers))
     if kind is layers.Dropout:
         return _changed(layer, dropped=functools.partial(_dropped, kernels))

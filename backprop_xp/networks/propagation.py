@@ -131,7 +131,7 @@ def backward_through(
             raise
         upstream.append(back)
         del back
-    return upstream.pop(), gradients
+    return (upstream.pop() if wants_input else None), gradients
 
 
 def _pair(result: Any, method: str, expected: str) -> Any:
@@ -193,41 +193,25 @@ def require_layer(layer: object, name: str) -> None:
         )
 
 
-def attributes_of(layers: Sequence[Layer], kind: str) -> dict[str, Any]:
-    """Return the attributes of a layer of a kind that consists of layers."""
-    if not layers:
-        raise ValueError(f"{kind} needs at least one layer.")
-    for i, layer in enumerate(layers):
-        require_layer(layer, f"layers[{i}]")
-    return {
-        "layers": layers,
-        "names": tuple(f"layers[{i}].{name}" for i, one in enumerate(layers) for name in one.names),
-        "shapes": tuple(shape for one in layers for shape in one.shapes),
-        "is_random": any(map(is_random, layers)),
-    }
-
-
-def split(layers: Sequence[Layer], values: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Return the parameters, or the buffers, of each layer within a layer."""
-    rest = iter(values)
-    return [tuple(itertools.islice(rest, len(layer.names))) for layer in layers]
-
-
 def takes_codes(layer: Layer) -> bool:
     """Whether a layer takes codes of categories in some columns of x."""
     return any(getattr(layer, "codes", ()))
 
 
+def layers_in(layer: Layer) -> Sequence[Layer]:
+    """Return the layers that a layer is made of, such as those of a ``Chain``; none of others."""
+    inner: Sequence[Layer] = getattr(layer, "layers", ())
+    return inner
+
+
 def differentiates(layer: Layer) -> bool:
     """Whether a layer, or one in it, returns derivatives by its input."""
-    inner = getattr(layer, "layers", ())
-    return getattr(layer, "differentiates", False) or any(map(differentiates, inner))
+    return getattr(layer, "differentiates", False) or any(map(differentiates, layers_in(layer)))
 
 
 def goes_back_once(layer: Layer) -> bool:
     """Whether a layer, or one in it, has first derivatives alone on the way back."""
-    inner = getattr(layer, "layers", ())
-    return getattr(layer, "goes_back_once", False) or any(map(goes_back_once, inner))
+    return getattr(layer, "goes_back_once", False) or any(map(goes_back_once, layers_in(layer)))
 
 
 def check_chain(layers: Sequence[Layer]) -> tuple[int | None, int | None]:

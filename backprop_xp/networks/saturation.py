@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace
-from backprop_xp.networks import propagation
 from backprop_xp.networks.activations import sigmoid, tanh
-from backprop_xp.networks.column_layers import Columns
-from backprop_xp.networks.propagation import Layer, Parameters
+from backprop_xp.networks.propagation import Layer, Parameters, check_chain
 
 # A slope below this is 0 in single precision: |z| is above 8.7 for tanh, above 16 for sigmoid.
 _NO_SLOPE = 1e-7
@@ -36,10 +34,10 @@ def first_units(
     """Return the first tanh or sigmoid units; None without any."""
     start, inputs = 0, x
     for i, (layer, own) in enumerate(zip(layers, parameters, strict=True)):
-        inner = () if isinstance(layer, Columns) else getattr(layer, "layers", ())
-        if inner:
-            width, _ = propagation.check_chain(inner)
-            found = first_units(inner, propagation.split(inner, own), x[..., :width])
+        chain: Any = layer
+        if getattr(layer, "runs_in_order", False):
+            width, _ = check_chain(chain.layers)
+            found = first_units(chain.layers, chain.by_layer(own), x[..., :width])
             if found is not None:
                 return found
         if own:

@@ -9,6 +9,7 @@ from typing import Any
 
 from backprop_xp.backends import Identity, content_of, key_of, outer_variables
 from backprop_xp.checks import stacklevel
+from backprop_xp.networks.propagation import layers_in
 
 # The cache of compiled functions, for later trainings.
 _cache: dict[Any, tuple[Any, ...]] = {}
@@ -60,6 +61,7 @@ def _variables_of(value: Any) -> Iterator[Any]:
     elif callable(value) or hasattr(value, "forward"):
         yield id(value)
         yield from read_by_methods(value)
+        yield from _variables_of(tuple(layers_in(value)))
 
 
 def read_by_methods(value: Any) -> Iterator[Any]:

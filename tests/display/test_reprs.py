@@ -34,6 +34,7 @@ TEXTS = [
     "Columns(Scale(1), LayerNorm(2))",
     "Embedding(12, 4)",
     "Embedding((12, 5), 4, 'zeros')",
+    "Chain(Dense(2, 3, 'relu'), Chain(Dropout(0.1)))",
     "Residual(Dense(2, 3, 'relu'), Dropout(0.1), Dense(3, 2))",
     "Network([Residual(Dense(2, 2)), Dense(2, 1)], 'binary_cross_entropy', l2=0.0001)",
     "SGD(0.1)",

@@ -118,6 +118,10 @@ LAYERS = {
     "NumericEmbedding of pl": [bx.NumericEmbedding(3, 2, "pl"), bx.Dense(6, 2)],
     "Columns": [bx.Columns(bx.Embedding(3, 2), bx.NumericEmbedding(2)), bx.Dense(10, 2)],
     "Scale": [bx.Scale(3), bx.Dense(3, 2)],
+    "Chain": [
+        bx.Chain(bx.Dense(3, 5, "tanh"), bx.Chain(bx.LayerNorm(5), bx.Dense(5, 4))),
+        bx.Dense(4, 2),
+    ],
     "Residual": [
         bx.Residual(bx.Dense(3, 5, "tanh"), bx.Residual(bx.LayerNorm(5)), bx.Dense(5, 3)),
         bx.Dense(3, 2),

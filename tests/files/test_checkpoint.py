@@ -96,6 +96,7 @@ LAYERS = [
     bx.Columns(bx.Scale(1), bx.LayerNorm(2)),
     bx.Columns(bx.Scale(1), bx.Residual(bx.Dense(2, 2))),
     bx.Embedding([2, 4, 3], 1, bx.initializers.uniform(-1.0, 1.0)),
+    bx.Chain(bx.Dense(3, 4, "relu"), bx.Chain(bx.Dropout(0.1)), bx.Dense(4, 3)),
     bx.Residual(bx.Dense(3, 4, "relu"), bx.Residual(bx.Dense(4, 4)), bx.Dense(4, 3)),
 ]
 SCHEDULES = [

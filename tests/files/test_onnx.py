@@ -55,6 +55,10 @@ LAYERS = {
         )
     ],
     "Constrained": [bx.Constrained([bx.Dense(3, 2)], lambda x: x[..., :1], lambda x: 1.0)],
+    "Chain": [
+        bx.Chain(bx.Dense(3, 5, "tanh"), bx.Chain(bx.LayerNorm(5), bx.Dense(5, 4))),
+        bx.Dense(4, 2),
+    ],
     "Residual": [bx.Residual(bx.Dense(3, 5, "tanh"), bx.Dense(5, 3)), bx.Dense(3, 2)],
     "leaky_relu_with": [bx.Dense(3, 5, bx.activations.leaky_relu_with(0.3)), bx.Dense(5, 2)],
     **{name: [bx.Dense(3, 5, name), bx.Dense(5, 2)] for name in ACTIVATIONS},

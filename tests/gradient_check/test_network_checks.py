@@ -164,6 +164,7 @@ LAYERS: dict[str, Any] = {
     "NumericEmbedding": bx.NumericEmbedding(3, 3),
     "NumericEmbedding of pl": bx.NumericEmbedding(3, 2, "pl"),
     "Columns": bx.Columns(bx.NumericEmbedding(2), bx.Scale(1)),
+    "Chain": bx.Chain(bx.Activate("tanh"), bx.LayerNorm(3), bx.Dropout(0.3)),
     "Residual": bx.Residual(bx.Activate("tanh"), bx.LayerNorm(3), bx.Dropout(0.3)),
     "Affine": planted_mistakes.Affine(),
     "real Affine": planted_mistakes.Affine(real=True),

@@ -29,6 +29,7 @@ EXAMPLES: dict[Any, Sequence[Any]] = {
     bx.Activate: [_DENSE, bx.Activate("silu")],
     bx.Dropout: [bx.Dropout(0.3), _TANH],
     bx.LayerNorm: [bx.LayerNorm(N_IN), _TANH],
+    bx.Chain: [bx.Chain(bx.Dense(N_IN, 4, "silu"), bx.Dropout(0.3), bx.Dense(4, N_IN)), _TANH],
     bx.Residual: [bx.Residual(bx.Dense(N_IN, N_IN, "silu")), _TANH],
     bx.Scale: [bx.Scale(N_IN), _TANH],
     bx.Embedding: [bx.Embedding([2, 3, 4], 1), _TANH],

@@ -14,7 +14,7 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.networks.propagation import Layer, backward_through, forward_through
 from backprop_xp.networks.random_bits import fold_in, keep_mask
-from tests.user_layers import Factors, PassThrough
+from tests.user_layers import Factors, Gated, PassThrough
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
@@ -42,12 +42,14 @@ LAYERS: dict[str, Layer] = {
     ),
     "columns in columns": bx.Columns(bx.Columns(bx.Scale(1), bx.Scale(1)), bx.Dense(2, 3, "tanh")),
     "embedding": bx.Embedding([2, 1, 3, 2], 2),
+    "chain": bx.Chain(bx.Dense(WIDTH, 3, "tanh"), bx.Dropout(0.3), bx.Chain(bx.Dense(3, 2))),
     "residual": bx.Residual(bx.Dense(WIDTH, 3, "tanh"), bx.Dropout(0.3), bx.Dense(3, WIDTH)),
     "residual in a residual": bx.Residual(
         bx.LayerNorm(WIDTH), bx.Residual(bx.Dense(WIDTH, WIDTH, "softplus")), bx.Activate("tanh")
     ),
     "of a user's own": Factors(),
     "of a user's own in a residual": bx.Residual(Factors(), bx.Activate("tanh")),
+    "of a user's own with layers": Gated(Factors(), bx.Dropout(0.3), bx.Activate("sigmoid")),
 }
 
 every_layer = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)

@@ -14,6 +14,7 @@ CHAINS: dict[str, list[Any]] = {
     "Dense": [*INNER],
     "sigmoid": [*bx.mlp([2, 6, 1], hidden="sigmoid").layers],
     "Activate": [bx.Dense(2, 6), bx.Activate("tanh"), bx.Dense(6, 1)],
+    "Chain": [bx.Chain(bx.Dense(2, 2), bx.Chain(bx.Activate("tanh"))), bx.Dense(2, 1)],
     "Residual": [bx.Residual(bx.Dense(2, 2, "tanh")), bx.Dense(2, 1)],
     "behind relu": [bx.Dense(2, 6, "relu"), bx.Dense(6, 6, "tanh"), bx.Dense(6, 1)],
     "Constrained": [bx.Constrained(INNER, lambda x: x[..., :1])],
@@ -56,3 +57,6 @@ def test_units_that_do_not_saturate_have_no_share(xp: Any, hidden: str) -> None:
 def test_columns_that_layers_take_each_for_itself_are_no_chain(xp: Any) -> None:
     columns = bx.Columns(bx.Dense(1, 1), bx.Dense(1, 1, "tanh"))
     assert _share(xp, [columns, *INNER], X * [1e-3, 1.0]) == 0.0
+    equation = bx.Equation(INNER, lambda s: s.u_x, "xy")
+    points = np.concatenate([X, X], axis=1)
+    assert _share(xp, [bx.Groups([equation], [2])], points) is None

@@ -15,7 +15,7 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
 from tests.helpers import long
-from tests.user_layers import PassThrough
+from tests.user_layers import Gated, PassThrough
 
 pytestmark = pytest.mark.core
 
@@ -239,6 +239,7 @@ def _scaled(predictions: Any, targets: Any, weights: Any, power: int) -> Any:
 
 READERS: dict[str, tuple[list[Any], Any, Any]] = {
     "layer": ([_Scaled()], bx.SGD(0.1), None),
+    "layer in the user's own layer": ([Gated(_Scaled())], bx.SGD(0.1), None),
     "optimizer": ([], _ScaledDescent(), None),
     "partial": ([], bx.SGD(0.0), functools.partial(_scaled, power=2)),
 }

@@ -21,7 +21,7 @@ from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.numba_layers import numba_network
 from backprop_xp.training import gradient_monitor
 from tests.helpers import python, thorough
-from tests.user_layers import Doubled, Factors
+from tests.user_layers import Doubled, Factors, Gated
 
 pytest.importorskip("numba", reason="the extra fast is not installed")
 
@@ -51,6 +51,10 @@ NETWORKS = {
     "dropout": bx.mlp([4, 6, 3], dropout=0.3, loss="binary_cross_entropy"),
     "residual": bx.Network(
         [bx.Dense(4, 5), BLOCK, bx.Activate("sigmoid"), bx.Dense(5, 3)], "huber"
+    ),
+    "chains": bx.Network(
+        [bx.Chain(bx.Dense(4, 5, "tanh"), bx.Dropout(0.4)), Gated(bx.Dense(5, 5)), bx.Dense(5, 3)],
+        "huber",
     ),
     "columns": bx.Network([CODES, bx.Dense(7, 3)], "mean_squared_error"),
     "numbers": bx.Network([bx.NumericEmbedding(4, 3), bx.Dense(12, 3)], "mean_squared_error"),
