@@ -21,7 +21,7 @@ BACKENDS += ("Selection", "array_namespace", "explicit", "replaceable")
 # Methods for the library itself.
 INTERNAL = ("check_inputs", "check_theta", "codes", "dropped", "excess", "factors", "is_random")
 INTERNAL += ("kind_of_state", "layout", "outputs_shape", "parts", "rule", "shape_of", "unused")
-INTERNAL += ("weight",)
+INTERNAL += ("weight", "widths")
 
 
 def public_names() -> dict[str, object]:

@@ -196,7 +196,7 @@ def _outputs_and_leverages(
     xp, root = array_namespace(theta), to_device_of(theta, factor, theta.dtype)
 
     def of_block(part: Array) -> Sequence[Array]:
-        outputs, jacobian = outputs_and_jacobian(network, theta, part)
+        outputs, jacobian = outputs_and_jacobian(network.definition, theta, part)
         along = jacobian @ root
         return outputs, xp.sum(along * along, axis=-1)
 

@@ -26,7 +26,7 @@ from backprop_xp.estimators.parameters import STOCHASTIC, Parameters, with_param
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples, on_host
 from backprop_xp.networks import ensemble
 from backprop_xp.networks.activations import softmax
-from backprop_xp.networks.input_derivatives import mean_slopes, slopes_through
+from backprop_xp.networks.input_derivatives import slopes_through
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.network import Network
 from backprop_xp.training.metrics import accuracy
@@ -174,7 +174,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):
 
         def slopes(network: Network, theta: Array, x: Array) -> list[Array]:
             mean, _ = ensemble.predict(network, theta, x)
-            return [slopes_through(self._distribution, mean, mean_slopes(network, theta, x))]
+            return [
+                slopes_through(self._distribution, mean, ensemble.mean_slopes(network, theta, x))
+            ]
 
         return self._applied(X, "input_gradient", slopes)[0]
 
@@ -345,7 +347,9 @@ class MLPRegressor(RegressorMixin, Perceptron):
 
         They are ``(batch, n_features)``, or ``(batch, n_outputs, n_features)`` for several outputs.
         """
-        slopes, *_ = self._applied(X, "input_gradient", lambda *given: [mean_slopes(*given)])
+        slopes, *_ = self._applied(
+            X, "input_gradient", lambda *given: [ensemble.mean_slopes(*given)]
+        )
         return self._columns_of(slopes)
 
     def _columns_of(self, values: Array) -> Array:

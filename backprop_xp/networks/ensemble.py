@@ -112,6 +112,12 @@ def uncertainty(
     return Uncertainty(expected + information, expected, information)
 
 
+def mean_slopes(network: Network, theta: Array, x: Array) -> Array:
+    """Return the derivatives of the members' mean prediction by x, ``(batch, n_out, n_in)``."""
+    found = network.input_jacobian(theta, x, predict=True)
+    return found if len(theta.shape) == 1 else array_namespace(found).mean(found, axis=0)
+
+
 def _outputs(
     network: Network, theta: Array, x: Any, batch_size: int | None
 ) -> Iterator[Iterator[Array]]:

@@ -9,37 +9,23 @@ each output is 0 where a user's loss has a negative curvature, so that H is neve
 """
 
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, dispatch, transposed, with_diagonal
 from backprop_xp.networks.batch_rows import Rows, row_slices
+from backprop_xp.networks.definition import Definition
 from backprop_xp.networks.inputs import Strength
 from backprop_xp.networks.jet_parts import rows_in_cache
-from backprop_xp.networks.layout import Layout, pack, unpack
+from backprop_xp.networks.layout import pack, unpack, weight_mask
 from backprop_xp.networks.loss_targets import in_columns
-from backprop_xp.networks.losses import Loss, curvature_of, value_and_gradient
+from backprop_xp.networks.losses import curvature_of, value_and_gradient
 from backprop_xp.networks.objective import loss_of_values, shares_of
-from backprop_xp.networks.propagation import Cache, Layer, backward_through, forward_through
+from backprop_xp.networks.propagation import Cache, backward_through, forward_through
 from backprop_xp.networks.row_jacobians import outputs_and_jacobian
 
 # So many numbers of J are computed at once; if the cache counts, so many times what stays in it:
 # products of fewer rows take longer.
 _NUMBERS_AT_ONCE, _TIMES_THE_CACHE = 2**23, 16
-
-
-class _Network(Protocol):
-    """The attributes of a network that are used here."""
-
-    @property
-    def layers(self) -> tuple[Layer, ...]: ...
-    @property
-    def layout(self) -> Layout: ...
-    @property
-    def loss_function(self) -> Loss: ...
-    @property
-    def size(self) -> int: ...
-    def outputs_shape(self, theta: Array, x: Array) -> tuple[int, ...]: ...
-    def weight_mask(self, theta: Array) -> Array: ...
 
 
 class Primal(NamedTuple):
@@ -134,18 +120,18 @@ class Dual(NamedTuple):
         return -damped.solved(change - _product(self.curved, move))
 
 
-def quadratic(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Primal | Dual:
+def quadratic(definition: Definition, theta: Array, rows: Rows, l2: Strength) -> Primal | Dual:
     """Return the model of the objective at theta, in the form with the smaller equations.
 
     The arguments are those of ``objective.loss_of``; rows of weight 0 are ``counted`` before.
     """
-    outputs = math.prod(network.outputs_shape(theta, rows.x)[-2:])
-    form = dual if outputs < network.size else primal
-    return form(network, theta, rows, l2)
+    outputs = math.prod(definition.outputs_shape(theta, rows.x)[-2:])
+    form = dual if outputs < definition.size else primal
+    return form(definition, theta, rows, l2)
 
 
 def correction(
-    network: _Network,
+    definition: Definition,
     theta: Array,
     x: Array,
     model: Primal | Dual,
@@ -164,47 +150,47 @@ def correction(
     if isinstance(model, Dual):
         return model.correction(damped, move, _joined(curved))
     if model.jacobian is None:
-        pulled = _pulled(network, theta, x, curved)
+        pulled = _pulled(definition, theta, x, curved)
     else:
         pulled = _product(transposed(model.jacobian), _joined(curved))
     return model.correction(damped, move, pulled)
 
 
 def gradient_and_matrix(
-    network: _Network, theta: Array, rows: Rows, l2: Strength
+    definition: Definition, theta: Array, rows: Rows, l2: Strength
 ) -> tuple[Array, Array]:
     """Return the gradient and the matrix, as ``Network.gauss_newton`` does."""
-    model = primal(network, theta, rows, l2)
+    model = primal(definition, theta, rows, l2)
     return model.gradient, model.matrix
 
 
-def primal(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Primal:
+def primal(definition: Definition, theta: Array, rows: Rows, l2: Strength) -> Primal:
     """Return the model with its matrix, summed over blocks of rows."""
     parts, gradient, curved = list[tuple[Array, ...]](), 0.0, 0.0
-    blocks = row_slices(rows.x.shape[-2], _rows_at_once(network, theta, rows))
+    blocks = row_slices(rows.x.shape[-2], _rows_at_once(definition, theta, rows))
     for block in blocks:
-        linear = _linearized(network, theta, rows, block)
+        linear = _linearized(definition, theta, rows, block)
         parts.append((linear.losses, linear.outputs, linear.curvature))
         jacobian = _flat(linear.jacobian)
         gradient += _product(transposed(jacobian), _joined(linear.slope))
         curved += _squared(linear)
-    decay, pull = _penalty(network, theta, l2)
+    decay, pull = _penalty(definition, theta, l2)
     axes = len(theta.shape) - 1  # of rows
     losses, outputs, curvature = (
         each[0] if len(each) == 1 else array_namespace(theta).concat(each, axis=axes)
         for each in zip(*parts, strict=True)
     )
-    loss = loss_of_values(network, theta, losses, rows.sample_weight, l2)
+    loss = loss_of_values(definition, theta, losses, rows.sample_weight, l2)
     given = outputs, curvature, jacobian if len(blocks) == 1 else None
     return Primal(loss, gradient + pull, *given, curved, decay)
 
 
-def dual(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Dual:
+def dual(definition: Definition, theta: Array, rows: Rows, l2: Strength) -> Dual:
     """Return the model with J in place of the matrix."""
-    linear = _linearized(network, theta, rows, slice(None))
+    linear = _linearized(definition, theta, rows, slice(None))
     jacobian, curved = _flat(linear.jacobian), _flat(_curved(linear))
-    slope, (decay, pull) = _joined(linear.slope), _penalty(network, theta, l2)
-    loss = loss_of_values(network, theta, linear.losses, rows.sample_weight, l2)
+    slope, (decay, pull) = _joined(linear.slope), _penalty(definition, theta, l2)
+    loss = loss_of_values(definition, theta, linear.losses, rows.sample_weight, l2)
     gradient = _product(transposed(jacobian), slope) + pull
     given = linear.outputs, linear.curvature, jacobian, curved
     return Dual(loss, gradient, *given, slope, decay, pull)
@@ -224,13 +210,13 @@ class _Linear(NamedTuple):
     slope: Array
 
 
-def _linearized(network: _Network, theta: Array, rows: Rows, block: slice) -> _Linear:
+def _linearized(definition: Definition, theta: Array, rows: Rows, block: slice) -> _Linear:
     """Return the rows of a block, linearized at theta."""
-    outputs, jacobian = outputs_and_jacobian(network, theta, rows.x[..., block, :])
+    outputs, jacobian = outputs_and_jacobian(definition, theta, rows.x[..., block, :])
     share: Any = shares_of(rows)
     is_number = rows.sample_weight is None
     share = share if is_number else share[..., block, :]
-    given = network.loss_function, outputs, in_columns(outputs, rows.y[..., block, :])
+    given = definition.loss, outputs, in_columns(outputs, rows.y[..., block, :])
     losses, slope = value_and_gradient(*given, share)
     curvature = curvature_of(*given)
     if len(curvature.shape) == len(outputs.shape):
@@ -258,13 +244,13 @@ def _curved(linear: _Linear) -> Array:
     return curvature[..., None] * jacobian
 
 
-def _pulled(network: _Network, theta: Array, x: Array, g: Array) -> Array:
+def _pulled(definition: Definition, theta: Array, x: Array, g: Array) -> Array:
     """Return ``J^T g``, ``(*stack, P)``, from g by the outputs."""
-    parameters, caches = dispatch(unpack, theta)(network.layout, theta), list[Cache]()
-    forward_through(network.layers, parameters, x, None, caches)
-    given = network.layers, parameters, caches, g
+    parameters, caches = dispatch(unpack, theta)(definition.layout, theta), list[Cache]()
+    forward_through(definition.layers, parameters, x, None, caches)
+    given = definition.layers, parameters, caches, g
     _, gradients = backward_through(*given, wants_input=False)
-    pulled: Array = dispatch(pack, theta)(network.layout, gradients, theta.shape[:-1])
+    pulled: Array = dispatch(pack, theta)(definition.layout, gradients, theta.shape[:-1])
     return pulled
 
 
@@ -275,14 +261,14 @@ def _times(curvature: Array, change: Array) -> Array:
     return curvature * change
 
 
-def _rows_at_once(network: _Network, theta: Array, rows: Rows) -> int:
+def _rows_at_once(definition: Definition, theta: Array, rows: Rows) -> int:
     """Return the number of rows of a block: of a matrix's size, which it is added to, or more."""
-    n_out = network.outputs_shape(theta, rows.x)[-1]
+    n_out = definition.outputs_shape(theta, rows.x)[-1]
     numbers: int = n_out * math.prod(theta.shape)
     cached, at_once = rows_in_cache(theta, numbers), _NUMBERS_AT_ONCE // numbers
     if cached is not None:
         at_once = min(at_once, _TIMES_THE_CACHE * cached)
-    return max(at_once, network.size // n_out, 1)
+    return max(at_once, definition.size // n_out, 1)
 
 
 def _flat(jacobian: Array) -> Array:
@@ -297,13 +283,13 @@ def _joined(slope: Array) -> Array:
     return array_namespace(slope).reshape(slope, (*stack, rows * n_out))
 
 
-def _penalty(network: _Network, theta: Array, l2: Strength) -> tuple[Array, Array]:
+def _penalty(definition: Definition, theta: Array, l2: Strength) -> tuple[Array, Array]:
     """Return ``l2 m`` and ``l2 m theta``, ``(..., P)``."""
     if l2 is None:
         zeros = array_namespace(theta).zeros_like(theta)
         return zeros, zeros
     strength = l2 if isinstance(l2, float) else l2[..., None]
-    decay = strength * network.weight_mask(theta)
+    decay = strength * weight_mask(definition.layout, theta)
     return decay, decay * theta
 
 

@@ -23,8 +23,10 @@ from backprop_xp.backends import (
 from backprop_xp.checks import integer, real, sequence
 from backprop_xp.display.reprs import repr_of
 from backprop_xp.networks.chain import Chain
+from backprop_xp.networks.definition import Definition, define
 from backprop_xp.networks.equations import Equation
 from backprop_xp.networks.initializers import Generator, HostArray
+from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import Cache, Gradients, Parameters
 from backprop_xp.networks.random_bits import Key
@@ -99,12 +101,12 @@ class Groups(Chain):
         return self.equations[0].network
 
     @functools.cached_property
-    def _networks(self) -> tuple[Network, ...]:
-        return tuple(Network([one], "mean_squared_error") for one in self.equations)
+    def _alone(self) -> tuple[Definition, ...]:
+        return tuple(define([one], LOSSES["mean_squared_error"]) for one in self.equations)
 
-    def apart(self, x: Array) -> Iterator[tuple[Network, Array]]:
+    def apart(self, x: Array) -> Iterator[tuple[Definition, Array]]:
         """Yield a network of each equation alone, with the same theta, and its points as rows."""
-        return zip(self._networks, self._points_of(x), strict=True)
+        return zip(self._alone, self._points_of(x), strict=True)
 
     def _points_of(self, x: Array) -> list[Array]:
         """Return the points of each equation as rows."""

@@ -1,46 +1,31 @@
 """Derivatives of a network's outputs by its inputs: the functions behind ``Network``'s methods.
 
-``x`` is ``(*stack, batch, n_in)``, or shared by the stack. The link, if there is one, makes them
-the derivatives of the predictions.
+``x`` is ``(*stack, batch, n_in)``, or shared by the stack, in theta's dtype; nothing is checked
+here. The link, if there is one, makes them the derivatives of the predictions.
 """
 
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, device_of
 from backprop_xp.checks import integer
 from backprop_xp.networks import propagation
 from backprop_xp.networks.activations import identity
 from backprop_xp.networks.batch_rows import row_slices
+from backprop_xp.networks.definition import Definition
 from backprop_xp.networks.inputs import beside_x
 from backprop_xp.networks.jet_parts import Operators, rows_in_cache
 from backprop_xp.networks.jet_passes import constants, plan_of, seeded, unit_directions, whole
 from backprop_xp.networks.jets import Jet, as_jet
-from backprop_xp.networks.layout import Layout, unpack
-from backprop_xp.networks.losses import Loss
+from backprop_xp.networks.layout import unpack
 from backprop_xp.networks.propagation import Cache, Layer, Parameters
 
 # So many numbers of a layer are computed at once, unless fewer stay in the cache.
 _NUMBERS_AT_ONCE = 2**22
 
 Link: TypeAlias = Callable[[Array], Array]
-
-
-class _Network(Protocol):
-    """The attributes of a network that are used here."""
-
-    @property
-    def layers(self) -> tuple[Layer, ...]: ...
-    @property
-    def layout(self) -> Layout: ...
-    @property
-    def loss_function(self) -> Loss: ...
-    @property
-    def codes(self) -> tuple[int, ...]: ...
-    def check_inputs(self, theta: Array, x: Array) -> tuple[Array, Any]: ...
-    def outputs_shape(self, theta: Array, x: Array) -> tuple[int, ...]: ...
 
 
 class _Chain(NamedTuple):
@@ -52,28 +37,28 @@ class _Chain(NamedTuple):
     link: Link | None
 
 
-def jacobian(network: _Network, theta: Array, x: Array, predict: bool) -> Array:
+def jacobian(definition: Definition, theta: Array, x: Array, predict: bool) -> Array:
     """Return the first derivatives, ``(*stack, batch, n_out, n_in)``, by the shorter way."""
-    chain, x = _checked(network, theta, x, predict)
-    n_in, n_out = x.shape[-1], network.outputs_shape(theta, x)[-1]
-    if n_out <= n_in or not _takes_jets(network):
+    chain = _chain_of(definition, theta, predict)
+    n_in, n_out = x.shape[-1], definition.outputs_shape(theta, x)[-1]
+    if n_out <= n_in or not _takes_jets(definition.layers):
         return _by_rows(chain, x, 1, -3, functools.partial(_jacobian_backward, chain))
     return _by_rows(chain, x, 1 + n_in, -3, functools.partial(_jacobian_forward, chain))
 
 
-def _takes_jets(network: _Network) -> bool:
+def _takes_jets(layers: Sequence[Layer]) -> bool:
     """Whether all layers run forward on jets, which take no codes and no further derivatives."""
-    return not (any(network.codes) or any(map(propagation.differentiates, network.layers)))
+    return not (propagation.takes_codes(layers[0]) or any(map(propagation.differentiates, layers)))
 
 
-def hessian(network: _Network, theta: Array, x: Array, output: int, predict: bool) -> Array:
+def hessian(definition: Definition, theta: Array, x: Array, output: int, predict: bool) -> Array:
     """Return the second derivatives of an output, ``(*stack, batch, n_in, n_in)``."""
-    chain, x = _checked(network, theta, x, predict)
-    n_out = network.outputs_shape(theta, x)[-1]
+    chain = _chain_of(definition, theta, predict)
+    n_out = definition.outputs_shape(theta, x)[-1]
     if integer(output, "output", at_least=0) >= n_out:
         raise ValueError(f"output is {output}, but the network has {n_out}, numbered from 0.")
     n = x.shape[-1]
-    if any(map(propagation.goes_back_once, network.layers)):
+    if any(map(propagation.goes_back_once, definition.layers)):
         operators = _pairs(n)
         of_rows = functools.partial(_hessian_forward, chain, operators, output=output)
         return _by_rows(chain, x, 1 + n + len(operators), -3, of_rows)
@@ -81,9 +66,9 @@ def hessian(network: _Network, theta: Array, x: Array, output: int, predict: boo
     return _by_rows(chain, x, 1 + n, -3, of_rows)
 
 
-def laplacian(network: _Network, theta: Array, x: Array, predict: bool) -> Array:
+def laplacian(definition: Definition, theta: Array, x: Array, predict: bool) -> Array:
     """Return the sum of the second derivatives by each input, ``(*stack, batch, n_out)``."""
-    chain, x = _checked(network, theta, x, predict)
+    chain = _chain_of(definition, theta, predict)
     n = x.shape[-1]
     operators = (tuple((i, i) for i in range(n)),)  # one, the sum over all inputs
 
@@ -95,15 +80,15 @@ def laplacian(network: _Network, theta: Array, x: Array, predict: bool) -> Array
 
 
 def directional(
-    network: _Network, theta: Array, x: Array, v: Array, order: int, predict: bool
+    definition: Definition, theta: Array, x: Array, v: Array, order: int, predict: bool
 ) -> Array:
     """Return the first or the second derivative along v, ``(*stack, batch, n_out)``."""
-    chain, x = _checked(network, theta, x, predict)
+    chain = _chain_of(definition, theta, predict)
     if integer(order, "order") > 2:
         raise ValueError(f"order must be 1 or 2, not {order}.")
     x, v = beside_x(theta, x, v, "v")
-    if order == 1 and not _takes_jets(network):
-        return (jacobian(network, theta, x, predict) @ v[..., None])[..., 0]
+    if order == 1 and not _takes_jets(definition.layers):
+        return (jacobian(definition, theta, x, predict) @ v[..., None])[..., 0]
     n, operators = x.shape[-1], (((0, 0),),) if order == 2 else ()
 
     def of_rows(rows: Array) -> Array:
@@ -114,11 +99,10 @@ def directional(
     return _by_rows(chain, joined, 1 + order, -2, of_rows)
 
 
-def _checked(network: _Network, theta: Array, x: Array, predict: bool) -> tuple[_Chain, Array]:
-    x, _ = network.check_inputs(theta, x)
-    link = network.loss_function.link if predict else identity.value
-    parameters, stack = unpack(network.layout, theta), tuple(theta.shape[:-1])
-    return _Chain(network.layers, parameters, stack, None if link is identity.value else link), x
+def _chain_of(definition: Definition, theta: Array, predict: bool) -> _Chain:
+    link = definition.loss.link if predict else identity.value
+    parameters, stack = unpack(definition.layout, theta), tuple(theta.shape[:-1])
+    return _Chain(definition.layers, parameters, stack, None if link is identity.value else link)
 
 
 def _by_rows(
@@ -177,12 +161,6 @@ def _units(o: Array) -> list[Array]:
 def slopes_of(link: Link, o: Array) -> Array:
     """Return the derivatives of the predictions by the outputs, ``(..., n_out, n_out)``."""
     return slopes_through(link, o, array_namespace(o).stack(_units(o)))
-
-
-def mean_slopes(network: _Network, theta: Array, x: Array) -> Array:
-    """Return the derivatives of the members' mean prediction, ``(batch, n_out, n_in)``."""
-    found = jacobian(network, theta, x, predict=True)
-    return found if len(theta.shape) == 1 else array_namespace(found).mean(found, axis=0)
 
 
 def slopes_through(function: Link, y: Array, slopes: Array) -> Array:

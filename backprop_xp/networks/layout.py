@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
-from backprop_xp.backends import Array, array_namespace
+from backprop_xp.backends import Array, array_namespace, device_of
 from backprop_xp.checks import integer, known, sequence
 from backprop_xp.networks.initializers import Generator, HostArray, checked_draw
 from backprop_xp.networks.propagation import Layer, require_layer
@@ -74,6 +74,21 @@ def chosen(
     if not found:
         raise ValueError(f"No parameter is in layers={layers!r} with names={names!r}.")
     return found
+
+
+def mask_of(layout: Layout, theta: Array, slices: Sequence[ParameterSlice]) -> Array:
+    """Return ``(P,)``, like theta: 1 on some slices, else 0."""
+    xp, where = array_namespace(theta), {"dtype": theta.dtype, "device": device_of(theta)}
+    parts = [
+        (xp.ones if one in slices else xp.zeros)(one.length, **where)
+        for one in itertools.chain(*layout)
+    ]
+    return xp.concat(parts, axis=-1)
+
+
+def weight_mask(layout: Layout, theta: Array) -> Array:
+    """Return ``(P,)``, like theta: 1 where L2 and weight decay apply, else 0."""
+    return mask_of(layout, theta, [one for one in itertools.chain(*layout) if one.decays])
 
 
 def draw(layers: Sequence[Layer], layout: Layout, generator: Generator) -> Iterator[HostArray]:

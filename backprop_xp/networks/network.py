@@ -18,7 +18,6 @@ from backprop_xp.backends import (
     DType,
     Namespace,
     array_namespace,
-    device_of,
     dispatch,
     like,
     require_floating,
@@ -28,10 +27,19 @@ from backprop_xp.backends import (
 from backprop_xp.checks import choose, integer, real, sequence
 from backprop_xp.display.reprs import argument_text, call_text
 from backprop_xp.networks import batch_rows, gauss_newton, input_derivatives, inputs, propagation
+from backprop_xp.networks.definition import Definition, define
 from backprop_xp.networks.initializers import draw_stack
-from backprop_xp.networks.layout import Layout, ParameterSlice, chosen, draw, lay_out, pack, unpack
+from backprop_xp.networks.layout import (
+    Layout,
+    chosen,
+    draw,
+    mask_of,
+    pack,
+    unpack,
+    weight_mask,
+)
 from backprop_xp.networks.loss_targets import check_targets
-from backprop_xp.networks.losses import LOSSES, Loss, refuse_second_link
+from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_of
 from backprop_xp.networks.propagation import Cache, Layer, forward_through
 from backprop_xp.networks.random_bits import Key, as_key
@@ -53,28 +61,42 @@ class Network:
     ((13,), (2, 1))
     """
 
-    layers: tuple[Layer, ...]
-    loss_function: Loss
+    # What the functions of the modules beside this one take in the network's place.
+    definition: Definition
     l2: float
-    size: int = field(compare=False)
     is_random: bool = field(compare=False)
-    layout: Layout = field(compare=False)
-    # The numbers of features that the network takes and gives; None if no layer defines one.
-    widths: tuple[int | None, int | None] = field(compare=False)
 
     def __init__(self, layers: Sequence[Layer], loss: str | Loss, *, l2: float = 0.0) -> None:
         layers = sequence(layers, "layers", "[bx.Dense(2, 1)]")
-        loss_function = choose(LOSSES, loss, "loss")
-        layout = lay_out(layers)
-        size = sum(one.length for one in itertools.chain(*layout))
-        if not size:
-            raise ValueError("A network needs at least one layer with parameters, such as Dense.")
-        refuse_second_link(layers, loss_function)
+        definition = define(layers, choose(LOSSES, loss, "loss"))
         # The class is frozen: __init__ fills its attributes in directly.
-        vars(self).update(layers=tuple(layers), loss_function=loss_function, layout=layout)
-        vars(self).update(l2=real(l2, "l2", low=0.0), size=size)
+        vars(self).update(definition=definition, l2=real(l2, "l2", low=0.0))
         vars(self).update(is_random=any(map(propagation.is_random, layers)))
-        vars(self).update(widths=propagation.check_chain(layers))
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, in their order."""
+        return self.definition.layers
+
+    @property
+    def loss_function(self) -> Loss:
+        """The loss at the end of the layers."""
+        return self.definition.loss
+
+    @property
+    def size(self) -> int:
+        """The number of parameters, P."""
+        return self.definition.size
+
+    @property
+    def layout(self) -> Layout:
+        """The slices of theta that each layer's parameters are."""
+        return self.definition.layout
+
+    @property
+    def widths(self) -> tuple[int | None, int | None]:
+        """The numbers of features that the network takes and gives; None if no layer defines it."""
+        return self.definition.widths
 
     @functools.cached_property
     def codes(self) -> tuple[int, ...]:
@@ -184,7 +206,8 @@ class Network:
         as ``fit`` does: such a label adds nothing.
         """
         rows = self._check_rows(theta, x, y, sample_weight, rng)
-        return loss_of(self, theta, rows, inputs.check_l2(theta, self.l2 if l2 is None else l2))
+        l2 = inputs.check_l2(theta, self.l2 if l2 is None else l2)
+        return loss_of(self.definition, theta, rows, l2)
 
     def loss_and_gradient(
         self,
@@ -202,7 +225,7 @@ class Network:
         """
         rows = self._check_rows(theta, x, y, sample_weight, rng)
         l2 = inputs.check_l2(theta, self.l2 if l2 is None else l2)
-        return loss_and_gradient_of(self, theta, rows, l2)
+        return loss_and_gradient_of(self.definition, theta, rows, l2)
 
     def gauss_newton(
         self,
@@ -220,7 +243,7 @@ class Network:
         """
         rows = self._check_rows(theta, x, y, sample_weight, None)
         l2 = inputs.check_l2(theta, self.l2 if l2 is None else l2)
-        return gauss_newton.gradient_and_matrix(self, theta, rows, l2)
+        return gauss_newton.gradient_and_matrix(self.definition, theta, rows, l2)
 
     def vjp(
         self, theta: Array, x: Array, g: Array, *, rng: Key | None = None
@@ -255,7 +278,8 @@ class Network:
         >>> network.input_jacobian(theta, [[0.5, 1.0], [0.0, -1.0]]).shape
         (2, 1, 2)
         """
-        return input_derivatives.jacobian(self, theta, x, predict)
+        x, _ = self.check_inputs(theta, x)
+        return input_derivatives.jacobian(self.definition, theta, x, predict)
 
     def input_hessian(
         self, theta: Array, x: Array, *, output: int = 0, predict: bool = False
@@ -264,11 +288,13 @@ class Network:
 
         It takes as long as ``n_in`` gradients. Those of relu are 0 between its kinks.
         """
-        return input_derivatives.hessian(self, theta, x, output, predict)
+        x, _ = self.check_inputs(theta, x)
+        return input_derivatives.hessian(self.definition, theta, x, output, predict)
 
     def laplacian(self, theta: Array, x: Array, *, predict: bool = False) -> Array:
         """Return the sum of the second derivatives by each input, ``(*stack, batch, n_out)``."""
-        return input_derivatives.laplacian(self, theta, x, predict)
+        x, _ = self.check_inputs(theta, x)
+        return input_derivatives.laplacian(self.definition, theta, x, predict)
 
     def directional(
         self, theta: Array, x: Array, v: Array, *, order: int = 1, predict: bool = False
@@ -278,18 +304,17 @@ class Network:
         It is that of ``forward(theta, x + t * v)`` by t at 0. ``v`` is ``(n_in,)`` or has a
         direction for each row of x; its length counts.
         """
-        return input_derivatives.directional(self, theta, x, v, order, predict)
+        x, _ = self.check_inputs(theta, x)
+        return input_derivatives.directional(self.definition, theta, x, v, order, predict)
 
     def outputs_shape(self, theta: Array, x: Array) -> tuple[int, ...]:
         """Return the shape of ``forward(theta, x)``, from one row's if no layer defines it."""
-        n_out = self.widths[1]
-        if n_out is None:
-            n_out = self.forward(theta, array_namespace(x).zeros_like(x[..., :1, :])).shape[-1]
-        return (*theta.shape[:-1], x.shape[-2], n_out)
+        return self.definition.outputs_shape(theta, x)
 
     def weight_mask(self, theta: Array) -> Array:
         """Return ``(P,)``, like theta: 1 where L2 and weight decay apply, else 0."""
-        return self._mask_of(theta, [one for one in itertools.chain(*self.layout) if one.decays])
+        self.check_theta(theta)
+        return weight_mask(self.layout, theta)
 
     def mask(
         self,
@@ -310,15 +335,8 @@ class Network:
         array([0., 0., 0., 0., 0., 0., 1.])
         >>> only_last = bx.Adam(1e-3 * network.mask(theta, layers=[-1]))  # the rest is frozen
         """
-        return self._mask_of(theta, chosen(self.layout, layers, names))
-
-    def _mask_of(self, theta: Array, slices: Sequence[ParameterSlice]) -> Array:
-        xp, where = self.check_theta(theta), {"dtype": theta.dtype, "device": device_of(theta)}
-        parts = [
-            (xp.ones if one in slices else xp.zeros)(one.length, **where)
-            for one in itertools.chain(*self.layout)
-        ]
-        return xp.concat(parts, axis=-1)
+        self.check_theta(theta)
+        return mask_of(self.layout, theta, chosen(self.layout, layers, names))
 
     @property
     def parts(self) -> list[slice]:

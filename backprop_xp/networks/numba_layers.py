@@ -5,6 +5,7 @@ Its layers have the parameters, the results and the errors of those that they re
 """
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -31,7 +32,8 @@ def numba_network(network: Network, kernels: Any) -> Network:
     if name is not None:
         made = loss_of_rule(WithLast(_by_kernel, (kernels.loss(name), value.rule)))
         loss = _changed(loss, value=made.value, gradient=made.gradient)
-    return _changed(network, layers=own, loss_function=loss)
+    definition = dataclasses.replace(network.definition, layers=own, loss=loss)
+    return _changed(network, definition=definition)
 
 
 def _changed(value: T, /, **changes: Any) -> T:

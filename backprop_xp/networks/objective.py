@@ -8,7 +8,7 @@ Nothing is checked here: ``rows`` have theta's device and dtype, ``rows.rng`` is
 import itertools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from backprop_xp.backends import (
     Array,
@@ -20,51 +20,45 @@ from backprop_xp.backends import (
 )
 from backprop_xp.networks import propagation
 from backprop_xp.networks.batch_rows import Rows
+from backprop_xp.networks.definition import Definition
 from backprop_xp.networks.inputs import Strength
 from backprop_xp.networks.layout import Layout, pack, parameters_of, parts_of, unpack
 from backprop_xp.networks.loss_targets import in_columns
-from backprop_xp.networks.losses import Loss, sample_losses, value_and_gradient
-from backprop_xp.networks.propagation import Cache, Layer, Parameters
+from backprop_xp.networks.losses import sample_losses, value_and_gradient
+from backprop_xp.networks.propagation import Cache, Parameters
 
 
-class _Network(Protocol):
-    """The attributes of a network that are used here."""
-
-    @property
-    def layers(self) -> tuple[Layer, ...]: ...
-    @property
-    def layout(self) -> Layout: ...
-    @property
-    def loss_function(self) -> Loss: ...
-
-
-def outputs_of(network: _Network, theta: Array, rows: Rows) -> Array:
+def outputs_of(definition: Definition, theta: Array, rows: Rows) -> Array:
     """Return the raw outputs, as ``Network.forward`` does."""
     return propagation.forward_through(
-        network.layers, _parameters(network, theta), rows.x, rows.rng
+        definition.layers, _parameters(definition, theta), rows.x, rows.rng
     )
 
 
-def loss_of(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Array:
+def loss_of(definition: Definition, theta: Array, rows: Rows, l2: Strength) -> Array:
     """Return the loss, as ``Network.loss`` does."""
-    return loss_and_outputs_of(network, theta, rows, l2)[0]
+    return loss_and_outputs_of(definition, theta, rows, l2)[0]
 
 
 def loss_and_outputs_of(
-    network: _Network, theta: Array, rows: Rows, l2: Strength
+    definition: Definition, theta: Array, rows: Rows, l2: Strength
 ) -> tuple[Array, Array]:
     """Return the loss, and the raw outputs that it is of."""
-    outputs = outputs_of(network, theta, rows)
-    values = sample_losses(network.loss_function, outputs, in_columns(outputs, rows.y))
-    return loss_of_values(network, theta, values, rows.sample_weight, l2), outputs
+    outputs = outputs_of(definition, theta, rows)
+    values = sample_losses(definition.loss, outputs, in_columns(outputs, rows.y))
+    return loss_of_values(definition, theta, values, rows.sample_weight, l2), outputs
 
 
 def loss_of_values(
-    network: _Network, theta: Array, values: Array, weight: Array | None, l2: Strength
+    definition: Definition, theta: Array, values: Array, weight: Array | None, l2: Strength
 ) -> Array:
     """Return the loss, given that of each sample, ``(*stack, batch)``."""
     loss = mean_loss(values, weight)
-    return loss if l2 is None else loss + penalty(network.layout, _parameters(network, theta), l2)
+    return (
+        loss
+        if l2 is None
+        else loss + penalty(definition.layout, _parameters(definition, theta), l2)
+    )
 
 
 class Views(NamedTuple):
@@ -79,40 +73,40 @@ class Views(NamedTuple):
     buffers: Sequence[Parameters] | None
 
 
-def views_of(network: _Network, theta: Array) -> Views:
+def views_of(definition: Definition, theta: Array) -> Views:
     """Return views of theta's parameters, and of a new buffer for its gradient."""
     gradient = blank(theta)
-    buffers = None if gradient is None else _parameters(network, gradient)
-    return Views(theta, _parameters(network, theta), gradient, buffers)
+    buffers = None if gradient is None else _parameters(definition, gradient)
+    return Views(theta, _parameters(definition, theta), gradient, buffers)
 
 
 def loss_and_gradient_of(
-    network: _Network, theta: Array, rows: Rows, l2: Strength, views: Views | None = None
+    definition: Definition, theta: Array, rows: Rows, l2: Strength, views: Views | None = None
 ) -> tuple[Array, Array]:
     """Return the loss and its gradient by theta, as ``Network.loss_and_gradient`` does.
 
     ``views`` of this theta have the buffer that the gradient is written into at each step.
     """
     if views is None or views.theta is not theta:
-        views = views_of(network, theta)
+        views = views_of(definition, theta)
     _, parameters, gradient, buffers = views
-    loss, gradients = _loss_and_gradients(network, parameters, rows, l2, buffers)
+    loss, gradients = _loss_and_gradients(definition, parameters, rows, l2, buffers)
     if gradient is None:
-        gradient = dispatch(pack, theta)(network.layout, gradients, theta.shape[:-1])
+        gradient = dispatch(pack, theta)(definition.layout, gradients, theta.shape[:-1])
     return loss, gradient
 
 
 def loss_and_gradients_of(
-    network: _Network, parts: Sequence[Array], rows: Rows, l2: Strength
+    definition: Definition, parts: Sequence[Array], rows: Rows, l2: Strength
 ) -> tuple[Array, list[Array]]:
     """Return what ``loss_and_gradient_of`` does, for theta and its gradient in parts."""
-    layout = network.layout
-    loss, gradients = _loss_and_gradients(network, parameters_of(layout, parts), rows, l2)
+    layout = definition.layout
+    loss, gradients = _loss_and_gradients(definition, parameters_of(layout, parts), rows, l2)
     return loss, parts_of(layout, gradients, parts[0].shape[:-1])
 
 
 def _loss_and_gradients(
-    network: _Network,
+    definition: Definition,
     parameters: Sequence[Parameters],
     rows: Rows,
     l2: Strength,
@@ -120,27 +114,27 @@ def _loss_and_gradients(
 ) -> tuple[Array, Sequence[Parameters]]:
     """Return the loss and its gradients by the parameters, written into ``buffers`` if given."""
     if rows.x.shape[-2]:
-        loss, gradients = _of_rows(network, parameters, rows, buffers)
+        loss, gradients = _of_rows(definition, parameters, rows, buffers)
     else:  # a part of a batch without rows
-        loss, gradients = _of_none(network.layout, parameters, buffers)
+        loss, gradients = _of_none(definition.layout, parameters, buffers)
     if l2 is None:
         return loss, gradients
-    loss = loss + penalty(network.layout, parameters, l2)
+    loss = loss + penalty(definition.layout, parameters, l2)
     add = operator.add if buffers is None else operator.iadd
-    return loss, _decayed(network.layout, gradients, parameters, l2, add)
+    return loss, _decayed(definition.layout, gradients, parameters, l2, add)
 
 
 def _of_rows(
-    network: _Network,
+    definition: Definition,
     parameters: Sequence[Parameters],
     rows: Rows,
     buffers: Sequence[Parameters] | None,
 ) -> tuple[Array, Sequence[Parameters]]:
     """Return the mean loss of rows, or their part of a batch's, and its gradients."""
     weight, caches = rows.sample_weight, list[Cache]()
-    outputs = propagation.forward_through(network.layers, parameters, rows.x, rows.rng, caches)
+    outputs = propagation.forward_through(definition.layers, parameters, rows.x, rows.rng, caches)
     y = in_columns(outputs, rows.y)
-    each, g = value_and_gradient(network.loss_function, outputs, y, shares_of(rows))
+    each, g = value_and_gradient(definition.loss, outputs, y, shares_of(rows))
     g = g if weight is None else where_counted(weight[..., None], g)
     if rows.part is None:
         loss = mean_loss(each, weight)
@@ -148,7 +142,7 @@ def _of_rows(
         each = each if weight is None else where_counted(weight, weight * each)
         loss = array_namespace(each).sum(each, axis=-1) / _not_zero(total_of(rows))
     _, gradients = propagation.backward_through(
-        network.layers, parameters, caches, g, wants_input=False, out=buffers
+        definition.layers, parameters, caches, g, wants_input=False, out=buffers
     )
     return loss, gradients
 
@@ -241,6 +235,6 @@ def _against(strength: float | Array, shape: tuple[int, ...]) -> float | Array:
     return strength if isinstance(strength, float) else strength[(..., *(None for _ in shape))]
 
 
-def _parameters(network: _Network, theta: Array) -> list[tuple[Array, ...]]:
-    parameters: list[tuple[Array, ...]] = dispatch(unpack, theta)(network.layout, theta)
+def _parameters(definition: Definition, theta: Array) -> list[tuple[Array, ...]]:
+    parameters: list[tuple[Array, ...]] = dispatch(unpack, theta)(definition.layout, theta)
     return parameters

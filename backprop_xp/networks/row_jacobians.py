@@ -6,11 +6,12 @@ their own has the method ``apart``, as ``Groups`` does: these columns are rows o
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, blank, device_of, dispatch
+from backprop_xp.networks.definition import Definition
 from backprop_xp.networks.layers import Dense
-from backprop_xp.networks.layout import Layout, pack, unpack
+from backprop_xp.networks.layout import pack, unpack
 from backprop_xp.networks.propagation import (
     Buffers,
     Cache,
@@ -21,20 +22,11 @@ from backprop_xp.networks.propagation import (
 )
 
 
-class _Network(Protocol):
-    """The attributes of a network that are used here."""
-
-    @property
-    def layers(self) -> tuple[Layer, ...]: ...
-    @property
-    def layout(self) -> Layout: ...
-
-
-def outputs_and_jacobian(network: _Network, theta: Array, x: Array) -> tuple[Array, Array]:
+def outputs_and_jacobian(definition: Definition, theta: Array, x: Array) -> tuple[Array, Array]:
     """Return the outputs, ``(*stack, rows, n_out)``, and J, ``(*stack, rows, n_out, P)``."""
-    layer: Any = network.layers[0]
-    if len(network.layers) > 1 or not hasattr(layer, "apart"):
-        return _of_all_columns(network, theta, x)
+    layer: Any = definition.layers[0]
+    if len(definition.layers) > 1 or not hasattr(layer, "apart"):
+        return _of_all_columns(definition, theta, x)
     xp, each, parts = array_namespace(theta), (*theta.shape[:-1], x.shape[-2]), []
     for own, own_x in layer.apart(x):
         outputs, jacobian = _of_all_columns(own, theta, own_x)
@@ -44,13 +36,13 @@ def outputs_and_jacobian(network: _Network, theta: Array, x: Array) -> tuple[Arr
     return xp.concat(all_outputs, axis=-1), xp.concat(jacobians, axis=-2)
 
 
-def _of_all_columns(network: _Network, theta: Array, x: Array) -> tuple[Array, Array]:
+def _of_all_columns(definition: Definition, theta: Array, x: Array) -> tuple[Array, Array]:
     """Return what ``outputs_and_jacobian`` does, with each row of x as a row."""
-    xp, layout, caches = array_namespace(theta), network.layout, list[Cache]()
+    xp, layout, caches = array_namespace(theta), definition.layout, list[Cache]()
     each = (*theta.shape[:-1], x.shape[-2])
-    parameters = _parameters(network, theta, each)
-    outputs = _forward(network.layers, parameters, x, each, caches)
-    n_out, given = outputs.shape[-1], (network.layers, parameters, caches)
+    parameters = _parameters(definition, theta, each)
+    outputs = _forward(definition.layers, parameters, x, each, caches)
+    n_out, given = outputs.shape[-1], (definition.layers, parameters, caches)
     unit = xp.eye(n_out, dtype=theta.dtype, device=device_of(theta))
     jacobian, columns = blank(theta, (*each, n_out, theta.shape[-1])), list[Array]()
     for k in range(n_out):
@@ -67,14 +59,16 @@ def _takes_rows(layer: Layer) -> bool:
     return not layer.names or type(layer) is Dense  # a subclass may have another backward
 
 
-def _parameters(network: _Network, theta: Array, each: tuple[int, ...]) -> Sequence[Parameters]:
+def _parameters(
+    definition: Definition, theta: Array, each: tuple[int, ...]
+) -> Sequence[Parameters]:
     """Return each layer's parameters, with an axis of rows, as in ``each``, where it needs one."""
-    own: Sequence[Parameters] = dispatch(unpack, theta)(network.layout, theta)
-    if all(map(_takes_rows, network.layers)):
+    own: Sequence[Parameters] = dispatch(unpack, theta)(definition.layout, theta)
+    if all(map(_takes_rows, definition.layers)):
         return own
     rows = array_namespace(theta).broadcast_to(theta[..., None, :], (*each, theta.shape[-1]))
-    apart: Sequence[Parameters] = dispatch(unpack, theta)(network.layout, rows)
-    layers = zip(network.layers, own, apart, strict=True)
+    apart: Sequence[Parameters] = dispatch(unpack, theta)(definition.layout, rows)
+    layers = zip(definition.layers, own, apart, strict=True)
     return [of_all if _takes_rows(layer) else of_each for layer, of_all, of_each in layers]
 
 

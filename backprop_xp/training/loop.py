@@ -124,7 +124,7 @@ class Eager:
         self._keeps_views = require_owner(theta, "theta").slices_are_views
         if kernels is not None:
             network = numba_network(network, kernels)
-        gradient: Any = functools.partial(loss_and_gradient_of, network)
+        gradient: Any = functools.partial(loss_and_gradient_of, network.definition)
         if self.method.size is not None:
             gradient = accumulate(gradient, self.method.size)
         summed = self._processes.summed(gradient)
@@ -171,7 +171,7 @@ class Eager:
 
     def _views_of(self, theta: Array) -> Views:
         if self._views is None or self._views.theta is not theta:
-            self._views = views_of(self.network, theta)
+            self._views = views_of(self.network.definition, theta)
         return self._views
 
     def _compile_if_long(self, theta: Array, rows: int) -> None:

@@ -49,11 +49,11 @@ class Objective(NamedTuple):
 
     def loss(self, theta: Array) -> Array:
         """Return each network's loss, ``(*stack,)``."""
-        return loss_of(self.network, theta, self.rows, self.l2)
+        return loss_of(self.network.definition, theta, self.rows, self.l2)
 
     def loss_and_gradient(self, theta: Array) -> tuple[Array, Array]:
         """Return the loss, ``(*stack,)``, and its gradient, ``(*stack, P)``."""
-        return loss_and_gradient_of(self.network, theta, self.rows, self.l2)
+        return loss_and_gradient_of(self.network.definition, theta, self.rows, self.l2)
 
     def gauss_newton(self, theta: Array) -> Primal | Dual:
         """Return the quadratic model at theta, with the Gauss-Newton matrix H.
@@ -73,11 +73,11 @@ class Objective(NamedTuple):
                 'bx.LBFGS(), or an estimator\'s solver="lbfgs", which holds some vectors of '
                 "parameters; or train fewer networks at once."
             )
-        return quadratic(self.network, theta, self.rows, self.l2)
+        return quadratic(self.network.definition, theta, self.rows, self.l2)
 
     def loss_and_outputs(self, theta: Array) -> tuple[Array, Array]:
         """Return the loss, ``(*stack,)``, and the outputs, ``(*stack, rows, n_out)``."""
-        return loss_and_outputs_of(self.network, theta, self.rows, self.l2)
+        return loss_and_outputs_of(self.network.definition, theta, self.rows, self.l2)
 
     def correction(
         self, theta: Array, model: Primal | Dual, damped: Any, move: Array, reached: Array
@@ -87,7 +87,7 @@ class Objective(NamedTuple):
         The move is ``model.step(damped)``, and ``reached`` are the outputs at ``theta + move``.
         """
         change = reached - model.outputs
-        return correction(self.network, theta, self.rows.x, model, damped, move, change)
+        return correction(self.network.definition, theta, self.rows.x, model, damped, move, change)
 
     def check_curvature(self, theta: Array) -> None:
         """Raise ValueError if a user's loss has a curvature that is negative or not a number."""
@@ -96,7 +96,7 @@ class Objective(NamedTuple):
         loss, rows = self.network.loss_function, self.rows
         if loss in LOSSES.values():
             return
-        outputs = outputs_of(self.network, theta, rows)
+        outputs = outputs_of(self.network.definition, theta, rows)
         y = in_columns(outputs, rows.y)
         curvature, elsewhere = (curvature_of(loss, o, y) for o in (outputs, 0.0 * outputs))
         fault = curvature_fault(curvature, sample_losses(loss, outputs, y), elsewhere)

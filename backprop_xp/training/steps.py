@@ -187,7 +187,7 @@ def evaluate(
     loss, measures = network.loss_function, {}
 
     def forward(theta: Array, part: Rows) -> tuple[Array, Array | None]:
-        outputs = outputs_of(network, theta, part)
+        outputs = outputs_of(network.definition, theta, part)
         values = sample_losses(loss, outputs, in_columns(outputs, part.y))
         return values, loss.link(outputs) if metrics else None
 
@@ -197,7 +197,7 @@ def evaluate(
             forward, theta, Rows(rows.x, rows.y, divide=rows.divide, at=rows.at)
         )
         weight = rows.sample_weight
-        measures[f"{start}loss"] = loss_of_values(network, theta, each, weight, l2)
+        measures[f"{start}loss"] = loss_of_values(network.definition, theta, each, weight, l2)
         for name, metric in metrics.items():
             y, n = in_columns(predicted, rows.y), targets_of(loss, predicted.shape[-1])
             arguments = predicted, *without_shares(y, weight, n)

@@ -91,7 +91,7 @@ def _traced(
     varying = varying._replace(learning_rate=number_of(rate), weight=number_of(varying.weight))
     given = {name: number_of(value) for name, value in constants.hyperparameters.items()}
     if not in_parts:
-        gradient: Any = functools.partial(loss_and_gradient_of, network)
+        gradient: Any = functools.partial(loss_and_gradient_of, network.definition)
         gradient = gradient if size is None else accumulate(gradient, size)
         own = step_of(make(**given), traits, network, gradient, carry[0])
         return step(own, carry, varying, shared)
@@ -105,7 +105,7 @@ def _traced(
         return thetas, states
 
     def gradients(thetas: Any, batch: Rows, l2: Any, _: None) -> tuple[Array, list[Array]]:
-        return loss_and_gradients_of(network, thetas, batch, l2)
+        return loss_and_gradients_of(network.definition, thetas, batch, l2)
 
     of_batch = gradients if size is None else accumulate(gradients, size)
     return step(functools.partial(descend, of_batch, update), carry, varying, shared)

@@ -107,7 +107,7 @@ def test_a_dense_layer_and_its_rule(kernels: Any, name: str, case: str, dtype: A
     network = bx.Network([bx.Scale(n_in), bx.Dense(n_in, n_out, name)], "mean_squared_error")
     layer = numba_network(network, kernels).layers[1]
     assert type(layer) is not bx.Dense
-    views = views_of(network, draw(dtype, *stack, network.size))
+    views = views_of(network.definition, draw(dtype, *stack, network.size))
     views.gradient[...] = np.nan
     own, out = views.parameters[1], views.buffers[1]
     x = draw(dtype, *(() if shares else stack), rows, n_in)
@@ -189,7 +189,7 @@ def test_a_biass_gradient_keeps_float32s_digits_over_many_rows(kernels: Any) -> 
     layer = bx.Dense(2, 200)
     network = bx.Network([layer], "mean_squared_error")
     loops = numba_network(network, kernels).layers[0]
-    views = views_of(network, draw(np.float32, network.size))
+    views = views_of(network.definition, draw(np.float32, network.size))
     own, out = views.parameters[0], views.buffers[0]
     _, cache = loops.forward(own, draw(np.float32, 30_000, 2), None)
     g = np.full((30_000, 200), 0.1, np.float32)
@@ -257,7 +257,7 @@ def embedding(kernels: Any, stack: tuple[int, ...], shares: bool, dtype: Any) ->
     network = bx.Network([bx.Scale(COLUMNS), layer], "mean_squared_error")
     loops = numba_network(network, kernels).layers[1]
     assert type(loops) is not bx.NumericEmbedding
-    views = views_of(network, draw(dtype, *stack, network.size))
+    views = views_of(network.definition, draw(dtype, *stack, network.size))
     views.gradient[...] = np.nan
     x = draw(dtype, *(() if shares else stack), EMBEDDED_ROWS, COLUMNS)
     x[..., 0, :] *= 1e3
@@ -334,7 +334,7 @@ def test_a_numeric_embeddings_gradient_keeps_float32s_digits_over_many_rows(kern
     embedding = bx.NumericEmbedding(1, 2, n_frequencies=1)
     network = bx.Network([embedding], "mean_squared_error")
     loops = numba_network(network, kernels).layers[0]
-    views = views_of(network, np.zeros(network.size, np.float32))  # waves of 1
+    views = views_of(network.definition, np.zeros(network.size, np.float32))  # waves of 1
     own, out = views.parameters[0], views.buffers[0]
     _, cache = loops.forward(own, np.zeros((30_000, 1), np.float32), None)
     loops.backward(own, cache, np.full((30_000, 2), 0.1, np.float32), wants_input=False, out=out)
@@ -457,7 +457,7 @@ def test_layer_norm_and_its_rule(
     layer = bx.LayerNorm(n)
     network = bx.Network([layer], "mean_squared_error")
     loops = numba_network(network, kernels).layers[0]
-    views = views_of(network, draw(dtype, *stack, network.size))
+    views = views_of(network.definition, draw(dtype, *stack, network.size))
     own, out = views.parameters[0], views.buffers[0]
     x, g = scale * draw(dtype, *stack, 4, n), draw(dtype, *stack, 4, n)
     y, cache = loops.forward(own, x, None)

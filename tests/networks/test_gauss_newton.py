@@ -160,7 +160,7 @@ def test_networks_of_a_stack_share_x(xp: Any) -> None:
 def test_a_block_of_rows_has_no_more_derivatives_than_the_matrix_has_entries(xp: Any) -> None:
     network = bx.mlp([1, 100, 20])
     theta, x, y = xp.initialize(network), *xp.put(np.zeros((900, 1)), np.zeros((900, 20)))
-    rows = gauss_newton._rows_at_once(network, theta, Rows(x, y))
+    rows = gauss_newton._rows_at_once(network.definition, theta, Rows(x, y))
     most = max(network.size**2, gauss_newton._NUMBERS_AT_ONCE)
     assert 0 < rows * 20 * network.size <= most
 
@@ -171,7 +171,7 @@ def test_numpy_takes_the_rows_of_64_small_networks_at_once() -> None:
     network = bx.mlp([1, 10, 1])
     theta = network.initialize(stack=(64,), backend="numpy")
     rows = Rows(np.zeros((94, 1)), np.zeros((94, 1)))
-    assert gauss_newton._rows_at_once(network, theta, rows) >= 94
+    assert gauss_newton._rows_at_once(network.definition, theta, rows) >= 94
 
 
 def test_blocks_of_rows_give_the_same_matrix(xp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,8 @@ def test_both_forms_of_the_model_take_the_same_steps(xp: Any, loss: str, l2: Any
     strength = xp.asarray([0.1, 0.2]) if l2 == "stacked" else l2
     rows, damping = Rows(x, y, weight), xp.asarray([[0.1], [1.0]])
     primal, dual = (
-        form(network, theta, rows, strength) for form in (gauss_newton.primal, gauss_newton.dual)
+        form(network.definition, theta, rows, strength)
+        for form in (gauss_newton.primal, gauss_newton.dual)
     )
     xp.assert_close(dual.loss, primal.loss, PARITY)
     xp.assert_close(dual.gradient, primal.gradient, PARITY)
@@ -211,7 +212,8 @@ def test_the_form_with_the_smaller_equations_is_chosen() -> None:
     network, x, y = bx.mlp([1, 3, 1]), np.ones((12, 1)), np.ones((12, 1))
     theta = network.initialize(backend="numpy")
     kinds = [
-        type(gauss_newton.quadratic(network, theta, Rows(x[:n], y[:n]), None)) for n in (9, 10)
+        type(gauss_newton.quadratic(network.definition, theta, Rows(x[:n], y[:n]), None))
+        for n in (9, 10)
     ]
     assert kinds == [gauss_newton.Dual, gauss_newton.Primal]
 

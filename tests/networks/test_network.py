@@ -1,6 +1,6 @@
 """Networks: the layout of theta, losses and gradients, stacks, and errors.
 
-Specifies ``layout``, ``mlp`` and ``objective``.
+Specifies ``definition``, ``layout``, ``mlp`` and ``objective``.
 """
 
 import functools
@@ -896,13 +896,13 @@ def test_a_gradient_written_into_its_slice_equals_the_joined_one(
     out = xp.asarray(np.full((*stack, network.size), np.nan), dtype=dtype)
     views = Views(theta, network.unpack(theta), out, network.unpack(out))
     for _ in range(2):
-        value, gradient = loss_and_gradient_of(network, theta, rows, strength, views)
+        value, gradient = loss_and_gradient_of(network.definition, theta, rows, strength, views)
         assert gradient is out
     monkeypatch.setattr("backprop_xp.networks.objective.blank", lambda theta: None)
-    expected_value, expected = loss_and_gradient_of(network, theta, rows, strength)
+    expected_value, expected = loss_and_gradient_of(network.definition, theta, rows, strength)
     xp.assert_equal(out, expected)
     xp.assert_equal(value, expected_value)
-    xp.assert_equal(value, loss_of(network, theta, rows, strength))
+    xp.assert_equal(value, loss_of(network.definition, theta, rows, strength))
 
 
 def test_a_network_with_a_random_layer_is_random_and_only_such_layers_get_a_key(xp: Any) -> None:

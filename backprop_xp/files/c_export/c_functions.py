@@ -196,7 +196,7 @@ def gradient(one: Recorded) -> Function:
     y = argument("targets", (1, one.n_targets), dtype)
     with recording("C", _ON, "In the loss."):
         loss, found = loss_and_gradient_of(
-            network, one.theta, Rows(one.rows, y), network.l2 or None
+            network.definition, one.theta, Rows(one.rows, y), network.l2 or None
         )
         results = {"loss": as_array(loss, dtype), "gradient": as_array(found, dtype)}
     made = plan(results, ends=one.ends)

@@ -12,7 +12,7 @@ from backprop_xp.backends import Array, Backend, Device, array_namespace, resolv
 from backprop_xp.checks import real
 from backprop_xp.networks import ensemble
 from backprop_xp.networks.batch_rows import row_slices, rows_at_once
-from backprop_xp.networks.input_derivatives import mean_slopes, slopes_through
+from backprop_xp.networks.input_derivatives import slopes_through
 from backprop_xp.networks.network import Network
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.number import Number
@@ -120,7 +120,7 @@ class TabularModel:
         for rows in row_slices(len(x), rows_at_once(theta)):
             part = choice.backend.from_host(x[rows], choice.dtype, choice.device)
             mean, _ = ensemble.predict(self.network, theta, part)
-            slopes = mean_slopes(self.network, theta, part)
+            slopes = ensemble.mean_slopes(self.network, theta, part)
             y, dy = (to_host(array).astype("float64") for array in (mean, slopes))
             parts.append(slopes_through(self.in_unit, y, dy[..., at]))
         by_feature, own = np.concatenate(parts), self.features.slopes(frame, names)
