@@ -15,11 +15,10 @@ from backprop_xp.backends import Array, DType, array_namespace, device_of, to_de
 from backprop_xp.networks.activations import ACTIVATIONS, softmax
 from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.column_weights import targets_of, without_shares
-from backprop_xp.networks.layers import Dense
 from backprop_xp.networks.layout import ParameterSlice, unpack
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import mean_loss, penalty
-from backprop_xp.networks.propagation import Layer, Parameters, layers_in
+from backprop_xp.networks.propagation import Layer, Parameters, defines, layers_in
 from backprop_xp.networks.random_bits import fold_in
 
 # These act on each number alone, so a changed column stays one.
@@ -51,9 +50,10 @@ class _Pass(NamedTuple):
 
     def passes_a_column(self, i: int) -> bool:
         """Whether a column of the output of layer i is all that changes, and a Dense follows."""
-        layers, layer = self.network.layers, self.network.layers[i]
-        is_elementwise = type(layer) is Dense and layer.activation.value in _ELEMENTWISE
-        return is_elementwise and i + 1 < len(layers) and type(layers[i + 1]) is Dense
+        layer: Any = self.network.layers[i]
+        after = self.network.layers[i + 1 : i + 2]
+        is_elementwise = defines(layer, "is_affine") and layer.activation.value in _ELEMENTWISE
+        return is_elementwise and any(defines(one, "is_affine") for one in after)
 
 
 class _Perturbation(NamedTuple):
@@ -127,7 +127,7 @@ def _forward_pass(network: Network, theta: Array, rows: Rows, dtype: DType) -> _
     run = _Pass(network, rows, parameters, [xp.astype(rows.x, dtype)], [])
     for i, layer in enumerate(network.layers):
         x, each = run.x[i], parameters[i]
-        run.z.append(x @ each[0] + each[1] if type(layer) is Dense else None)
+        run.z.append(x @ each[0] + each[1] if defines(layer, "is_affine") else None)
         run.x.append(run.forward(i, each, x))
     return run
 
@@ -143,7 +143,7 @@ def _perturbations(
             # A layer's input, pre-activation and output; the perturbed parameter, or its column.
             after = run.x[i + 1 + run.passes_a_column(i) :]
             numbers = 3 * batch * max(x.shape[-1] for x in after)
-            numbers += batch if type(run.network.layers[i]) is Dense else theta_slice.length
+            numbers += batch if defines(run.network.layers[i], "is_affine") else theta_slice.length
             # A quarter of the memory: a layer has temporary arrays, and caches are small.
             most = max(1, most_numbers // (4 * numbers))
             # Parts as equal as possible, since a library may compile each length anew.
@@ -168,8 +168,9 @@ def _outputs(run: _Pass, p: _Perturbation) -> Array:
     receives that column alone, with its row of the weights, and with its own old pre-activations as
     the bias.
     """
-    i, layer, xp = p.layer, run.network.layers[p.layer], array_namespace(p.entries)
-    if type(layer) is not Dense:
+    i, xp = p.layer, array_namespace(p.entries)
+    layer: Any = run.network.layers[i]
+    if not defines(layer, "is_affine"):
         # All of them stacked: a layer may add a bias to a product in place.
         stacks = [xp.broadcast_to(v, (p.at.shape[0], *v.shape)) for v in run.parameters[i]]
         chosen = p.at[:, None] == _indices(p.at, np.arange(p.theta_slice.length))

@@ -81,6 +81,7 @@ class Dense:
     names = ("weights", "bias")
     is_random = False
     writes = skips = True
+    is_affine = True  # before its activation: a part of the outputs can be computed by itself
     __repr__ = repr_of
 
     def __init__(

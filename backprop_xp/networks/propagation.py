@@ -183,6 +183,14 @@ def is_random(layer: Layer) -> bool:
     return bool(getattr(layer, "is_random", True))
 
 
+def defines(layer: Layer, name: str) -> bool:
+    """Whether a layer's own class has a method or an attribute that says how it runs.
+
+    A class that inherits it may have other rules.
+    """
+    return name in vars(type(layer))
+
+
 def require_layer(layer: object, name: str) -> None:
     """Raise TypeError unless an object has the methods of a layer."""
     methods = ("initialize", "forward", "backward")

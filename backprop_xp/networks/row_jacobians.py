@@ -1,8 +1,9 @@
 """The derivatives of a network's outputs by theta, row by row.
 
-Dense has a rule for all rows at once. Any other layer with parameters gets the rows as one more
-axis of the stack: each row is a batch of its own. A layer whose outputs are made of columns of x of
-their own has the method ``apart``, as ``Groups`` does: these columns are rows of another network.
+A layer whose class has ``row_gradients``, as ``Dense`` has, computes those of all rows at once. Any
+other layer with parameters gets the rows as one more axis of the stack: each row is a batch of its
+own. A layer whose outputs are made of columns of x of their own has the method ``apart``, as
+``Groups`` does: these columns are rows of another network.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, blank, device_of, dispatch
 from backprop_xp.networks.definition import Definition
-from backprop_xp.networks.layers import Dense
 from backprop_xp.networks.layout import pack, unpack
 from backprop_xp.networks.propagation import (
     Buffers,
@@ -18,6 +18,7 @@ from backprop_xp.networks.propagation import (
     Layer,
     Parameters,
     backward_through,
+    defines,
     forward_through,
 )
 
@@ -56,7 +57,7 @@ def _of_all_columns(definition: Definition, theta: Array, x: Array) -> tuple[Arr
 
 def _takes_rows(layer: Layer) -> bool:
     """Whether a layer takes the rows as a batch."""
-    return not layer.names or type(layer) is Dense  # a subclass may have another backward
+    return not layer.names or defines(layer, "row_gradients")
 
 
 def _parameters(
@@ -101,8 +102,9 @@ def _gradients(
     gradients: list[tuple[Array, ...]] = [()] * len(layers)
     back: Any = g
     for i in reversed(range(first, len(layers))):
-        layer, buffers, wanted = layers[i], () if out is None else (out[i],), i > first
-        if type(layer) is Dense:
+        layer: Any = layers[i]
+        buffers, wanted = () if out is None else (out[i],), i > first
+        if defines(layer, "row_gradients"):
             given = parameters[i], caches[i][1], back, *buffers
             back, gradients[i] = layer.row_gradients(*given, wants_input=wanted)
             continue

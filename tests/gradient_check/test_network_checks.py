@@ -19,6 +19,7 @@ from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.losses import LOSSES
 from tests import planted_mistakes
 from tests.planted_mistakes import check, entries_and_directions, every_dtype
+from tests.user_layers import Doubled
 
 # The rounding of another order of operations, and the error of a difference of fourth order.
 ROUNDING = {"complex_step": 1e-13, "centered": 1e-8}
@@ -48,6 +49,7 @@ NETWORKS = {
         ],
         "huber",
     ),
+    "a subclass": bx.Network([bx.Dense(3, 3), Doubled(3, 3, "tanh"), bx.Dense(3, 3)], "huber"),
     "columns": bx.Network(
         [bx.Columns(bx.Embedding(4, 2), bx.NumericEmbedding(2)), bx.Scale(10), bx.Dense(10, 3)],
         "huber",

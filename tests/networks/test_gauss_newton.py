@@ -72,6 +72,29 @@ def test_the_matrix_has_a_weight_for_each_entry_of_y(xp: Any) -> None:
     assert_relatively_close(xp, matrix, expected, PARITY)
 
 
+class FactorsByRow(Factors):
+    """Factors with a rule for all rows at once."""
+
+    def row_gradients(
+        self, parameters: Any, cache: Any, g: Any, out: Any = (None,), *, wants_input: bool = True
+    ) -> Any:
+        each = (g * cache)[..., None, :]
+        if out[0] is not None:
+            out[0][...] = each
+        return (g * parameters[0] if wants_input else None), (each,)
+
+
+class Halves(FactorsByRow):
+    """Half of the factors: the rule that it inherits is not its own."""
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
+        return super().forward(parameters, 0.5 * x, rng)
+
+    def backward(self, parameters: Any, cache: Any, g: Any, **options: Any) -> Any:
+        back, gradients = super().backward(parameters, cache, g, **options)
+        return (None if back is None else 0.5 * back), gradients
+
+
 CODES = np.stack([generator.integers(0, 4, 6), generator.normal(size=6)], axis=-1)
 TWO = [bx.Dense(2, 3, "tanh"), bx.Dense(3, 1)]
 EQUATIONS = [
@@ -81,6 +104,8 @@ GROUPS = bx.Groups(EQUATIONS, [3, 2])
 # Networks with each kind of layer that sample_network lacks, and their rows.
 OTHERS = {
     "user's layer": (bx.Network([bx.Dense(2, 4, "gelu"), Factors(), bx.Dense(4, 2)], "huber"), 2),
+    "user's rule of rows": (bx.Network([*TWO[:1], FactorsByRow(3), *TWO[1:]], "huber"), 2),
+    "inherited rule of rows": (bx.Network([*TWO[:1], Halves(3), *TWO[1:]], "huber"), 2),
     "subclass": (bx.Network([bx.Dense(2, 3, "tanh"), Doubled(3, 2, "silu")], "huber"), 2),
     "first layer without parameters": (
         bx.Network([bx.Standardize([1.0, 2.0], [3.0, 4.0]), Factors(2), *TWO], "huber"),
@@ -109,6 +134,20 @@ OTHERS = {
     "a loss that couples groups": (bx.Network([GROUPS], "categorical_cross_entropy"), 10),
     "scale": (bx.Network([bx.Scale(2), bx.Dense(2, 2, "silu"), bx.Dense(2, 2)], "log_cosh"), 2),
 }
+
+
+def test_a_class_with_a_rule_of_rows_needs_no_backward_pass_for_each() -> None:
+    theta, (x, y) = (
+        sample_theta(OTHERS["user's rule of rows"][0]),
+        (np.ones((6, 2)), np.ones((6, 1))),
+    )
+    wanted = []
+    for name in ("user's rule of rows", "inherited rule of rows"):
+        layer: Any = OTHERS[name][0].layers[1]
+        layer.input_wanted.clear()
+        OTHERS[name][0].gauss_newton(theta, x, y)
+        wanted.append(layer.input_wanted[:])
+    assert wanted == [[], [True]]
 
 
 @pytest.mark.parametrize("name", OTHERS)
