@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp import atomic_files
 from backprop_xp.files import descriptions
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.initializers import INITIALIZERS
@@ -419,25 +418,6 @@ def test_a_training_resumed_from_its_file_equals_the_uninterrupted_one(
         for name, values in whole.history.items():
             np.testing.assert_array_equal(last.history[name], values)
             np.testing.assert_array_equal(resumed.state.history[name], values)
-
-
-def test_a_file_is_written_every_so_many_epochs_and_at_the_end(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network, seen = _network(), []
-    case = network, network.initialize(backend="numpy"), X, Y
-    kept = atomic_files.write
-    monkeypatch.setattr("backprop_xp.files.checkpoint.write", lambda *a: (seen.append(1), kept(*a)))
-    options: dict[str, Any] = {"optimizer": bx.Adam(), "checkpoint": path, "checkpoint_every": 4}
-    bx.fit(*case, epochs=10, **options)
-    assert len(seen) == 3
-    for state in bx.train(*case, epochs=10, **options):
-        assert bx.load(path, backend="numpy").state.epoch == (state.epoch // 4 * 4 or 10) or (
-            state.epoch == 10
-        )
-    assert len(seen) == 6
-    bx.fit(*case, epochs=10, callbacks=[lambda state: state.epoch == 6], **options)
-    assert bx.load(path, backend="numpy").state.epoch == 6
 
 
 def test_epochs_without_a_measurement_are_nan_in_the_history(path: Path) -> None:

@@ -1,7 +1,6 @@
 """Training: the loop against one written by hand, stacks, metrics, and errors.
 
-Specifies ``batches``, ``data_checks``, ``epochs``, ``history``, ``loop``, ``options``, ``set_up``
-and ``training_set``.
+Specifies ``batches``, ``data_checks``, ``loop``, ``options``, ``set_up`` and ``training_set``.
 """
 
 import dataclasses
@@ -519,11 +518,11 @@ def test_the_history_has_the_training_sets_measures_if_asked(
     part = (xp.asarray(np.ones((4, 3))), xp.asarray([0, 1, 2, 0], dtype="int32"))
     options: dict[str, Any] = {"batch_size": batch_size, "metrics": ["accuracy"]}
     options |= {"validation": part if validates else None, "train_metrics": True}
-    network, _, x, y, result = _measures(xp, **options)
+    network, _, x, y, result = _measures(xp, l2_of_sum=0.3, **options)
     assert {*result.history} - {"loss", "accuracy"} == {"training_loss", "training_accuracy"} | (
         {"validation_loss"} if validates else set()
     )
-    expected = network.loss(result.theta, x, y)
+    expected = network.loss(result.theta, x, y, l2=0.3 / x.shape[0])
     xp.assert_close(result.history["training_loss"][-1], expected, 1e-12)
     accuracy = bx.metrics.accuracy(network.predict(result.theta, x), y)
     xp.assert_close(result.history["training_accuracy"][-1], accuracy, 1e-12)
@@ -910,6 +909,11 @@ OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
     ({"metrics": {"training_r2": len}}, ValueError, "metrics cannot be named 'training_r2'"),
     ({"train_metrics": 1}, TypeError, "train_metrics must be True or False, not 1"),
     ({"metrics": {"loss": len}}, ValueError, "metrics cannot be named 'loss'"),
+    (
+        {"optimizer": bx.LBFGS(), "network": _network(dropout=0.1)},
+        ValueError,
+        "LBFGS .* does not take a network with dropout",
+    ),
     ({"l2": -1.0}, ValueError, "l2 must be >= 0, not -1"),
     ({"shuffle": "no"}, TypeError, "shuffle must be True or False, not 'no'"),
     ({"shuffle": None}, TypeError, "shuffle must be True or False, not None"),

@@ -48,29 +48,6 @@ def test_a_training_ends_when_every_network_has_converged(xp: Any, name: str) ->
     xp.assert_equal(more.theta, result.theta)
 
 
-class Settled:
-    """An optimizer that moves nothing, and has converged before its first step."""
-
-    def initialize(self, theta: Any) -> Any:
-        return (theta[..., :1],)
-
-    def advance(self, theta: Any, state: Any, objective: Any) -> Any:
-        return theta, state, objective.loss(theta)
-
-    def has_converged(self, state: Any) -> Any:
-        return state[0] == state[0]
-
-
-def test_a_training_that_has_converged_before_it_begins_has_the_loss_of_its_start(xp: Any) -> None:
-    theta = xp.initialize(NETWORK, stack=2)
-    result = _fit(xp, theta, optimizer=Settled(), epochs=60)
-    assert result.epochs == 20
-    np.testing.assert_allclose(
-        result.history["loss"][0], xp.host(NETWORK.loss(theta, *xp.put(X, Y))), rtol=ROUNDING
-    )
-    assert result.best_member().shape == (NETWORK.size,)
-
-
 @each_optimizer
 def test_a_state_without_a_history_that_has_converged_keeps_its_last_measures(
     xp: Any, name: str

@@ -1,6 +1,6 @@
 """A resumed training equals the uninterrupted one, bit for bit.
 
-Specifies ``interrupt`` and ``states``.
+Specifies ``epochs``, ``history``, ``interrupt`` and ``states``.
 """
 
 import contextlib
@@ -9,12 +9,14 @@ import itertools
 import pickle
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp import atomic_files
 from backprop_xp.training.alone import OneProcess
 from backprop_xp.training.epochs import run_epochs
 from backprop_xp.training.interrupt import Interrupt
@@ -128,10 +130,85 @@ def test_a_resumed_training_keeps_the_state_of_early_stopping(xp: Any, stack: An
     }
     whole = bx.fit(*case, **options)
     assert 5 < whole.epochs < 30
+    # The last network to improve ends the training.
+    best: Any = whole.state.best
+    assert whole.epochs - best.epoch.max() == 4
+    assert not stack or best.epoch.min() < best.epoch.max()
     for stop in (1, 4, whole.epochs - 2, whole.epochs - 1):
         begun = bx.fit(*case, **options, callbacks=[lambda s, stop=stop: s.epoch == stop])
         assert begun.epochs == stop
         _compare(xp, whole, bx.fit(*case, start=begun, **options), begun)
+    # Without early stopping the last theta counts, whatever was the best before.
+    last = bx.fit(*case, start=begun, **{**options, "epochs": stop + 1, "early_stopping": None})
+    _same(xp, last.theta, last.state.theta)
+
+
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_an_epoch_takes_the_lowered_rate_and_keeps_the_average_of_the_best(
+    xp: Any, batch_size: int | None
+) -> None:
+    network, size = _network(dropout=0.0), batch_size or ROWS
+    case = network, xp.initialize(network, stack=STACK), xp.asarray(X), xp.asarray(Y)
+    options: dict[str, Any] = {
+        "optimizer": bx.SGD(1.5),
+        "batch_size": batch_size,
+        "plateau": bx.Plateau(0.25, patience=1),
+        "average": bx.EMA(0.7),
+        "shuffle": False,
+        "epochs": 8,
+    }
+    thetas, averages, factors = [xp.host(case[1])], [], [np.ones(STACK)]
+
+    def keep(state: bx.TrainingState) -> None:
+        slowed: Any = state.slowed
+        thetas.append(np.array(xp.host(state.theta)))
+        averages.append(np.array(xp.host(state.average)))
+        factors.append(slowed.factor)
+
+    last = bx.fit(*case, **options, callbacks=[keep])
+    xp.assert_equal(last.theta, averages[-1])
+    assert not np.array_equal(averages[-1], thetas[-1])
+    assert np.min(factors[:-1]) < 1.0
+    for before, factor, after in zip(thetas[:-1], factors[:-1], thetas[1:], strict=True):
+        theta = xp.asarray(before)
+        for at in range(0, ROWS, size):
+            part = (array[at : min(at + size, ROWS), :] for array in case[2:])
+            gradient = network.loss_and_gradient(theta, *part)[1]
+            theta = theta - 1.5 * xp.asarray(factor[:, None]) * gradient
+        xp.assert_close(theta, after, COMPILED)
+    kept = bx.fit(*case, **options, early_stopping=bx.EarlyStopping(8))
+    best: Any = kept.state.best
+    assert best.epoch.min() < 8
+    xp.assert_equal(kept.theta, [averages[epoch - 1][i] for i, epoch in enumerate(best.epoch)])
+
+
+class Settled:
+    """An optimizer that moves nothing; a network has converged if theta begins above 0."""
+
+    def initialize(self, theta: Any) -> Any:
+        return (theta[..., :1],)
+
+    def advance(self, theta: Any, state: Any, objective: Any) -> Any:
+        return theta, state, objective.loss(theta)
+
+    def has_converged(self, state: Any) -> Any:
+        return state[0] > 0.0
+
+
+@pytest.mark.parametrize(("first", "epochs"), [([1.0, 2.0], 20), ([1.0, -2.0], 50)])
+def test_a_training_ends_at_the_20th_epoch_at_which_all_networks_have_converged(
+    xp: Any, first: list[float], epochs: int
+) -> None:
+    network = _network(dropout=0.0)
+    theta = np.array(xp.host(xp.initialize(network, stack=2)))
+    theta[:, 0] = first
+    case = network, xp.asarray(theta), xp.asarray(X), xp.asarray(Y)
+    result = bx.fit(*case, optimizer=Settled(), epochs=50)  # type: ignore[arg-type]
+    assert result.epochs == epochs
+    # The first epochs measure the loss, also of a training that has nothing to do.
+    losses = np.repeat(xp.host(network.loss(*case[1:2], *case[2:]))[None], epochs, axis=0)
+    xp.assert_close(result.history["loss"], losses, COMPILED)
+    assert result.best_member().shape == (network.size,)
 
 
 def test_a_state_of_train_or_of_a_callback_can_be_resumed(xp: Any) -> None:
@@ -195,6 +272,32 @@ def test_a_copy_of_an_interrupted_state_can_be_resumed(how: str, at: int) -> Non
     assert np.array_equal(
         bx.fit(*case, start=state, **options).theta, bx.fit(*case, **options).theta
     )
+
+
+@pytest.mark.once
+def test_a_file_is_written_every_so_many_epochs_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("safetensors")
+    network, path, seen = _network(), tmp_path / "training", list[int]()
+    case = network, network.initialize(backend="numpy"), X, Y
+    kept = atomic_files.write
+    monkeypatch.setattr("backprop_xp.files.checkpoint.write", lambda *a: (seen.append(1), kept(*a)))
+    options: dict[str, Any] = {"optimizer": bx.Adam(), "checkpoint": path, "checkpoint_every": 4}
+    bx.fit(*case, epochs=10, **options)
+    assert len(seen) == 3
+    for state in bx.train(*case, epochs=10, **options):
+        assert bx.load(path, backend="numpy").state.epoch == (state.epoch // 4 * 4 or 10) or (
+            state.epoch == 10
+        )
+    assert len(seen) == 6
+    bx.fit(*case, epochs=10, callbacks=[lambda state: state.epoch == 6], **options)
+    assert bx.load(path, backend="numpy").state.epoch == 6
+    # It has the theta that the result has: that of the best epoch.
+    options |= {"optimizer": bx.SGD(2.0), "early_stopping": bx.EarlyStopping(3, watch="loss")}
+    best = bx.fit(*case, epochs=10, **options)
+    assert not np.array_equal(best.theta, best.state.theta)
+    assert np.array_equal(bx.load(path, backend="numpy").theta, best.theta)
 
 
 def test_a_resumed_training_that_is_finished_does_nothing(xp: Any) -> None:
