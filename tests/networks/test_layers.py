@@ -6,13 +6,20 @@ Specifies ``propagation``.
 import pickle
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.networks.propagation import Layer, backward_through, forward_through
+from backprop_xp.networks.propagation import (
+    Layer,
+    backward_through,
+    check_chain,
+    differentiates,
+    forward_through,
+    goes_back_once,
+)
 from backprop_xp.networks.random_bits import fold_in, keep_mask
 from tests.user_layers import Factors, Gated, PassThrough
 
@@ -271,6 +278,82 @@ def test_a_chain_computes_no_gradient_that_is_not_needed(xp: Any) -> None:
     x_gradient, gradients = backward_through(layers, parameters, caches, g, wants_input=False)
     assert x_gradient is None
     assert [len(values) for values in gradients] == [0, 2, 0]
+
+
+@pytest.mark.once
+@every_layer
+def test_a_layer_writes_its_gradients_into_buffers_and_leaves_out_what_it_may_skip(
+    layer: Layer,
+) -> None:
+    """A chain copies what a layer does not write itself."""
+    parameters, caches, x = _parameters(layer), list[Any](), _x()
+    g = np.random.default_rng(14).normal(size=layer.forward(parameters, x, RNG)[0].shape)
+    forward_through([layer], [parameters], x, RNG, caches)
+    expected, (gradients,) = backward_through([layer], [parameters], caches, g.copy())
+    buffers = [np.full(shape, np.nan) for shape in layer.shapes]
+    back, (found,) = backward_through([layer], [parameters], caches, g.copy(), out=[buffers])
+    np.testing.assert_array_equal(back, expected)
+    for one, buffer, value in zip(found, buffers, gradients, strict=True):
+        assert one is buffer
+        np.testing.assert_array_equal(buffer, value)
+    cache, backward = caches[0][1], cast("Any", layer.backward)
+    if getattr(layer, "writes", False):
+        own = backward(parameters, cache, g.copy(), out=buffers)[1]
+        assert all(one is buffer for one, buffer in zip(own, buffers, strict=True))
+    if getattr(layer, "skips", False):
+        back, nothing = backward(parameters, cache, g.copy(), wants_parameters=False)
+        np.testing.assert_array_equal(back, expected)
+        assert nothing == ()
+
+
+@pytest.mark.once
+def test_the_gradients_of_rows_of_dense_sum_to_those_of_the_batch() -> None:
+    layer, x = bx.Dense(WIDTH, 3, "tanh"), _x()
+    parameters = _parameters(layer)
+    y, cache = layer.forward(parameters, x, None)
+    expected = layer.backward(parameters, cache, np.cos(y))
+    buffers = [np.full((BATCH, *shape), np.nan) for shape in layer.shapes]
+    for out in ((None, None), buffers):
+        back, rows = layer.row_gradients(parameters, cache, np.cos(y), out)
+        np.testing.assert_array_equal(back, expected[0])
+        for each, total in zip(rows, expected[1], strict=True):
+            np.testing.assert_allclose(each.sum(axis=0), total, rtol=ROUNDING, atol=ROUNDING)
+    assert all(one is buffer for one, buffer in zip(rows, buffers, strict=True))
+
+
+def test_a_layer_of_layers_has_the_attributes_of_those_in_it() -> None:
+    inner = bx.Residual(bx.Activate("tanh"), bx.Dropout(0.0))
+    assert inner.keeps_width
+    assert not inner.is_random
+    assert bx.Residual(bx.Dropout(0.1)).is_random
+    assert not bx.Residual(bx.Dense(2, 2)).keeps_width
+    fixed = bx.Constrained([bx.Dense(2, 2)], lambda x: x[..., :1])
+    slope = bx.Equation([bx.Dense(1, 1)], lambda s: s.u_x, "x")
+    for function, layer in ((goes_back_once, fixed), (differentiates, slope)):
+        assert function(layer)
+        assert function(bx.Residual(layer))
+        assert not function(bx.Residual(bx.Dense(2, 2)))
+
+
+def test_codes_may_come_from_a_layer_of_ones_own_and_from_none_of_the_library() -> None:
+    codes = bx.Embedding(3, 2)
+    assert check_chain([PassThrough(), codes]) == (None, 2)
+    with pytest.raises(ValueError, match=r"layer 1 \(Embedding\) takes codes"):
+        check_chain([bx.Dropout(0.1), codes])
+
+
+@pytest.mark.once
+def test_an_error_on_the_way_back_names_the_layer_by_its_number_in_the_network() -> None:
+    class Wrong(PassThrough):
+        def backward(self, *arguments: Any, **options: Any) -> Any:
+            return None
+
+    layers, x = [PassThrough(), Wrong()], _x()
+    caches: list[Any] = []
+    forward_through(layers, [(), ()], x, None, caches, start=3)
+    with pytest.raises(TypeError) as caught:
+        backward_through(layers, [(), ()], caches, x, start=3)
+    assert caught.value.__notes__ == ["In layers[4] (Wrong).backward."]
 
 
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [

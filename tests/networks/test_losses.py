@@ -15,7 +15,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.losses import LOSSES, Loss, over_outputs, value_and_gradient
+from backprop_xp.networks.losses import LOSSES, Loss, over_outputs, point_of, value_and_gradient
 from tests.user_layers import PARAMETRIC_LOSSES, sample_targets
 
 # A value and its exact counterpart differ by a few roundings, 2e-16 each.
@@ -561,6 +561,37 @@ def test_curvatures_of_extreme_outputs_are_finite(xp: Any, name: str) -> None:
     assert np.isfinite(xp.host(loss.curvature(o, t))).all()
 
 
+def test_the_point_of_predictions_is_the_block_of_its_number(xp: Any) -> None:
+    predictions = xp.asarray([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
+    for levels, expected in (((0.1, 0.5, 0.9), [3.0, 4.0]), ((0.1, 0.2, 0.5), [5.0, 6.0])):
+        xp.assert_equal(point_of(bx.losses.quantile(*levels), predictions), [expected])
+    xp.assert_equal(point_of(bx.losses.gaussian_nll, predictions), [[1.0, 2.0, 3.0]])
+    xp.assert_equal(point_of(bx.losses.huber, predictions), predictions)
+
+
+def test_a_curvature_counts_a_row_by_the_sum_of_its_targets(xp: Any) -> None:
+    o, t = np.asarray([[0.2, -1.0, 0.5]]), np.asarray([[0.1, 0.7, 0.2]])
+    curvature: Any = LOSSES["categorical_cross_entropy"].curvature
+    once, twice = (xp.host(curvature(*xp.put(o, k * t))) for k in (1.0, 2.0))
+    xp.assert_close(twice, 2.0 * once)
+    p = np.exp(o[0]) / np.exp(o[0]).sum()
+    xp.assert_close(once[0], np.diag(p) - np.outer(p, p))
+
+
+def test_shares_of_columns_are_not_smoothed_and_leave_out_what_overflows(xp: Any) -> None:
+    o, t = np.asarray([[0.3, -2.0], [1.0, 0.5]]), np.asarray([[1.0, 1.0], [0.0, 1.0]])
+    shares = np.asarray([[0.5, 1.5], [2.0, 0.0]])
+    plain = LOSSES["binary_cross_entropy"]
+    smoothed = bx.losses.smoothed("binary_cross_entropy", 0.2)
+    given, expected = (np.concatenate([y, shares], axis=-1) for y in (t, 0.8 * t + 0.1))
+    for name in ("value", "gradient", "curvature"):
+        of_smoothed, of_plain = (getattr(loss, name) for loss in (smoothed, plain))
+        xp.assert_close(of_smoothed(*xp.put(o, given)), of_plain(*xp.put(o, expected)))
+    o[1, 1] = np.finfo(xp.host(xp.asarray(o)).dtype).max
+    found = LOSSES["mean_squared_error"].value(*xp.put(o, given))
+    xp.assert_close(found, [(0.5 * 0.7**2 + 1.5 * 3.0**2) / 2.0, 2.0 * 1.0**2 / 2.0])
+
+
 def test_a_users_rule_of_each_output_yields_its_curvature_third(xp: Any) -> None:
     quartic = over_outputs(
         lambda o, t: ((o - t) ** 4, 4.0 * (o - t) ** 3, 12.0 * (o - t) ** 2), is_curved=True
@@ -614,6 +645,10 @@ def test_a_loss_with_a_replaced_gradient_uses_it() -> None:
     for name in ("mean_squared_error", "categorical_cross_entropy"):
         other = dataclasses.replace(LOSSES[name], gradient=lambda o, t: 7.0 * o)
         assert np.all(value_and_gradient(other, o, t, 2.0)[1] == 14.0)
+    # A product with the shares could give another shape that of the outputs.
+    other = dataclasses.replace(other, gradient=lambda o, t: o[0])
+    with pytest.raises(ValueError, match=r"gradient of .* has shape \(3,\), but \(2, 3\) is"):
+        value_and_gradient(other, o, t, np.ones((2, 1)))
 
 
 def test_a_custom_loss_of_each_output_is_their_mean(xp: Any) -> None:

@@ -20,7 +20,13 @@ from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.batch_rows import Rows
 from backprop_xp.networks.initializers import INITIALIZERS
 from backprop_xp.networks.losses import LOSSES
-from backprop_xp.networks.objective import Views, loss_and_gradient_of, loss_of
+from backprop_xp.networks.objective import (
+    Views,
+    loss_and_gradient_of,
+    loss_of,
+    mean_loss,
+    views_of,
+)
 from backprop_xp.networks.random_bits import as_key, fold_in
 from tests.helpers import long, thorough
 from tests.user_layers import Factors, PassThrough, sample_data, sample_network, sample_theta
@@ -164,6 +170,29 @@ def test_a_batch_whose_weights_are_all_0_has_only_the_penalty(xp: Any) -> None:
     weights = xp.host(theta) * xp.host(network.weight_mask(theta))
     xp.assert_close(value, 0.25 * np.sum(weights**2))
     _close(xp.host(gradient), 0.5 * weights, xp.rounding(ROUNDING))
+
+
+def test_a_loss_of_weight_0_that_overflows_adds_nothing(xp: Any) -> None:
+    each, weight = xp.put([1.0, math.inf, 4.0], [2.0, 0.0, 1.0])
+    with np.errstate(invalid="ignore"):  # NumPy warns of 0 times infinity
+        xp.assert_close(mean_loss(each, weight), 2.0)
+
+
+@pytest.mark.once
+def test_the_buffer_of_views_is_written_whole_and_only_for_their_own_theta() -> None:
+    network = bx.mlp([N_IN, 4, N_OUT], hidden="tanh")
+    x, y = np.random.default_rng(5).normal(size=(2, BATCH, N_IN))
+    theta, other = (network.initialize(seed, backend="numpy") for seed in (0, 1))
+    views, rows = views_of(network, theta), Rows(x, y[:, :N_OUT])
+    assert views.gradient is not None
+    views.gradient[...] = np.nan
+    none = rows._replace(x=x[:0], y=rows.y[:0])
+    loss, gradient = loss_and_gradient_of(network, theta, none, None, views)
+    assert (loss, gradient is views.gradient, np.abs(gradient).max()) == (0.0, True, 0.0)
+    for given in (theta, other):
+        found = loss_and_gradient_of(network, given, rows, None, views)
+        for one, expected in zip(found, network.loss_and_gradient(given, *rows[:2]), strict=True):
+            np.testing.assert_array_equal(one, expected)
 
 
 def test_the_penalty_is_half_l2_times_the_squares_of_the_weights_alone(xp: Any) -> None:

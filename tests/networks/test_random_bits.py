@@ -85,6 +85,24 @@ def test_fold_in_is_the_same_for_integers_and_arrays(xp: Any, index: int) -> Non
     np.testing.assert_array_equal(xp.host(folded)[:, 0, 0], expected)
 
 
+def test_a_part_of_a_batch_draws_the_bits_of_its_positions_by_a_folded_key(xp: Any) -> None:
+    positions = np.asarray([4, 0, 3])
+    part = random_bits.RowKey(7, xp.asarray(positions, dtype="int32"))
+    whole = random_bits.bits(random_bits.fold_in(7, 2), 5, 3, **on_device(xp))
+    found = random_bits.bits(random_bits.fold_in(part, 2), 3, 3, **on_device(xp))
+    xp.assert_equal(found, xp.host(whole)[positions])
+
+
+def test_a_key_beyond_int32_wraps_around_with_the_same_bits(xp: Any) -> None:
+    for key in (2**31, 2**32 + 5):
+        wrapped = random_bits.as_int32(key)
+        assert wrapped == (key + 2**31) % 2**32 - 2**31
+        xp.assert_equal(
+            random_bits.bits(wrapped, 3, 2, **on_device(xp)),
+            random_bits.bits(key, 3, 2, **on_device(xp)),
+        )
+
+
 def test_a_mask_is_true_for_bits_at_or_above_the_rate(xp: Any) -> None:
     mask = random_bits.keep_mask(3, 0.25, 40, 30, **on_device(xp))
     assert mask.dtype == xp.namespace.bool
@@ -113,8 +131,13 @@ def test_an_array_of_keys_may_be_of_any_integer_dtype(xp: Any, dtype: str) -> No
 
 def test_one_network_accepts_an_array_of_one_key(xp: Any) -> None:
     key = as_key(xp, xp.asarray([[7]], dtype=None))
-    drawn = random_bits.bits(key, 4, 5, **on_device(xp))
-    np.testing.assert_array_equal(xp.host(drawn), reference_bits(7, 4, 5))
+    for each in (
+        key,
+        as_key(xp, xp.asarray(7, dtype="int64")),
+        as_key(xp, xp.asarray(7, dtype="int32")),
+    ):
+        drawn = random_bits.bits(each, 4, 5, **on_device(xp))
+        np.testing.assert_array_equal(xp.host(drawn), reference_bits(7, 4, 5))
 
 
 @pytest.mark.parametrize("key", [1.0, True, "1", [1], np.random.default_rng(0)])
