@@ -672,3 +672,28 @@ def test_the_limits_of_targets_may_be_a_list(xp: Any) -> None:
 def test_a_point_that_is_no_block_of_the_outputs_is_refused(point: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="point"):
         over_outputs(lambda a, b, t: (b - t, 0 * a, 1 + 0 * b), 2, point=point)
+
+
+LINKED = {"binary_cross_entropy": "sigmoid", "categorical_cross_entropy": "softmax"}
+
+
+@pytest.mark.parametrize("behind", [[], [bx.Dropout(0.5)], [bx.Activate("identity")]])
+@pytest.mark.parametrize(
+    "loss", [*LINKED, "poisson", "hinge", "gaussian_nll", bx.losses.tweedie(), bx.losses.focal()]
+)
+def test_an_output_of_probabilities_with_a_loss_of_raw_outputs_is_an_error(
+    loss: Any, behind: list[Any]
+) -> None:
+    for output in LINKED.values():
+        message = "twice" if LINKED.get(str(loss)) == output else "taken for raw outputs"
+        for last in ([bx.Dense(2, 2, output)], [bx.Dense(2, 2), bx.Activate(output)]):
+            with pytest.raises(ValueError, match=rf'{message}.*output="identity"'):
+                bx.Network([*last, *behind], loss)
+        # In another layer, or with another loss, it is not a second link.
+        bx.mlp([2, 3, 2], hidden=output, loss=loss)
+        bx.mlp([2, 3, 2], output=output, loss="mean_squared_error")
+        for worked_on in (bx.LayerNorm(2), bx.Residual(bx.Dense(2, 2))):
+            bx.Network([bx.Dense(2, 2, output), worked_on], loss)
+    # A loss of one's own may scale what its network returns.
+    percent = bx.Loss(LOSSES["huber"].value, LOSSES["huber"].gradient, link=lambda o: 100.0 * o)
+    bx.mlp([2, 1], output="sigmoid", loss=percent)

@@ -844,32 +844,6 @@ def test_a_stack_beyond_the_memory_is_refused_at_once(stack: tuple[int, ...]) ->
         CLASSIFIER.initialize(stack=stack, backend="numpy")
 
 
-@pytest.mark.parametrize("behind", [[], [bx.Dropout(0.5)], [bx.Activate("identity")]])
-@pytest.mark.parametrize(
-    "loss", [*LINKED, "poisson", "hinge", "gaussian_nll", bx.losses.tweedie(), bx.losses.focal()]
-)
-def test_an_output_of_probabilities_with_a_loss_of_raw_outputs_is_an_error(
-    loss: Any, behind: list[Any]
-) -> None:
-    for output in LINKED.values():
-        message = "twice" if LINKED.get(str(loss)) == output else "taken for raw outputs"
-        for last in ([bx.Dense(2, 2, output)], [DENSE, bx.Activate(output)]):
-            with pytest.raises(ValueError, match=rf'{message}.*output="identity"'):
-                bx.Network([*last, *behind], loss)
-        # In another layer, or with another loss, it is not a second link.
-        bx.mlp([2, 3, 2], hidden=output, loss=loss)
-        bx.mlp([2, 3, 2], output=output, loss="mean_squared_error")
-        for worked_on in (bx.LayerNorm(2), bx.Residual(DENSE)):
-            bx.Network([bx.Dense(2, 2, output), worked_on], loss)
-    # A loss of one's own may scale what its network returns.
-    percent = bx.Loss(_squares, _squares, link=lambda o: 100.0 * o)
-    bx.mlp([2, 1], output="sigmoid", loss=percent)
-
-
-def _squares(o: Any, t: Any) -> Any:
-    return ((o - t) ** 2)[..., 0]
-
-
 # The functions that training calls, and the slices for the gradient
 
 

@@ -84,6 +84,18 @@ def test_a_constant_feature_becomes_0(xp: Any, dtype: str, value: float, rows: i
     assert xp.host(actual.scale)[0, 0] == 1.0
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rounding_moves_the_mean_of_a_constant_feature_to_neither_side(dtype: str) -> None:
+    values = np.linspace(0.1, 7.7, 60, dtype=dtype)
+    table = np.repeat(values[None], 37, axis=0)
+    assert {*np.sign(table.mean(axis=-2) - values)} == {-1.0, 0.0, 1.0}
+    x, mean, scale = bx.data.standardize(table)
+    assert np.array_equal(mean[0], values)
+    assert not x.any()
+    assert (scale == 1.0).all()
+
+
 @pytest.mark.parametrize(("dtype", "exponent"), [("float32", 70), ("float64", 600)])
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_a_unit_whose_squares_are_0_or_infinite_changes_nothing(
