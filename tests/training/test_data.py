@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.training.data import other_rows, split_rows
 
 # A mean and a root of a few numbers: some roundings of 2e-16.
 ROUNDING = 1e-13
@@ -159,6 +160,32 @@ def test_split_returns_training_rows_then_test_rows_of_each_array(xp: Any) -> No
 def test_a_test_size_is_a_share_rounded_up_or_a_count(test_size: Any, expected: int) -> None:
     train, test = bx.data.split(np.arange(11), test_size=test_size)
     assert (len(train), len(test)) == (11 - expected, expected)
+
+
+@pytest.mark.once
+def test_each_class_has_a_training_row_and_its_share_of_the_other_parts() -> None:
+    classes = np.repeat([0, 1, 2], [8, 6, 1])
+    for seed in range(10):
+        parts = split_rows(15, {"validation": 0.3, "test": 0.2}, seed, classes=classes)
+        assert sorted(np.concatenate([*parts.values()])) == [*range(15)]
+        assert [len(rows) for rows in parts.values()] == [8, 4, 3]
+        assert 14 in parts["training"]  # its class has no other row
+        for name, most in (("validation", 2), ("test", 2)):
+            assert max(np.bincount(classes[parts[name]])) <= most
+    # Two rows to train on are the fewest.
+    assert len(split_rows(5, {"validation": 0.6}, 0)["training"]) == 2
+    for rows, share in ((5, 0.7), (3, 0.3)):
+        with pytest.raises(ValueError, match=f"^{rows} rows cannot be split"):
+            split_rows(rows, {"validation": share}, 0)
+
+
+@pytest.mark.once
+def test_the_rows_that_are_not_held_out_are_those_of_each_network() -> None:
+    assert other_rows(np.asarray([3, 1]), 5, ()).tolist() == [0, 2, 4]
+    own = np.asarray([[0, 1], [3, 1]])
+    assert other_rows(own, 4, (2,)).tolist() == [[2, 3], [0, 2]]
+    with pytest.raises(ValueError, match="the index of a row twice"):
+        other_rows(np.asarray([[0, 1], [3, 3]]), 4, (2,))
 
 
 def test_split_shuffles_and_depends_only_on_the_seed(xp: Any) -> None:
