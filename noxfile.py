@@ -109,26 +109,6 @@ MACHINES = {
     "busy": {},
 }
 
-# The tests that give a child process or a thread a time limit, cheap ones: "busy" runs them at the
-# lowest priority beside an endless loop on each core.
-TIMED = (
-    "backends/test_probing.py::test_a_backend_that_hangs_is_killed_with_its_children_and_the_others_are_listed",
-    "backends/test_probing.py::test_a_child_ends_with_its_parent_and_at_its_time_limit",
-    "backends/test_probing.py::test_a_choice_that_hangs_is_an_error_after_the_time_limit",
-    "backends/test_plugins.py::test_a_plug_in_that_hangs_or_crashes_has_a_row_with_the_reason",
-    "cli/test_info.py::test_info_tells_why_mpi_does_not_start",
-    "cli/test_bench.py::test_a_process_that_ends_or_takes_too_long_is_left_out",
-    "training/test_sources.py::test_ctrl_c_reaches_a_source_that_waits",
-    "training/test_sources.py::test_the_next_item_is_made_while_one_is_used",
-    "training/test_ranks.py::test_an_error_before_the_first_epoch_on_one_rank_leaves_no_rank_waiting",
-)
-
-# The files that compile exported C.
-C_TESTS = (
-    *(f"files/test_c_{name}.py" for name in ("estimators", "file", "targets")),
-    *("tables/test_c_table.py", "test_live_network.py"),
-)
-
 # The environment of tests: no backend is chosen. Bytecode is kept, for child processes too. One
 # thread, because pytest's workers share the cores, and waiting threads spin.
 NO_CHOICE = {
@@ -232,7 +212,11 @@ def coverage(session: nox.Session) -> None:
 @nox.session(tags=["full"])
 @nox.parametrize("machine", [nox.param(name, id=name) for name in MACHINES])
 def portability(session: nox.Session, machine: str) -> None:
-    """Run the tests on NumPy as on another processor, with more threads, or on a busy machine."""
+    """Run the tests on NumPy as on another processor, with more threads, or on a busy machine.
+
+    "busy" runs the tests with a time limit, at the lowest priority beside an endless loop on each
+    core.
+    """
     if platform.machine().lower() not in ("x86_64", "amd64") and machine in (*KERNELS, "baseline"):
         session.skip("the kernels are of x86-64 processors")
     processor = Path("/proc/cpuinfo")
@@ -240,7 +224,7 @@ def portability(session: nox.Session, machine: str) -> None:
         session.skip("no AVX-512 was found here")
     suite, loops = SUITES["numpy"]._replace(environment=MACHINES[machine]), []
     if machine == "busy":
-        suite = suite._replace(command=("nice", "-n", "19"), paths=TIMED)
+        suite = suite._replace(command=("nice", "-n", "19"), marks="timed")
         endless = [sys.executable, "-c", "while True: pass"]
         loops = [subprocess.Popen(endless) for _ in range(os.cpu_count() or 1)]  # noqa: S603
     try:
@@ -248,6 +232,15 @@ def portability(session: nox.Session, machine: str) -> None:
     finally:
         for loop in loops:
             loop.kill()
+
+
+@nox.session(tags=["full"])
+def random_order(session: nox.Session) -> None:
+    """Run the tests on NumPy in one process, three times, each time in another random order."""
+    session.install(*group("test"), "pytest-randomly", "-e", ".[jax]")
+    words = ["pytest", "-p", "no:benchmark", "-m", f"({SUITES['numpy'].marks}) and not cupy"]
+    for seed in (1, 2, 3):
+        session.run(*words, f"--randomly-seed={seed}", *session.posargs, env=ON_NUMPY)
 
 
 @nox.session(tags=["full"])
@@ -359,8 +352,8 @@ def c_compilers(session: nox.Session) -> None:
     cache = str(Path(session.create_tmp()).resolve())
     env |= {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
     processes = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
-    files = [f"tests/{path}" for path in C_TESTS]
-    session.run("pytest", *files, "-p", "no:benchmark", *processes, *session.posargs, env=env)
+    words = ["tests/files", "tests/tables", "tests/test_live_network.py", "-m", "c_compiler"]
+    session.run("pytest", *words, "-p", "no:benchmark", *processes, *session.posargs, env=env)
 
 
 @nox.session(tags=["full"])

@@ -22,7 +22,7 @@ pytest.importorskip("sklearn")
 from tests.c_programs import STRICT, compile_c
 from tests.helpers import HANGING
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.c_compiler, pytest.mark.once]
 
 DOCS = Path(__file__).parents[1] / "docs"
 FRAMES = 90  # of three steps each: a second and a half

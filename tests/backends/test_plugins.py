@@ -292,6 +292,7 @@ def test_the_default_and_arrays_never_read_metadata_and_plug_ins_cannot_take_the
     assert lines == ["the default NumPyBackend", "[1.]"]
 
 
+@pytest.mark.timed
 def test_a_plug_in_that_hangs_or_crashes_has_a_row_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

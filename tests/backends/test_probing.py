@@ -115,6 +115,7 @@ def pids(folder: Path) -> list[int]:
     return [int(word) for word in (folder / "pids").read_text().split()]
 
 
+@pytest.mark.timed
 @POSIX
 def test_a_backend_that_hangs_is_killed_with_its_children_and_the_others_are_listed(
     stub: Stub,
@@ -133,6 +134,7 @@ def test_a_backend_that_hangs_is_killed_with_its_children_and_the_others_are_lis
     assert wait_until(lambda: not any(map(is_running, pids(folder))))
 
 
+@pytest.mark.timed
 @POSIX
 @pytest.mark.parametrize(
     ("how", "limits"),
@@ -351,6 +353,7 @@ def test_the_environments_choice_is_reported_with_its_source(
     assert "'numpi'" in chosen(BACKEND="numpi")["error"]
 
 
+@pytest.mark.timed
 def test_a_choice_that_hangs_is_an_error_after_the_time_limit(
     stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

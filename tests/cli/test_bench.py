@@ -78,6 +78,7 @@ def test_a_race_times_each_entrant_in_each_round_and_leaves_out_one_that_fails(x
     assert unknown.left_out["matmul"] == "KeyError: 'no such case'"
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("maker", "limit", "reason"),
     [

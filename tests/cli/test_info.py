@@ -172,6 +172,7 @@ def test_an_unavailable_choice_is_reported_with_the_rest(wrong: dict[str, str]) 
     assert re.search(r"backend numpy\n  usable +yes\n", result.output)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("module", "seconds", "reason"),
     [

@@ -19,6 +19,7 @@ from tests.c_programs import STRICT, compile_c
 from tests.helpers import HANGING
 
 pytestmark = [
+    pytest.mark.c_compiler,
     pytest.mark.once,
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]

@@ -35,7 +35,7 @@ from tests.c_programs import (
 from tests.helpers import HANGING
 from tests.user_layers import PARAMETRIC_LOSSES, Factors, PassThrough, sample_targets
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.c_compiler, pytest.mark.once]
 
 # Relative to the largest result: other orders of sums and other exponentials round differently.
 CLOSE = {"float32": 2e-6, "float64": 1e-13}

@@ -19,7 +19,7 @@ from tests.c_programs import STRICT
 from tests.files.test_c_file import CLOSE, NETWORKS, rows
 from tests.helpers import HANGING
 
-pytestmark = [pytest.mark.once, pytest.mark.thorough]
+pytestmark = [pytest.mark.c_compiler, pytest.mark.once, pytest.mark.thorough]
 
 # The libraries take a minute of an idle machine, other calls seconds.
 BUILDING = 10.0 * HANGING

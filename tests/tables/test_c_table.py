@@ -28,7 +28,7 @@ from tests.files.test_c_file import assert_no_shared_name, names_of_networks, re
 from tests.helpers import HANGING, thorough
 from tests.tables.test_graph import QUICK, edges, feed, many_codes, strange
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.c_compiler, pytest.mark.once]
 
 # Relative to the largest output: C sums in another order, and has other exponentials.
 CLOSE = {"float32": 1e-6, "float64": 1e-13}

@@ -612,6 +612,7 @@ def test_an_interrupt_of_ranks_that_share_a_stack_waits_for_the_epoch(
         _assert_same(xp, _fit(xp, theta, slice(None), {**options, "start": state}), alone)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", ["checkpoint", "start"])
 def test_an_error_before_the_first_epoch_on_one_rank_leaves_no_rank_waiting(
     xp: Any, name: str, tmp_path: Path

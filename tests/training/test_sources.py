@@ -279,6 +279,7 @@ def _is_waiting(thread: threading.Thread) -> bool:
     return "wait" in functions
 
 
+@pytest.mark.timed
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="a thread cannot send signals")
 @pytest.mark.parametrize("ahead", [True, False])
 def test_ctrl_c_reaches_a_source_that_waits(xp: Any, ahead: bool) -> None:
@@ -319,6 +320,7 @@ def test_a_rank_that_received_ctrl_c_makes_no_other_batch() -> None:
     assert (told, made) == ([True], [0])
 
 
+@pytest.mark.timed
 def test_the_next_item_is_made_while_one_is_used(xp: Any) -> None:
     made = [threading.Event(), threading.Event()]
     items = read_ahead((event.set() for event in made), xp.selection.backend, xp.selection.device)
