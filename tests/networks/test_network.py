@@ -172,6 +172,20 @@ def test_a_batch_whose_weights_are_all_0_has_only_the_penalty(xp: Any) -> None:
     _close(xp.host(gradient), 0.5 * weights, xp.rounding(ROUNDING))
 
 
+def test_a_row_that_overflows_leaves_the_network_alone_for_which_its_weight_is_0(xp: Any) -> None:
+    network = bx.mlp([2, 1])
+    theta, x = xp.initialize(network, stack=2), xp.asarray([[0.2, -0.4], [0.3, 0.1]])
+    y = xp.asarray([[0.5], [float(np.finfo(xp.host(theta).dtype).max)]])
+    with np.errstate(all="ignore"):  # NumPy warns of the overflow
+        found = network.loss_and_gradient(
+            theta, x, y, sample_weight=xp.asarray([[1.0, 1.0], [1.0, 0.0]])
+        )
+    assert not np.isfinite(xp.host(found[0])[0])
+    alone = network.loss_and_gradient(theta[1, :], x[:1, :], y[:1, :])
+    for one, expected in zip(found, alone, strict=True):
+        xp.assert_close(one[1, ...], expected)
+
+
 def test_a_loss_of_weight_0_that_overflows_adds_nothing(xp: Any) -> None:
     each, weight = xp.put([1.0, math.inf, 4.0], [2.0, 0.0, 1.0])
     with np.errstate(invalid="ignore"):  # NumPy warns of 0 times infinity

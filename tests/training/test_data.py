@@ -169,9 +169,11 @@ def test_each_class_has_a_training_row_and_its_share_of_the_other_parts() -> Non
         parts = split_rows(15, {"validation": 0.3, "test": 0.2}, seed, classes=classes)
         assert sorted(np.concatenate([*parts.values()])) == [*range(15)]
         assert [len(rows) for rows in parts.values()] == [8, 4, 3]
-        assert 14 in parts["training"]  # its class has no other row
         for name, most in (("validation", 2), ("test", 2)):
             assert max(np.bincount(classes[parts[name]])) <= most
+        classes_of_one = np.concatenate([np.zeros(12, dtype=int), np.arange(1, 9)])
+        parts = split_rows(20, {"validation": 0.3}, seed, classes=classes_of_one)
+        assert {*range(12, 20)} < {*parts["training"].tolist()}
     # Two rows to train on are the fewest.
     assert len(split_rows(5, {"validation": 0.6}, 0)["training"]) == 2
     for rows, share in ((5, 0.7), (3, 0.3)):
