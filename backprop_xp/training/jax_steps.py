@@ -3,7 +3,6 @@
 ``traced_steps`` has the functions that are compiled.
 """
 
-import functools
 import math
 import operator
 import time
@@ -20,7 +19,7 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.loop import Method, Outcome, check_updated, one_by_one, rows_of_batches
+from backprop_xp.training.loop import Method, OneByOne, Outcome, StepFunctions, check_updated
 from backprop_xp.training.plateau import Slowed
 from backprop_xp.training.pytrees import mapped
 from backprop_xp.training.steps import Carry, Shared, StepInput
@@ -66,7 +65,7 @@ class Compiled:
     """A stepper whose library compiles one step, and a loop of many."""
 
     def __init__(self, method: Method, theta: Array) -> None:
-        self.method, self.network = method, method.network
+        self._method = method
         functions = compiled_steps(
             require_owner(theta, "theta"),
             method.network,
@@ -75,8 +74,9 @@ class Compiled:
             method.metrics,
             method.size,
         )
-        self._step, self._loop, self.evaluate, self._hyperparameters = functions
-        self._queue = Queue()
+        self._step, self._loop, self.evaluate, hyperparameters = functions
+        self._constants, self._queue = Constants(None, hyperparameters), Queue()
+        self._single = OneByOne(method, StepFunctions(method.network, self._queued, self.evaluate))
 
     def take(
         self,
@@ -89,25 +89,19 @@ class Compiled:
     ) -> Outcome:
         """Take a step for each batch, as ``loop.Stepper`` says."""
         theta, count = carry[0], batches if isinstance(batches, int) else batches.shape[0]
-        steps = range(first, first + count)
-        rates, weights = self.method.rates(steps, theta, slowed), self.method.weights(steps)
-        constants = Constants(None, self._hyperparameters)
-        if hasattr(rates[0], "shape") and all(rate is rates[0] for rate in rates):
-            constants, rates = constants._replace(learning_rate=rates[0]), [None] * count
-        columns = None
-        if count > 1 and self.method.monitor is None:
+        if count > 1 and self._method.monitor is None:
+            steps, constants = range(first, first + count), self._constants
+            rates, weights = self._method.rates(steps, theta, slowed), self._method.weights(steps)
+            if hasattr(rates[0], "shape") and all(rate is rates[0] for rate in rates):
+                constants, rates = constants._replace(learning_rate=rates[0]), [None] * count
             columns = _columns(theta, batches, steps, rates, weights)
-        if columns is not None:
-            return self._in_calls(count, carry, columns, (shared, constants), interrupt)
-        inputs = map(StepInput, rows_of_batches(batches), steps, rates, weights)
-        take_one = functools.partial(self._queued, constants)
-        return one_by_one(self, carry, inputs, shared, interrupt, take_one=take_one)
+            if columns is not None:
+                return self._in_calls(count, carry, columns, (shared, constants), interrupt)
+        return self._single.take(carry, batches, first, shared, interrupt, slowed)
 
-    def _queued(
-        self, constants: Constants, carry: Carry, varying: StepInput, shared: Shared
-    ) -> tuple[Carry, Array]:
+    def _queued(self, carry: Carry, varying: StepInput, shared: Shared) -> tuple[Carry, Array]:
         """Take one compiled step, which counts in the queue."""
-        (theta, state, average), loss = self._step(carry, varying, shared, constants)
+        (theta, state, average), loss = self._step(carry, varying, shared, self._constants)
         self._queue.add(1, loss)
         return (theta, _with_int_step(carry[1], state, 1), average), loss
 

@@ -80,9 +80,6 @@ class Outcome(NamedTuple):
 class Stepper(Protocol):
     """What takes the steps of a training, and measures theta."""
 
-    method: Method
-    network: Network
-
     def evaluate(self, theta: Array, sets: Sets) -> dict[str, Array]:
         """Return the loss and the metrics on each set by name, as ``steps.evaluate`` does."""
         ...
@@ -105,38 +102,64 @@ class Stepper(Protocol):
         ...
 
 
-class Eager:
-    """A stepper that computes each step as it is called.
+class StepFunctions(NamedTuple):
+    """The functions of a training's network that a stepper calls.
 
-    ``kernels`` are a backend's compiled loops. If the number of a training's steps is not known, it
-    asks for them once it has lasted long; it is taken to last as long again.
+    ``take_one`` is ``steps.step`` for one optimizer. With ``has_buffer`` all its steps write their
+    gradient into one. If an update may fail midway, with theta half written, a stepper begins each
+    epoch with a copy, which an error restores.
     """
 
-    def __init__(self, method: Method, theta: Array, processes: Processes, kernels: Any) -> None:
-        self.method, self._processes = method, processes
-        self._taken, self._rows = 0, 0
-        self._use(theta, kernels)
+    network: Network
+    take_one: Callable[[Carry, StepInput, Shared], tuple[Carry, Array]]
+    evaluate: Callable[[Array, Sets], dict[str, Array]]
+    has_buffer: bool = False
+    may_fail_midway: bool = False
 
-    def _use(self, theta: Array, kernels: Any) -> None:
-        """Compute the steps and the measures by compiled loops, or without them."""
-        network = self.method.network
+
+def eager_functions(
+    method: Method, processes: Processes, theta: Array, kernels: Any
+) -> StepFunctions:
+    """Return the functions of an eager library, or of a backend's compiled loops ``kernels``."""
+    network, traits = method.network, method.traits
+    if kernels is not None:
+        network = numba_network(network, kernels)
+    gradient: Any = functools.partial(loss_and_gradient_of, network.definition)
+    if method.size is not None:
+        gradient = accumulate(gradient, method.size)
+    summed = processes.summed(gradient)
+    own = step_of(method.optimizer, traits, network, summed, theta, kernels=kernels)
+    return StepFunctions(
+        network,
+        functools.partial(step, own),
+        functools.partial(evaluate, network, method.metrics, processes.in_pieces),
+        has_buffer=traits.works_in_place and require_owner(theta, "theta").slices_are_views,
+        # What takes the objective writes in no place.
+        may_fail_midway=not (traits.works_in_place or traits.takes_objective),
+    )
+
+
+class OneByOne:
+    """A stepper that takes the steps one by one.
+
+    ``functions_with(theta, kernels)`` returns functions of compiled loops. If the number of a
+    training's steps is not known, they replace the first ones once it has lasted long; it is taken
+    to last as long again.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        functions: StepFunctions,
+        functions_with: Callable[[Array, Any], StepFunctions] | None = None,
+    ) -> None:
+        self._method, self._functions, self._functions_with = method, functions, functions_with
         self._views: Views | None = None
-        self._keeps_views = require_owner(theta, "theta").slices_are_views
-        if kernels is not None:
-            network = numba_network(network, kernels)
-        gradient: Any = functools.partial(loss_and_gradient_of, network.definition)
-        if self.method.size is not None:
-            gradient = accumulate(gradient, self.method.size)
-        summed = self._processes.summed(gradient)
-        in_pieces, metrics = self._processes.in_pieces, self.method.metrics
-        self.network = network
-        optimizer, traits = self.method.optimizer, self.method.traits
-        own = step_of(optimizer, traits, network, summed, theta, kernels=kernels)
-        self._step: Any = functools.partial(step, own)
-        self.evaluate = functools.partial(evaluate, network, metrics, in_pieces)
-        # Ranks must round alike, and may count other rows.
-        is_open = self.method.batches is None and self._processes.is_alone
-        self._may_compile = is_open and kernels is None
+        self._taken, self._rows = 0, 0
+
+    def evaluate(self, theta: Array, sets: Sets) -> dict[str, Array]:
+        """Return the loss and the metrics on each set by name."""
+        return self._functions.evaluate(theta, sets)
 
     def take(
         self,
@@ -148,30 +171,46 @@ class Eager:
         slowed: Slowed | None = None,
     ) -> Outcome:
         """Take a step for each batch, as ``Stepper`` says."""
-        theta, traits = carry[0], self.method.traits
-        if self._may_compile:
+        method, theta = self._method, carry[0]
+        if self._functions_with is not None:
             self._compile_if_long(theta, shared.rows.x.shape[-2])
+        network, take_one, evaluate, has_buffer, may_fail_midway = self._functions
         count = batches if isinstance(batches, int) else batches.shape[0]
         steps = range(first, first + count)
-        weights = [weight or None for weight in self.method.weights(steps)]  # 0 takes no work
-        rates = self.method.rates(steps, theta, slowed)
-        inputs = map(StepInput, rows_of_batches(batches), steps, rates, weights)
-        shares_buffer = traits.works_in_place and self._keeps_views
-        views = self._views_of(theta) if shares_buffer else None
-        shared = shared._replace(views=views)
-        return one_by_one(
-            self,
-            carry,
-            inputs,
-            shared,
-            interrupt,
-            take_one=self._step,
-            may_fail_midway=not (traits.works_in_place or traits.takes_objective),
-        )
+        weights = [weight or None for weight in method.weights(steps)]  # 0 takes no work
+        rates, indices = method.rates(steps, theta, slowed), _rows_of_batches(batches)
+        shared = shared._replace(views=self._views_of(theta) if has_buffer else None)
+        losses: list[Array] = []
+        found: list[dict[str, Array]] = []
+        checks: list[tuple[str, float]] = []
+        whole, kept = 0, carry
+        for varying in map(StepInput, indices, steps, rates, weights):
+            if may_fail_midway and (varying.indices is None or not losses):
+                whole, kept, carry = len(losses), carry, copied(carry)
+            try:
+                if method.monitor is not None:
+                    batch = shared.rows, varying.indices, varying.number
+                    checks += method.monitor.check(network, carry[0], *batch)
+                carry, loss = take_one(carry, varying, shared)
+                losses.append(loss)
+                if shared.evaluated:
+                    found.append(evaluate(measured_theta(carry), shared.evaluated))
+            except BaseException as error:
+                if may_fail_midway:
+                    carry, losses, found = kept, losses[:whole], found[:whole]
+                if not losses:
+                    raise
+                interrupt.error = error
+            if interrupt.is_pending:
+                break
+        names = found[0] if found else ()
+        measures = {name: stack(*(each[name] for each in found)) for name in names}
+        check_updated(theta, carry[0])
+        return Outcome(carry, len(losses), stack(*losses), measures, checks)
 
     def _views_of(self, theta: Array) -> Views:
         if self._views is None or self._views.theta is not theta:
-            self._views = views_of(self.network.definition, theta)
+            self._views = views_of(self._functions.network.definition, theta)
         return self._views
 
     def _compile_if_long(self, theta: Array, rows: int) -> None:
@@ -182,62 +221,16 @@ class Eager:
             return
         rows = self._rows // self._taken
         kernels = require_owner(theta, "theta").kernels(theta, 2 * self._taken, rows)
-        if kernels is not None:
-            self._use(theta, kernels)
+        if kernels is not None and self._functions_with is not None:
+            self._functions, self._views = self._functions_with(theta, kernels), None
+            self._functions_with = None
 
 
-def rows_of_batches(batches: int | Array) -> Iterable[Array | None]:
+def _rows_of_batches(batches: int | Array) -> Iterable[Array | None]:
     """Return the row indices of each batch, None for a full one."""
     if isinstance(batches, int):
         return [None] * batches
     return (batches[i, ...] for i in range(batches.shape[0]))
-
-
-def one_by_one(
-    stepper: Stepper,
-    carry: Carry,
-    inputs: Iterable[StepInput],
-    shared: Shared,
-    interrupt: Interrupt,
-    *,
-    take_one: Callable[[Carry, StepInput, Shared], tuple[Carry, Array]],
-    may_fail_midway: bool = False,
-) -> Outcome:
-    """Take steps one by one, and delay an error that comes after the first of them.
-
-    If an update may fail midway, with theta half written, each epoch begins with a copy, which an
-    error restores: an update of a user's own, which no compiler runs. What takes the objective
-    writes in no place.
-    """
-    losses: list[Array] = []
-    found: list[dict[str, Array]] = []
-    checks: list[tuple[str, float]] = []
-    whole, kept, theta = 0, carry, carry[0]
-    monitor = stepper.method.monitor
-    for varying in inputs:
-        if may_fail_midway and (varying.indices is None or not losses):
-            whole, kept, carry = len(losses), carry, copied(carry)
-        try:
-            if monitor is not None:
-                checks += monitor.check(
-                    stepper.network, carry[0], shared.rows, varying.indices, varying.number
-                )
-            carry, loss = take_one(carry, varying, shared)
-            losses.append(loss)
-            if shared.evaluated:
-                found.append(stepper.evaluate(measured_theta(carry), shared.evaluated))
-        except BaseException as error:
-            if may_fail_midway:
-                carry, losses, found = kept, losses[:whole], found[:whole]
-            if not losses:
-                raise
-            interrupt.error = error
-        if interrupt.is_pending:
-            break
-    names = found[0] if found else ()
-    measures = {name: stack(*(each[name] for each in found)) for name in names}
-    check_updated(theta, carry[0])
-    return Outcome(carry, len(losses), stack(*losses), measures, checks)
 
 
 def check_updated(theta: Array, updated: Array) -> None:

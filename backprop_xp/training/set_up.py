@@ -1,5 +1,6 @@
 """The set-up of a training: its data, the sets that are measured, and its stepper."""
 
+import functools
 import itertools
 import operator
 import warnings
@@ -18,7 +19,7 @@ from backprop_xp.networks.objective import strength_of
 from backprop_xp.training.batches import mean_over
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.jax_steps import Compiled
-from backprop_xp.training.loop import Eager, Method, Stepper
+from backprop_xp.training.loop import Method, OneByOne, Stepper, eager_functions
 from backprop_xp.training.objectives import Objective
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options, full_batch_message
@@ -158,7 +159,11 @@ def stepper_of(
     takes = method.traits.takes_objective  # its functions are none of the kernels' loops
     kernels = None if takes else backend.kernels(theta, steps, rows)
     processes.check_loops(are_compiled=kernels is not None)
-    return Eager(method, theta, processes, kernels)
+    functions_with = functools.partial(eager_functions, method, processes)
+    # Ranks must round alike, and may count other rows.
+    may_compile = kernels is None and method.batches is None and processes.is_alone
+    functions = functions_with(theta, kernels)
+    return OneByOne(method, functions, functions_with if may_compile else None)
 
 
 def _measured_sets(
