@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias
 
 from backprop_xp.backends import Array, dispatch, require_floating
@@ -31,8 +32,8 @@ class Optimizer(Protocol):
     not for its subclasses, and are False where a class does not state them:
 
     - ``is_elementwise``: an entry of the next theta and state depends on that entry of theta,
-      gradient, state and rate alone. ``update`` reads no other array as long as theta. On JAX,
-      theta is then updated parameter by parameter.
+      gradient, state and rate, and on no other entry. ``update`` reads no other array as long as
+      theta. On JAX, theta is then updated parameter by parameter.
     - ``works_in_place``: ``update`` keeps no gradient, in the state or elsewhere, and raises before
       it writes to an array, if at all. All gradients then share one buffer where slices are views,
       and no copy of theta is made to undo an update that fails.
@@ -112,7 +113,10 @@ def traits_of(optimizer: Any) -> Traits:
     kind, own = type(optimizer).__name__, vars(type(optimizer))
     takes = getattr(optimizer, "takes_objective", hasattr(optimizer, "advance"))
     stated = {"takes_objective": takes, **{n: own[n] for n in Traits._fields[1:] if n in own}}
-    return Traits(**{name: boolean(value, f"{kind}.{name}") for name, value in stated.items()})
+    traits = Traits(**{name: boolean(value, f"{kind}.{name}") for name, value in stated.items()})
+    if traits.shares_code and not is_dataclass(optimizer):
+        raise TypeError(f"{kind}.shares_code is True, but {kind} is no dataclass.")
+    return traits
 
 
 class Configured:

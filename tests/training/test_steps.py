@@ -479,6 +479,10 @@ class Unclear(Stepless):
     is_elementwise = "yes"
 
 
+class Fieldless(Stepless):
+    shares_code = True
+
+
 def test_an_optimizer_with_both_methods_chooses_and_wrong_statements_are_errors(xp: Any) -> None:
     same = _fit(xp, _network(), Stepless(), epochs=3, batch_size=BATCH).theta
     xp.assert_close(_fit(xp, _network(), Both(), epochs=3, batch_size=BATCH).theta, same, SAME)
@@ -486,6 +490,8 @@ def test_an_optimizer_with_both_methods_chooses_and_wrong_statements_are_errors(
         _fit(xp, _network(), Neither(), epochs=3)
     with pytest.raises(TypeError, match=r"Unclear\.is_elementwise must be True or False"):
         _fit(xp, _network(), Unclear(), epochs=3)
+    with pytest.raises(TypeError, match="Fieldless is no dataclass"):
+        _fit(xp, _network(), Fieldless(), epochs=3)
 
 
 def test_a_users_optimizers_that_share_code_compile_it_once(xp: Any) -> None:
