@@ -300,10 +300,22 @@ def test_a_source_of_many_batches_is_compiled_when_it_has_lasted_long(
     found = train("", network, batches, None, **options)
     assert loaded[:8] == [False] * 8
     assert loaded[-1]
+    assert not np.array_equal(found.theta, plain.theta)  # loops round differently
     np.testing.assert_allclose(found.theta, plain.theta, rtol=SAME_AFTER_40)
     for name in ("loss", "validation_loss"):
         np.testing.assert_allclose(found.history[name], plain.history[name], rtol=SAME_AFTER_40)
     assert (found.history.get("gradient_verdict", np.array("pass")) == "pass").all()
+
+
+def test_a_training_of_known_length_decides_once(
+    train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After 32 of 40 steps 64 would be expected, were their number not known."""
+    monkeypatch.setattr(compilation, "_LEAST_SECONDS", 50 * compilation._SECONDS_PER_STEP)
+    monkeypatch.delitem(sys.modules, compilation.KERNELS, raising=False)
+    callbacks = [lambda state: None]  # each epoch is a call of its own
+    train("", NETWORKS["dropout"], X, Y, epochs=40, batch_size=None, callbacks=callbacks)
+    assert compilation.KERNELS not in sys.modules
 
 
 def test_a_training_has_the_same_bits_after_any_other_training(
