@@ -115,8 +115,8 @@ def xor_network(sizes: Sequence[int], *, loss: str, hidden: str) -> bx.Network:
 
 
 def output_activation(loss: str) -> str:
-    """Return the output activation: identity if the loss has a link, else sigmoid."""
-    return "sigmoid" if LOSSES[loss].link is bx.activations.identity.value else "identity"
+    """Return the output activation: identity if the loss has an inverse link, else sigmoid."""
+    return "sigmoid" if LOSSES[loss].inverse_link is bx.activations.identity.value else "identity"
 
 
 def interval(epochs: int) -> int:

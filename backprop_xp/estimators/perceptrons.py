@@ -66,7 +66,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     Its parameters:
 
     - ``loss``: ``"log_loss"``, or a name or an object of ``bx.losses``, for targets 0 and 1.
-      If its link is sigmoid or softmax there is ``predict_proba``, else ``decision_function``.
+      If its inverse link is sigmoid or softmax there is ``predict_proba``, else
+      ``decision_function``.
     - ``class_weight``: a dict of weights by class, 1 for any other class; a list of such dicts for
       multilabel targets; ``"balanced"``, by the number of samples of each class; None for 1.
     {parameters}
@@ -187,7 +188,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         """Return the probabilities that predictions stand for."""
         if self.n_outputs_ == 1:
             return array_namespace(predicted).concat([1.0 - predicted, predicted], axis=-1)
-        is_whole = self._is_multilabel or self._loss().link is softmax.value
+        is_whole = self._is_multilabel or self._loss().inverse_link is softmax.value
         return predicted if is_whole else targets.as_distribution(predicted)
 
     @available_if(lambda model: not targets.gives_probabilities(model.loss))  # type: ignore[untyped-decorator]

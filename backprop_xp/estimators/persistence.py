@@ -42,8 +42,8 @@ _SHARED = (*_COUNTS, "alpha_", "_learning_rate")
 # A number for each epoch, or None but for the first: arrays of the file keep its JSON short.
 _CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
 _LABELS = ("classes_", "feature_names_in_")
-# The network of a file predicts: a loss of ``bx.losses`` stands for others with the same link.
-_LOSSES = {loss.link: loss for loss in (half_squared_error, binary_cross_entropy, poisson)}
+# The network of a file predicts: a loss of ``bx.losses`` stands for others with its inverse link.
+_LOSSES = {loss.inverse_link: loss for loss in (half_squared_error, binary_cross_entropy, poisson)}
 # The optimizer that checks each kind of state; AdamW has Adam's.
 _OPTIMIZERS = {type(o.initialize(np.zeros(1))): o for o in (SGD(1.0), RMSProp(), Adam())}
 
@@ -57,7 +57,7 @@ def save_estimator(model: Any, path: str | os.PathLike[str]) -> None:
     state = None
     if hasattr(model, "_optimizer_state"):
         state = TrainingState(0, 0, theta, state_on_device(theta, model._optimizer_state))
-    loss = _LOSSES.get(network.loss_function.link, network.loss_function)
+    loss = _LOSSES.get(network.loss_function.inverse_link, network.loss_function)
     network = Network(network.layers, loss)
     write_checked(path, Checkpoint(network, theta, state=state, estimator=_record(model)))
 

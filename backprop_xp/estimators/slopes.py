@@ -57,7 +57,7 @@ class Slopes(NamedTuple):
     def network(self, network: Network, loss: str | Loss) -> Network:
         """Return the network that also has the derivatives as outputs, with a regressor's loss."""
         learned = half_squared_error if loss == "squared_error" else network.loss_function
-        if not takes_column_weights(learned) or learned.link is not identity.value:
+        if not takes_column_weights(learned) or learned.inverse_link is not identity.value:
             raise ValueError(
                 f"dy has the derivatives of outputs, but loss={argument_text(loss)} compares y "
                 'with a function of them: take another loss, such as "squared_error" or "huber".'

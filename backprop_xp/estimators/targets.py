@@ -57,7 +57,7 @@ _DEVIANCE = replace(_summed(poisson), value=_deviance)
 _REPORTED_SQUARED = replace(_summed(half_squared_error), value=half_squared_error.value)
 
 _WORDS = {identity.value: "identity", sigmoid.value: "logistic", softmax.value: "softmax"}
-_WORDS[poisson.link] = "exp"
+_WORDS[poisson.inverse_link] = "exp"
 
 
 def loss_of_classes(name: str | Loss, n_outputs: int, *, is_multilabel: bool) -> Loss:
@@ -102,8 +102,8 @@ def _chosen(name: str | Loss) -> Loss:
 
 
 def gives_probabilities(name: str | Loss) -> bool:
-    """Whether the link of a classifier's loss returns probabilities."""
-    return _known(name).link in TO_PROBABILITIES
+    """Whether the inverse link of a classifier's loss returns probabilities."""
+    return _known(name).inverse_link in TO_PROBABILITIES
 
 
 def _known(name: str | Loss) -> Loss:
@@ -112,8 +112,8 @@ def _known(name: str | Loss) -> Loss:
 
 
 def activation_name(loss: Loss) -> str:
-    """Return scikit-learn's name of a loss's link, the output's activation."""
-    return _WORDS.get(loss.link, "custom")
+    """Return scikit-learn's name of a loss's inverse link, the output's activation."""
+    return _WORDS.get(loss.inverse_link, "custom")
 
 
 def as_distribution(probabilities: Array) -> Array:

@@ -42,9 +42,9 @@ def recorded_predictions(network: Network, theta: np.ndarray, x: Array) -> Array
     parameters = [[ndx.asarray(one) for one in layer] for layer in unpack(network.layout, theta)]
     with recording("ONNX", "without values and without a number of rows, x.shape[0]"):
         outputs = forward_through(network.layers, parameters, x, None)
-        if outputs.shape[-1] is None:  # a link may depend on it
+        if outputs.shape[-1] is None:  # an inverse link may depend on it
             outputs = ndx.reshape(outputs, (*theta.shape[:-1], -1, n_out))
-        return network.loss_function.link(outputs)
+        return network.loss_function.inverse_link(outputs)
 
 
 def write_graph(

@@ -38,7 +38,9 @@ def exported(network: Network, theta: Array, *, stack: bool = False) -> np.ndarr
 
 
 @contextlib.contextmanager
-def recording(language: str, arrays: str, elsewhere: str = "In the loss's link.") -> Iterator[None]:
+def recording(
+    language: str, arrays: str, elsewhere: str = "In the loss's inverse link."
+) -> Iterator[None]:
     """Make an error of the block a TypeError with the layer, and what it runs on: ``arrays``.
 
     A derivative that layers do not have is missing on any arrays.

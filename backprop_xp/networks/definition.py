@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from backprop_xp.backends import Array, array_namespace, device_of
 from backprop_xp.networks.layout import Layout, lay_out, unpack
-from backprop_xp.networks.losses import Loss, refuse_second_link
+from backprop_xp.networks.losses import Loss, refuse_second_inverse_link
 from backprop_xp.networks.propagation import Layer, check_chain, forward_through
 
 
@@ -40,5 +40,5 @@ def define(layers: Sequence[Layer], loss: Loss) -> Definition:
     size = sum(one.length for one in itertools.chain(*layout))
     if not size:
         raise ValueError("A network needs at least one layer with parameters, such as Dense.")
-    refuse_second_link(layers, loss)
+    refuse_second_inverse_link(layers, loss)
     return Definition(tuple(layers), loss, layout, size, check_chain(layers))

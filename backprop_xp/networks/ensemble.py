@@ -68,9 +68,9 @@ def predict(
            [4.]]), standard_deviation=array([[1.],
            [2.]]))
     """
-    link = network.loss_function.link
+    inverse_link = network.loss_function.inverse_link
     batches = _outputs(network, theta, x, batch_size)
-    mean, variance = _joined(_moments(map(link, passes)) for passes in batches)
+    mean, variance = _joined(_moments(map(inverse_link, passes)) for passes in batches)
     return Prediction(mean, array_namespace(theta).sqrt(variance))
 
 
@@ -90,8 +90,8 @@ def uncertainty(
     >>> found.total.round(3), found.mutual_information.round(3)
     (array([0.693, 0.693]), array([0.   , 0.693]))
     """
-    link = network.loss_function.link
-    if link not in TO_PROBABILITIES:
+    inverse_link = network.loss_function.inverse_link
+    if inverse_link not in TO_PROBABILITIES:
         raise ValueError(
             f"uncertainty needs probabilities, which {argument_text(network.loss_function)} does "
             "not predict: train with a cross-entropy or bx.losses.focal(), or take the standard "
@@ -100,10 +100,12 @@ def uncertainty(
 
     def probabilities(outputs: Array) -> Array:
         """Return ``(members, rows, labels, classes)``: one label of all classes for a softmax."""
-        if link is sigmoid.value or outputs.shape[-1] == 1:
+        if inverse_link is sigmoid.value or outputs.shape[-1] == 1:
             # 1 - p would round a small probability of the other class to 0.
-            return array_namespace(outputs).stack([link(-outputs), link(outputs)], axis=-1)
-        return link(outputs)[..., None, :]
+            return array_namespace(outputs).stack(
+                [inverse_link(-outputs), inverse_link(outputs)], axis=-1
+            )
+        return inverse_link(outputs)[..., None, :]
 
     batches = _outputs(network, theta, x, batch_size)
     expected, information = _joined(_entropies(map(probabilities, passes)) for passes in batches)

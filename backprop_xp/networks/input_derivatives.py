@@ -1,7 +1,7 @@
 """Derivatives of a network's outputs by its inputs: the functions behind ``Network``'s methods.
 
 ``x`` is ``(*stack, batch, n_in)``, or shared by the stack, in theta's dtype; nothing is checked
-here. The link, if there is one, makes them the derivatives of the predictions.
+here. The inverse link, if there is one, makes them the derivatives of the predictions.
 """
 
 import functools
@@ -25,16 +25,16 @@ from backprop_xp.networks.propagation import Cache, Layer, Parameters
 # So many numbers of a layer are computed at once, unless fewer stay in the cache.
 _NUMBERS_AT_ONCE = 2**22
 
-Link: TypeAlias = Callable[[Array], Array]
+Function: TypeAlias = Callable[[Array], Array]
 
 
 class _Chain(NamedTuple):
-    """The layers of a network with their parameters, the stack, and the link or None."""
+    """The layers of a network with their parameters, the stack, and the inverse link or None."""
 
     layers: Sequence[Layer]
     parameters: Sequence[Parameters]
     stack: tuple[int, ...]
-    link: Link | None
+    inverse_link: Function | None
 
 
 def jacobian(definition: Definition, theta: Array, x: Array, predict: bool) -> Array:
@@ -100,9 +100,10 @@ def directional(
 
 
 def _chain_of(definition: Definition, theta: Array, predict: bool) -> _Chain:
-    link = definition.loss.link if predict else identity.value
+    inverse_link = definition.loss.inverse_link if predict else identity.value
     parameters, stack = unpack(definition.layout, theta), tuple(theta.shape[:-1])
-    return _Chain(definition.layers, parameters, stack, None if link is identity.value else link)
+    last = None if inverse_link is identity.value else inverse_link
+    return _Chain(definition.layers, parameters, stack, last)
 
 
 def _by_rows(
@@ -126,7 +127,7 @@ def _outputs(chain: _Chain, x: Jet) -> tuple[Jet, list[Cache]]:
     caches: list[Cache] = []
     parameters = constants(x.namespace, chain.parameters)
     y = propagation.forward_through(chain.layers, parameters, x, None, caches)
-    return as_jet(x.namespace, y if chain.link is None else chain.link(y)), caches
+    return as_jet(x.namespace, y if chain.inverse_link is None else chain.inverse_link(y)), caches
 
 
 def _jacobian_forward(chain: _Chain, x: Array) -> Array:
@@ -148,7 +149,7 @@ def _jacobian_backward(chain: _Chain, x: Array) -> Array:
         )
         rows.append(back)
     slopes = xp.stack(rows, axis=-2)
-    return slopes if chain.link is None else slopes_of(chain.link, o) @ slopes
+    return slopes if chain.inverse_link is None else slopes_of(chain.inverse_link, o) @ slopes
 
 
 def _units(o: Array) -> list[Array]:
@@ -158,12 +159,12 @@ def _units(o: Array) -> list[Array]:
     return [unit[i, :] for i in range(n)]
 
 
-def slopes_of(link: Link, o: Array) -> Array:
+def slopes_of(inverse_link: Function, o: Array) -> Array:
     """Return the derivatives of the predictions by the outputs, ``(..., n_out, n_out)``."""
-    return slopes_through(link, o, array_namespace(o).stack(_units(o)))
+    return slopes_through(inverse_link, o, array_namespace(o).stack(_units(o)))
 
 
-def slopes_through(function: Link, y: Array, slopes: Array) -> Array:
+def slopes_through(function: Function, y: Array, slopes: Array) -> Array:
     """Return the derivatives of a function of y, ``(..., n, n_in)``, from those of y."""
     xp, n_in = array_namespace(y), slopes.shape[-1]
     jet = seeded(y, xp.moveaxis(slopes, -1, 0), ())
@@ -176,11 +177,11 @@ def _hessian(chain: _Chain, x: Array, output: int) -> Array:
     xp, n = array_namespace(x), x.shape[-1]
     x = xp.broadcast_to(x, (*chain.stack, *x.shape[-2:]))
     jet = seeded(x, unit_directions(x, range(n)), ())
-    y, caches = _outputs(chain._replace(link=None), jet)
-    if chain.link is None:
+    y, caches = _outputs(chain._replace(inverse_link=None), jet)
+    if chain.inverse_link is None:
         g = Jet(jet.namespace, xp.broadcast_to(_units(y.value)[output], y.shape))
     else:
-        g = _gradient_of(chain.link, y, output)
+        g = _gradient_of(chain.inverse_link, y, output)
     parameters = constants(jet.namespace, chain.parameters)
     back, _ = propagation.backward_through(
         chain.layers, parameters, caches, g, wants_parameters=False
@@ -195,12 +196,12 @@ def _hessian_forward(chain: _Chain, operators: Operators, x: Array, output: int)
     return _symmetric(whole(y, y.second, len(operators))[..., output], operators)
 
 
-def _gradient_of(link: Link, y: Jet, output: int) -> Jet:
+def _gradient_of(inverse_link: Function, y: Jet, output: int) -> Jet:
     """Return the gradient of a prediction by the outputs, a jet as the outputs are."""
     xp, n = y.namespace.base, y.shape[-1]
     operators = _pairs(n)
     jet = seeded(y.value, unit_directions(y.value, range(n)), operators)
-    made = as_jet(jet.namespace, link(jet))
+    made = as_jet(jet.namespace, inverse_link(jet))
     first, slope = whole(y, y.first, 1), whole(made, made.first, n)[..., output]  # (n, ..., batch)
     curvature = _symmetric(whole(made, made.second, len(operators))[..., output], operators)
     parts = (first[..., i : i + 1] * curvature[..., i, :] for i in range(n))

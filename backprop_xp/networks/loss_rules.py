@@ -147,7 +147,7 @@ def _before_tangent(z: Array, curvature: Array) -> Array:
 
 
 def exp(o: Array) -> Array:
-    """Return the exponential, a link."""
+    """Return the exponential, an inverse link."""
     return array_namespace(o).exp(o)
 
 

@@ -1,4 +1,4 @@
-"""Losses: each is a value, its derivatives, and the link from outputs to predictions.
+"""Losses: each is a value, its derivatives, and the inverse link, from outputs to predictions.
 
 ``o`` are the network's raw outputs, ``(..., batch, n_out)``, and ``t`` the targets, ``(..., batch,
 n_out)`` but for losses that have several outputs for each target. A value is ``(..., batch)``, one
@@ -25,10 +25,11 @@ from backprop_xp.networks.propagation import Layer
 
 @dataclass(frozen=True)
 class Loss:
-    """``value(outputs, targets)``, its derivatives, and ``link(outputs)``.
+    """``value(outputs, targets)``, its derivatives, and ``inverse_link(outputs)``.
 
     ``value`` returns ``(..., batch)``, ``gradient`` its derivative by the outputs, ``(..., batch,
-    n_out)``, and ``link`` the predictions, ``(..., batch, n_out)``, made from the outputs.
+    n_out)``, and ``inverse_link`` the predictions, ``(..., batch, n_out)``, made from the outputs:
+    what is called so in generalized linear models.
     ``targets`` are the smallest and the largest valid target, ``least_outputs`` is the smallest
     valid number of outputs: training refuses others. With ``labels`` a network also takes integer
     class labels as targets, and makes them one-hot. With ``outputs_per_target`` k the targets have
@@ -54,7 +55,7 @@ class Loss:
 
     value: Callable[[Array, Array], Array]
     gradient: Callable[[Array, Array], Array]
-    link: Callable[[Array], Array] = identity.value
+    inverse_link: Callable[[Array], Array] = identity.value
     targets: tuple[float, float] = (-math.inf, math.inf)
     least_outputs: int = 1
     labels: bool = False
@@ -99,8 +100,8 @@ def over_outputs(
     ``each(outputs, targets)`` returns or yields two arrays ``(..., batch, n_out)``: its values and
     their derivatives. With ``is_curved`` the third is its curvature, as that of ``Loss``. With
     several ``blocks`` of outputs, each as wide as the targets, it is ``each(first, second, ...,
-    targets)``, and yields a derivative by each block. ``more`` are the ``link`` and other arguments
-    of ``Loss``.
+    targets)``, and yields a derivative by each block. ``more`` are the ``inverse_link`` and other
+    arguments of ``Loss``.
     """
     rule = WithLast(rules.mean_over_outputs, (each, blocks))
     if is_curved:
@@ -113,7 +114,7 @@ def over_outputs(
 
 
 def loss_of_rule(rule: Rule, **more: Any) -> Loss:
-    """Return the loss of a rule; ``more`` are the ``link`` and other arguments of ``Loss``."""
+    """Return the loss of a rule; ``more`` are ``inverse_link`` and other arguments of ``Loss``."""
     return Loss(_Part(rule, "value"), _Part(rule, "gradient"), **more)
 
 
@@ -213,7 +214,7 @@ def quantile(*levels: float) -> Loss:
 def tweedie(power: float = 1.5) -> Loss:
     """Return Tweedie's negative log-likelihood, for targets that are 0 or positive numbers.
 
-    The mean is exp(o), the link; the variance grows with the mean to the ``power``, from 1
+    The mean is exp(o), the inverse link; the variance grows with the mean to the ``power``, from 1
     (Poisson) to 2 (gamma, whose targets are above 0). Between them it is the likelihood of a sum of
     a Poisson number of gamma variables (Jorgensen 1987). Terms of the targets alone are left out,
     so that the loss of exp(o) = 1 is 0.
@@ -222,7 +223,7 @@ def tweedie(power: float = 1.5) -> Loss:
     # Gamma's likelihood has no maximum for a target of 0.
     least = 0.0 if power < 2.0 else rules.TINY
     rule = WithLast(rules.tweedie, (power,))
-    loss = over_outputs(rule, is_curved=True, link=rules.exp, targets=(least, math.inf))
+    loss = over_outputs(rule, is_curved=True, inverse_link=rules.exp, targets=(least, math.inf))
     return remember_call(loss, tweedie, power)
 
 
@@ -230,13 +231,14 @@ def focal(gamma: float = 2.0) -> Loss:
     """Return cross-entropy with terms multiplied by ``(1 - p)**gamma``: Lin et al. 2017, eq. 4.
 
     p is the probability of the target's class. One output is the logit of class 1 (targets from 0
-    to 1, sigmoid link). Several outputs are the logits of as many classes (labels or one-hot
-    targets, softmax link). For the paper's alpha use ``class_weight={0: 1 - alpha, 1: alpha}``.
+    to 1, predictions by the sigmoid). Several outputs are the logits of as many classes (labels or
+    one-hot targets, predictions by the softmax). For the paper's alpha use ``class_weight={0: 1 -
+    alpha, 1: alpha}``.
     """
     gamma = real(gamma, "gamma", low=0.0)
     both = WithLast(rules.binary_focal, (gamma,)), WithLast(rules.categorical_focal, (gamma,))
     rule = WithLast(rules.one_or_several, both)
-    loss = loss_of_rule(rule, link=_probabilities, targets=(0.0, 1.0), labels=True)
+    loss = loss_of_rule(rule, inverse_link=_probabilities, targets=(0.0, 1.0), labels=True)
     return remember_call(loss, focal, gamma)
 
 
@@ -278,37 +280,39 @@ def _mean_and_deviation(o: Array) -> Array:
     return xp.concat([mean, xp.exp(0.5 * log_variance)], axis=-1)
 
 
-# The links that return probabilities, and all that take raw outputs: a network must not apply them
-# to probabilities.
+# The inverse links that return probabilities, and all that take raw outputs: a network must not
+# apply them to probabilities.
 TO_PROBABILITIES = (sigmoid.value, softmax.value, _probabilities)
-LINKS = (*TO_PROBABILITIES, rules.exp, _margin, _mean_and_deviation)
+INVERSE_LINKS = (*TO_PROBABILITIES, rules.exp, _margin, _mean_and_deviation)
 
 mean_squared_error = over_outputs(rules.squared, is_curved=True)
 half_squared_error = over_outputs(rules.half_squared, is_curved=True)
 mean_absolute_error = over_outputs(rules.absolute)
 huber = huber_with(1.0)
 log_cosh = over_outputs(rules.log_cosh, is_curved=True)
-poisson = over_outputs(rules.poisson, is_curved=True, link=rules.exp, targets=(0.0, math.inf))
+poisson = over_outputs(
+    rules.poisson, is_curved=True, inverse_link=rules.exp, targets=(0.0, math.inf)
+)
 binary_cross_entropy = over_outputs(
-    rules.binary_cross_entropy, is_curved=True, link=sigmoid.value, targets=(0.0, 1.0)
+    rules.binary_cross_entropy, is_curved=True, inverse_link=sigmoid.value, targets=(0.0, 1.0)
 )
 # The softmax of one output is always 1.
 categorical_cross_entropy = loss_of_rule(
     rules.categorical,
-    link=softmax.value,
+    inverse_link=softmax.value,
     targets=(0.0, math.inf),
     least_outputs=2,
     labels=True,
     curvature=rules.categorical_curvature,
 )
 # Half of log(variance) + (t - mean)^2 / variance. For n targets the first n outputs are the means,
-# the next n the log-variances; the link returns means and standard deviations.
-gaussian_nll = over_outputs(rules.gaussian_nll, blocks=2, link=_mean_and_deviation, point=0)
+# the next n the log-variances; the inverse link returns means and standard deviations.
+gaussian_nll = over_outputs(rules.gaussian_nll, blocks=2, inverse_link=_mean_and_deviation, point=0)
 # One output: max(0, 1 - o) for class 1, max(0, 1 + o) for class 0. Several: Crammer and Singer
 # 2001, max(0, 1 + the largest other output - the output of the class).
 hinge = loss_of_rule(
     WithLast(rules.one_or_several, (rules.binary_hinge, rules.categorical_hinge)),
-    link=_margin,
+    inverse_link=_margin,
     targets=(0.0, 1.0),
     labels=True,
 )
@@ -318,21 +322,21 @@ LOSSES: dict[str, Loss] = register_table(
 )
 
 
-def refuse_second_link(layers: Sequence[Layer], loss: Loss) -> None:
-    """Raise ValueError if the last activation makes probabilities, and the loss has a link too."""
+def refuse_second_inverse_link(layers: Sequence[Layer], loss: Loss) -> None:
+    """Raise ValueError if the last activation makes probabilities, and the loss does too."""
     # A Dropout or an identity after the last activation does not change this.
     others = (layer for layer in reversed(layers) if not isinstance(layer, Dropout))
     last = next((layer for layer in others if layer != Activate(identity)), None)
     value = last.activation.value if isinstance(last, Dense | Activate) else identity.value
-    if value is loss.link and value is not identity.value:
+    if value is loss.inverse_link and value is not identity.value:
         fault = "the same function: it would be applied twice"
-    elif value in TO_PROBABILITIES and loss.link in LINKS:
+    elif value in TO_PROBABILITIES and loss.inverse_link in INVERSE_LINKS:
         fault = "another: probabilities would be taken for raw outputs"
     else:
         return
     raise ValueError(
-        f"The loss applies its link to raw outputs itself, and the last layer applies {fault}. "
-        'Use output="identity" (network.predict applies the link).'
+        "The loss makes predictions of raw outputs itself, by its inverse link, and the last layer "
+        f'applies {fault}. Use output="identity" (network.predict applies the inverse link).'
     )
 
 

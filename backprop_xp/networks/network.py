@@ -51,8 +51,8 @@ class Network:
 
     ``loss`` is a name of ``bx.losses`` or a ``Loss``; ``l2`` is the strength of the penalty
     ``l2 / 2 * sum(weights**2)`` over the parameters named ``weights``. Raises ValueError if
-    neighbouring layers do not fit, and if the last activation and the loss's link would both make
-    probabilities.
+    neighbouring layers do not fit, and if the last activation and the loss's inverse link would
+    both make probabilities.
 
     >>> import backprop_xp as bx
     >>> network = bx.Network([bx.Dense(2, 3, "tanh"), bx.Dense(3, 1)], "mean_squared_error")
@@ -168,7 +168,7 @@ class Network:
         return forward_through(self.layers, unpack(self.layout, theta), x, key)
 
     def predict(self, theta: Array, x: Array, *, batch_size: int | None = None) -> Array:
-        """Return the loss's link of the outputs: probabilities, rates or values.
+        """Return the loss's inverse link of the outputs: probabilities, rates or values.
 
         ``batch_size`` rows are computed at a time. The default is some thousands, divided by the
         number of networks, so that only the result grows with the data.
@@ -177,9 +177,10 @@ class Network:
         if batch_size is None:
             batch_size = batch_rows.rows_at_once(theta)
         layers, parameters = self.layers, unpack(self.layout, theta)
-        link, divide = self.loss_function.link, batch_rows.divider(x) or (lambda rows: rows)
+        inverse_link = self.loss_function.inverse_link
+        divide = batch_rows.divider(x) or (lambda rows: rows)
         parts = [
-            link(forward_through(layers, parameters, divide(x[..., rows, :]), None))
+            inverse_link(forward_through(layers, parameters, divide(x[..., rows, :]), None))
             for rows in batch_rows.row_slices(x.shape[-2], integer(batch_size, "batch_size"))
         ]
         return parts[0] if len(parts) == 1 else array_namespace(theta).concat(parts, axis=-2)

@@ -90,7 +90,7 @@ def _function(name: str, dtype: str, case: Case) -> None:
         if name in LOSSES:
             loss = LOSSES[name]
             y = y[:, : y.shape[-1] // loss.outputs_per_target]
-            values = [loss.value(z, y), loss.link(z)]
+            values = [loss.value(z, y), loss.inverse_link(z)]
             return [*values, loss.gradient(z, y)] if is_real else values
         a = ACTIVATIONS[name].value(1.0 * z)
         return [a, ACTIVATIONS[name].vjp(y, z, a)] if is_real else [a]

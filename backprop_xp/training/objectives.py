@@ -147,7 +147,8 @@ class Objective(NamedTuple):
         """Return the unit of each parameter, ``(*stack, P)``: 1, or the deviation of its target.
 
         The last layer's parameters follow the targets if it is Dense without an activation, and the
-        loss has no link. Steps that are computed in these units are the same for targets of any.
+        loss has no inverse link. Steps that are computed in these units are the same for targets of
+        any.
         """
         if self.known_units is not None:
             return self.known_units
@@ -156,7 +157,7 @@ class Objective(NamedTuple):
 
     def _output_units(self) -> "_OutputUnits | None":
         (*_, last), loss = self.network.layers, self.network.loss_function
-        is_of_outputs = loss.link is identity.value and loss.outputs_per_target == 1
+        is_of_outputs = loss.inverse_link is identity.value and loss.outputs_per_target == 1
         if not isinstance(last, Dense) or last.activation is not identity or not is_of_outputs:
             return None
         rows, xp = self.rows, array_namespace(self.rows.y)

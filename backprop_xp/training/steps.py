@@ -189,7 +189,7 @@ def evaluate(
     def forward(theta: Array, part: Rows) -> tuple[Array, Array | None]:
         outputs = outputs_of(network.definition, theta, part)
         values = sample_losses(loss, outputs, in_columns(outputs, part.y))
-        return values, loss.link(outputs) if metrics else None
+        return values, loss.inverse_link(outputs) if metrics else None
 
     for start, (rows, l2) in sets.items():
         predicted: Any

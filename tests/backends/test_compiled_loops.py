@@ -388,7 +388,11 @@ def test_a_loss_and_its_gradient(
     assert (loops is loss) == (name not in kernels.LOSSES)
     if loops is loss:
         return
-    assert (loops.link, loops.targets, loops.labels) == (loss.link, loss.targets, loss.labels)
+    assert (loops.inverse_link, loops.targets, loops.labels) == (
+        loss.inverse_link,
+        loss.targets,
+        loss.labels,
+    )
     o = draw(dtype, *stack, rows, n) * np.array([1, 30, 1e4, 1e4, 1, 1], dtype)[:, None]
     o[..., 5, -1] = np.nan
     classes = generator.integers(0, n, (*stack, rows))

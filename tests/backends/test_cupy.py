@@ -431,7 +431,7 @@ def rule_of(gpu: Backend, name: str) -> Callable[[Any], Any]:
         )
         return lambda z: [
             loss.value(*z_and_t(z)),
-            loss.link(z_and_t(z)[0]),
+            loss.inverse_link(z_and_t(z)[0]),
             loss.gradient(*z_and_t(z)),
         ]
     return lambda z: ACTIVATIONS[name].vjp(z, z, ACTIVATIONS[name].value(1.0 * z))

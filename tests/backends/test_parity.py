@@ -255,9 +255,10 @@ def _sliced(layers: Sequence[Layer], theta: Any) -> Iterator[Any]:
 def _network(hidden: str, loss: str) -> bx.Network:
     """Return a network with a layer of every kind and the activation also at its end.
 
-    Probabilities with a loss that has a link are an error: such a network ends in raw outputs.
+    Probabilities with a loss that has an inverse link are an error: such a network ends in raw
+    outputs.
     """
-    has_link = LOSSES[loss].link is not ACTIVATIONS["identity"].value
+    has_link = LOSSES[loss].inverse_link is not ACTIVATIONS["identity"].value
     is_linked_twice = has_link and hidden in ("sigmoid", "softmax")
     return sample_network(hidden, "identity" if is_linked_twice else hidden, loss)
 

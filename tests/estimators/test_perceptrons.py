@@ -620,7 +620,7 @@ def test_a_regressor_accepts_every_loss(loss: Any) -> None:
 BRIER = bx.Loss(
     lambda o, t: ((bx.activations.sigmoid.value(o) - t) ** 2).mean(-1),
     lambda o, t: (2.0 / o.shape[-1]) * ((p := bx.activations.sigmoid.value(o)) - t) * p * (1.0 - p),
-    link=bx.activations.sigmoid.value,
+    inverse_link=bx.activations.sigmoid.value,
 )
 CLASSIFIED = ["mean_squared_error", "huber", "poisson", "binary_cross_entropy"]
 CLASSIFIED += ["categorical_cross_entropy", BRIER, bx.losses.huber_with(0.5)]
@@ -645,7 +645,7 @@ def test_a_classifier_accepts_every_loss(loss: Any, target: str) -> None:
     assert clone(model.fit(x, y)).loss == loss
     assert model.score(x, y) > (0.4 if target == "labels" else 0.8)  # of all labels of a row
     assert model.score(x, y) == np.mean((model.predict(x) == y).reshape(90, -1).all(-1))
-    if model._loss().link is bx.activations.identity.value or loss in ("poisson", "hinge"):
+    if model._loss().inverse_link is bx.activations.identity.value or loss in ("poisson", "hinge"):
         assert not hasattr(model, "predict_proba")
         scores = model.decision_function(x)
         decided = scores.argmax(-1) if target == "classes" else scores > 0.0

@@ -410,9 +410,9 @@ def test_the_error_of_a_layer_or_of_the_link_says_where_it_is(tmp_path: Path) ->
     network = bx.Network([bx.Dense(3, 3), Own(np.sin)], "huber")
     with pytest.raises(TypeError, match=r"In layers\[1\] \(Own\)\.forward\."):
         bx.export_c(tmp_path / "network.c", network, network.initialize(backend="numpy"))
-    loss = bx.losses.over_outputs(lambda o, t: (o - t, 1.0), link=np.sin)
+    loss = bx.losses.over_outputs(lambda o, t: (o - t, 1.0), inverse_link=np.sin)
     network = bx.Network([bx.Dense(3, 3)], loss)
-    with pytest.raises(TypeError, match=r"In the loss's link\."):
+    with pytest.raises(TypeError, match=r"In the loss's inverse link\."):
         bx.export_c(tmp_path / "network.c", network, network.initialize(backend="numpy"))
     loss = bx.losses.over_outputs(lambda o, t: (array_namespace(o).sort(o - t), 1.0))
     with pytest.raises(TypeError, match=r"xp\.sort cannot be recorded.* In the loss\. "):
@@ -776,7 +776,7 @@ def _product(o: Any) -> Any:
     return array_namespace(o).concat([o[..., :1], o[..., :1] * o[..., 1:]], axis=-1)
 
 
-OWN_LINK = bx.losses.over_outputs(lambda o, t: (o - t, 1.0), link=_product)
+OWN_LINK = bx.losses.over_outputs(lambda o, t: (o - t, 1.0), inverse_link=_product)
 
 
 @pytest.mark.parametrize("loss", ["mean_squared_error", "categorical_cross_entropy", OWN_LINK])

@@ -67,7 +67,8 @@ LAYERS = {
 NETWORKS = {name: bx.Network(layers, "mean_squared_error") for name, layers in LAYERS.items()}
 NETWORKS |= {name: bx.mlp([3, 4, 2], hidden="tanh", loss=name) for name in LOSSES}
 # ndonnx takes a quarter of a second for a product: by default one network has all activations, and
-# a link has one layer before it. Beside a residual each activation gets numbers of both signs.
+# an inverse link has one layer before it. Beside a residual each activation gets numbers of both
+# signs.
 SHIFT = bx.Standardize([0.5, 0.5, 0.5], 2.0)
 EACH = [bx.Residual(SHIFT, bx.Activate(name)) for name in ACTIVATIONS]
 NETWORKS["each activation"] = bx.Network([*EACH, bx.Dense(3, 2)], "mean_squared_error")
@@ -187,9 +188,9 @@ def test_a_custom_layer_of_array_operations_is_exported(tmp_path: Path) -> None:
         ([bx.Dense(3, 2), Own(np.sin)], "huber", TypeError, r"In layers\[1\] .*array API standard"),
         (
             [bx.Dense(3, 2)],
-            bx.losses.over_outputs(lambda o, t: (o - t, 1.0), link=np.sin),
+            bx.losses.over_outputs(lambda o, t: (o - t, 1.0), inverse_link=np.sin),
             TypeError,
-            r"In the loss's link\. .*array API standard",
+            r"In the loss's inverse link\. .*array API standard",
         ),
         ([Factors(3)], "huber", ValueError, "network does not define its number.* n_in"),
         # The number of features before a layer with n_in is unknown.

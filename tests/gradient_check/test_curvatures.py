@@ -49,7 +49,7 @@ def test_the_rounding_of_a_curvature_at_confident_outputs_is_no_fault(xp: Any, s
         unit = xp.asarray(np.eye(o.shape[-1]))
         return p[..., None] * (unit - p[..., None, :])
 
-    own = bx.Loss(loss.value, loss.gradient, link="softmax", curvature=rounded)
+    own = bx.Loss(loss.value, loss.gradient, inverse_link="softmax", curvature=rounded)
     draw = np.random.default_rng(5)
     for _ in range(5):
         outputs, classes = size * draw.normal(size=(6, 4)), np.eye(4)[draw.integers(4, size=6)]

@@ -119,7 +119,7 @@ def test_a_loss_of_several_classes_has_its_closed_form(xp: Any, name: str) -> No
 
 
 def test_gaussian_nll_is_that_of_the_means_and_the_log_variances(xp: Any) -> None:
-    """Of two targets: first both means, then both log-variances; and its link."""
+    """Of two targets: first both means, then both log-variances; and its inverse link."""
     mean, log_variance = np.asarray([[0.5, -3.0]]), np.asarray([[0.0, 1.5]])
     t = np.asarray([[1.0, -1.0]])
     o = xp.asarray(np.concat([mean, log_variance], -1))
@@ -127,7 +127,7 @@ def test_gaussian_nll_is_that_of_the_means_and_the_log_variances(xp: Any) -> Non
     loss = bx.losses.gaussian_nll
     xp.assert_close(loss.value(o, xp.asarray(t)), np.mean(nll, -1), ROUNDING)
     deviations = np.exp(0.5 * log_variance)
-    xp.assert_close(loss.link(o), np.concat([mean, deviations], -1), ROUNDING)
+    xp.assert_close(loss.inverse_link(o), np.concat([mean, deviations], -1), ROUNDING)
 
 
 def test_quantiles_are_the_mean_of_each_level_alone(xp: Any) -> None:
@@ -219,7 +219,7 @@ def test_a_hinge_counts_what_the_margin_misses(xp: Any) -> None:
     binary = metrics.hinge_loss(labels == 0, o[:, 0])
     np.testing.assert_allclose(np.mean(one), binary, rtol=xp.rounding(1e-13))
     # Predictions above a half are class 1, as the metrics and the estimators take them.
-    link = xp.host(bx.losses.hinge.link(xp.asarray(o[:, :1])))
+    link = xp.host(bx.losses.hinge.inverse_link(xp.asarray(o[:, :1])))
     assert ((link > 0.5) == (o[:, :1] > 0.0)).all()
 
 
@@ -473,25 +473,25 @@ def test_no_argument_is_written_to(loss: Loss) -> None:
     o.flags.writeable = t.flags.writeable = False
     loss.value(o, t)
     loss.gradient(o, t)
-    loss.link(o)
+    loss.inverse_link(o)
 
 
 @pytest.mark.parametrize("name", sorted({*LOSSES} - {"hinge", "gaussian_nll"}))
 def test_a_loss_is_least_where_the_link_gives_the_target(xp: Any, name: str) -> None:
     loss, o = LOSSES[name], xp.asarray([[0.3, -1.2, 0.7], [2.0, 0.0, -0.5]])
-    # With linked outputs as targets, a loss with the right link is stationary.
+    # With linked outputs as targets, a loss with the right inverse link is stationary.
     np.testing.assert_allclose(
-        xp.host(loss.gradient(o, loss.link(o))), 0.0, atol=xp.rounding(ROUNDING)
+        xp.host(loss.gradient(o, loss.inverse_link(o))), 0.0, atol=xp.rounding(ROUNDING)
     )
 
 
 def test_the_links_are_exp_the_sigmoid_the_softmax_or_nothing(xp: Any) -> None:
     o = np.asarray([[0.3, -1.2, 0.7], [2.0, 0.0, -0.5]])
-    xp.assert_close(bx.losses.poisson.link(xp.asarray(o)), np.exp(o), ROUNDING)
-    assert bx.losses.binary_cross_entropy.link is ACTIVATIONS["sigmoid"].value
-    assert bx.losses.categorical_cross_entropy.link is ACTIVATIONS["softmax"].value
+    xp.assert_close(bx.losses.poisson.inverse_link(xp.asarray(o)), np.exp(o), ROUNDING)
+    assert bx.losses.binary_cross_entropy.inverse_link is ACTIVATIONS["sigmoid"].value
+    assert bx.losses.categorical_cross_entropy.inverse_link is ACTIVATIONS["softmax"].value
     for name in ("mean_squared_error", "half_squared_error", "mean_absolute_error", "huber"):
-        xp.assert_equal(LOSSES[name].link(xp.asarray(o)), o.astype(xp.dtype))
+        xp.assert_equal(LOSSES[name].inverse_link(xp.asarray(o)), o.astype(xp.dtype))
 
 
 def test_the_absolute_error_has_slope_0_at_its_kink(xp: Any) -> None:
@@ -656,7 +656,7 @@ def test_a_custom_loss_of_each_output_is_their_mean(xp: Any) -> None:
     o, t = xp.asarray([[3.0, 1.0]]), xp.asarray([[1.0, 0.0]])
     assert xp.host(fourth.value(o, t)).tolist() == [8.5]
     assert xp.host(fourth.gradient(o, t)).tolist() == [[16.0, 2.0]]
-    assert xp.host(fourth.link(o)).tolist() == [[3.0, 1.0]]
+    assert xp.host(fourth.inverse_link(o)).tolist() == [[3.0, 1.0]]
 
 
 def test_the_limits_of_targets_may_be_a_list(xp: Any) -> None:
@@ -689,11 +689,13 @@ def test_an_output_of_probabilities_with_a_loss_of_raw_outputs_is_an_error(
         for last in ([bx.Dense(2, 2, output)], [bx.Dense(2, 2), bx.Activate(output)]):
             with pytest.raises(ValueError, match=rf'{message}.*output="identity"'):
                 bx.Network([*last, *behind], loss)
-        # In another layer, or with another loss, it is not a second link.
+        # In another layer, or with another loss, it is not a second inverse link.
         bx.mlp([2, 3, 2], hidden=output, loss=loss)
         bx.mlp([2, 3, 2], output=output, loss="mean_squared_error")
         for worked_on in (bx.LayerNorm(2), bx.Residual(bx.Dense(2, 2))):
             bx.Network([bx.Dense(2, 2, output), worked_on], loss)
     # A loss of one's own may scale what its network returns.
-    percent = bx.Loss(LOSSES["huber"].value, LOSSES["huber"].gradient, link=lambda o: 100.0 * o)
+    percent = bx.Loss(
+        LOSSES["huber"].value, LOSSES["huber"].gradient, inverse_link=lambda o: 100.0 * o
+    )
     bx.mlp([2, 1], output="sigmoid", loss=percent)

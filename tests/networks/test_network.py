@@ -77,7 +77,7 @@ def _complex_step(xp: Any, network: bx.Network, *data: Any, **options: Any) -> A
     ],
 )
 def test_the_gradient_agrees_with_the_complex_step(xp: Any, hidden: str, loss: str) -> None:
-    has_link = LOSSES[loss].link is not bx.activations.identity.value
+    has_link = LOSSES[loss].inverse_link is not bx.activations.identity.value
     output = "identity" if has_link and hidden in LINKED.values() else hidden
     network = sample_network(hidden, output, loss)
     theta, x, y, weight = _case(xp, network, loss=loss)
@@ -228,7 +228,7 @@ def test_a_prediction_is_the_link_of_the_outputs_in_batches_of_any_size(
 ) -> None:
     network = sample_network(loss="poisson")
     theta, x = xp.put(sample_theta(network, stack), sample_data(stack=data)[0])
-    whole = network.loss_function.link(network.forward(theta, x))
+    whole = network.loss_function.inverse_link(network.forward(theta, x))
     predictions = network.predict(theta, x, batch_size=batch_size)
     _close(xp.host(predictions), xp.host(whole), xp.rounding(STACK_ROUNDING))
 

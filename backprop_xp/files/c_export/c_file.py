@@ -57,8 +57,8 @@ def export_c(
     or as ``bx.tables.export_c`` the estimator of a table; a comment explains the classes.
 
     ``NAME_predict(x, y)`` is ``network.predict`` of one row, and ``NAME_outputs(x, y)`` the outputs
-    before the loss's link. For a stack ``(..., P)``, ``NAME_predict(x, mean, deviation)`` is
-    ``bx.ensemble.predict``. The file needs ``<math.h>`` alone, allocates no memory and has no
+    before the loss's inverse link. For a stack ``(..., P)``, ``NAME_predict(x, mean, deviation)``
+    is ``bx.ensemble.predict``. The file needs ``<math.h>`` alone, allocates no memory and has no
     state; its comments are the interface. ``dtype`` is the precision of its numbers. Two files of
     one program need two names.
 

@@ -132,7 +132,7 @@ def outputs(one: Recorded) -> Function:
     """Return ``NAME_outputs``."""
     made = plan({"y": one.outputs}, ends=one.ends)
     declaration = one.declaration("outputs", "const x[N_IN]", "y[N_OUT]")
-    comment = "y becomes the outputs before the loss's link, as network.forward returns them."
+    comment = "y becomes network.forward's outputs, before the loss's inverse link."
     lines = [*start_of(made, *one.given), *kernels_of(made.kernels, made, one.source)]
     return Function(declaration, comment, lines, made.bytes)
 
@@ -141,7 +141,7 @@ def predict(one: Recorded, before: Function) -> Function:
     """Return ``NAME_predict``, which calls ``NAME_outputs``."""
     given = argument("outputs", one.outputs.shape, one.outputs.dtype)
     with recording("C", _ON):
-        found = one.network.loss_function.link(given)
+        found = one.network.loss_function.inverse_link(given)
         if found.shape != given.shape:
             raise ValueError(f"outputs {given.shape} have predictions of the shape {found.shape}")
     declaration = one.declaration("predict", "const x[N_IN]", "y[N_OUT]")
@@ -162,18 +162,20 @@ def predict(one: Recorded, before: Function) -> Function:
 def jacobian(one: Recorded, *, predict: bool = False) -> Function:
     """Return ``NAME_jacobian``: the layers' backward pass, once for each output.
 
-    With ``predict`` it is that of the predictions: the passes begin with the link's derivatives.
+    With ``predict`` it is that of the predictions: the passes begin with the derivatives of the
+    inverse link.
     """
     network, dtype, n_out = one.network, one.outputs.dtype, one.n_out
-    g, index, link = argument("g", one.outputs.shape, dtype), one.source.index, None
-    if predict and network.loss_function.link is not identity.value:
-        link = network.loss_function.link
+    g, index = argument("g", one.outputs.shape, dtype), one.source.index
+    last = network.loss_function.inverse_link if predict else identity.value
     with recording("C", _ON):
         parameters = unpack(network.layout, one.theta)
         found, _ = backward_through(network.layers, parameters, one.caches, g)
         row = as_array(found, dtype)
         row = row if one.scaling is None else row / one.scaling.scale
-        before = {} if link is None else {"slopes": as_array(slopes_of(link, one.outputs), dtype)}
+        before = {}
+        if last is not identity.value:
+            before = {"slopes": as_array(slopes_of(last, one.outputs), dtype)}
         made = plan({"row": row}, loop="g", before=before, ends=one.ends)
     lines = [f"{one.kind} g[{n_out}];", *(f"{one.kind} slopes[{n_out * n_out}];" for _ in before)]
     lines += [*start_of(made, *one.given), *kernels_of(made.kernels, made, one.source)]
