@@ -197,14 +197,14 @@ def test_the_buffer_of_views_is_written_whole_and_only_for_their_own_theta() -> 
     network = bx.mlp([N_IN, 4, N_OUT], hidden="tanh")
     x, y = np.random.default_rng(5).normal(size=(2, BATCH, N_IN))
     theta, other = (network.initialize(seed, backend="numpy") for seed in (0, 1))
-    views, rows = views_of(network, theta), Rows(x, y[:, :N_OUT])
+    views, rows = views_of(network.definition, theta), Rows(x, y[:, :N_OUT])
     assert views.gradient is not None
     views.gradient[...] = np.nan
     none = rows._replace(x=x[:0], y=rows.y[:0])
-    loss, gradient = loss_and_gradient_of(network, theta, none, None, views)
+    loss, gradient = loss_and_gradient_of(network.definition, theta, none, None, views)
     assert (loss, gradient is views.gradient, np.abs(gradient).max()) == (0.0, True, 0.0)
     for given in (theta, other):
-        found = loss_and_gradient_of(network, given, rows, None, views)
+        found = loss_and_gradient_of(network.definition, given, rows, None, views)
         for one, expected in zip(found, network.loss_and_gradient(given, *rows[:2]), strict=True):
             np.testing.assert_array_equal(one, expected)
 
