@@ -494,7 +494,7 @@ def test_ctrl_c_after_the_last_epoch_leaves_the_finished_state() -> None:
             break
         finally:
             sys.settrace(None)
-            # At the first line of ``Interrupt.__exit__`` its handler stays: it calls the one before.
+            # Pressed at the first line of ``Interrupt.__exit__``, its handler stays.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         assert state.epoch == 2
         assert np.array_equal(state.theta, expected.theta)
