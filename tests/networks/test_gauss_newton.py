@@ -266,6 +266,16 @@ def test_a_row_of_weight_0_adds_nothing_even_if_it_overflows(xp: Any) -> None:
     xp.assert_close(matrix, expected)
 
 
+def test_a_negative_curvature_counts_as_0(xp: Any) -> None:
+    half = LOSSES["half_squared_error"]
+    odd = bx.Loss(half.value, half.gradient, curvature=lambda o, t: o)
+    network = bx.Network([bx.Dense(1, 1)], odd)
+    theta, x, y = xp.put([2.0, 0.0], [[1.0], [-1.0]], [[0.0], [0.0]])
+    # The outputs are 2 and -2: half of 2 for the first row's (1, 1), nothing for the second's.
+    _, matrix = network.gauss_newton(theta, x, y)
+    xp.assert_close(matrix, np.ones((2, 2)))
+
+
 def test_a_loss_without_a_curvature_is_an_error_with_the_way_out(xp: Any) -> None:
     network = bx.mlp([1, 1], loss="mean_absolute_error")
     theta, x, y = xp.put(sample_theta(network), [[1.0]], [[0.0]])

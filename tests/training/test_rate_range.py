@@ -112,6 +112,13 @@ def test_a_network_that_diverges_at_once_has_no_suggestion(xp: Any) -> None:
     assert np.isnan(found.suggestion).tolist() == [False, True]
 
 
+@pytest.mark.parametrize("steps", [5, 9])
+def test_the_suggestion_can_be_that_of_the_last_five_losses(xp: Any, steps: int) -> None:
+    found = _found(xp, optimizer=bx.SGD(1.0), low=1e-3, high=1e-2, steps=steps)
+    assert (np.diff(found.losses) < 0.0).all()
+    assert found.suggestion == pytest.approx(found.rates[-3] / 10.0, rel=1e-12)
+
+
 def test_its_picture_has_the_losses_and_the_suggestion(xp: Any) -> None:
     pytest.importorskip("matplotlib")
     found = _found(xp, (3,), steps=20, optimizer=bx.SGD(1.0), high=1e4)
