@@ -286,6 +286,11 @@ def test_a_file_is_written_every_so_many_epochs_and_at_the_end(
     options: dict[str, Any] = {"optimizer": bx.Adam(), "checkpoint": path, "checkpoint_every": 4}
     bx.fit(*case, epochs=10, **options)
     assert len(seen) == 3
+    # A training that resumes between two of these epochs writes at the same ones.
+    seen.clear()
+    begun = bx.fit(*case, epochs=1, optimizer=bx.Adam())
+    bx.fit(*case, epochs=10, start=begun, **options)
+    assert len(seen) == 3
     for state in bx.train(*case, epochs=10, **options):
         assert bx.load(path, backend="numpy").state.epoch == (state.epoch // 4 * 4 or 10) or (
             state.epoch == 10

@@ -268,6 +268,8 @@ def test_a_training_counts_its_epochs_also_when_it_is_resumed(
 
     whole = fit(form(inner, None))
     xp.assert_close(fit(form(inner, batches)).theta, whole.theta, 1e-12)
+    longer = form(inner, batches + 2)  # than an epoch of this training
+    xp.assert_close(fit(longer).theta, fit(lambda step: longer(step)).theta, 1e-12)
     begun = fit(form(inner, None), epochs=2)
     xp.assert_close(fit(form(inner, None), start=begun).theta, whole.theta, 1e-12)
 
@@ -302,3 +304,4 @@ def test_a_cycle_of_few_steps_ends_at_its_last_rate(steps: int) -> None:
     rate = bx.schedules.one_cycle(0.5, steps)
     assert rate(steps - 1) == rate(100) == pytest.approx(0.5 / 25e4)
     assert all(0.0 < rate(step) <= 0.5 for step in range(steps))
+    assert steps == 1 or rate(0) == pytest.approx(0.5)  # without a step in which it could rise
