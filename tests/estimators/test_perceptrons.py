@@ -33,11 +33,17 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import backprop_xp as bx
 from backprop_xp.backends import dtype_name
-from backprop_xp.estimators.targets import as_distribution, score_of_labels, score_of_values
+from backprop_xp.estimators.targets import (
+    as_distribution,
+    class_weights,
+    score_of_labels,
+    score_of_values,
+)
 from tests.helpers import thorough
 
 # Sums in another order, over a few dozen updates.
@@ -576,6 +582,13 @@ def test_balanced_classes_are_those_of_rows_that_are_repeated() -> None:
     weighted = _fit(model, x, y, weight.astype(float))
     repeated = _fit(clone(model), np.repeat(x, weight, 0), np.repeat(y, weight))
     _assert_same_parameters(weighted, repeated, 1e-6)
+
+
+@pytest.mark.once
+def test_balanced_weights_of_several_labels_are_scikit_learns() -> None:
+    _, y = LABELS
+    found = class_weights("balanced", y, None, np.arange(y.shape[1]))
+    np.testing.assert_allclose(found, compute_sample_weight("balanced", y), rtol=1e-12)
 
 
 @pytest.mark.once

@@ -93,6 +93,10 @@ def test_derivatives_are_scaled_with_their_features() -> None:
     )
     np.testing.assert_allclose(one, other, rtol=1e-12)
     np.testing.assert_allclose(one[:, 1:], slopes(X) * X.std(axis=0), rtol=1e-12)
+    # A row of weight 0 does not change the scales, however far away it is.
+    x = np.concatenate([X, [[1e6, 1e6]]])
+    samples = Samples(x, surface(x)[:, None], np.append(np.ones(len(X)), 0.0))
+    np.testing.assert_allclose(Slopes.of(slopes(x), samples).scales, X.std(axis=0), rtol=1e-12)
 
 
 def test_parts_of_the_rows_teach_derivatives_as_all_of_them_do() -> None:
