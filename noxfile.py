@@ -51,6 +51,7 @@ class Suite(NamedTuple):
 
 # Marks of the tests say where they run; pyproject.toml explains each.
 DEFAULT = "not thorough and not once and not installed and not long"
+FIRST = "(core or {}) and not thorough and not once and not long"  # on a library, and with it
 SUITES = {
     "numpy": Suite("numpy", "cpu", "not thorough"),
     # The suite where a forgotten device or a function beyond the standard shows: what computes.
@@ -69,7 +70,7 @@ SUITES = {
     ),
     "jax": Suite(
         "jax",
-        marks="(core or jax) and not thorough and not once and not long",
+        marks=FIRST.format("jax"),
         paths=(
             *("backends", "networks", "training", "testing", "test_stacks.py"),
             *("gradient_check", "cli"),
@@ -97,7 +98,7 @@ FULL_SUITES = {
 QUICK = ("numpy", "array-api-strict")  # to install
 # The suites that run with the lowest dependencies.
 LOWEST = {name: SUITES[name] for name in ("numpy", "array-api-strict", "jax")}
-LOWEST["torch"] = Suite("torch", marks=SUITES["jax"].marks.replace("jax", "torch"))
+LOWEST["torch"] = Suite("torch", marks=FIRST.format("torch"))
 
 # Other machines, imitated. A product's last bits depend on the kernel that OpenBLAS chooses for the
 # processor and on its threads, a function's on NumPy's loops: "baseline" has none beyond SSE4.2.
