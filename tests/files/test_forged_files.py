@@ -211,7 +211,7 @@ USES: dict[str, Callable[[Path], LoadAndUse]] = {
 
 @pytest.mark.once
 @pytest.mark.parametrize("kind", USES)
-@pytest.mark.parametrize("count", [50, thorough(3000)])
+@pytest.mark.parametrize("count", [100, thorough(3000)])
 def test_a_forged_file_is_refused_or_predicts_and_takes_little_memory(
     tmp_path: Path, kind: str, count: int
 ) -> None:
@@ -227,4 +227,5 @@ def test_a_forged_file_is_refused_or_predicts_and_takes_little_memory(
             if model is not None:
                 use(model)
                 used += 1
-    assert 0.02 * count < used < 0.5 * count
+    # A tenth was measured for an estimator of tables: that none of 100 is used has a chance of 1e-4.
+    assert 0 < used < 0.5 * count
