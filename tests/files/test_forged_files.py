@@ -227,5 +227,5 @@ def test_a_forged_file_is_refused_or_predicts_and_takes_little_memory(
             if model is not None:
                 use(model)
                 used += 1
-    # A tenth was measured for an estimator of tables: that none of 100 is used has a chance of 1e-4.
+    # A tenth was measured for estimators of tables: the chance that none of 100 is used is 1e-4.
     assert 0 < used < 0.5 * count
