@@ -18,25 +18,32 @@ from backprop_xp.backends import (
     use_backend,
 )
 from backprop_xp.extras import install_command
-from backprop_xp.networks import activations, ensemble, initializers, losses
-from backprop_xp.networks.activations import Activation
-from backprop_xp.networks.chain import Chain
-from backprop_xp.networks.column_layers import Columns, Scale, Standardize
-from backprop_xp.networks.constrained_layers import Constrained
-from backprop_xp.networks.derivative_layers import Derivatives
-from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
-from backprop_xp.networks.equations import Equation
-from backprop_xp.networks.group_layers import Groups, group_rows
-from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
-from backprop_xp.networks.losses import Loss
+from backprop_xp.networks import ensemble
+from backprop_xp.networks.chain.containers import Chain, Residual
+from backprop_xp.networks.equations.constrained_layers import Constrained
+from backprop_xp.networks.equations.derivative_layers import Derivatives
+from backprop_xp.networks.equations.equation_layers import Equation
+from backprop_xp.networks.equations.group_layers import Groups, group_rows
+from backprop_xp.networks.layers import activations
+from backprop_xp.networks.layers.activations import Activation
+from backprop_xp.networks.layers.columns import Columns, Scale, Standardize
+from backprop_xp.networks.layers.core import Activate, Dense, Dropout, LayerNorm
+from backprop_xp.networks.layers.embeddings import Embedding, NumericEmbedding
+from backprop_xp.networks.losses import loss as losses
+from backprop_xp.networks.losses.loss import Loss
 from backprop_xp.networks.mlp import mlp
 from backprop_xp.networks.network import Network
-from backprop_xp.training import data, metrics, optimizers, schedules
-from backprop_xp.training.averages import EMA, SWA
-from backprop_xp.training.early_stopping import EarlyStopping
+from backprop_xp.networks.numbers import initializers
+from backprop_xp.training.epochs.history import Writer, write_checkpoints_with
 from backprop_xp.training.fit import fit, train
-from backprop_xp.training.history import Writer, write_checkpoints_with
-from backprop_xp.training.optimizers import (
+from backprop_xp.training.interfaces.options import Options
+from backprop_xp.training.interfaces.states import FitResult, TrainingState
+from backprop_xp.training.measures import metrics
+from backprop_xp.training.measures.averages import EMA, SWA
+from backprop_xp.training.measures.early_stopping import EarlyStopping
+from backprop_xp.training.measures.plateau import Plateau
+from backprop_xp.training.optimizers import first_order as optimizers, schedules
+from backprop_xp.training.optimizers.first_order import (
     LBFGS,
     SGD,
     Adagrad,
@@ -47,10 +54,8 @@ from backprop_xp.training.optimizers import (
     Nadam,
     RMSProp,
 )
-from backprop_xp.training.options import Options
-from backprop_xp.training.plateau import Plateau
 from backprop_xp.training.rate_range import find_learning_rate
-from backprop_xp.training.states import FitResult, TrainingState
+from backprop_xp.training.rows import preprocessing as data
 
 if TYPE_CHECKING:
     from backprop_xp import (

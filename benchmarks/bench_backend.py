@@ -13,7 +13,7 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends import Array, BackendUnavailableError, Selection
 from backprop_xp.cli.contenders import Case
-from backprop_xp.training.optimizers import Optimizer
+from backprop_xp.training.optimizers.first_order import Optimizer
 from benchmarks.gpu_trainings import bare_step
 
 # Calls in a block, which a GPU may queue, and the number of blocks.
@@ -64,7 +64,7 @@ def test_training_step(
 def test_update_in_one_kernel(
     compare: Callable[..., object], selection: Selection, optimizer: Optimizer, size: int
 ) -> None:
-    name = f"backprop_xp.training.optimizers.{type(optimizer).__name__}.rule"
+    name = f"backprop_xp.training.optimizers.first_order.{type(optimizer).__name__}.rule"
     if name not in selection.backend.replacements:
         pytest.skip(f"{selection.backend.name} replaces no update")
 

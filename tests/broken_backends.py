@@ -87,7 +87,7 @@ def once_more(self: Any, step: Any) -> Any:
     return looped
 
 
-ADAM = "backprop_xp.training.optimizers.Adam.rule"
+ADAM = "backprop_xp.training.optimizers.first_order.Adam.rule"
 TRIP, ANSWERS, DEVICES = "moving data: round trip, ", "protocol: answers", "protocol: devices"
 SILENT, TRAINING = "parity: silent faults, float32", "parity: training, AdamW, float32"
 NETWORK, UNKNOWN, ARRAYS = "parity: network, float", "trust: unknown devices", "protocol: arrays"

@@ -1,4 +1,4 @@
-"""Imports go down only, modules of maths import no array library, and module names are unique.
+"""Imports go down only, modules of maths import no array library, and a unit's names are unique.
 
 One file of tests specifies each module. The checks are functions of a source tree, so the tests can
 also run them on a broken one.
@@ -33,19 +33,32 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 LAYER = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
 
-# The folders of a unit, each of which imports only those before it. A new folder needs a position.
-FOLDERS = {"tables": ("readers", "columns", "model", "study")}
+# The rooms of a unit: its folders and modules, each of which imports only those before it. A new
+# one needs a position.
+ROOMS = {
+    "networks": (
+        *("numbers", "chain", "layers", "losses", "jets", "derivatives"),
+        *("network", "mlp", "ensemble", "numba_layers", "equations"),
+    ),
+    "training": (
+        *("optimizers", "measures", "interfaces", "rows", "steps", "epochs", "processes"),
+        *("fit", "rate_range"),
+    ),
+    "tables": ("readers", "columns", "model", "study"),
+}
+# The units in whose folders ``__init__`` names every module, in the order of reading.
+GUIDED = ("networks", "training")
 
 # Maths computes on arrays; display has no arrays of its own.
 MATHS = {"networks", "gradient_check", "training"}
 # These use NumPy's arrays on the host: initial values, tables, results of a gradient check.
 ON_THE_HOST = {
-    "networks.initializers",
-    "training.data",
-    "training.orders",
+    "networks.numbers.initializers",
+    "training.rows.preprocessing",
+    "training.interfaces.orders",
     "training.rate_range",
-    "training.ranks.exchange",
-    "training.ranks.row_shares",
+    "training.processes.exchange",
+    "training.processes.row_shares",
 }
 ON_THE_HOST |= {"gradient_check"}
 ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
@@ -117,10 +130,10 @@ def unit_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
-def folder_of(module: str) -> str | None:
-    """Return the folder of a dotted module in a unit of ``FOLDERS``, None for any other module."""
-    _, unit, folder, *_ = [*module.split("."), "", ""]
-    return folder if unit in FOLDERS and folder else None
+def room_of(module: str) -> str | None:
+    """Return the room of a dotted module in a unit of ``ROOMS``, None for any other module."""
+    _, unit, room, *_ = [*module.split("."), "", ""]
+    return room if unit in ROOMS and room else None
 
 
 def longest_module(target: str, modules: dict[str, Path]) -> str:
@@ -140,25 +153,36 @@ def complaints(package: Path) -> list[str]:
         if found.target.partition(".")[0] == package.name
     ]
     of_imports = [*upward_imports(inside), *array_libraries(everything), *cycles(inside)]
-    return [*without_layer(modules), *namesakes(modules), *without_device(modules), *of_imports]
+    of_names = [*without_layer(modules), *unguided(modules), *namesakes(modules)]
+    return [*of_names, *without_device(modules), *of_imports]
 
 
 def without_layer(modules: dict[str, Path]) -> Iterator[str]:
     for unit in sorted({unit_of(name) for name in modules} - set(LAYER)):
         yield f"{unit} has no layer: give it one in LAYERS of tests/test_architecture.py"
     for name in modules:
-        if (folder := folder_of(name)) and folder not in FOLDERS[unit_of(name)]:
-            yield f"{name} is in no folder of FOLDERS of tests/test_architecture.py"
+        if (room := room_of(name)) and room not in ROOMS[unit_of(name)]:
+            yield f"{name} is in no room of ROOMS of tests/test_architecture.py"
+
+
+def unguided(modules: dict[str, Path]) -> Iterator[str]:
+    """Complain of modules that the docstring of their folder does not name."""
+    for module, path in modules.items():
+        folder, _, name = module.rpartition(".")
+        if unit_of(module) in GUIDED and path.name != "__init__.py":
+            guide = ast.get_docstring(parse(modules[folder].read_text(encoding="utf-8"))) or ""
+            if not re.search(rf"``{name}[`.]", guide):
+                yield f"the docstring of {folder} does not name {name}"
 
 
 def namesakes(modules: dict[str, Path]) -> Iterator[str]:
-    """Complain of modules with one name: a file that is opened by its name must be unique."""
-    named: dict[str, list[str]] = {}
+    """Complain of modules with one name in a unit: a file is opened by its name."""
+    named: dict[tuple[str, str], list[str]] = {}
     for module in modules:
-        named.setdefault(module.rpartition(".")[2], []).append(module)
-    for name, same in named.items():
+        named.setdefault((unit_of(module), module.rpartition(".")[2]), []).append(module)
+    for (unit, name), same in named.items():
         if len(same) > 1:
-            yield f"{' and '.join(same)} are both called {name}: a module's name is its own"
+            yield f"{' and '.join(same)} are both called {name}: a name is unique in {unit}"
 
 
 def upward_imports(inside: list[tuple[Import, str]]) -> Iterator[str]:
@@ -166,10 +190,10 @@ def upward_imports(inside: list[tuple[Import, str]]) -> Iterator[str]:
         here, there = LAYER.get(unit_of(found.module)), LAYER.get(unit_of(target))
         if here is not None and there is not None and there > here:
             yield f"{found.location}: layer {here} imports {target}, which is in layer {there}"
-        folders = FOLDERS.get(unit_of(found.module), ())
-        mine, other = folder_of(found.module), folder_of(target)
-        if {mine, other} <= {*folders} and folders.index(mine) < folders.index(other):
-            yield f"{found.location}: {mine} imports {target}, whose folder comes after it"
+        rooms = ROOMS.get(unit_of(found.module), ())
+        mine, other = room_of(found.module), room_of(target)
+        if {mine, other} <= {*rooms} and rooms.index(mine) < rooms.index(other):
+            yield f"{found.location}: {mine} imports {target}, whose room comes after it"
 
 
 def array_libraries(everything: list[Import]) -> Iterator[str]:
@@ -221,10 +245,12 @@ def test_imports_go_downwards_and_the_maths_knows_no_array_library() -> None:
     # The walk finds the existing imports.
     losses = {
         found.target
-        for found in imports_of("backprop_xp.networks.losses", PACKAGE / "networks/losses.py")
+        for found in imports_of(
+            "backprop_xp.networks.losses.loss", PACKAGE / "networks/losses/loss.py"
+        )
     }
     assert {"backprop_xp", "backprop_xp.backends.protocol"} < {*modules_of(PACKAGE)}
-    assert "backprop_xp.networks.activations.sigmoid" in losses
+    assert "backprop_xp.networks.layers.activations.sigmoid" in losses
 
 
 # Each form of an import, and each rule, in the smallest tree that breaks it.
@@ -250,23 +276,28 @@ BROKEN: list[tuple[dict[str, str], str]] = [
         "in a circle",
     ),
     (
-        {"training/data.py": "import numpy as np\nimport jax.numpy as jnp"},
-        "line 2: maths imports the array library jax",
+        {"training/__init__.py": '"""Read ``fit``."""', "training/fit.py": "import jax.numpy"},
+        "line 1: maths imports the array library jax",
     ),
     (
         {"gradient_check/points.py": "def f(x):\n    return x + namespace(x).ones(3)"},
         "line 2: namespace(x).ones(3) names no device",
     ),
     ({"surprise.py": ""}, "surprise has no layer"),
-    ({"tables/surprise.py": ""}, "broken.tables.surprise is in no folder"),
+    ({"tables/surprise.py": ""}, "broken.tables.surprise is in no room"),
     (
         {"tables/readers/text.py": "from broken.tables.columns import number"}
         | {"tables/columns/__init__.py": "", "tables/columns/number.py": ""},
-        "line 1: readers imports broken.tables.columns.number, whose folder comes after it",
+        "line 1: readers imports broken.tables.columns.number, whose room comes after it",
     ),
     (
-        {"training/data.py": "", "cli/data.py": ""},
-        "broken.cli.data and broken.training.data are both called",
+        {"cli/train.py": "", "cli/data/train.py": ""},
+        "broken.cli.data.train and broken.cli.train are both called",
+    ),
+    (
+        {"networks/jets/__init__.py": '"""Read ``jet``."""'}
+        | {"networks/jets/jet.py": "", "networks/jets/parts.py": ""},
+        "the docstring of broken.networks.jets does not name parts",
     ),
 ]
 
@@ -296,14 +327,15 @@ def test_each_module_is_specified_by_one_file_of_tests() -> None:
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ({}, "losses is specified by no file of tests"),
+        ({}, "loss is specified by no file of tests"),
         (
-            {"networks/test_losses.py": "", "test_all.py": "Specifies ``losses``."},
-            "losses is specified by networks/test_losses.py and test_all.py",
+            {"networks/losses/test_loss.py": "", "test_all.py": "Specifies ``loss``."},
+            "loss is specified by networks/losses/test_loss.py and test_all.py",
         ),
+        ({"networks/test_loss.py": ""}, "a module of the room losses: move it there"),
         (
-            {"networks/test_losses.py": "Losses.\n\nSpecifies ``loses``."},
-            "networks/test_losses.py specifies loses, but no module is called so",
+            {"networks/losses/test_loss.py": "Losses.\n\nSpecifies ``loses``."},
+            "networks/losses/test_loss.py specifies loses, but no module is called so",
         ),
     ],
 )
@@ -311,7 +343,9 @@ def test_a_module_without_its_file_of_tests_gives_a_complaint(
     tmp_path: Path, files: dict[str, str], expected: str
 ) -> None:
     package, tests = tmp_path / "broken", tmp_path / "tests"
-    write_tree(package, {"networks/__init__.py": '"""Networks."""', "networks/losses.py": "a = 1"})
+    write_tree(
+        package, {"networks/__init__.py": '"""Networks."""', "networks/losses/loss.py": "a = 1"}
+    )
     write_tree(tests, {name: f'"""{docstring}"""' for name, docstring in files.items()})
     (found,) = without_specification(package, tests)
     assert expected in found
@@ -320,31 +354,39 @@ def test_a_module_without_its_file_of_tests_gives_a_complaint(
 def without_specification(package: Path, tests: Path) -> Iterator[str]:
     """Complain of modules that not exactly one file of tests specifies.
 
-    The file has the module's name and is in the folder of its unit, or the last paragraph of its
-    docstring names the module. A module that is only a docstring needs none.
+    The file has the module's name, in the folder of its unit and in that of its room, or the last
+    paragraph of its docstring names the module. A module that is only a docstring needs none.
     """
     modules = modules_of(package)
-    names = {name.rpartition(".")[2]: name for name in modules}
-    files: dict[str, list[str]] = {
-        name: [] for name, module in names.items() if has_code(modules[module])
-    }
+    files: dict[str, list[str]] = {name: [] for name in modules if has_code(modules[name])}
     for path in sorted(tests.rglob("test_*.py")):
         file = path.relative_to(tests)
-        own = path.stem.removeprefix("test_")
+        unit, own = [*file.parts, ""][0].removesuffix(".py").removeprefix("test_"), path.stem[5:]
         specified = names_specified_by(path)
-        if own in names and unit_of(names[own]) == (file.parent.name or own):
+        if (found := named(own, modules, unit)) and unit_of(found) == unit:
             specified.add(own)
+            room = room_of(found)
+            if unit in GUIDED and room not in (own, *file.parts[1:-1]):
+                yield f"{file.as_posix()} specifies a module of the room {room}: move it there"
         for name in sorted(specified):
-            if name in files:
-                files[name].append(file.as_posix())
-            elif name not in names:
+            found = named(name, modules, unit)
+            files.setdefault(found, []).append(file.as_posix())
+            if not found:
                 yield f"{file.as_posix()} specifies {name}, but no module is called so"
-    for name, found in files.items():
-        if len(found) != 1:
+    for name in modules:
+        if name in files and len(found_in := files[name]) != 1:
             yield (
-                f"{name} is specified by {' and '.join(found) or 'no file of tests'}: name it in "
-                "one, in the last paragraph of its docstring, 'Specifies ``...``.'"
+                f"{name.rpartition('.')[2]} is specified by "
+                f"{' and '.join(found_in) or 'no file of tests'}: name it in one, in the last "
+                "paragraph of its docstring, 'Specifies ``...``.'"
             )
+
+
+def named(name: str, modules: dict[str, Path], unit: str) -> str:
+    """Return the module of a name, the unit's own if it has one; empty if there is none."""
+    same = [module for module in modules if module.rpartition(".")[2] == name]
+    own = [module for module in same if unit_of(module) == unit]
+    return (own or same or [""])[0]
 
 
 def has_code(path: Path) -> bool:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.losses import LOSSES
-from backprop_xp.training.metrics import METRICS
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.losses.loss import LOSSES
+from backprop_xp.training.measures.metrics import METRICS
 from tests.user_layers import (
     PARAMETRIC_LOSSES,
     sample_data,

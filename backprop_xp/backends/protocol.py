@@ -67,8 +67,8 @@ class Backend(Protocol):
     its arrays.
 
     ``replacements`` maps the qualified name of a reference function, such as
-    ``"backprop_xp.training.optimizers.Adam.rule"``, to a faster function with the same signature
-    and results.
+    ``"backprop_xp.training.optimizers.first_order.Adam.rule"``, to a faster function with the same
+    signature and results.
 
     With ``slices_are_views`` a slice, also a reshaped one, shares the memory of its array, and
     arithmetic in place writes into that memory. A training then slices theta once. The standard

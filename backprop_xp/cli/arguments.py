@@ -13,7 +13,7 @@ import typer
 from backprop_xp.backends import registry
 from backprop_xp.checks import nearest, real
 from backprop_xp.extras import install_command
-from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.layers.activations import ACTIVATIONS
 
 T = TypeVar("T")
 

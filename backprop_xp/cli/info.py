@@ -39,7 +39,7 @@ _ASK_MPI = """
 import sys
 sys.path[:] = sys.argv[1:]
 from mpi4py import MPI
-from backprop_xp.training.ranks import takes_gpu_arrays
+from backprop_xp.training.processes.row_shares import takes_gpu_arrays
 print(MPI.Get_library_version().split("\\n")[0][:60], takes_gpu_arrays(), sep="\\n")
 """
 _LABEL = 21  # columns of a label, with its indent

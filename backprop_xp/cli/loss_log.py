@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from backprop_xp.checks import stacklevel
-from backprop_xp.training.states import TrainingState
+from backprop_xp.training.interfaces.states import TrainingState
 
 
 @dataclasses.dataclass

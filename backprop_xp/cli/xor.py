@@ -25,7 +25,7 @@ from backprop_xp.cli.xor_experiment import (
     prepare,
 )
 from backprop_xp.display.progress import Report, live, terminal
-from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.losses.loss import LOSSES
 
 # The losses of one output.
 _LOSSES = [n for n, one in LOSSES.items() if one.least_outputs == one.outputs_per_target == 1]

@@ -13,7 +13,7 @@ import numpy as np
 import backprop_xp as bx
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import real
-from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.losses.loss import LOSSES
 
 INPUTS = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
 TARGETS = [[0.0], [1.0], [1.0], [0.0]]

@@ -11,9 +11,9 @@ import numpy as np
 from backprop_xp.backends import Array, to_host
 from backprop_xp.estimators.parameters import NAMED_ACTIVATIONS, Model, hidden_sizes
 from backprop_xp.estimators.samples import dispatches
-from backprop_xp.networks.activations import ACTIVATIONS, Activation
-from backprop_xp.networks.layers import Dense, LayerNorm
-from backprop_xp.networks.losses import Loss
+from backprop_xp.networks.layers.activations import ACTIVATIONS, Activation
+from backprop_xp.networks.layers.core import Dense, LayerNorm
+from backprop_xp.networks.losses.loss import Loss
 from backprop_xp.networks.mlp import activations_of, mlp
 from backprop_xp.networks.network import Network
 

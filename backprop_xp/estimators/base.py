@@ -22,7 +22,7 @@ from backprop_xp.estimators.slopes import Slopes
 from backprop_xp.estimators.stochastic import Task, begin_curves, descend
 from backprop_xp.estimators.streaming import Table
 from backprop_xp.networks import ensemble
-from backprop_xp.networks.batch_rows import row_slices
+from backprop_xp.networks.chain.batch_rows import row_slices
 from backprop_xp.networks.network import Network
 
 # The classes of the targets define the classifier's, must equal them, or be among them.

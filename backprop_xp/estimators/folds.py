@@ -10,7 +10,7 @@ from backprop_xp.estimators.architecture import draw_theta
 from backprop_xp.estimators.parameters import Model
 from backprop_xp.estimators.stochastic import Task, at_index, index_of_best
 from backprop_xp.training.fit import fit
-from backprop_xp.training.optimizers import LevenbergMarquardt
+from backprop_xp.training.optimizers.first_order import LevenbergMarquardt
 
 _FOLDS = 5
 # What alpha="auto" chooses from: for standardized data, from no noise to no signal.

@@ -15,8 +15,8 @@ from backprop_xp.estimators.samples import Samples
 from backprop_xp.estimators.scikit_learn_lbfgs import LimitedLBFGS
 from backprop_xp.estimators.stochastic import Report, Task, at_index, index_of_best
 from backprop_xp.training.fit import fit
-from backprop_xp.training.optimizers import LevenbergMarquardt
-from backprop_xp.training.states import TrainingState
+from backprop_xp.training.interfaces.states import TrainingState
+from backprop_xp.training.optimizers.first_order import LevenbergMarquardt
 
 
 class Solver:

@@ -11,9 +11,9 @@ from backprop_xp.backends import Array, array_namespace, gather, to_device_of, t
 from backprop_xp.estimators.folds import Folds
 from backprop_xp.estimators.parameters import Model
 from backprop_xp.estimators.stochastic import Task
-from backprop_xp.networks.batch_rows import row_slices
+from backprop_xp.networks.chain.batch_rows import row_slices
+from backprop_xp.networks.derivatives.row_jacobians import outputs_and_jacobian
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.row_jacobians import outputs_and_jacobian
 
 # So many numbers of a block of rows are computed at once.
 _NUMBERS_AT_ONCE = 2**22

@@ -11,9 +11,9 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from backprop_xp.backends import Array, Backend, Device
-from backprop_xp.networks.activations import ACTIVATIONS, Activation
-from backprop_xp.networks.losses import LOSSES, Loss
-from backprop_xp.training.optimizers import AdamState, RMSPropState, SGDState
+from backprop_xp.networks.layers.activations import ACTIVATIONS, Activation
+from backprop_xp.networks.losses.loss import LOSSES, Loss
+from backprop_xp.training.optimizers.first_order import AdamState, RMSPropState, SGDState
 
 STOCHASTIC = ("sgd", "adam", "adamw", "rmsprop")
 # scikit-learn calls the sigmoid "logistic".

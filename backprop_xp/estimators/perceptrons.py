@@ -25,11 +25,11 @@ from backprop_xp.estimators.intervals import KINDS
 from backprop_xp.estimators.parameters import STOCHASTIC, Parameters, with_parameters
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples, on_host
 from backprop_xp.networks import ensemble
-from backprop_xp.networks.activations import softmax
-from backprop_xp.networks.input_derivatives import slopes_through
-from backprop_xp.networks.losses import LOSSES, Loss
+from backprop_xp.networks.derivatives.input_derivatives import slopes_through
+from backprop_xp.networks.layers.activations import softmax
+from backprop_xp.networks.losses.loss import LOSSES, Loss
 from backprop_xp.networks.network import Network
-from backprop_xp.training.metrics import accuracy
+from backprop_xp.training.measures.metrics import accuracy
 
 
 def _has_partial_fit(parameters: Parameters) -> bool:

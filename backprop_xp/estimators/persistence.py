@@ -23,11 +23,11 @@ from backprop_xp.estimators.targets import activation_name, columns_of
 from backprop_xp.files.checkpoint import Checkpoint, load, write_checked
 from backprop_xp.files.container import refusing
 from backprop_xp.files.json_values import from_json, read_labels, to_json, written_labels
-from backprop_xp.networks.layers import Dense
-from backprop_xp.networks.losses import binary_cross_entropy, half_squared_error, poisson
+from backprop_xp.networks.layers.core import Dense
+from backprop_xp.networks.losses.loss import binary_cross_entropy, half_squared_error, poisson
 from backprop_xp.networks.network import Network
-from backprop_xp.training.optimizers import SGD, Adam, RMSProp, check_state
-from backprop_xp.training.states import TrainingState
+from backprop_xp.training.interfaces.states import TrainingState
+from backprop_xp.training.optimizers.first_order import SGD, Adam, RMSProp, check_state
 
 Estimator = TypeVar("Estimator")
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace
-from backprop_xp.training.line_search import from_array
-from backprop_xp.training.objectives import Objective
-from backprop_xp.training.optimizers import LBFGS
+from backprop_xp.training.optimizers.first_order import LBFGS
+from backprop_xp.training.optimizers.full_batch import Objective
+from backprop_xp.training.optimizers.line_search import from_array
 
 # SciPy's ftol, which scikit-learn leaves as it is.
 _LEAST_DECREASE = 1e7 * 2.220446049250313e-16

@@ -12,11 +12,11 @@ import numpy as np
 from backprop_xp.backends import Array, to_host
 from backprop_xp.display.reprs import argument_text
 from backprop_xp.estimators.samples import Samples, counted, is_large, on_host
-from backprop_xp.networks.activations import identity
-from backprop_xp.networks.column_layers import Standardize
-from backprop_xp.networks.column_weights import takes_column_weights
-from backprop_xp.networks.derivative_layers import Derivatives
-from backprop_xp.networks.losses import Loss, half_squared_error
+from backprop_xp.networks.equations.derivative_layers import Derivatives
+from backprop_xp.networks.layers.activations import identity
+from backprop_xp.networks.layers.columns import Standardize
+from backprop_xp.networks.losses.column_weights import takes_column_weights
+from backprop_xp.networks.losses.loss import Loss, half_squared_error
 from backprop_xp.networks.network import Network
 
 Score = Callable[[Array, Array, Array | None], Array]

@@ -23,11 +23,11 @@ from backprop_xp.checks import stacklevel
 from backprop_xp.estimators.parameters import Model, OptimizerState
 from backprop_xp.estimators.samples import Samples
 from backprop_xp.networks.network import Network
-from backprop_xp.training.early_stopping import Best, EarlyStopping
 from backprop_xp.training.fit import fit
-from backprop_xp.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
-from backprop_xp.training.pytrees import mapped
-from backprop_xp.training.states import TrainingState
+from backprop_xp.training.interfaces.states import TrainingState
+from backprop_xp.training.measures.early_stopping import Best, EarlyStopping
+from backprop_xp.training.optimizers.first_order import SGD, Adam, AdamW, Optimizer, RMSProp
+from backprop_xp.training.optimizers.pytrees import mapped
 
 # Called with theta after each epoch; True ends the training.
 Report = Callable[[Array], bool]

@@ -13,8 +13,8 @@ import numpy as np
 
 from backprop_xp.backends import Array, Selection, gather, to_host
 from backprop_xp.estimators.samples import put, rows_at, rows_of_block
-from backprop_xp.networks.batch_rows import Rows, row_slices
-from backprop_xp.training.sources import read_ahead
+from backprop_xp.networks.chain.batch_rows import Rows, row_slices
+from backprop_xp.training.rows.sources import read_ahead
 
 
 class Table(NamedTuple):

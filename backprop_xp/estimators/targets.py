@@ -14,8 +14,8 @@ from sklearn.utils.multiclass import unique_labels
 from backprop_xp.backends import Array, array_namespace, owner
 from backprop_xp.checks import choose
 from backprop_xp.estimators.parameters import STOCHASTIC
-from backprop_xp.networks.activations import identity, sigmoid, softmax
-from backprop_xp.networks.losses import (
+from backprop_xp.networks.layers.activations import identity, sigmoid, softmax
+from backprop_xp.networks.losses.loss import (
     LOSSES,
     TO_PROBABILITIES,
     Loss,
@@ -24,9 +24,9 @@ from backprop_xp.networks.losses import (
     half_squared_error,
     poisson,
 )
-from backprop_xp.networks.partial import WithLast
-from backprop_xp.training.class_weights import weights_by_class, weights_of_rows
-from backprop_xp.training.metrics import r2
+from backprop_xp.networks.numbers.partial import WithLast
+from backprop_xp.training.measures.class_weights import weights_by_class, weights_of_rows
+from backprop_xp.training.measures.metrics import r2
 
 # Weights by class: "balanced", a mapping, or one mapping for each label.
 ClassWeight: TypeAlias = str | Mapping[Any, float] | Sequence[Mapping[Any, float]] | None

@@ -36,12 +36,12 @@ from backprop_xp.display.reprs import argument_text
 from backprop_xp.files.container import decode, encode, read, refusing
 from backprop_xp.files.descriptions import OPTIMIZER_STATES, describe, rebuild
 from backprop_xp.networks.network import Network
-from backprop_xp.training.data import Standardized, standardize
-from backprop_xp.training.early_stopping import Best
-from backprop_xp.training.optimizers import AnyOptimizer, check_state
-from backprop_xp.training.options import Options
-from backprop_xp.training.plateau import Slowed
-from backprop_xp.training.states import FitResult, TrainingState
+from backprop_xp.training.interfaces.options import Options
+from backprop_xp.training.interfaces.states import FitResult, TrainingState
+from backprop_xp.training.measures.early_stopping import Best
+from backprop_xp.training.measures.plateau import Slowed
+from backprop_xp.training.optimizers.first_order import AnyOptimizer, check_state
+from backprop_xp.training.rows.preprocessing import Standardized, standardize
 
 if TYPE_CHECKING:
     from backprop_xp.display.summaries import Summary

@@ -21,24 +21,24 @@ from typing import cast
 from backprop_xp.backends import Array, owner, to_host
 from backprop_xp.checks import nearest
 from backprop_xp.display.reprs import NAMES, argument_text, call_of, maker_name, name_of
-from backprop_xp.networks.activations import leaky_relu_with
-from backprop_xp.networks.chain import Chain
-from backprop_xp.networks.column_layers import Columns, Scale, Standardize
-from backprop_xp.networks.constrained_layers import Constrained
-from backprop_xp.networks.derivative_layers import Derivatives
-from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
-from backprop_xp.networks.equations import Equation
-from backprop_xp.networks.group_layers import Groups
-from backprop_xp.networks.initializers import uniform
-from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
-from backprop_xp.networks.losses import focal, huber_with, quantile, smoothed, tweedie
-from backprop_xp.training import optimizers, schedules
-from backprop_xp.training.averages import EMA, SWA
-from backprop_xp.training.early_stopping import Best, EarlyStopping
-from backprop_xp.training.lbfgs import LBFGSState
-from backprop_xp.training.levenberg_marquardt import LevenbergMarquardtState
-from backprop_xp.training.plateau import Plateau, Slowed
-from backprop_xp.training.states import TrainingState
+from backprop_xp.networks.chain.containers import Chain, Residual
+from backprop_xp.networks.equations.constrained_layers import Constrained
+from backprop_xp.networks.equations.derivative_layers import Derivatives
+from backprop_xp.networks.equations.equation_layers import Equation
+from backprop_xp.networks.equations.group_layers import Groups
+from backprop_xp.networks.layers.activations import leaky_relu_with
+from backprop_xp.networks.layers.columns import Columns, Scale, Standardize
+from backprop_xp.networks.layers.core import Activate, Dense, Dropout, LayerNorm
+from backprop_xp.networks.layers.embeddings import Embedding, NumericEmbedding
+from backprop_xp.networks.losses.loss import focal, huber_with, quantile, smoothed, tweedie
+from backprop_xp.networks.numbers.initializers import uniform
+from backprop_xp.training.interfaces.states import TrainingState
+from backprop_xp.training.measures.averages import EMA, SWA
+from backprop_xp.training.measures.early_stopping import Best, EarlyStopping
+from backprop_xp.training.measures.plateau import Plateau, Slowed
+from backprop_xp.training.optimizers import first_order as optimizers, schedules
+from backprop_xp.training.optimizers.lbfgs import LBFGSState
+from backprop_xp.training.optimizers.levenberg_marquardt import LevenbergMarquardtState
 
 LAYERS = (
     *(Dense, Activate, Dropout, LayerNorm, Chain, Residual),

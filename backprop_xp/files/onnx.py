@@ -10,9 +10,9 @@ from backprop_xp.atomic_files import write
 from backprop_xp.backends import Array
 from backprop_xp.extras import install_command
 from backprop_xp.files.recording import exported, recording
-from backprop_xp.networks.layout import unpack
+from backprop_xp.networks.chain.layout import unpack
+from backprop_xp.networks.chain.propagation import forward_through
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.propagation import forward_through
 
 
 def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from backprop_xp.backends import Array, text_of, to_host
-from backprop_xp.networks.jet_errors import NoDerivativeError
+from backprop_xp.networks.jets.errors import NoDerivativeError
 from backprop_xp.networks.network import Network
 
 _RULE = 'docs/extending.md has the rule, under "A layer".'

@@ -9,7 +9,7 @@ from backprop_xp.gradient_check.points import Point
 from backprop_xp.gradient_check.problems import CheckOptions
 from backprop_xp.gradient_check.products import vjp_problem
 from backprop_xp.gradient_check.run import check_problem
-from backprop_xp.networks.losses import Loss
+from backprop_xp.networks.losses.loss import Loss
 
 # Terms of a curvature that cancel leave at most so many roundings.
 _ROUNDED = 64.0

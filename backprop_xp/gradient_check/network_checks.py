@@ -35,16 +35,16 @@ from backprop_xp.gradient_check.report import GradientReport
 from backprop_xp.gradient_check.run import check_problem
 from backprop_xp.gradient_check.several_points import Build, check_points
 from backprop_xp.gradient_check.together import layer_mistake, loss_mistake, with_mistakes
-from backprop_xp.networks.activations import Activation
-from backprop_xp.networks.batch_rows import Rows, counted
-from backprop_xp.networks.initializers import draw_stack
-from backprop_xp.networks.layers import Activate
-from backprop_xp.networks.layout import draw, lay_out, unpack
-from backprop_xp.networks.loss_targets import check_targets
-from backprop_xp.networks.losses import LOSSES, Loss
+from backprop_xp.networks.chain.batch_rows import Rows, counted
+from backprop_xp.networks.chain.layout import draw, lay_out, unpack
+from backprop_xp.networks.chain.propagation import Layer, Parameters, require_layer
+from backprop_xp.networks.layers.activations import Activation
+from backprop_xp.networks.layers.core import Activate
+from backprop_xp.networks.losses.loss import LOSSES, Loss
+from backprop_xp.networks.losses.targets import check_targets
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.propagation import Layer, Parameters, require_layer
-from backprop_xp.networks.random_bits import fold_in
+from backprop_xp.networks.numbers.initializers import draw_stack
+from backprop_xp.networks.numbers.random_bits import fold_in
 
 # Added to drawn parameters: a bias of 0 or a scale of 1 would hide a mistake in its rule.
 _SPREAD = 0.2

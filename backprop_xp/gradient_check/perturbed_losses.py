@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backprop_xp.backends import Array, DType, array_namespace, device_of, to_device_of, to_host
-from backprop_xp.networks.activations import ACTIVATIONS, softmax
-from backprop_xp.networks.batch_rows import Rows
-from backprop_xp.networks.column_weights import targets_of, without_shares
-from backprop_xp.networks.layout import ParameterSlice, unpack
+from backprop_xp.networks.chain.batch_rows import Rows
+from backprop_xp.networks.chain.layout import ParameterSlice, unpack
+from backprop_xp.networks.chain.propagation import Layer, Parameters, defines, layers_in
+from backprop_xp.networks.derivatives.objective import mean_loss, penalty
+from backprop_xp.networks.layers.activations import ACTIVATIONS, softmax
+from backprop_xp.networks.losses.column_weights import targets_of, without_shares
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.objective import mean_loss, penalty
-from backprop_xp.networks.propagation import Layer, Parameters, defines, layers_in
-from backprop_xp.networks.random_bits import fold_in
+from backprop_xp.networks.numbers.random_bits import fold_in
 
 # These act on each number alone, so a changed column stays one.
 _ELEMENTWISE = [a.value for a in ACTIVATIONS.values() if a is not softmax]

@@ -12,11 +12,11 @@ from backprop_xp.gradient_check.functions import quiet
 from backprop_xp.gradient_check.judge import KINK, Comparison
 from backprop_xp.gradient_check.problems import Problem
 from backprop_xp.gradient_check.products import random_numbers
-from backprop_xp.networks.jet_errors import NotLinearError
-from backprop_xp.networks.jet_passes import namespace_of
-from backprop_xp.networks.jets import Jet
-from backprop_xp.networks.losses import Loss, curvature_of, sample_losses
-from backprop_xp.networks.propagation import Layer
+from backprop_xp.networks.chain.propagation import Layer
+from backprop_xp.networks.jets.errors import NotLinearError
+from backprop_xp.networks.jets.jet import Jet
+from backprop_xp.networks.jets.passes import namespace_of
+from backprop_xp.networks.losses.loss import Loss, curvature_of, sample_losses
 
 # A function of arrays that returns its results by name; and its arrays in two cases.
 _Results: TypeAlias = Callable[..., dict[str, Array]]

@@ -19,11 +19,11 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import integer
 from backprop_xp.display.reprs import argument_text
-from backprop_xp.networks.activations import sigmoid
-from backprop_xp.networks.batch_rows import row_slices, rows_at_once
-from backprop_xp.networks.initializers import HostArray
-from backprop_xp.networks.losses import TO_PROBABILITIES
+from backprop_xp.networks.chain.batch_rows import row_slices, rows_at_once
+from backprop_xp.networks.layers.activations import sigmoid
+from backprop_xp.networks.losses.loss import TO_PROBABILITIES
 from backprop_xp.networks.network import Network
+from backprop_xp.networks.numbers.initializers import HostArray
 
 
 class Prediction(NamedTuple):

@@ -4,12 +4,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from backprop_xp.checks import boolean, choose, explains_arguments, integer, real, sequence
-from backprop_xp.networks.activations import ACTIVATIONS, Activation
-from backprop_xp.networks.initializers import Initializer
-from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm
-from backprop_xp.networks.losses import Loss
+from backprop_xp.networks.chain.propagation import Layer
+from backprop_xp.networks.layers.activations import ACTIVATIONS, Activation
+from backprop_xp.networks.layers.core import Activate, Dense, Dropout, LayerNorm
+from backprop_xp.networks.losses.loss import Loss
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.propagation import Layer
+from backprop_xp.networks.numbers.initializers import Initializer
 
 
 @explains_arguments

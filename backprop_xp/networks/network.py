@@ -26,10 +26,8 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import choose, integer, real, sequence
 from backprop_xp.display.reprs import argument_text, call_text
-from backprop_xp.networks import batch_rows, gauss_newton, input_derivatives, inputs, propagation
-from backprop_xp.networks.definition import Definition, define
-from backprop_xp.networks.initializers import draw_stack
-from backprop_xp.networks.layout import (
+from backprop_xp.networks.chain import array_checks, batch_rows, propagation
+from backprop_xp.networks.chain.layout import (
     Layout,
     chosen,
     draw,
@@ -38,11 +36,14 @@ from backprop_xp.networks.layout import (
     unpack,
     weight_mask,
 )
-from backprop_xp.networks.loss_targets import check_targets
-from backprop_xp.networks.losses import LOSSES, Loss
-from backprop_xp.networks.objective import loss_and_gradient_of, loss_of
-from backprop_xp.networks.propagation import Cache, Layer, forward_through
-from backprop_xp.networks.random_bits import Key, as_key
+from backprop_xp.networks.chain.propagation import Cache, Layer, forward_through
+from backprop_xp.networks.derivatives import gauss_newton, input_derivatives
+from backprop_xp.networks.derivatives.definition import Definition, define
+from backprop_xp.networks.derivatives.objective import loss_and_gradient_of, loss_of
+from backprop_xp.networks.losses.loss import LOSSES, Loss
+from backprop_xp.networks.losses.targets import check_targets
+from backprop_xp.networks.numbers.initializers import draw_stack
+from backprop_xp.networks.numbers.random_bits import Key, as_key
 
 
 @dataclass(frozen=True, init=False)
@@ -207,7 +208,7 @@ class Network:
         as ``fit`` does: such a label adds nothing.
         """
         rows = self._check_rows(theta, x, y, sample_weight, rng)
-        l2 = inputs.check_l2(theta, self.l2 if l2 is None else l2)
+        l2 = array_checks.check_l2(theta, self.l2 if l2 is None else l2)
         return loss_of(self.definition, theta, rows, l2)
 
     def loss_and_gradient(
@@ -225,7 +226,7 @@ class Network:
         The arguments are those of ``loss``. No member's gradient depends on another's theta.
         """
         rows = self._check_rows(theta, x, y, sample_weight, rng)
-        l2 = inputs.check_l2(theta, self.l2 if l2 is None else l2)
+        l2 = array_checks.check_l2(theta, self.l2 if l2 is None else l2)
         return loss_and_gradient_of(self.definition, theta, rows, l2)
 
     def gauss_newton(
@@ -243,7 +244,7 @@ class Network:
         ``curvature`` D; l2 is added for weights. The arguments are those of ``loss``.
         """
         rows = self._check_rows(theta, x, y, sample_weight, None)
-        l2 = inputs.check_l2(theta, self.l2 if l2 is None else l2)
+        l2 = array_checks.check_l2(theta, self.l2 if l2 is None else l2)
         return gauss_newton.gradient_and_matrix(self.definition, theta, rows, l2)
 
     def vjp(
@@ -261,7 +262,7 @@ class Network:
         caches: list[Cache] = []
         outputs = forward_through(self.layers, parameters, x, key, caches)
         g = like(theta, g, "g")
-        inputs.check_beside_outputs(g, outputs.shape, "g", labels=False)
+        array_checks.check_beside_outputs(g, outputs.shape, "g", labels=False)
         g = array_namespace(theta).broadcast_to(g, outputs.shape)
         x_gradient, gradients = propagation.backward_through(self.layers, parameters, caches, g)
         gradient = dispatch(pack, theta)(self.layout, gradients, theta.shape[:-1])
@@ -395,7 +396,7 @@ class Network:
     ) -> tuple[Array, Key | None]:
         """Return x on theta's device, and the key, checked as in every public method."""
         self.check_theta(theta)
-        x = inputs.check_x(theta, x, self.widths[0], self.codes)
+        x = array_checks.check_x(theta, x, self.widths[0], self.codes)
         return x, None if rng is None else as_key(rng, theta)
 
     def _check_rows(

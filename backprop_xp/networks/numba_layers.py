@@ -11,16 +11,16 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from backprop_xp.backends import Array, blank
-from backprop_xp.networks import embeddings, layers
-from backprop_xp.networks.activations import ACTIVATIONS, Activation
-from backprop_xp.networks.chain import Chain
-from backprop_xp.networks.column_layers import Columns
-from backprop_xp.networks.loss_rules import Rule
-from backprop_xp.networks.losses import LOSSES, loss_of_rule
+from backprop_xp.networks.chain.containers import Chain, Residual
+from backprop_xp.networks.chain.propagation import Cache, Gradients, Parameters
+from backprop_xp.networks.layers import core, embeddings
+from backprop_xp.networks.layers.activations import ACTIVATIONS, Activation
+from backprop_xp.networks.layers.columns import Columns
+from backprop_xp.networks.losses.loss import LOSSES, loss_of_rule
+from backprop_xp.networks.losses.rules import Rule
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.partial import WithLast
-from backprop_xp.networks.propagation import Cache, Gradients, Parameters
-from backprop_xp.networks.random_bits import Key, RowKey
+from backprop_xp.networks.numbers.partial import WithLast
+from backprop_xp.networks.numbers.random_bits import Key, RowKey
 
 T = TypeVar("T")
 
@@ -51,17 +51,17 @@ def _remade(kind: type[T], layer: Any, **more: Any) -> T:
 def _compiled(layer: Any, kernels: Any) -> Any:
     """Return a layer by the kernels; a user's own class, also one that inherits, stays as it is."""
     kind = type(layer)
-    if kind in (Chain, layers.Residual, Columns):
+    if kind in (Chain, Residual, Columns):
         return _changed(layer, layers=tuple(_compiled(one, kernels) for one in layer.layers))
-    if kind is layers.Dropout:
+    if kind is core.Dropout:
         return _changed(layer, dropped=functools.partial(_dropped, kernels))
-    if kind is layers.LayerNorm:
+    if kind is core.LayerNorm:
         return _changed(layer, rules=(kernels.normalized, kernels.normalized_back))
     if kind is embeddings.NumericEmbedding and layer.kind == "pbld":
         return _remade(NumericEmbedding, layer, kernels=kernels)
-    if kind in (layers.Dense, layers.Activate):
+    if kind in (core.Dense, core.Activate):
         name = _name(kernels.ACTIVATIONS, ACTIVATIONS, layer.activation)
-        if name is not None and kind is layers.Dense:
+        if name is not None and kind is core.Dense:
             return _remade(Dense, layer, loops=kernels.dense(name, layer.n_in, layer.n_out))
         if name is not None:
             value, vjp = kernels.activation(name)
@@ -76,7 +76,7 @@ def _by_kernel(o: Array, t: Array, share: Array, kernel: Rule, reference: Rule) 
 
 
 def _dropped(kernels: Any, x: Array, rng: Key, rate: float) -> tuple[Array, Array]:
-    return (layers.dropped if isinstance(rng, RowKey) else kernels.dropped)(x, rng, rate)
+    return (core.dropped if isinstance(rng, RowKey) else kernels.dropped)(x, rng, rate)
 
 
 def _name(names: Iterable[str], table: dict[str, Any], value: Any) -> str | None:
@@ -84,8 +84,8 @@ def _name(names: Iterable[str], table: dict[str, Any], value: Any) -> str | None
     return next((name for name in names if table[name] == value), None)
 
 
-class Dense(layers.Dense):
-    """``layers.Dense`` by the kernels."""
+class Dense(core.Dense):
+    """``core.Dense`` by the kernels."""
 
     loops: Any
 
@@ -98,7 +98,7 @@ class Dense(layers.Dense):
         return a, (x, kept, a)
 
     def backward(self, parameters: Parameters, cache: Cache, g: Array, **options: Any) -> Gradients:
-        """Return what ``layers.Dense.backward`` does."""
+        """Return what ``core.Dense.backward`` does."""
         weights = parameters[0]
         if len(weights.shape) > 3:
             return super().backward(parameters, cache, g, **options)

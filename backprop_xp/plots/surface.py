@@ -7,7 +7,7 @@ import numpy as np
 
 from backprop_xp.backends import Array, owner, to_device_of, to_host
 from backprop_xp.checks import integer, real
-from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.losses.loss import LOSSES
 from backprop_xp.networks.network import Network
 from backprop_xp.plots.canvas import PALETTE, ArrayLike, Axes, new_axes
 from backprop_xp.plots.labels import labels_of

@@ -12,17 +12,19 @@ from collections.abc import Callable
 import numpy as np
 
 from backprop_xp.backends import Array, array_namespace, device_of
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.column_layers import Columns, Scale
-from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
-from backprop_xp.networks.layers import Dense, Dropout, LayerNorm, Residual
-from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.chain.containers import Residual
+from backprop_xp.networks.chain.propagation import Layer
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.layers.columns import Columns, Scale
+from backprop_xp.networks.layers.core import Dense, Dropout, LayerNorm
+from backprop_xp.networks.layers.embeddings import Embedding, NumericEmbedding
+from backprop_xp.networks.losses.loss import LOSSES
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.propagation import Layer
-from backprop_xp.networks.random_bits import bits
+from backprop_xp.networks.numbers.random_bits import bits
 from backprop_xp.testing.kit import FLOATING, TOLERANCES, Case, checks_of, require_values
 from backprop_xp.training.fit import fit
-from backprop_xp.training.optimizers import (
+from backprop_xp.training.interfaces.states import FitResult
+from backprop_xp.training.optimizers.first_order import (
     SGD,
     Adagrad,
     Adam,
@@ -32,8 +34,7 @@ from backprop_xp.training.optimizers import (
     Optimizer,
     RMSProp,
 )
-from backprop_xp.training.schedules import cosine
-from backprop_xp.training.states import FitResult
+from backprop_xp.training.optimizers.schedules import cosine
 
 _draw = np.random.default_rng(0)
 _X, _Y = _draw.normal(size=(6, 3)), _draw.uniform(0.1, 0.9, size=(6, 2))

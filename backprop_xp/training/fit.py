@@ -18,9 +18,7 @@ from backprop_xp.backends import Array, owner
 from backprop_xp.checks import boolean, known, nearest, sequence, stacklevel, with_options
 from backprop_xp.display.progress import Report, reporting
 from backprop_xp.networks.network import Network
-from backprop_xp.training.alone import OneProcess
-from backprop_xp.training.epochs import EPOCHS_BETWEEN_READS, has_ended, run_epochs
-from backprop_xp.training.history import (
+from backprop_xp.training.epochs.history import (
     Record,
     Writer,
     checkpoint_writer,
@@ -29,12 +27,14 @@ from backprop_xp.training.history import (
     returned,
     write_if_due,
 )
-from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.options import OPTION_NAMES, Batches, Options, TrainingOptions
-from backprop_xp.training.process_protocol import Processes, Split
-from backprop_xp.training.pytrees import copied
-from backprop_xp.training.set_up import Training, prepare
-from backprop_xp.training.states import FitResult, TrainingState
+from backprop_xp.training.epochs.loop import EPOCHS_BETWEEN_READS, has_ended, run_epochs
+from backprop_xp.training.epochs.set_up import Training, prepare
+from backprop_xp.training.interfaces.interrupt import Interrupt
+from backprop_xp.training.interfaces.options import OPTION_NAMES, Batches, Options, TrainingOptions
+from backprop_xp.training.interfaces.process_protocol import Processes, Split
+from backprop_xp.training.interfaces.states import FitResult, TrainingState
+from backprop_xp.training.optimizers.pytrees import copied
+from backprop_xp.training.processes.one_process import OneProcess
 
 # Full-batch epochs in one call of ``run_epochs``, which keeps their losses to its end.
 _EPOCHS_AT_ONCE = 2000
@@ -235,9 +235,11 @@ def _processes_of(communicator: Any, split: Split) -> Processes:
     known(split, ("rows", "stack"), "split")
     if communicator is None:
         return OneProcess()
-    from backprop_xp.training import ranks  # which few trainings need
+    from backprop_xp.training.processes import member_shares, row_shares  # which few trainings need
 
-    return ranks.RowRanks(communicator) if split == "rows" else ranks.MemberRanks(communicator)
+    if split == "rows":
+        return row_shares.RowRanks(communicator)
+    return member_shares.MemberRanks(communicator)
 
 
 def _result(state: TrainingState, record: Record, options: Options) -> FitResult:

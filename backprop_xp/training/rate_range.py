@@ -10,13 +10,13 @@ from backprop_xp.backends import Array, to_host
 from backprop_xp.checks import integer, real
 from backprop_xp.display.reprs import argument_text
 from backprop_xp.networks.network import Network
-from backprop_xp.training.alone import OneProcess
-from backprop_xp.training.batches import concat
-from backprop_xp.training.epochs import run_epochs
-from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.optimizers import Optimizer, named_optimizer
-from backprop_xp.training.options import Options
-from backprop_xp.training.set_up import prepare
+from backprop_xp.training.epochs.loop import run_epochs
+from backprop_xp.training.epochs.set_up import prepare
+from backprop_xp.training.interfaces.interrupt import Interrupt
+from backprop_xp.training.interfaces.options import Options
+from backprop_xp.training.optimizers.first_order import Optimizer, named_optimizer
+from backprop_xp.training.processes.one_process import OneProcess
+from backprop_xp.training.rows.batches import concat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

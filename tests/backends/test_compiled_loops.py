@@ -17,11 +17,11 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends.libraries.numpy import compilation
-from backprop_xp.networks.losses import LOSSES, value_and_gradient
+from backprop_xp.networks.derivatives.objective import views_of
+from backprop_xp.networks.losses.loss import LOSSES, value_and_gradient
 from backprop_xp.networks.numba_layers import numba_network
-from backprop_xp.networks.objective import views_of
-from backprop_xp.networks.random_bits import RowKey
-from backprop_xp.training.optimizers import rule_of
+from backprop_xp.networks.numbers.random_bits import RowKey
+from backprop_xp.training.optimizers.first_order import rule_of
 from tests.helpers import thorough
 
 pytest.importorskip("numba", reason="the extra fast is not installed")

@@ -30,10 +30,10 @@ from backprop_xp.backends.libraries.cupy.fused import DROPOUT, DROPOUT_HASH
 from backprop_xp.backends.libraries.cupy.namespace import device_aware
 from backprop_xp.backends.libraries.cupy.row_kernels import ROW_KERNELS, source
 from backprop_xp.backends.libraries.cupy.update_kernels import KERNELS, Kernel, rules
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.losses import LOSSES
-from backprop_xp.training.averages import averaged
-from backprop_xp.training.optimizers import OPTIMIZERS as KINDS, SGDState
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.losses.loss import LOSSES
+from backprop_xp.training.measures.averages import averaged
+from backprop_xp.training.optimizers.first_order import OPTIMIZERS as KINDS, SGDState
 
 REAL = {"float32": "float", "float64": "double"}
 every_dtype = pytest.mark.parametrize("dtype", REAL)

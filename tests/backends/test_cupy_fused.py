@@ -14,10 +14,11 @@ import pytest
 import backprop_xp as bx
 from backprop_xp import activations
 from backprop_xp.backends import Backend, sum_at, to_host
-from backprop_xp.networks import embeddings, layers, loss_rules as rules
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.losses import LOSSES
-from backprop_xp.networks.partial import WithLast
+from backprop_xp.networks.layers import core, embeddings
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.losses import rules
+from backprop_xp.networks.losses.loss import LOSSES
+from backprop_xp.networks.numbers.partial import WithLast
 from tests.user_layers import PARAMETRIC_LOSSES
 
 # A fused kernel may contract a product and a sum, and may sum in another order.
@@ -121,7 +122,7 @@ def test_the_dropout_mask_is_the_same_to_the_bit(put: Any, gpu: Backend, stack: 
     keys = generator.integers(0, 2**31, size=(*stack, 1, 1)).astype(np.int32)
     for key in (0, 2**31 - 1, gpu.from_host(keys)):
         for rate in (0.1, 0.5, 0.999):
-            got, wanted = (f(x, key, rate) for f in (layers.dropped, layers.dropped.__wrapped__))
+            got, wanted = (f(x, key, rate) for f in (core.dropped, core.dropped.__wrapped__))
             for one, other in zip(got, wanted, strict=True):
                 np.testing.assert_array_equal(*np.broadcast_arrays(to_host(one), to_host(other)))
 
@@ -131,12 +132,12 @@ def test_the_dropout_mask_is_the_same_to_the_bit(put: Any, gpu: Backend, stack: 
 @pytest.mark.parametrize("n", [1, 5, 33, 700])
 def test_layer_norm_and_its_rule(put: Any, stack: Any, n: int) -> None:
     x, scale, bias = put(draw(*stack, ROWS, n)), put(draw(*stack, 1, n)), put(draw(*stack, 1, n))
-    assert_as_reference(layers.normalized, x, scale, bias, 1e-5)
-    normed, inverse = layers.normalized(x, scale, bias, 1e-5)[1]
+    assert_as_reference(core.normalized, x, scale, bias, 1e-5)
+    normed, inverse = core.normalized(x, scale, bias, 1e-5)[1]
     g = put(draw(*stack, ROWS, n))
-    assert_as_reference(layers.normalized_back, g, scale, normed, inverse)
+    assert_as_reference(core.normalized_back, g, scale, normed, inverse)
     if stack:  # rows that the stack shares
-        assert_as_reference(layers.normalized, x[(0,) * len(stack)], scale, bias, 1e-5)
+        assert_as_reference(core.normalized, x[(0,) * len(stack)], scale, bias, 1e-5)
 
 
 @every_dtype

@@ -1,7 +1,7 @@
 """JAX: its dtypes and devices, what is compiled, donated and copied, and a mesh of devices.
 
-``training/test_compiled.py`` counts what a training compiles; ``testing/test_conformance.py`` tests
-the protocol.
+``training/steps/test_compiled.py`` counts what a training compiles;
+``testing/test_conformance.py`` tests the protocol.
 """
 
 import re
@@ -14,8 +14,8 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends import like, require_same_device, sum_at
 from backprop_xp.backends.replacements import dispatch
-from backprop_xp.networks.layout import lay_out, pack
-from backprop_xp.training.pytrees import copy_of, zeros_like
+from backprop_xp.networks.chain.layout import lay_out, pack
+from backprop_xp.training.optimizers.pytrees import copy_of, zeros_like
 from tests.helpers import printed_lines, python
 
 jax = pytest.importorskip("jax", reason="JAX is not installed")

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.losses import LOSSES
-from backprop_xp.networks.propagation import Layer
-from backprop_xp.networks.random_bits import fold_in, keep_mask
+from backprop_xp.networks.chain.propagation import Layer
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.losses.loss import LOSSES
+from backprop_xp.networks.numbers.random_bits import fold_in, keep_mask
 from tests.helpers import long, needing
 from tests.user_layers import PARAMETRIC_LOSSES, sample_data, sample_network, sample_theta
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.column_weights import takes_column_weights
-from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.losses.column_weights import takes_column_weights
+from backprop_xp.networks.losses.loss import LOSSES
 from tests.helpers import GUARDED, guarded_array, needing
 
 pytestmark = pytest.mark.installed

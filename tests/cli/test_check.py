@@ -14,8 +14,8 @@ import backprop_xp as bx
 from backprop_xp import testing
 from backprop_xp.backends import to_host
 from backprop_xp.cli.backend_check import Difference, Finding, Problem, check_on, differences, draw
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.losses.loss import LOSSES
 from tests.commands import NOWHERE, NUMPY, STRICT, run, start_without
 
 # Backends sum in different orders; the gradients' entries are near 1.

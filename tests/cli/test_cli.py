@@ -15,9 +15,9 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.cli import _COMMANDS
 from backprop_xp.cli.output import complain, ending_in_one_line, note, say
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.losses import LOSSES
-from backprop_xp.training.metrics import METRICS
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.losses.loss import LOSSES
+from backprop_xp.training.measures.metrics import METRICS
 from tests.commands import (
     NOWHERE,
     NUMPY,

@@ -12,8 +12,8 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.cli import xor_experiment
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.losses.loss import LOSSES
 from tests.commands import NOWHERE, STRICT, run
 
 # Two runs of a small float32 network agree to about 1e-6; printed numbers have 7 digits.

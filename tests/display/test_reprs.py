@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.initializers import INITIALIZERS
-from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.losses.loss import LOSSES
+from backprop_xp.networks.numbers.initializers import INITIALIZERS
 
 schedules = bx.schedules
 

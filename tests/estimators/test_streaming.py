@@ -17,8 +17,8 @@ from sklearn.exceptions import ConvergenceWarning
 import backprop_xp as bx
 from backprop_xp.backends import Memory
 from backprop_xp.estimators import samples, streaming
-from backprop_xp.networks.batch_rows import Rows
-from backprop_xp.training import steps
+from backprop_xp.networks.chain.batch_rows import Rows
+from backprop_xp.training.steps import step
 from tests.helpers import python, thorough
 
 pytestmark = pytest.mark.long
@@ -254,9 +254,9 @@ def test_partial_fit_and_lbfgs_accept_a_large_table(xp: Any, large: tuple[Any, n
 def test_every_update_has_its_own_dropout_masks(
     large: tuple[Any, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn, fold_in = [], steps.fold_in
+    drawn, fold_in = [], step.fold_in
     noted = lambda key, number: drawn.append((int(key), int(number))) or fold_in(key, number)  # noqa: E731
-    monkeypatch.setattr(steps, "fold_in", noted)
+    monkeypatch.setattr(step, "fold_in", noted)
     model = _fit(large[0], dropout=0.1, max_iter=2, backend="numpy")
     assert len(drawn) == len(set(drawn)) == model._optimizer_state.step
 

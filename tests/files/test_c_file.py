@@ -21,8 +21,8 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
 from backprop_xp.files.c_export.c_source import constant_lines
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.losses.loss import LOSSES
 from tests.c_programs import (
     SANITIZED,
     STRICT,

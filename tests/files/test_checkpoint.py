@@ -23,11 +23,11 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.files import descriptions
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.initializers import INITIALIZERS
-from backprop_xp.networks.losses import LOSSES
-from backprop_xp.training.optimizers import OPTIMIZERS as KINDS
-from backprop_xp.training.pytrees import mapped
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.losses.loss import LOSSES
+from backprop_xp.networks.numbers.initializers import INITIALIZERS
+from backprop_xp.training.optimizers.first_order import OPTIMIZERS as KINDS
+from backprop_xp.training.optimizers.pytrees import mapped
 from tests.helpers import printed_lines
 from tests.user_layers import PARAMETRIC_LOSSES
 

@@ -14,8 +14,8 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.losses.loss import LOSSES
 from tests.helpers import HANGING
 from tests.user_layers import Factors, PassThrough
 

@@ -14,9 +14,9 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace, device_of
 from backprop_xp.gradient_check.perturbed_losses import perturbed_losses
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.batch_rows import Rows
-from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.chain.batch_rows import Rows
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.losses.loss import LOSSES
 from tests import planted_mistakes
 from tests.planted_mistakes import check, entries_and_directions, every_dtype
 from tests.user_layers import Doubled

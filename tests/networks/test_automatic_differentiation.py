@@ -8,7 +8,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.files.descriptions import LAYERS
-from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.layers.activations import ACTIVATIONS
 from tests.user_layers import PARAMETRIC_LOSSES, sample_targets, sample_theta
 
 torch = pytest.importorskip("torch")

@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.networks.activations import ACTIVATIONS
-from backprop_xp.networks.batch_rows import Rows
-from backprop_xp.networks.initializers import INITIALIZERS
-from backprop_xp.networks.losses import LOSSES
-from backprop_xp.networks.objective import (
+from backprop_xp.networks.chain.batch_rows import Rows
+from backprop_xp.networks.derivatives.objective import (
     Views,
     loss_and_gradient_of,
     loss_of,
     mean_loss,
     views_of,
 )
-from backprop_xp.networks.random_bits import as_key, fold_in
+from backprop_xp.networks.layers.activations import ACTIVATIONS
+from backprop_xp.networks.losses.loss import LOSSES
+from backprop_xp.networks.numbers.initializers import INITIALIZERS
+from backprop_xp.networks.numbers.random_bits import as_key, fold_in
 from tests.helpers import long, thorough
 from tests.user_layers import Factors, PassThrough, sample_data, sample_network, sample_theta
 
@@ -915,7 +915,7 @@ def test_a_gradient_written_into_its_slice_equals_the_joined_one(
     for _ in range(2):
         value, gradient = loss_and_gradient_of(network.definition, theta, rows, strength, views)
         assert gradient is out
-    monkeypatch.setattr("backprop_xp.networks.objective.blank", lambda theta: None)
+    monkeypatch.setattr("backprop_xp.networks.derivatives.objective.blank", lambda theta: None)
     expected_value, expected = loss_and_gradient_of(network.definition, theta, rows, strength)
     xp.assert_equal(out, expected)
     xp.assert_equal(value, expected_value)

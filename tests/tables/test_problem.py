@@ -18,7 +18,7 @@ from backprop_xp import tables
 from backprop_xp.tables.columns.features import described_columns
 from backprop_xp.tables.study import target as target_column
 from backprop_xp.tables.study.split import units_of
-from backprop_xp.training.data import split_rows
+from backprop_xp.training.rows.preprocessing import split_rows
 from tests.table_trainings import QUICK, classes_of, frame, kinds_of, predictions, train
 
 

@@ -18,7 +18,7 @@ import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.tables.model import fitted_model, model_file
 from backprop_xp.tables.study import evaluation
-from backprop_xp.training.data import split_rows
+from backprop_xp.training.rows.preprocessing import split_rows
 from tests import messy_tables
 from tests.helpers import thorough
 from tests.table_trainings import QUICK, classes_of, frame, predictions, train

@@ -10,7 +10,7 @@ import backprop_xp as bx
 from backprop_xp.tables.model import model_training
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.training_split import Split, drawn_split
-from backprop_xp.training.data import split_rows
+from backprop_xp.training.rows.preprocessing import split_rows
 
 pytestmark = pytest.mark.once
 QUICK: dict[str, Any] = {"hidden_layer_sizes": (8,), "max_iter": 3, "random_state": 0}

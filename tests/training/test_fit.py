@@ -1,6 +1,6 @@
 """Training: the loop against one written by hand, stacks, metrics, and errors.
 
-Specifies ``batches``, ``data_checks``, ``loop``, ``options``, ``set_up`` and ``training_set``.
+Specifies ``batches``, ``data_checks``, ``eager``, ``options``, ``set_up`` and ``training_set``.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
-from backprop_xp.networks.losses import LOSSES
-from backprop_xp.networks.random_bits import fold_in
-from backprop_xp.training.data import split_rows
-from backprop_xp.training.history import on_host
-from backprop_xp.training.steps import clip_norm
+from backprop_xp.networks.losses.loss import LOSSES
+from backprop_xp.networks.numbers.random_bits import fold_in
+from backprop_xp.training.epochs.history import on_host
+from backprop_xp.training.rows.preprocessing import split_rows
+from backprop_xp.training.steps.step import clip_norm
 from tests.helpers import long
 
 # Two libraries, or a product of a stack and of one network, sum in different orders: 1e-16 an

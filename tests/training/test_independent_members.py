@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.networks.layers import dropped
-from backprop_xp.networks.random_bits import fold_in
+from backprop_xp.networks.layers.core import dropped
+from backprop_xp.networks.numbers.random_bits import fold_in
 from tests.helpers import long
 from tests.user_layers import PassThrough, sample_network
 

@@ -1,6 +1,6 @@
 """A resumed training equals the uninterrupted one, bit for bit.
 
-Specifies ``epochs``, ``history``, ``interrupt`` and ``states``.
+Specifies ``loop``, ``history``, ``interrupt`` and ``states``.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp import atomic_files
-from backprop_xp.training.alone import OneProcess
-from backprop_xp.training.epochs import run_epochs
-from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.options import Options
-from backprop_xp.training.pytrees import mapped
-from backprop_xp.training.set_up import prepare
+from backprop_xp.training.epochs.loop import run_epochs
+from backprop_xp.training.epochs.set_up import prepare
+from backprop_xp.training.interfaces.interrupt import Interrupt
+from backprop_xp.training.interfaces.options import Options
+from backprop_xp.training.optimizers.pytrees import mapped
+from backprop_xp.training.processes.one_process import OneProcess
 from tests.helpers import long
 from tests.user_layers import PassThrough
 

@@ -47,7 +47,7 @@ def _zeros(flat: list[Array]) -> Array:
 
 
 def _pack(layout: Any, values: Sequence[Sequence[Array]], stack: tuple[int, ...]) -> Array:
-    """Replace ``networks.layout.pack`` so that XLA does not fuse it with its user.
+    """Replace ``networks.chain.layout.pack`` so that XLA does not fuse it with its user.
 
     A fused user searches the part of the gradient that holds each element. For 670,000 parameters
     on a CPU this takes four times the rest of a step (JAX 0.10). XLA does not fuse a branch;
@@ -64,7 +64,7 @@ def _pack(layout: Any, values: Sequence[Sequence[Array]], stack: tuple[int, ...]
 
 
 def _copy_of(array: Array) -> Array:
-    """Replace ``training.pytrees.copy_of`` without compiling anything for the array's shape.
+    """Replace ``pytrees.copy_of`` of trainings without compiling anything for the array's shape.
 
     JAX never frees what it compiles, more than 1 MB for each shape.
     """
@@ -74,7 +74,7 @@ def _copy_of(array: Array) -> Array:
 
 
 def _zeros_like(array: Array) -> Array:
-    """Replace ``training.pytrees.zeros_like`` for the same reason."""
+    """Replace ``training.optimizers.pytrees.zeros_like`` for the same reason."""
     if isinstance(array, jax.core.Tracer):
         return jax.numpy.zeros_like(array)
     return jax.device_put(np.zeros(array.shape, array.dtype), array.sharding, may_alias=False)
@@ -155,14 +155,14 @@ class _Divide(NamedTuple):
 
 
 def _divider(x: Array) -> Function | None:
-    """Replace ``networks.batch_rows.divider``; the result is a constant of compiled functions."""
+    """Replace ``chain.batch_rows.divider`` of networks; compiled functions keep it constant."""
     spec = dict(enumerate(getattr(getattr(x, "sharding", None), "spec", ())))
     axes = spec.get(len(x.shape) - 2)
     return jax.tree_util.Partial(_Divide(x.sharding.mesh, axes)) if axes else None
 
 
 def _summed(part: Array) -> Array:
-    """Replace ``networks.jet_parts.summed`` by sums of halves, which XLA fuses with their users.
+    """Replace ``networks.jets.parts.summed`` by sums of halves, which XLA fuses with their users.
 
     A CPU writes the terms of a sum over the first axis, and reads them far apart: a Laplacian of
     2 to 128 inputs with its gradient took 1.4 to 1.7 times as long (JAX 0.10).
@@ -188,11 +188,11 @@ class JAXBackend(Backend):
         "backprop_xp.backends.closures.content_of_array": _content_of_array,
         "backprop_xp.backends.compatibility.device_of": _device_of,
         "backprop_xp.backends.compatibility.require_same_device": _require_same_device,
-        "backprop_xp.networks.batch_rows.divider": _divider,
-        "backprop_xp.networks.jet_parts.summed": _summed,
-        "backprop_xp.networks.layout.pack": _pack,
-        "backprop_xp.training.pytrees.copy_of": _copy_of,
-        "backprop_xp.training.pytrees.zeros_like": _zeros_like,
+        "backprop_xp.networks.chain.batch_rows.divider": _divider,
+        "backprop_xp.networks.jets.parts.summed": _summed,
+        "backprop_xp.networks.chain.layout.pack": _pack,
+        "backprop_xp.training.optimizers.pytrees.copy_of": _copy_of,
+        "backprop_xp.training.optimizers.pytrees.zeros_like": _zeros_like,
     }
 
     def probe(self) -> Probe:

@@ -17,7 +17,7 @@ from backprop_xp.files.c_export.c_text import check_name, check_tested, file_tex
 from backprop_xp.files.c_export.lazy_functions import argument
 from backprop_xp.files.recording import exported
 from backprop_xp.networks.network import Network
-from backprop_xp.training.data import Standardized
+from backprop_xp.training.rows.preprocessing import Standardized
 
 
 class Options(NamedTuple):

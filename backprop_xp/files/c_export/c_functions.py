@@ -16,13 +16,13 @@ from backprop_xp.files.c_export.lazy_arrays import LazyArray
 from backprop_xp.files.c_export.lazy_functions import argument
 from backprop_xp.files.c_export.plan import Kernel, Plan, in_order, plan
 from backprop_xp.files.recording import recording
-from backprop_xp.networks.activations import identity
-from backprop_xp.networks.batch_rows import Rows
-from backprop_xp.networks.input_derivatives import slopes_of
-from backprop_xp.networks.layout import unpack
+from backprop_xp.networks.chain.batch_rows import Rows
+from backprop_xp.networks.chain.layout import unpack
+from backprop_xp.networks.chain.propagation import Cache, backward_through, forward_through
+from backprop_xp.networks.derivatives.input_derivatives import slopes_of
+from backprop_xp.networks.derivatives.objective import loss_and_gradient_of
+from backprop_xp.networks.layers.activations import identity
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.objective import loss_and_gradient_of
-from backprop_xp.networks.propagation import Cache, backward_through, forward_through
 
 _ON = "without values, of one row, x.shape == (1, n_in)"
 

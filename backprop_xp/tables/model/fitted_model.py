@@ -11,8 +11,8 @@ import pandas as pd
 from backprop_xp.backends import Array, Backend, Device, array_namespace, resolve, to_host
 from backprop_xp.checks import real
 from backprop_xp.networks import ensemble
-from backprop_xp.networks.batch_rows import row_slices, rows_at_once
-from backprop_xp.networks.input_derivatives import slopes_through
+from backprop_xp.networks.chain.batch_rows import row_slices, rows_at_once
+from backprop_xp.networks.derivatives.input_derivatives import slopes_through
 from backprop_xp.networks.network import Network
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.number import Number

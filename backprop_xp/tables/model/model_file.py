@@ -18,14 +18,14 @@ from backprop_xp.checks import known, stacklevel
 from backprop_xp.files.checkpoint import Checkpoint, load, write_checked
 from backprop_xp.files.container import refusing
 from backprop_xp.files.json_values import from_json, read_labels, to_json, written_labels
-from backprop_xp.networks.layers import Dense
+from backprop_xp.networks.layers.core import Dense
 from backprop_xp.tables.columns.feature_records import features_of, record_of
 from backprop_xp.tables.model.fitted_model import TabularModel, TargetScale
 from backprop_xp.tables.model.table_network import outputs_for
 from backprop_xp.tables.model.tabular_parameters import DTYPES
-from backprop_xp.training.early_stopping import Best
-from backprop_xp.training.optimizers import AnyOptimizer
-from backprop_xp.training.states import TrainingState
+from backprop_xp.training.interfaces.states import TrainingState
+from backprop_xp.training.measures.early_stopping import Best
+from backprop_xp.training.optimizers.first_order import AnyOptimizer
 
 PathLike: TypeAlias = str | os.PathLike[str]
 # The libraries whose versions a file has.

@@ -30,13 +30,13 @@ from backprop_xp.tables.model.table_network import (
 from backprop_xp.tables.model.tabular_parameters import TabularParameters, checked_parameters
 from backprop_xp.tables.model.training_split import Split
 from backprop_xp.tables.readers.values import decimal_of
-from backprop_xp.training.averages import EMA
-from backprop_xp.training.class_weights import weights_by_class
-from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit
-from backprop_xp.training.optimizers import Optimizer
-from backprop_xp.training.pytrees import mapped
-from backprop_xp.training.states import FitResult, TrainingState
+from backprop_xp.training.interfaces.states import FitResult, TrainingState
+from backprop_xp.training.measures.averages import EMA
+from backprop_xp.training.measures.class_weights import weights_by_class
+from backprop_xp.training.measures.early_stopping import EarlyStopping
+from backprop_xp.training.optimizers.first_order import Optimizer
+from backprop_xp.training.optimizers.pytrees import mapped
 
 # Multiplications of a layer's product from which several BLAS threads are faster than one.
 _WORTH_THREADS = 2**24

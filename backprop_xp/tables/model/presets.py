@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array
-from backprop_xp.training import schedules
-from backprop_xp.training.optimizers import OPTIMIZERS, Optimizer
-from backprop_xp.training.plateau import Plateau
-from backprop_xp.training.schedules import Schedule
+from backprop_xp.training.measures.plateau import Plateau
+from backprop_xp.training.optimizers import schedules
+from backprop_xp.training.optimizers.first_order import OPTIMIZERS, Optimizer
+from backprop_xp.training.optimizers.schedules import Schedule
 
 # An epoch has at least about ten updates, also in a small table.
 _UPDATES_PER_EPOCH, _MIN_BATCH, _MIN_EPOCHS = 10, 8, 10

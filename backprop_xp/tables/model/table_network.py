@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.backends import Array, Selection, to_device_of, to_host
-from backprop_xp.networks.column_layers import Columns, Scale
-from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
-from backprop_xp.networks.initializers import uniform
-from backprop_xp.networks.losses import (
+from backprop_xp.networks.chain.propagation import Layer
+from backprop_xp.networks.layers.columns import Columns, Scale
+from backprop_xp.networks.layers.embeddings import Embedding, NumericEmbedding
+from backprop_xp.networks.losses.loss import (
     Loss,
     binary_cross_entropy,
     categorical_cross_entropy,
@@ -18,7 +18,7 @@ from backprop_xp.networks.losses import (
 )
 from backprop_xp.networks.mlp import mlp
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.propagation import Layer
+from backprop_xp.networks.numbers.initializers import uniform
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.model.presets import Recipe
 

@@ -53,7 +53,7 @@ from backprop_xp.tables.model.tabular_parameters import (
     described,
 )
 from backprop_xp.tables.model.training_split import Split, drawn_split
-from backprop_xp.training.states import TrainingState
+from backprop_xp.training.interfaces.states import TrainingState
 
 Callback: TypeAlias = Callable[[TrainingState], bool | None]
 Kind = TypeVar("Kind", bound="type[Tabular]")

@@ -12,11 +12,11 @@ import numpy as np
 
 from backprop_xp.backends import Backend, Device, dtype_name
 from backprop_xp.checks import boolean, integer, known, real
-from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.layers.activations import ACTIVATIONS
 from backprop_xp.tables.columns.kinds import FAULT_ACTIONS, KIND_NAMES, checked_kinds
 from backprop_xp.tables.model.presets import PRESETS, SCHEDULES
-from backprop_xp.training.metrics import METRICS
-from backprop_xp.training.optimizers import OPTIMIZERS
+from backprop_xp.training.measures.metrics import METRICS
+from backprop_xp.training.optimizers.first_order import OPTIMIZERS
 
 Task = Literal["classification", "regression"]
 TASKS: tuple[Task, ...] = get_args(Task)

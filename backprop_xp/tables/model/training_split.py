@@ -7,7 +7,7 @@ import numpy as np
 
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.rows import Rows
-from backprop_xp.training.data import split_rows
+from backprop_xp.training.rows.preprocessing import split_rows
 
 
 class Split(NamedTuple):

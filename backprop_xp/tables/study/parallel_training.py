@@ -45,8 +45,8 @@ from backprop_xp.tables.study.problem import Columns, chosen_features, lines_abo
 from backprop_xp.tables.study.shares import Share, hashed
 from backprop_xp.tables.study.table_training import Estimator, estimator_for, reported
 from backprop_xp.tables.study.target import Target, as_array, find_target
-from backprop_xp.training.ranks import Ranks
-from backprop_xp.training.states import TrainingState
+from backprop_xp.training.interfaces.states import TrainingState
+from backprop_xp.training.processes.exchange import Ranks
 
 Say = Callable[[str], object]
 

@@ -17,7 +17,7 @@ from sklearn.model_selection import (
 
 from backprop_xp.tables.columns.detection import detect_column
 from backprop_xp.tables.columns.scaling import within_range
-from backprop_xp.training.data import split_rows
+from backprop_xp.training.rows.preprocessing import split_rows
 
 
 class SplitRule(NamedTuple):

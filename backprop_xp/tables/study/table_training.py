@@ -20,7 +20,7 @@ from backprop_xp.tables.study.column_warnings import column_warnings
 from backprop_xp.tables.study.evaluation import evaluate, report_of
 from backprop_xp.tables.study.problem import Problem, lines_about
 from backprop_xp.tables.study.target import Target
-from backprop_xp.training.states import TrainingState
+from backprop_xp.training.interfaces.states import TrainingState
 
 # Training rows of a class with which scikit-learn's boosting diverges; the maximum of names.
 _RARE, _MAX_NAMES = 2, 6

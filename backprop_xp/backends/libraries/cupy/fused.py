@@ -180,7 +180,8 @@ def _repeats(part: Array, whole: Array) -> bool:
     )
 
 
-# The bits of ``networks.random_bits``: uint32 wraps around as int32 does, and shifts in no sign.
+# The bits of ``networks.numbers.random_bits``: uint32 wraps around as int32 does, and shifts in no
+# sign.
 DROPOUT_HASH = """
 __device__ unsigned int mixed(unsigned int h) {
     h -= 0x61C88647u;
@@ -269,14 +270,14 @@ def _sum_of_products() -> Any:
 
 
 FUSED: dict[str, Function] = {
-    "backprop_xp.networks.activations.activated": _activated,
-    "backprop_xp.networks.activations.sent_back": _sent_back,
-    "backprop_xp.networks.loss_rules.mean_over_outputs": _mean_over_outputs,
-    "backprop_xp.networks.loss_rules.categorical": _categorical,
-    "backprop_xp.networks.layers.dropped": _dropped,
-    "backprop_xp.networks.layers.normalized": _normalized,
-    "backprop_xp.networks.layers.normalized_back": _normalized_back,
-    "backprop_xp.networks.embeddings.rows_of_codes": rows_of_codes,
+    "backprop_xp.networks.layers.activations.activated": _activated,
+    "backprop_xp.networks.layers.activations.sent_back": _sent_back,
+    "backprop_xp.networks.losses.rules.mean_over_outputs": _mean_over_outputs,
+    "backprop_xp.networks.losses.rules.categorical": _categorical,
+    "backprop_xp.networks.layers.core.dropped": _dropped,
+    "backprop_xp.networks.layers.core.normalized": _normalized,
+    "backprop_xp.networks.layers.core.normalized_back": _normalized_back,
+    "backprop_xp.networks.layers.embeddings.rows_of_codes": rows_of_codes,
     "backprop_xp.backends.sums_and_products.sum_at": sum_at,
     "backprop_xp.backends.sums_and_products.blank": _blank,
     "backprop_xp.backends.sums_and_products.matmul": _matmul,

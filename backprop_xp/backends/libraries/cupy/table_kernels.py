@@ -46,7 +46,7 @@ def _ends(codes: tuple[int, ...], dtype: DType, device: int) -> tuple[Array, Arr
 
 
 def rows_of_codes(x: Array, codes: tuple[int, ...]) -> Array:
-    """Replace ``networks.embeddings.rows_of_codes`` by one kernel."""
+    """Replace ``networks.layers.embeddings.rows_of_codes`` by one kernel."""
     return elementwise(*AT)(x, *_ends(codes, x.dtype, x.device.id))
 
 

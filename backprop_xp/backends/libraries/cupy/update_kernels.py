@@ -166,7 +166,7 @@ def rules(launch: Callable[[Kernel, list[Any], list[Array]], None]) -> dict[str,
         return rule
 
     return {
-        f"backprop_xp.training.optimizers.{name}.rule": fused(choose, hyperparameters)
+        f"backprop_xp.training.optimizers.first_order.{name}.rule": fused(choose, hyperparameters)
         for name, choose, hyperparameters in (
             ("SGD", _sgd, "momentum"),
             ("RMSProp", lambda *_: RMSPROP, "decay epsilon"),
@@ -176,7 +176,7 @@ def rules(launch: Callable[[Kernel, list[Any], list[Array]], None]) -> dict[str,
             ("Nadam", _nadam, "beta1 beta2 epsilon momentum_decay"),
             ("Lion", lambda *_: LION, "beta1 beta2 weight_decay"),
         )
-    } | {"backprop_xp.training.averages.averaged": averaged}
+    } | {"backprop_xp.training.measures.averages.averaged": averaged}
 
 
 def _sgd(self: Optimizer, values: Values, state: State) -> Kernel:

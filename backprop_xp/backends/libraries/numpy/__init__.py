@@ -25,7 +25,7 @@ from backprop_xp.backends.protocol import (
 
 
 def _unpack(layout: Any, theta: Array) -> list[tuple[Array, ...]]:
-    """Replace ``networks.layout.unpack`` by NumPy's own methods, in half the time."""
+    """Replace ``networks.chain.layout.unpack`` by NumPy's own methods, in half the time."""
     stack = theta.shape[:-1]
     return [
         tuple(
@@ -56,7 +56,7 @@ def _classes(n: int) -> Array:
 
 
 def _in_columns(outputs: Array, y: Array) -> Array:
-    """Replace ``networks.loss_targets.in_columns``, in a fifth of the time."""
+    """Replace ``networks.losses.targets.in_columns``, in a fifth of the time."""
     if y.dtype.kind != "i":
         return y
     if outputs.dtype.kind != "f":
@@ -66,7 +66,7 @@ def _in_columns(outputs: Array, y: Array) -> Array:
 
 
 def _rows_in_cache(array: Array, numbers: int) -> int:
-    """Replace ``networks.jet_parts.rows_in_cache``: 256 kB at once are fastest."""
+    """Replace ``networks.jets.parts.rows_in_cache``: 256 kB at once are fastest."""
     return max(16, 2**15 // numbers)
 
 
@@ -77,10 +77,10 @@ class NumPyBackend(Backend):
     slices_are_views: ClassVar[bool] = True
     replacements: ClassVar[dict[str, Function]] = {
         "backprop_xp.backends.closures.content_of_array": _content_of_array,
-        "backprop_xp.networks.activations._sigmoid": sigmoid,
-        "backprop_xp.networks.jet_parts.rows_in_cache": _rows_in_cache,
-        "backprop_xp.networks.layout.unpack": _unpack,
-        "backprop_xp.networks.loss_targets.in_columns": _in_columns,
+        "backprop_xp.networks.layers.activations._sigmoid": sigmoid,
+        "backprop_xp.networks.jets.parts.rows_in_cache": _rows_in_cache,
+        "backprop_xp.networks.chain.layout.unpack": _unpack,
+        "backprop_xp.networks.losses.targets.in_columns": _in_columns,
         **IN_PLACE,
         **REDUCTIONS,
         **RULES,

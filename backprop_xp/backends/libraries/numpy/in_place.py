@@ -55,7 +55,7 @@ def _silu_vjp(g: Array, z: Array, a: Array) -> Array:
     return slope
 
 
-_MODULE = "backprop_xp.networks.activations"
+_MODULE = "backprop_xp.networks.layers.activations"
 IN_PLACE: dict[str, Function] = {
     f"{_MODULE}.activated": _activated,
     f"{_MODULE}._sigmoid_vjp": _sigmoid_vjp,

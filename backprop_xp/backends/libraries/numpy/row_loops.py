@@ -131,7 +131,7 @@ def _dropped(
 
 @jit
 def _mixed(h: Any) -> Any:
-    """Return the hash of ``networks.random_bits``."""
+    """Return the hash of ``networks.numbers.random_bits``."""
     h = np.uint32(h - np.uint32(0x61C88647))
     h = np.uint32(h ^ (h >> np.uint32(16)))
     h = np.uint32(h * np.uint32(0x7FEB352D))
@@ -176,7 +176,7 @@ def _normalized(
 def normalized(
     x: Array, scale: Array, bias: Array, epsilon: float
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Return what ``networks.layers.normalized`` does."""
+    """Return what ``networks.layers.core.normalized`` does."""
     x = np.broadcast_to(x, (*scale.shape[:-2], *x.shape[-2:]))  # one x for a stack
     y, normed = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
     inverse = np.empty((*x.shape[:-1], 1), x.dtype)
@@ -208,7 +208,7 @@ def _normalized_back(g: Array, scale: Array, normed: Array, inverse: Array, dx: 
 
 
 def normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> Array:
-    """Return what ``networks.layers.normalized_back`` does."""
+    """Return what ``networks.layers.core.normalized_back`` does."""
     dx = np.empty(g.shape, g.dtype)
     arrays: Any = _in_c_order(g, scale, normed, inverse, dx)
     _normalized_back(*arrays)

@@ -1,4 +1,4 @@
-"""A faster sigmoid for NumPy, that of ``backprop_xp.networks.activations``."""
+"""A faster sigmoid for NumPy, that of ``backprop_xp.networks.layers.activations``."""
 
 import numpy as np
 

@@ -93,7 +93,7 @@ def _lion(self: Any, step: int, rate: float) -> tuple[float, ...]:
 
 # The code of a loop, and the numbers of an update, by the qualified name of the optimizer's rule.
 _UPDATES: dict[str, tuple[int | None, Callable[[Any, int, float], tuple[float, ...]]]] = {
-    f"backprop_xp.training.optimizers.{name}.rule": update
+    f"backprop_xp.training.optimizers.first_order.{name}.rule": update
     for name, update in {
         "Adam": (None, _adam),
         "AdamW": (None, _adam),

@@ -66,8 +66,8 @@ def where_any(condition: Array, otherwise: Array, value: Callable[[], Array]) ->
 
 
 RULES: dict[str, Function] = {
-    f"backprop_xp.training.optimizers.{name}.rule": in_pieces
+    f"backprop_xp.training.optimizers.first_order.{name}.rule": in_pieces
     for name in ("SGD", "RMSProp", "Adagrad", "Adam", "AdamW", "Nadam", "Lion")
 }
-RULES["backprop_xp.training.steps.clip_norm"] = clip_norm
-RULES["backprop_xp.training.levenberg_marquardt.where_any"] = where_any
+RULES["backprop_xp.training.steps.step.clip_norm"] = clip_norm
+RULES["backprop_xp.training.optimizers.levenberg_marquardt.where_any"] = where_any
