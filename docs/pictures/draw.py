@@ -7,9 +7,9 @@ import ast
 import itertools
 import math
 import runpy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -229,34 +229,44 @@ CONTENTS = {
 }
 
 
-def units_by_layer() -> list[list[str]]:
-    """Return the units of each layer, the lowest first, from the table that a test enforces."""
+def enforced(name: str) -> Any:
+    """Return a table of ``tests/test_architecture.py``, which a test enforces."""
     source = (HERE.parent.parent / "tests" / "test_architecture.py").read_text("utf-8")
     (table,) = (
         node.value
         for node in ast.parse(source).body
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "LAYERS"
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name
     )
-    return [[unit for unit in units if unit[0] != "_"] for units in ast.literal_eval(table)]
+    return ast.literal_eval(table)
 
 
 def layers() -> str:
-    """Draw the layers, the lowest at the bottom; imports never go up."""
-    wide, parts, y = 620, [], 56.0
-    for units in reversed(units_by_layer()):
-        high = 14 + 24 * len(units)
+    """Draw the layers, the lowest at the bottom; imports never go up, nor to the right in a row."""
+    wide, parts, y, rooms = 720, [], 56.0, enforced("ROOMS")
+    for units in reversed(enforced("LAYERS")):
+        lines = []
+        for unit in units:
+            if unit[0] != "_":
+                lines.append((unit, CONTENTS.get(unit, "")))
+                lines += [("", row) for row in rows_of_rooms(rooms.get(unit, "").split())]
+        high = 14 + 24 * len(lines)
         parts.append(box(20, y, wide - 40, high, fill=PAPER))
-        for i, unit in enumerate(units):
+        for i, (unit, words) in enumerate(lines):
             line = y + 24 + 24 * i
             parts.append(text(36, line, unit, anchor="start"))
-            parts.append(text(190, line, CONTENTS.get(unit, ""), color=GOES, anchor="start"))
+            parts.append(text(190, line, words, color=GOES if unit else INK, anchor="start"))
         y += high + 6
     parts += [
         box(20, 12, wide - 40, 38, fill=PAPER),
         text(wide / 2, 36, "import backprop_xp as bx"),
     ]
-    title = "The packages and modules of backprop_xp in layers, the backends at the bottom"
+    title = "The packages of backprop_xp in layers, the backends at the bottom, with their folders"
     return svg(wide, round(y + 6), parts, title)
+
+
+def rows_of_rooms(rooms: Sequence[str]) -> list[str]:
+    """Return the rooms of a unit in lines of six, each importing only those before it."""
+    return [" · ".join(rooms[i : i + 6]) for i in range(0, len(rooms), 6)]
 
 
 def scale() -> str:
