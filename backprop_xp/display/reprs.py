@@ -11,6 +11,7 @@ from typing import TypeVar
 from backprop_xp.backends import dtype_name
 
 Record = TypeVar("Record")
+Maker = TypeVar("Maker", bound=Callable[..., object])
 Table = TypeVar("Table", bound=Mapping[str, object])
 
 # The registry of the library's named objects, such as "activations.tanh".
@@ -21,6 +22,16 @@ def register_table(home: str, table: Table) -> Table:
     """Return a table of objects by name, after entering each as ``home.name`` in the registry."""
     NAMES.update({f"{home}.{name}": value for name, value in table.items()})
     return table
+
+
+def entry_of(home: str) -> Callable[[Maker], Maker]:
+    """Return a decorator for what users reach as ``bx.home.name``: it prints by that name."""
+
+    def mark(maker: Maker) -> Maker:
+        vars(maker)["home"] = home
+        return maker
+
+    return mark
 
 
 def remember_call(record: Record, maker: Callable[..., object], *arguments: object) -> Record:
@@ -111,13 +122,9 @@ def argument_text(value: object) -> str:
 
 
 def maker_name(maker: Callable[..., object]) -> str:
-    """Return the name that follows ``bx.`` in a call of a class or of a module's function.
-
-    A class whose name is in lower case, such as a schedule, reads as a function of its module.
-    """
-    if isinstance(maker, type) and not maker.__name__.islower():
-        return maker.__qualname__
-    return f"{maker.__module__.rpartition('.')[2]}.{maker.__qualname__}"
+    """Return the name that follows ``bx.`` in a call of a class or of a module's function."""
+    home = getattr(maker, "home", "")
+    return f"{home}.{maker.__qualname__}" if home else maker.__qualname__
 
 
 def name_of(value: object) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from backprop_xp.backends import Array, array_namespace, max_of_rows, replaceable, sum_of_rows
 from backprop_xp.checks import real
-from backprop_xp.display.reprs import register_table, remember_call, repr_of
+from backprop_xp.display.reprs import entry_of, register_table, remember_call, repr_of
 from backprop_xp.networks.numbers import complex_safe as safe
 from backprop_xp.networks.numbers.partial import WithLast
 
@@ -88,6 +88,7 @@ def _leaky_relu_vjp(g: Array, z: Array, a: Array, slope: float) -> Array:
     return g * (slope + (1.0 - slope) * safe.positive(array_namespace(a), a))
 
 
+@entry_of("activations")
 def leaky_relu_with(slope: float) -> Activation:
     """Return an activation that is z above 0 and ``slope * z`` below it, with a slope in [0, 1].
 

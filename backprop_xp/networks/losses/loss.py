@@ -14,7 +14,13 @@ from typing import Any, Literal
 
 from backprop_xp.backends import Array, array_namespace, columns_of
 from backprop_xp.checks import choose, integer, real
-from backprop_xp.display.reprs import argument_text, register_table, remember_call, repr_of
+from backprop_xp.display.reprs import (
+    argument_text,
+    entry_of,
+    register_table,
+    remember_call,
+    repr_of,
+)
 from backprop_xp.networks.chain.propagation import Layer
 from backprop_xp.networks.layers.activations import identity, sigmoid, softmax
 from backprop_xp.networks.layers.core import Activate, Dense, Dropout
@@ -92,6 +98,7 @@ class _Part:
         return f"{argument_text(self.rule)}.{self.name}"
 
 
+@entry_of("losses")
 def over_outputs(
     each: OutputRule, blocks: int = 1, *, is_curved: bool = False, **more: Any
 ) -> Loss:
@@ -179,6 +186,7 @@ def _check_shape(loss: Loss, part: str, array: Array, *shapes: tuple[int, ...]) 
         )
 
 
+@entry_of("losses")
 def huber_with(delta: float) -> Loss:
     """Return half the square of a residual up to ``delta``, and a line with that slope beyond it.
 
@@ -189,6 +197,7 @@ def huber_with(delta: float) -> Loss:
     return remember_call(over_outputs(rule, is_curved=True), huber_with, delta)
 
 
+@entry_of("losses")
 def quantile(*levels: float) -> Loss:
     """Return the pinball loss of one or several quantiles (Koenker and Bassett 1978).
 
@@ -211,6 +220,7 @@ def quantile(*levels: float) -> Loss:
     return remember_call(loss, quantile, *checked)
 
 
+@entry_of("losses")
 def tweedie(power: float = 1.5) -> Loss:
     """Return Tweedie's negative log-likelihood, for targets that are 0 or positive numbers.
 
@@ -227,6 +237,7 @@ def tweedie(power: float = 1.5) -> Loss:
     return remember_call(loss, tweedie, power)
 
 
+@entry_of("losses")
 def focal(gamma: float = 2.0) -> Loss:
     """Return cross-entropy with terms multiplied by ``(1 - p)**gamma``: Lin et al. 2017, eq. 4.
 
@@ -242,6 +253,7 @@ def focal(gamma: float = 2.0) -> Loss:
     return remember_call(loss, focal, gamma)
 
 
+@entry_of("losses")
 def smoothed(loss: "str | Loss", smoothing: float) -> Loss:
     """Return a loss of classes with label smoothing (Szegedy et al. 2016, section 7).
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from backprop_xp.checks import real
-from backprop_xp.display.reprs import register_table, remember_call
+from backprop_xp.display.reprs import entry_of, register_table, remember_call
 from backprop_xp.networks.numbers.partial import WithLast
 
 # Quoted, because numpy.random takes 7 ms to import: the first draw imports it.
@@ -30,6 +30,7 @@ def ones(generator: Generator, shape: tuple[int, int]) -> HostArray:
     return np.ones(shape)
 
 
+@entry_of("initializers")
 def uniform(low: float, high: float) -> Initializer:
     """Return an initializer that draws uniformly from ``[low, high)``."""
     low, high = real(low, "low"), real(high, "high")

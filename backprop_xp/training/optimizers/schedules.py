@@ -25,6 +25,7 @@ LearningRate: TypeAlias = Hyperparameter | Schedule
 class _Schedule:
     """The methods that all schedules share: each prints, compares and pickles as its call."""
 
+    home = "schedules"
     __repr__ = repr_of
     __eq__ = is_same_call
     __hash__ = call_hash
