@@ -465,7 +465,8 @@ class PressAt:
     """A callback that makes Ctrl-C come at a line of the library after it: the i-th."""
 
     def __init__(self, i: int) -> None:
-        modules = (sys.modules[f"backprop_xp.training.{name}"] for name in ("fit", "interrupt"))
+        names = ("backprop_xp.training.fit", "backprop_xp.training.interfaces.interrupt")
+        modules = (sys.modules[name] for name in names)
         self.left, self.files = i, {module.__file__ for module in modules}
 
     def __call__(self, state: bx.TrainingState) -> None:
