@@ -35,6 +35,7 @@ class Chain:
     n_out: int | None = field(compare=False)
     keeps_width: bool = field(compare=False)
     is_random: bool = field(compare=False)
+    returns_codes: bool = field(compare=False)
 
     writes: ClassVar[bool] = True
     skips: ClassVar[bool] = True
@@ -53,6 +54,7 @@ class Chain:
             names=tuple(map(".".join, named)),
             shapes=tuple(shape for one in layers for shape in one.shapes),
             is_random=any(map(propagation.is_random, layers)),
+            returns_codes=propagation.returns_codes(layers[-1]),
         )
         in_order = self.runs_in_order
         n_in, n_out = propagation.check_chain(layers) if in_order else (None, None)

@@ -34,7 +34,7 @@ class Layer(Protocol):
     per parameter: it writes the gradient into each and returns it. With ``skips`` True,
     ``backward`` may get ``wants_parameters=False``: it returns dL/dx and ``()``. ``codes`` of a
     first layer has the number of codes in each column of x, 0 for numbers: a network refuses
-    others.
+    others. With ``returns_codes`` False, no layer with ``codes`` may follow.
     """
 
     @property
@@ -206,6 +206,11 @@ def takes_codes(layer: Layer) -> bool:
     return any(getattr(layer, "codes", ()))
 
 
+def returns_codes(layer: Layer) -> bool:
+    """Whether a layer may return codes of categories: yes, unless ``returns_codes`` is False."""
+    return bool(getattr(layer, "returns_codes", True))
+
+
 def layers_in(layer: Layer) -> Sequence[Layer]:
     """Return the layers that a layer is made of, such as those of a ``Chain``; none of others."""
     inner: Sequence[Layer] = getattr(layer, "layers", ())
@@ -226,10 +231,10 @@ def check_chain(layers: Sequence[Layer]) -> tuple[int | None, int | None]:
     """Return the numbers of features that a chain takes and gives; None if no layer defines one.
 
     Raises ValueError if a layer takes another number than the layer before it gives, or takes codes
-    behind a layer of the library, none of which returns any.
+    behind a layer that returns none.
     """
     for i, (before, layer) in enumerate(itertools.pairwise(layers)):
-        if takes_codes(layer) and type(before).__module__.startswith("backprop_xp."):
+        if takes_codes(layer) and not returns_codes(before):
             raise ValueError(
                 f"layer {i + 1} ({type(layer).__name__}) takes codes of categories, but layer {i} "
                 f"({type(before).__name__}) returns other numbers. Make it the first layer; "

@@ -46,7 +46,7 @@ class Scale:
     shapes: tuple[tuple[int, int]] = field(init=False, compare=False)
 
     names = ("scale",)
-    is_random = False
+    is_random = returns_codes = False
     __repr__ = repr_of
 
     def __post_init__(self) -> None:
@@ -92,7 +92,7 @@ class Standardize:
     keeps_width: bool = field(compare=False)
 
     names = shapes = ()
-    is_random = False
+    is_random = returns_codes = False
     __repr__ = repr_of
 
     def __init__(

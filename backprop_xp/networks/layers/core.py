@@ -81,7 +81,7 @@ class Dense:
     shapes: tuple[tuple[int, int], tuple[int, int]] = field(compare=False)
 
     names = ("weights", "bias")
-    is_random = False
+    is_random = returns_codes = False
     writes = skips = True
     is_affine = True  # before its activation: a part of the outputs can be computed by itself
     __repr__ = repr_of
@@ -170,7 +170,7 @@ class Activate:
 
     names = shapes = ()
     keeps_width = True
-    is_random = False
+    is_random = returns_codes = False
     __repr__ = repr_of
 
     def __init__(self, activation: str | Activation) -> None:
@@ -212,6 +212,7 @@ class Dropout:
 
     names = shapes = ()
     keeps_width = True
+    returns_codes = False
     dropped = staticmethod(dropped)
     __repr__ = repr_of
 
@@ -254,7 +255,7 @@ class LayerNorm:
     shapes: tuple[tuple[int, int], tuple[int, int]] = field(init=False, compare=False)
 
     names = ("scale", "bias")
-    is_random = False
+    is_random = returns_codes = False
     writes = True
     rules = normalized, normalized_back
     __repr__ = repr_of

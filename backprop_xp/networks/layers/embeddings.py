@@ -66,7 +66,7 @@ class Embedding:
     shapes: tuple[tuple[int, int], ...] = field(compare=False)
 
     names = ("weights",)
-    is_random = False
+    is_random = returns_codes = False
     writes = True
     __repr__ = repr_of
 
@@ -145,7 +145,7 @@ class NumericEmbedding:
     # The first axis is that of the numbers.
     shapes: tuple[tuple[int, int, int], ...] = field(compare=False)
 
-    is_random = False
+    is_random = returns_codes = False
     writes = True
     __repr__ = repr_of
 

@@ -176,6 +176,7 @@ def test_codes_behind_a_layer_that_changes_them_are_refused() -> None:
             bx.Residual(*layers)
     # Of a layer of one's own nobody knows.
     bx.Network([_Codes(), codes], "mean_squared_error")
+    bx.Network([bx.Chain(bx.Scale(1), _Codes()), codes], "mean_squared_error")
     bx.Network([codes, bx.Scale(2), bx.Residual(bx.Dense(2, 2))], "mean_squared_error")
 
 
