@@ -31,9 +31,9 @@ from backprop_xp.training.processes.exchange import Ranks, refuse
 from backprop_xp.training.rows.batches import concat, epoch_order
 from backprop_xp.training.rows.data_checks import (
     PART,
+    Shaped,
     check_sets,
     is_usable,
-    may_have_gaps,
     no_rows,
     unusable_weights,
     without_gaps,
@@ -85,8 +85,10 @@ class RowRanks(Ranks):
         widths = self.exchange({where: rows.y.shape[-1] for where, rows in found.items()})
         for where, rows in found.items():
             is_narrower = rows.y.shape[-1] < max(each[where] for each in widths)
-            if is_narrower and rows.x.shape[-2] and may_have_gaps(network, theta, rows):
-                found[where] = without_gaps(network, theta, rows)
+            if is_narrower and rows.x.shape[-2]:
+                n_out = network.outputs_shape(theta, rows.x)[-1]
+                if Shaped(rows, n_out, network.loss_function).may_have_gaps:
+                    found[where] = without_gaps(network, theta, rows)
         shapes = self.exchange({w: _shapes(rows) for w, rows in found.items() if rows.x.shape[-2]})
         for where in sets:
             shape = _same_shape(where, shapes)

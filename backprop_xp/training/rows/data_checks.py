@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from backprop_xp.backends import (
     Array,
@@ -20,6 +20,7 @@ from backprop_xp.checks import unravel
 from backprop_xp.networks.chain.array_checks import are_codes, wrong_code
 from backprop_xp.networks.chain.batch_rows import Blocks, Rows, divider
 from backprop_xp.networks.losses.column_weights import takes_column_weights, targets_of, with_shares
+from backprop_xp.networks.losses.loss import Loss
 from backprop_xp.networks.losses.targets import (
     Condition,
     are_labels,
@@ -58,13 +59,12 @@ def check_sets(
             found.append(no_rows(theta))
             continue
         with named(where):
-            rows = _checked_rows(network, theta, *parts)
-        weight = parts[2] if len(parts) > 2 else None
-        more = _conditions(network, theta, rows, weight, may_weigh_nothing=may_weigh_nothing)
+            shaped = _shaped(network, theta, *parts)
+        more = _conditions(network, theta, shaped, parts, may_weigh_nothing=may_weigh_nothing)
         conditions += [(condition, where) for condition in more]
-        if may_have_gaps(network, theta, rows):
+        if shaped.may_have_gaps:
             with_gaps.append(len(found))
-        found.append(rows)
+        found.append(shaped.rows)
     if conditions:
         questions = [(_is_whole, (found[i].y,), None) for i in with_gaps]
         asked = [*(each for each, _ in conditions), *questions]
@@ -78,11 +78,23 @@ def check_sets(
     return [_with_int32(rows) for rows in found]
 
 
-def may_have_gaps(network: Network, theta: Array, rows: Rows) -> bool:
-    """Whether NaN in y may be values that were not measured: in one of several columns."""
-    loss, n = network.loss_function, rows.y.shape[-1]
-    has_no_shares = n == targets_of(loss, network.outputs_shape(theta, rows.x)[-1])
-    return n > 1 and has_no_shares and takes_column_weights(loss)
+class Shaped(NamedTuple):
+    """A set whose shapes fit a network of ``n_out`` outputs; its values are not checked yet."""
+
+    rows: Rows
+    n_out: int
+    loss: Loss
+
+    @property
+    def targets(self) -> int:
+        """The number of columns of y, without shares behind them."""
+        return targets_of(self.loss, self.n_out)
+
+    @property
+    def may_have_gaps(self) -> bool:
+        """Whether NaN in y may be values that were not measured: in one of several columns."""
+        n = self.rows.y.shape[-1]
+        return n > 1 and n == self.targets and takes_column_weights(self.loss)
 
 
 def without_gaps(network: Network, theta: Array, rows: Rows) -> Rows:
@@ -166,9 +178,7 @@ def items_of(
     return value
 
 
-def _checked_rows(
-    network: Network, theta: Array, x: Any, y: Any, sample_weight: Any = None
-) -> Rows:
+def _shaped(network: Network, theta: Array, x: Any, y: Any, sample_weight: Any = None) -> Shaped:
     """Return rows on theta's device whose shapes fit the network; labels as they are given."""
     detach = require_owner(theta, "theta").detach
     x = x if isinstance(x, Blocks) else detach(network.check_inputs(theta, x)[0])
@@ -176,10 +186,10 @@ def _checked_rows(
     y = detach(shaped_targets(theta, outputs, y, network.loss_function))
     in_order = x if isinstance(x, Blocks) else _in_c_order(x)
     rows = Rows(in_order, _in_c_order(y), divide=divider(x))
-    if sample_weight is None:
-        return rows
-    y, weight = with_weights(theta, outputs, y, sample_weight, network.loss_function)
-    return rows._replace(y=_in_c_order(y), sample_weight=_in_c_order(detach(weight)))
+    if sample_weight is not None:
+        y, weight = with_weights(theta, outputs, y, sample_weight, network.loss_function)
+        rows = rows._replace(y=_in_c_order(y), sample_weight=_in_c_order(detach(weight)))
+    return Shaped(rows, outputs[-1], network.loss_function)
 
 
 def _in_c_order(array: Array) -> Array:
@@ -189,33 +199,37 @@ def _in_c_order(array: Array) -> Array:
 
 
 def _conditions(
-    network: Network, theta: Array, rows: Rows, given_weight: Any, *, may_weigh_nothing: bool
+    network: Network,
+    theta: Array,
+    shaped: Shaped,
+    parts: Sequence[Any],
+    *,
+    may_weigh_nothing: bool,
 ) -> Iterator[Condition]:
     """Yield the conditions that the values of rows must meet; messages have the weights as given.
 
     A weight that is not finite makes those of its row and its shares not finite.
     """
-    loss, codes, y, weight = network.loss_function, network.codes, rows.y, rows.sample_weight
-    x = None if isinstance(rows.x, Blocks) else rows.x
-    has_gaps = may_have_gaps(network, theta, rows)
-    whole = None if has_gaps or are_labels(y) else y
+    (x, y, weight, *_), n = shaped.rows, shaped.targets
+    x = None if isinstance(x, Blocks) else x
+    whole = None if shaped.may_have_gaps or are_labels(y) else y
     if weight is not None:
-        message = functools.partial(_not_finite_weight, theta, given_weight, weight)
+        message = functools.partial(_not_finite_weight, theta, parts[2], weight)
         yield _is_finite, (weight,), message
     for name, array in {"x": x, "y": whole}.items():
         if array is not None:
             yield _is_finite, (array,), functools.partial(_not_finite, name, array)
-    if has_gaps:
+    if shaped.may_have_gaps:
         yield _has_no_infinity, (y,), functools.partial(_infinite, y)
         yield _are_measured, (y, weight), functools.partial(_not_measured, y, weight)
-    if x is not None and codes:
+    if x is not None and network.codes:
+        codes = network.codes
         yield WithLast(are_codes, (codes,)), (x,), functools.partial(wrong_code, x, codes)
-    n_out = network.outputs_shape(theta, rows.x)[-1]
-    given, n = y[..., 0] if are_labels(y) else y, targets_of(loss, n_out)
+    given = y[..., 0] if are_labels(y) else y
     if not are_labels(y) and y.shape[-1] > n:
         given, shares = columns_of(y, [n, n])
         yield _are_not_negative, (shares,), functools.partial(unusable_weights, weight)
-    yield from target_conditions(given, y, n_out, loss)
+    yield from target_conditions(given, y, shaped.n_out, shaped.loss)
     if weight is not None:
         usable = WithLast(is_usable, (may_weigh_nothing,))
         yield usable, (weight,), functools.partial(unusable_weights, weight)
