@@ -19,8 +19,8 @@ from backprop_xp.networks.jets.jet import (
     Jet,
     as_jet,
     is_condition,
-    mapped,
-    parts_of,
+    lifted_parts,
+    linear_map,
     value_of,
 )
 from backprop_xp.networks.jets.parts import Operators, full
@@ -61,7 +61,7 @@ class JetNamespace:
             return Jet(self, cast(x)) if is_floating else cast(x)
         if not is_floating and not is_condition(x):
             raise _without_rule(f"astype to {dtype}", "Integers and booleans have no derivatives.")
-        return mapped(x, cast, cast, broadcasts=True)
+        return linear_map(x, cast, cast, broadcasts=True)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _chosen(namespace: JetNamespace, condition: Array, a: Any, b: Any, value: Ar
     # Not by a product with 0 and 1: derivatives that are not chosen may be infinite.
     xp, a, b = namespace.base, as_jet(namespace, a), as_jet(namespace, b)
     parts = []
-    for pair in zip(*(parts_of(jet, len(value.shape)) for jet in (a, b)), strict=True):
+    for pair in zip(*(lifted_parts(jet, len(value.shape)) for jet in (a, b)), strict=True):
         one, other = (0.0 if part is None else part for part in pair)
         both_zero = isinstance(one, float) and isinstance(other, float)
         parts.append(None if both_zero else xp.where(condition, one, other))
@@ -192,7 +192,7 @@ def _reduction(name: str) -> Function:
         namespace: JetNamespace, x: Jet, *, axis: Any = None, keepdims: bool = False
     ) -> Jet:
         of_array, axes = getattr(namespace.base, name), _axes(axis, x.ndim)
-        return mapped(x, lambda a: of_array(a, axis=axes, keepdims=keepdims))
+        return linear_map(x, lambda a: of_array(a, axis=axes, keepdims=keepdims))
 
     return function
 
@@ -211,7 +211,7 @@ def _extreme(name: str) -> Function:
         chosen = _where(namespace, shares > 0.0, x * shares, 0.0)  # others may be infinite
         total = _reduction("sum")(namespace, chosen, axis=axes, keepdims=True)
         result = Jet(namespace, value, total.first, total.second)
-        return result if keepdims else mapped(result, lambda a: xp.squeeze(a, axis=axes))
+        return result if keepdims else linear_map(result, lambda a: xp.squeeze(a, axis=axes))
 
     return function
 
@@ -219,39 +219,39 @@ def _extreme(name: str) -> Function:
 def _reshape(namespace: JetNamespace, x: Jet, shape: tuple[int, ...], **options: Any) -> Jet:
     reshape = functools.partial(namespace.base.reshape, **options)
     value = reshape(x.value, shape)  # which may find a -1 out
-    return mapped(x, lambda a: value, lambda part: reshape(part, (part.shape[0], *value.shape)))
+    return linear_map(x, lambda a: value, lambda part: reshape(part, (part.shape[0], *value.shape)))
 
 
 def _expand_dims(namespace: JetNamespace, x: Jet, *, axis: Any = 0) -> Jet:
     count = 1 if isinstance(axis, int) else len(axis)
     axes = _axes(axis, x.ndim + count)
-    return mapped(x, lambda a: namespace.base.expand_dims(a, axis=axes))
+    return linear_map(x, lambda a: namespace.base.expand_dims(a, axis=axes))
 
 
 def _squeeze(namespace: JetNamespace, x: Jet, axis: Any) -> Jet:
-    return mapped(x, lambda a: namespace.base.squeeze(a, axis=_axes(axis, x.ndim)))
+    return linear_map(x, lambda a: namespace.base.squeeze(a, axis=_axes(axis, x.ndim)))
 
 
 def _permute_dims(namespace: JetNamespace, x: Jet, axes: tuple[int, ...]) -> Jet:
     permute = namespace.base.permute_dims
     behind = (0, *(1 + axis % x.ndim for axis in axes))
-    return mapped(x, lambda a: permute(a, axes), lambda part: permute(part, behind))
+    return linear_map(x, lambda a: permute(a, axes), lambda part: permute(part, behind))
 
 
 def _moveaxis(namespace: JetNamespace, x: Jet, source: Any, destination: Any) -> Jet:
     axes = [_axes(axis, x.ndim) for axis in (source, destination)]
-    return mapped(x, lambda a: namespace.base.moveaxis(a, *axes))
+    return linear_map(x, lambda a: namespace.base.moveaxis(a, *axes))
 
 
 def _broadcast_to(namespace: JetNamespace, x: Jet, shape: tuple[int, ...]) -> Jet:
     value = namespace.base.broadcast_to(x.value, shape)
-    first, second = parts_of(x, len(shape))
+    first, second = lifted_parts(x, len(shape))
     return Jet(namespace, value, first, second, x.is_dual)
 
 
 def _take(namespace: JetNamespace, x: Any, indices: Any, *, axis: int = 0) -> Jet:
     x, at = as_jet(namespace, x), _axes(axis, len(x.shape))
-    return mapped(x, lambda a: namespace.base.take(a, value_of(indices), axis=at))
+    return linear_map(x, lambda a: namespace.base.take(a, value_of(indices), axis=at))
 
 
 def _concat(namespace: JetNamespace, arrays: Sequence[Any], *, axis: int = 0) -> Jet:
@@ -301,7 +301,7 @@ def _hypot(namespace: JetNamespace, a: Any, b: Any) -> Any:
 
 
 def _real(namespace: JetNamespace, x: Jet) -> Jet:
-    return mapped(x, namespace.base.real, broadcasts=True)
+    return linear_map(x, namespace.base.real, broadcasts=True)
 
 
 def _operation(function: Function) -> Function:

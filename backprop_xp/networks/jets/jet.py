@@ -134,11 +134,11 @@ class Jet:
     @property
     def mT(self) -> "Jet":  # noqa: N802
         """The transpose of the last two axes."""
-        return mapped(self, self.namespace.base.matrix_transpose, broadcasts=True)
+        return linear_map(self, self.namespace.base.matrix_transpose, broadcasts=True)
 
     def __getitem__(self, key: Any) -> "Jet":
         keys = tuple(map(value_of, key if isinstance(key, tuple) else (key,)))
-        return mapped(self, lambda a: a[keys], lambda part: part[(slice(None), *keys)])
+        return linear_map(self, lambda a: a[keys], lambda part: part[(slice(None), *keys)])
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
@@ -148,7 +148,7 @@ class Jet:
         )
 
     def __neg__(self) -> "Jet":
-        return mapped(self, operator.neg, broadcasts=True)
+        return linear_map(self, operator.neg, broadcasts=True)
 
     def __pos__(self) -> "Jet":
         return self
@@ -250,7 +250,7 @@ def is_condition(jet: Jet) -> bool:
     return jet.first is None and jet.namespace.isdtype(jet.dtype, "bool")
 
 
-def mapped(
+def linear_map(
     jet: Jet, change: Change, change_part: Change | None = None, *, broadcasts: bool = False
 ) -> Jet:
     """Return a linear function of a jet or a dual element.
@@ -266,7 +266,7 @@ def mapped(
     return Jet(jet.namespace, value, first, second, jet.is_dual)
 
 
-def parts_of(jet: Jet, ndim: int) -> tuple[Array | None, Array | None]:
+def lifted_parts(jet: Jet, ndim: int) -> tuple[Array | None, Array | None]:
     """Return the derivatives, lifted to a value of ``ndim`` axes."""
     first = None if jet.first is None else lifted(jet.first, ndim)
     return first, None if jet.second is None else lifted(jet.second, ndim)
@@ -280,7 +280,7 @@ def _added(a: Any, b: Any, add: Times) -> Jet:
     if a.is_dual != b.is_dual and not is_zero:
         raise NotLinearError("adds an array that does not depend on g to g")
     value = add(a.value, b.value)
-    pairs = zip(parts_of(a, len(value.shape)), parts_of(b, len(value.shape)), strict=True)
+    pairs = zip(lifted_parts(a, len(value.shape)), lifted_parts(b, len(value.shape)), strict=True)
     first, second = (
         one if other is None else add(0.0 if one is None else one, other) for one, other in pairs
     )
@@ -300,7 +300,10 @@ def _product(a: Jet, b: Jet, times: Times) -> Jet:
     if b.is_dual:
         return _sent_back(b, a, lambda g, factor: times(factor, g))
     value, namespace = times(a.value, b.value), a.namespace
-    (a_1, a_2), (b_1, b_2) = parts_of(a, len(value.shape)), parts_of(b, len(value.shape))
+    (a_1, a_2), (b_1, b_2) = (
+        lifted_parts(a, len(value.shape)),
+        lifted_parts(b, len(value.shape)),
+    )
     if a is b and times is operator.mul:  # a square, in half of the products
         first, second = (multiplied(times, 2.0 * a.value, part) for part in (a_1, a_2))
     else:
@@ -317,7 +320,7 @@ def _contractible(jet: Jet, axis: int) -> Jet:
     parts = [part for part in (jet.first, jet.second) if part is not None]
     if all(part.shape[axis] == jet.shape[axis] for part in parts):
         return jet
-    return mapped(jet, lambda part: part)
+    return linear_map(jet, lambda part: part)
 
 
 def _sent_back(g: Jet, factor: Jet, times: Times) -> Jet:
@@ -325,7 +328,7 @@ def _sent_back(g: Jet, factor: Jet, times: Times) -> Jet:
     if factor.is_dual:
         raise NotLinearError("multiplies g by g")
     value = _paired(g, factor, times)
-    (g_1, g_2), (first, _) = (parts_of(one, len(value.shape)) for one in (g, factor))
+    (g_1, g_2), (first, _) = (lifted_parts(one, len(value.shape)) for one in (g, factor))
     back, namespace = multiplied(times, g_1, factor.value), g.namespace
     if g_2 is not None and first is not None:
         back = spread(namespace.base, namespace.operators, back, g_2, first, times)
@@ -336,7 +339,7 @@ def _sent_back(g: Jet, factor: Jet, times: Times) -> Jet:
 def _paired(a: Jet, b: Jet, times: Times) -> Array:
     """Return the value of the product of a jet and a dual element, in either order."""
     value = times(a.value, b.value)
-    for one, other in zip(*(parts_of(jet, len(value.shape)) for jet in (a, b)), strict=True):
+    for one, other in zip(*(lifted_parts(jet, len(value.shape)) for jet in (a, b)), strict=True):
         if one is not None and other is not None:
             value = value + summed(times(one, other))[0, ...]
     return value
@@ -349,7 +352,10 @@ def _quotient(a: Jet, b: Jet) -> Jet:
     if a.is_dual and b.first is not None:
         return a * (1.0 / b)
     value, namespace = a.value / b.value, a.namespace
-    (a_1, a_2), (b_1, b_2) = parts_of(a, len(value.shape)), parts_of(b, len(value.shape))
+    (a_1, a_2), (b_1, b_2) = (
+        lifted_parts(a, len(value.shape)),
+        lifted_parts(b, len(value.shape)),
+    )
     if b_1 is None:
         first, second = (None if part is None else part / b.value for part in (a_1, a_2))
         return Jet(namespace, value, first, second, a.is_dual)

@@ -20,7 +20,7 @@ from backprop_xp.checks import integer
 from backprop_xp.training.optimizers.full_batch import Objective
 from backprop_xp.training.optimizers.hyperparameters import Hyperparameter, of_each_network
 from backprop_xp.training.optimizers.line_search import (
-    Point,
+    Trial,
     as_array,
     begun,
     from_array,
@@ -116,7 +116,7 @@ class LBFGS(Configured):
         xp, search = array_namespace(theta), from_array(state.search)
         trial = theta + state.length * state.direction
         loss, gradient = objective.loss_and_gradient(trial)
-        point = Point(state.length, loss[..., None], _dot(gradient, state.direction))
+        point = Trial(state.length, loss[..., None], _dot(gradient, state.direction))
         is_first = xp.isinf(search.first.value)
         before = xp.where(is_first, point.value, search.first.value)
         goes_on = state.converged == 0.0

@@ -19,8 +19,8 @@ _MARGIN, _LEAST_GROWTH, _MOST_GROWTH = 0.1, 1.1, 4.0
 _NARROW = 0.1
 
 
-class Point(NamedTuple):
-    """A point of a line."""
+class Trial(NamedTuple):
+    """A point that a line search tries, with the value and the slope along the line."""
 
     length: Array
     value: Array
@@ -34,9 +34,9 @@ class Search(NamedTuple):
     rises too steeply. The length of ``high`` is infinite until there is such a point.
     """
 
-    first: Point
-    low: Point
-    high: Point
+    first: Trial
+    low: Trial
+    high: Trial
     tries: Array
 
 
@@ -49,17 +49,17 @@ def as_array(search: Search) -> Array:
 def from_array(array: Array) -> Search:
     """Return the search of an array: undo ``as_array``."""
     parts = [array[..., i : i + 1] for i in range(10)]
-    return Search(Point(*parts[:3]), Point(*parts[3:6]), Point(*parts[6:9]), parts[9])
+    return Search(Trial(*parts[:3]), Trial(*parts[3:6]), Trial(*parts[6:9]), parts[9])
 
 
 def begun(value: Array, slope: Array) -> Search:
     """Return the search from a point of this value and slope."""
     zeros = 0.0 * slope
-    first = Point(zeros, value, slope)
-    return Search(first, first, Point(zeros + math.inf, zeros, zeros), zeros)
+    first = Trial(zeros, value, slope)
+    return Search(first, first, Trial(zeros + math.inf, zeros, zeros), zeros)
 
 
-def is_accepted(search: Search, point: Point) -> tuple[Array, Array]:
+def is_accepted(search: Search, point: Trial) -> tuple[Array, Array]:
     """Return where a point satisfies both conditions, and where it is another ``low`` end.
 
     A ``low`` end that comes again is accepted too. A value that is not a number is too large.
@@ -72,7 +72,7 @@ def is_accepted(search: Search, point: Point) -> tuple[Array, Array]:
     return is_small & is_end, is_small & (point.slope < -steep)
 
 
-def narrowed(search: Search, point: Point, is_low: Array) -> tuple[Search, Array]:
+def narrowed(search: Search, point: Trial, is_low: Array) -> tuple[Search, Array]:
     """Return the search after a point that was not accepted, and the length of its next point.
 
     In a narrow bracket it is that of the ``low`` end: there the slope may jump, as relu's does.
@@ -84,13 +84,13 @@ def narrowed(search: Search, point: Point, is_low: Array) -> tuple[Search, Array
     return search._replace(low=low, high=high, tries=search.tries + 1.0), length
 
 
-def where(condition: Array, yes: Point, no: Point) -> Point:
+def where(condition: Array, yes: Trial, no: Trial) -> Trial:
     """Return one point or the other for each network."""
     xp = array_namespace(condition)
-    return Point(*(xp.where(condition, a, b) for a, b in zip(yes, no, strict=True)))
+    return Trial(*(xp.where(condition, a, b) for a, b in zip(yes, no, strict=True)))
 
 
-def _between(low: Point, high: Point) -> Array:
+def _between(low: Trial, high: Trial) -> Array:
     """Return the minimum of the cubic through both ends (eq. 3.59), away from both, or the middle.
 
     The middle is for ends whose cubic has no minimum, or whose values are not finite.
@@ -116,7 +116,7 @@ def _between(low: Point, high: Point) -> Array:
     return low.length + part * xp.where(xp.isfinite(width), width, 0.0)
 
 
-def _beyond(old: Point, low: Point) -> Array:
+def _beyond(old: Trial, low: Trial) -> Array:
     """Return the length where the slope would be 0 by its last change, within bounds."""
     xp, came = array_namespace(low.length), low.length - old.length
     change = low.slope - old.slope

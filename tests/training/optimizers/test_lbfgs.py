@@ -10,7 +10,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.training.optimizers import lbfgs, line_search
-from backprop_xp.training.optimizers.line_search import Point
+from backprop_xp.training.optimizers.line_search import Trial
 from tests.helpers import thorough
 
 # Some hundred roundings of sums in another order.
@@ -136,8 +136,8 @@ def test_each_network_of_a_stack_has_the_line_search_that_it_has_alone(xp: Any) 
         np.testing.assert_allclose(losses, alone.history["loss"], rtol=xp.rounding(1e-6))
 
 
-def _line(xp: Any, length: float, value: float, slope: float) -> Point:
-    return Point(*xp.put([[length]], [[value]], [[slope]]))
+def _line(xp: Any, length: float, value: float, slope: float) -> Trial:
+    return Trial(*xp.put([[length]], [[value]], [[slope]]))
 
 
 def test_a_cubic_is_minimized_between_the_ends_of_a_bracket(xp: Any) -> None:
