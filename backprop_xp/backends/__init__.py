@@ -4,6 +4,7 @@ from backprop_xp.backends.arrays import (
     agreed as agreed,
     asarray as asarray,
     checksum as checksum,
+    chosen_array as chosen_array,
     host_numbers as host_numbers,
     is_host_number as is_host_number,
     to_device_of as to_device_of,

@@ -34,6 +34,11 @@ def asarray(
     array([[0.25, 1.  ]], dtype=float32)
     """
     choice = resolve(backend=backend, device=device, dtype=dtype)
+    return chosen_array(x, choice, keep_integers=dtype is None)
+
+
+def chosen_array(x: Any, choice: Selection, *, keep_integers: bool = False) -> Array:
+    """Return what ``asarray`` does, for a choice that is made."""
     xp = choice.backend.namespace()
     source = owner(x)
     if source is None or source.name == "numpy":
@@ -42,7 +47,7 @@ def asarray(
     else:
         require_dtype(x, "x")
         require_dense(x, "x")
-    target = _target_dtype(source.namespace(), x, choice, keep_integers=dtype is None)
+    target = _target_dtype(source.namespace(), x, choice, keep_integers=keep_integers)
     if source is not choice.backend:
         return choice.backend.from_host(source.to_host(x), target, choice.device)
     if device_of(x) != choice.device:

@@ -3,6 +3,7 @@
 scikit-learn keeps theta apart: as ``coefs_`` and ``intercepts_``, here with ``layer_norms_``.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,13 +21,19 @@ from backprop_xp.networks.network import Network
 
 def network_of(model: Model, n_in: int, loss: Loss) -> Network:
     """Return the network of the parameters, with ``n_in`` inputs and ``n_outputs_`` outputs."""
-    return mlp(
-        [n_in, *hidden_sizes(model), model.n_outputs_],
-        hidden=_activations(model),
-        loss=loss,
-        dropout=model.dropout,
-        layer_norm=model.layer_norm,
-    )
+    sizes = n_in, *hidden_sizes(model), model.n_outputs_
+    return _network(sizes, tuple(_activations(model)), loss, model.dropout, model.layer_norm)
+
+
+@functools.lru_cache(maxsize=64, typed=True)  # each prediction asks for it
+def _network(
+    sizes: tuple[int, ...],
+    hidden: tuple[Activation, ...],
+    loss: Loss,
+    dropout: float,
+    layer_norm: bool,
+) -> Network:
+    return mlp(sizes, hidden=hidden, loss=loss, dropout=dropout, layer_norm=layer_norm)
 
 
 def _activations(model: Model) -> list[Activation]:

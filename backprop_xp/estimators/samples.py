@@ -175,7 +175,7 @@ def on_host(values: Any) -> Any:
 
 def put(choice: Selection, array: Array) -> Array:
     """Return an array on the chosen device and in the chosen dtype."""
-    return backends.asarray(array, backend=choice.backend, device=choice.device, dtype=choice.dtype)
+    return backends.chosen_array(array, choice)
 
 
 def to_device(choice: Selection, samples: Samples, indices: np.ndarray | None = None) -> Samples:
