@@ -574,8 +574,8 @@ def test_a_gradient_or_state_on_another_device_is_an_error_with_the_line_that_mo
 LONG = 2 * updates.PIECE + 5
 
 
-SHAPES = [(LONG,), (3, LONG // 2), (LONG // 4, SIZE)]
-FORMS = ["own rate", "a rate for each network", "a rate for each parameter"]
+SHAPES = [(LONG,), (2, LONG), (LONG // 4, SIZE), (2, LONG // 8, SIZE)]
+FORMS = ["own rate", "a rate for each network", "a rate for each parameter", "one rate"]
 
 
 # A piece of theta gets its piece of the rate, whatever the rule: each optimizer has each shape and
@@ -604,7 +604,7 @@ def test_a_backends_replacement_of_an_update_does_the_same(
         options["mask"] = xp.asarray(xp.host(options["mask"]) * 1.0)
     theta, gradients = generator.normal(size=shape), generator.normal(size=(2, *shape))
     if form != FORMS[0]:
-        wide = (*shape[:-1], 1) if form == FORMS[1] else shape[-1:]
+        wide = [(*shape[:-1], 1), shape[-1:], (1,) * len(shape)][FORMS.index(form) - 1]
         options = {**options, "learning_rate": xp.asarray(generator.uniform(0.1, 0.3, wide))}
     optimizer, ends = make(**options), []
     for rule in rules:

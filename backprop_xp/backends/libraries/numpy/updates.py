@@ -16,29 +16,33 @@ State: TypeAlias = Any  # an optimizer's NamedTuple of arrays
 # Numbers in a piece: few enough for the caches, and enough to hide the cost of NumPy's dozen calls
 # for each piece. With half as many the calls took a tenth of Adam's time.
 PIECE = 2**16
-_RUN = 512  # the least numbers of each network of a stack: shorter runs are slower
 
 
 def in_pieces(
     self: Any, theta: Array, gradient: Array, state: State, learning_rate: Any
 ) -> tuple[Array, State]:
-    """Apply an optimizer's ``rule`` in place, piece after piece."""
+    """Apply an optimizer's ``rule`` in place, piece after piece.
+
+    A piece of a stack is some of its networks, whose memory has no gaps.
+    """
     if theta.size <= 2 * PIECE:
         updated: tuple[Array, State] = self.rule(theta, gradient, state, learning_rate)
         return updated
-    length = max(PIECE // math.prod(theta.shape[:-1]), _RUN)
-    for start in range(0, theta.shape[-1], length):
-        part = (..., slice(start, start + length))
+    axes, count = theta.ndim, theta.shape[0]
+    length = max(PIECE * count // theta.size, 1)
+    for start in range(0, count, length):
+        part = start if axes > 1 and length == 1 else slice(start, start + length)
 
         def cut(value: Any, part: Any = part) -> Any:
-            """Return the piece of a vector along theta; any other value whole."""
-            is_vector = getattr(value, "shape", ())[-1:] == theta.shape[-1:]
-            return value[part] if is_vector else value
+            """Return the piece of an array with theta's axes; any other value whole."""
+            if getattr(value, "ndim", 0) != axes:
+                return value
+            return value[part if value.shape[0] == count else 0 if axes > 1 else ...]
 
         optimizer = copy.copy(self)
         vars(optimizer).update({name: cut(value) for name, value in vars(self).items()})
         piece = type(state)(*map(cut, state))
-        _, new = optimizer.rule(theta[part], gradient[part], piece, cut(learning_rate))
+        _, new = in_pieces(optimizer, theta[part], gradient[part], piece, cut(learning_rate))
         for old, made in zip(piece, new, strict=True):
             if getattr(old, "shape", ()) and made is not old:
                 old[...] = made
