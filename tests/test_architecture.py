@@ -36,8 +36,7 @@ LAYER = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
 # The rooms of a unit: its folders and modules, each of which imports only those before it. A new
 # one needs a position.
 ROOMS: dict[str, str] = {
-    "networks": "numbers chain layers losses jets derivatives network mlp ensemble numba_layers "
-    "equations",
+    "networks": "numbers chain layers losses jets derivatives network mlp ensemble equations",
     "training": "optimizers measures interfaces rows steps epochs processes fit rate_range",
     "tables": "readers columns model study",
 }

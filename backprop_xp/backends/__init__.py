@@ -69,7 +69,14 @@ from backprop_xp.backends.registry import (
     list_backends as list_backends,
     owner as owner,
 )
-from backprop_xp.backends.replacements import dispatch as dispatch, replaceable as replaceable
+from backprop_xp.backends.replacements import (
+    LayerFunctions as LayerFunctions,
+    TrainingTable as TrainingTable,
+    dispatch as dispatch,
+    holding as holding,
+    replaceable as replaceable,
+    replaced_layers as replaced_layers,
+)
 from backprop_xp.backends.sums_and_products import (
     blank as blank,
     columns_of as columns_of,

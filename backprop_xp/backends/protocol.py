@@ -1,7 +1,7 @@
 """The protocol of a backend: what the maths needs beyond the array API standard."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
@@ -201,11 +201,15 @@ class Backend(Protocol):
         """Prepare the process for the steps of a training, before each one that is not compiled."""
         return
 
-    def kernels(self, theta: Array, steps: int | None, rows: int) -> Any:
-        """Return compiled loops for a training; None without, or if it is too short.
+    def training_replacements(
+        self, theta: Array, steps: int | None, rows: int
+    ) -> Mapping[str, Function] | None:
+        """Return replacements for the steps of a training; None without, or if it is too short.
 
         It takes so many ``steps``, None if nobody knows how many, of about so many ``rows`` each.
-        ``networks.numba_layers`` shows which functions they are.
+        The names are those of ``replacements``. One of a layer's class maps to a function of a
+        layer, which returns its ``LayerFunctions``, or None. All hold for arrays of theta's type,
+        while a step runs or theta is measured.
         """
         return None
 

@@ -11,6 +11,6 @@ before it:
 - ``losses``: the loss of each sample, its gradient, and the forms of targets and weights;
 - ``jets``: values that carry their derivatives by x;
 - ``derivatives``: the loss of a batch with its gradient, Jacobians, the Gauss-Newton matrix;
-- the modules ``network``, ``mlp`` and ``ensemble``; ``numba_layers`` for long trainings;
+- the modules ``network``, ``mlp`` and ``ensemble``;
 - ``equations``: layers that return derivatives, and residuals of differential equations.
 """

@@ -2,11 +2,13 @@
 
 The reference computes in float64, also for float32's loops: no rounding of its own counts there.
 
-Specifies ``compilers``, ``dense_loops``, ``kernels``, ``numba_layers``, ``row_loops``,
-``update_loops`` and ``wave_loops``.
+Specifies ``compilers``, ``dense_loops``, ``kernels``, ``row_loops``, ``update_loops`` and
+``wave_loops``.
 """
 
 import importlib
+import inspect
+import operator
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -16,10 +18,14 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.backends import LayerFunctions, TrainingTable, holding
 from backprop_xp.backends.libraries.numpy import compilation
+from backprop_xp.backends.replacements import qualified_name
 from backprop_xp.networks.derivatives.objective import views_of
+from backprop_xp.networks.layers.activations import activated, sent_back
+from backprop_xp.networks.layers.core import dropped, normalized, normalized_back
+from backprop_xp.networks.losses import rules
 from backprop_xp.networks.losses.loss import LOSSES, value_and_gradient
-from backprop_xp.networks.numba_layers import numba_network
 from backprop_xp.networks.numbers.random_bits import RowKey
 from backprop_xp.training.optimizers.first_order import rule_of
 from tests.helpers import thorough
@@ -43,6 +49,31 @@ def kernels() -> Iterator[Any]:
     """The loops; later tests of this process train without them, as in a process of their own."""
     yield importlib.import_module(compilation.KERNELS)
     sys.modules.pop(compilation.KERNELS)
+
+
+def loops_of(kernels: Any, layer: Any) -> LayerFunctions:
+    """Return the layer's functions in a training with loops."""
+    table = TrainingTable(kernels.REPLACEMENTS, np.ones(1), [layer])
+    functions = table.layers.get(id(layer), layer)
+
+    def forward(*arguments: Any) -> Any:
+        with holding(table):
+            return functions.forward(*arguments)
+
+    def backward(*arguments: Any, **options: Any) -> Any:
+        with holding(table):
+            return functions.backward(*arguments, **options)
+
+    return LayerFunctions(forward, backward)
+
+
+def has_loops(kernels: Any, layer: Any) -> bool:
+    return bool(TrainingTable(kernels.REPLACEMENTS, np.ones(1), [layer]).layers)
+
+
+def declines(kernels: Any, function: Any, *arguments: Any) -> bool:
+    """Whether what replaces a function leaves these arguments to it."""
+    return kernels.REPLACEMENTS[qualified_name(function)](*arguments) is NotImplemented
 
 
 def draw(dtype: Any, *shape: int) -> np.ndarray:
@@ -101,12 +132,11 @@ SIZES: dict[str, Any] = {
 )
 @pytest.mark.parametrize("name", ["identity", "relu", "tanh", "sigmoid", "silu"])
 def test_a_dense_layer_and_its_rule(kernels: Any, name: str, case: str, dtype: Any) -> None:
-    assert name in kernels.ACTIVATIONS
     stack, shares, rows, n_in, n_out = DENSE[case]
     # Theta's first entries are another layer's: parameters of a stack are not contiguous.
     network = bx.Network([bx.Scale(n_in), bx.Dense(n_in, n_out, name)], "mean_squared_error")
-    layer = numba_network(network, kernels).layers[1]
-    assert type(layer) is not bx.Dense
+    assert has_loops(kernels, network.layers[1])
+    layer = loops_of(kernels, network.layers[1])
     views = views_of(network.definition, draw(dtype, *stack, network.size))
     views.gradient[...] = np.nan
     own, out = views.parameters[1], views.buffers[1]
@@ -140,10 +170,10 @@ def test_an_activation_as_a_layer_and_its_rule(
     kernels: Any, name: str, stack: tuple[int, ...]
 ) -> None:
     layer = bx.Activate(name)
-    network = bx.Network([bx.Dense(5, 5), layer], "mean_squared_error")
-    loops = numba_network(network, kernels).layers[1]
-    assert loops.activation != layer.activation
+    loops = loops_of(kernels, layer)
     z, g = 3.0 * draw(float, *stack, 4, 5), draw(float, *stack, 4, 5)
+    # Nothing is computed of the identity.
+    assert declines(kernels, activated, z, layer.activation) == (name == "identity")
     a, cache = loops.forward((), z, None)
     exact, exact_cache = layer.forward((), z, None)
     assert_within(a, exact, FUNCTION * np.abs(exact))
@@ -156,7 +186,7 @@ def test_a_dense_layer_without_buffers_returns_new_gradients_or_none(
     kernels: Any, name: str
 ) -> None:
     layer = bx.Dense(3, 4, name)
-    loops = numba_network(bx.Network([layer], "mean_squared_error"), kernels).layers[0]
+    loops = loops_of(kernels, layer)
     own, x, g = (draw(float, 3, 4), draw(float, 1, 4)), draw(float, 5, 3), draw(float, 5, 4)
     caches = [one.forward(own, x, None)[1] for one in (loops, layer)]
     results = [
@@ -176,7 +206,7 @@ def test_a_row_that_is_nan_leaves_the_others_as_they_are(
     kernels: Any, name: str, size: int
 ) -> None:
     layer = bx.Dense(size, size, name)
-    loops = numba_network(bx.Network([layer], "mean_squared_error"), kernels).layers[0]
+    loops = loops_of(kernels, layer)
     own, x = (draw(float, size, size), draw(float, 1, size)), draw(float, 4, size)
     x[2] = np.nan
     a, _ = loops.forward(own, x, None)
@@ -188,7 +218,7 @@ def test_a_biass_gradient_keeps_float32s_digits_over_many_rows(kernels: Any) -> 
     """One sum after the other would lose as many as its bits: 30,000 rows of the same sign."""
     layer = bx.Dense(2, 200)
     network = bx.Network([layer], "mean_squared_error")
-    loops = numba_network(network, kernels).layers[0]
+    loops = loops_of(kernels, layer)
     views = views_of(network.definition, draw(np.float32, network.size))
     own, out = views.parameters[0], views.buffers[0]
     _, cache = loops.forward(own, draw(np.float32, 30_000, 2), None)
@@ -204,7 +234,7 @@ def test_a_biass_gradient_keeps_float32s_digits_over_many_rows(kernels: Any) -> 
 
 @every_dtype
 def test_a_wave_has_two_roundings_and_any_number_of_turns(kernels: Any, dtype: Any) -> None:
-    loops = importlib.import_module(kernels.embedded.__module__)
+    loops = importlib.import_module(f"{kernels.__package__}.wave_loops")
     ends = [0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 1e-30, 12345.5, 1e30]
     u = np.concatenate([ends, generator.uniform(-2.0, 2.0, 2000), 1e3 * draw(dtype, 2000)])
     u = np.concatenate([u, -u]).astype(dtype)
@@ -255,8 +285,8 @@ class Embedding(NamedTuple):
 def embedding(kernels: Any, stack: tuple[int, ...], shares: bool, dtype: Any) -> Embedding:
     layer = bx.NumericEmbedding(COLUMNS, 4, n_frequencies=5, frequency_scale=0.5)
     network = bx.Network([bx.Scale(COLUMNS), layer], "mean_squared_error")
-    loops = numba_network(network, kernels).layers[1]
-    assert type(loops) is not bx.NumericEmbedding
+    assert has_loops(kernels, layer)
+    loops = loops_of(kernels, layer)
     views = views_of(network.definition, draw(dtype, *stack, network.size))
     views.gradient[...] = np.nan
     x = draw(dtype, *(() if shares else stack), EMBEDDED_ROWS, COLUMNS)
@@ -333,7 +363,7 @@ def test_a_numeric_embedding_that_is_first_or_has_no_buffers_has_the_same_gradie
 def test_a_numeric_embeddings_gradient_keeps_float32s_digits_over_many_rows(kernels: Any) -> None:
     embedding = bx.NumericEmbedding(1, 2, n_frequencies=1)
     network = bx.Network([embedding], "mean_squared_error")
-    loops = numba_network(network, kernels).layers[0]
+    loops = loops_of(kernels, embedding)
     views = views_of(network.definition, np.zeros(network.size, np.float32))  # waves of 1
     own, out = views.parameters[0], views.buffers[0]
     _, cache = loops.forward(own, np.zeros((30_000, 1), np.float32), None)
@@ -344,8 +374,7 @@ def test_a_numeric_embeddings_gradient_keeps_float32s_digits_over_many_rows(kern
 
 
 def test_a_numeric_embedding_of_sines_and_cosines_has_no_loop(kernels: Any) -> None:
-    layer = bx.NumericEmbedding(2, kind="pl")
-    assert numba_network(bx.Network([layer], "huber"), kernels).layers[0] is layer
+    assert not has_loops(kernels, bx.NumericEmbedding(2, kind="pl"))
 
 
 # ---- losses
@@ -376,23 +405,29 @@ def roundings_of(name: str, o: np.ndarray, t: np.ndarray, part: Any) -> tuple[An
     return value, slope * total * part
 
 
+LOOPED = [
+    *("mean_squared_error", "half_squared_error"),
+    *("binary_cross_entropy", "categorical_cross_entropy"),
+]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_losses_that_have_loops(kernels: Any, name: str) -> None:
+    rule, (o, t) = LOSSES[name].value.rule, draw(float, 2, 4, 2)
+    is_mean = getattr(rule, "function", None) is rules.mean_over_outputs
+    given = (rules.mean_over_outputs, o, t, 1.0, *rule.last) if is_mean else (rule, o, t, 1.0)
+    is_known = is_mean or rule is rules.categorical
+    assert (is_known and not declines(kernels, *given)) == (name in LOOPED)
+
+
 @every_dtype
 @every_stack
 @pytest.mark.parametrize("n", [2, 70])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOOPED)
 def test_a_loss_and_its_gradient(
     kernels: Any, name: str, n: int, stack: tuple[int, ...], dtype: Any
 ) -> None:
-    rows, loss = 6, LOSSES[name]
-    loops = numba_network(bx.Network([bx.Dense(1, n)], name), kernels).loss_function
-    assert (loops is loss) == (name not in kernels.LOSSES)
-    if loops is loss:
-        return
-    assert (loops.inverse_link, loops.targets, loops.labels) == (
-        loss.inverse_link,
-        loss.targets,
-        loss.labels,
-    )
+    rows, loss, table = 6, LOSSES[name], TrainingTable(kernels.REPLACEMENTS, np.ones(1))
     o = draw(dtype, *stack, rows, n) * np.array([1, 30, 1e4, 1e4, 1, 1], dtype)[:, None]
     o[..., 5, -1] = np.nan
     classes = generator.integers(0, n, (*stack, rows))
@@ -404,7 +439,8 @@ def test_a_loss_and_its_gradient(
     shared = (0,) * len(stack)
     for t in (np.eye(n, dtype=dtype)[classes], soft, soft[shared]):
         for share in shares:
-            found = value_and_gradient(loops, o, t, share)
+            with holding(table):
+                found = value_and_gradient(loss, o, t, share)
             assert np.isnan(found[0][..., 5]).all()
             o_wide, t_wide, part = wide(o, t, share)
             exact = value_and_gradient(loss, o_wide, t_wide, part)
@@ -419,9 +455,10 @@ def test_a_loss_and_its_gradient(
 def test_a_confident_output_keeps_its_digits(kernels: Any, name: str, dtype: Any) -> None:
     """At a logit of 40 the gradient of the right class is -4e-18, not 0 as sigmoid - target."""
     network = bx.Network([bx.Dense(1, 2)], name)
-    loops = numba_network(network, kernels).loss_function
+    table = TrainingTable(kernels.REPLACEMENTS, np.ones(1))
     o, t = np.array([[40.0, 0.0]], dtype), np.array([[1.0, 0.0]], dtype)
-    found = value_and_gradient(loops, o, t, 1.0)
+    with holding(table):
+        found = value_and_gradient(network.loss_function, o, t, 1.0)
     exact = value_and_gradient(network.loss_function, *wide(o, t), 1.0)
     # The rounding of the exponent, 40, and few more: relative to each entry.
     for got, wanted in zip(found, exact, strict=True):
@@ -441,8 +478,7 @@ def test_the_dropout_mask_is_the_same_to_the_bit(
     part = RowKey(7, np.array([5, 1, 300, 2**20], np.int32))
     for rate in (0.1, 0.5, 0.999):
         layer = bx.Dropout(rate)
-        network = bx.Network([bx.Dense(9, 9), layer], "mean_squared_error")
-        loops = numba_network(network, kernels).layers[1]
+        loops = loops_of(kernels, layer)
         for x in (draw(dtype, *stack, 4, 9), draw(dtype, 4, 9)):
             for key in (0, 2**31 - 1, keys, part):
                 got, wanted = (one.forward((), x, key) for one in (loops, layer))
@@ -460,7 +496,7 @@ def test_layer_norm_and_its_rule(
 ) -> None:
     layer = bx.LayerNorm(n)
     network = bx.Network([layer], "mean_squared_error")
-    loops = numba_network(network, kernels).layers[0]
+    loops = loops_of(kernels, layer)
     views = views_of(network.definition, draw(dtype, *stack, network.size))
     own, out = views.parameters[0], views.buffers[0]
     x, g = scale * draw(dtype, *stack, 4, n), draw(dtype, *stack, 4, n)
@@ -519,7 +555,9 @@ def test_updates_of_an_optimizer(
     theta = draw(dtype, *stack, 37)
     exact, state = theta.astype(np.float64), optimizer.initialize(theta)
     state_exact = optimizer.initialize(exact)
-    loops, reference = rule_of(optimizer, theta, kernels), rule_of(optimizer, exact)
+    reference = rule_of(optimizer, exact)
+    with holding(TrainingTable(kernels.REPLACEMENTS, theta)):
+        loops = rule_of(optimizer, theta)
     largest = np.zeros(3)  # entries of theta, of an update, of a gradient
     for step in range(UPDATES):
         gradient = draw(dtype, *stack, 37)
@@ -542,18 +580,91 @@ def test_updates_of_an_optimizer(
         np.testing.assert_array_equal(theta, kept)  # a rate of 0 changes no bit
 
 
-def test_options_that_are_arrays_and_other_optimizers_have_no_loop(kernels: Any) -> None:
-    class Own(bx.Adam):
-        pass
+def test_updates_with_arrays_or_other_states_are_the_references(kernels: Any) -> None:
+    theta, gradient = draw(float, 2, 7), draw(float, 2, 7)
+    rates, betas = np.array([[0.1], [0.2]]), np.array([[0.5], [0.9]])
+    cases = [(bx.Adam(), rates), (bx.Adam(beta1=betas), 0.1), (bx.Adam(amsgrad=True), 0.1)]
+    cases += [(bx.SGD(0.1), 0.1), (bx.AdamW(weight_decay=betas), 0.1)]
+    for optimizer, rate in cases:
+        reference = rule_of(optimizer, theta)
+        with holding(TrainingTable(kernels.REPLACEMENTS, theta)):
+            loops = rule_of(optimizer, theta)
+        assert loops.func is not reference.func
+        results = [
+            rule(theta.copy(), gradient.copy(), optimizer.initialize(theta), rate)[0]
+            for rule in (loops, reference)
+        ]
+        np.testing.assert_array_equal(*results)
 
-    theta = draw(float, 2, 7)
-    arrays = bx.Adam(0.1, beta1=np.array([[0.5], [0.9]]))
-    for optimizer in (Own(0.1), arrays, bx.Adam(0.1, amsgrad=True)):
-        assert kernels.rule_of(optimizer) is None
-    # A learning rate that is an array takes the reference's rule.
-    rate, gradient, optimizer = np.array([[0.1], [0.2]]), draw(float, 2, 7), bx.Adam()
-    results = [
-        rule(theta.copy(), gradient.copy(), optimizer.initialize(theta), rate)[0]
-        for rule in (rule_of(optimizer, theta, kernels), rule_of(optimizer, theta))
+
+# ---- what has no loop
+
+
+def other_kinds_of(layer: bx.Dense) -> list[bx.Dense]:
+    """Return layers whose activations share a function with one that has a loop."""
+    value, vjp = layer.activation.value, layer.activation.vjp
+    kinds = [
+        bx.Activation(value, lambda g, z, a: vjp(g, z, a), from_output=True),
+        bx.Activation(lambda z: value(z), vjp, from_output=True),
+        bx.Activation(value, vjp),  # z is kept
     ]
-    np.testing.assert_array_equal(*results)
+    return [bx.Dense(layer.n_in, layer.n_out, kind) for kind in kinds]
+
+
+def test_other_layers_and_activations_have_no_loops(kernels: Any) -> None:
+    class Own(bx.Dense):
+        """It may have other rules."""
+
+    layer = bx.Dense(3, 2, "relu")
+    assert has_loops(kernels, layer)
+    for other in (*other_kinds_of(layer), Own(3, 2, "relu"), bx.Dense(3, 2, "elu"), bx.Scale(3)):
+        assert not has_loops(kernels, other)
+
+
+@pytest.mark.parametrize("make", [lambda: bx.Dense(3, 2, "tanh"), lambda: bx.NumericEmbedding(3)])
+def test_a_layer_computes_itself_what_its_loops_do_not_take(kernels: Any, make: Any) -> None:
+    """Complex numbers, as in a complex step, and a precision that is not theta's."""
+    layer = make()
+    loops, own = loops_of(kernels, layer), layer.initialize(np.random.default_rng(0))
+    wide_own = tuple(one.astype(np.complex128) for one in own)
+    for given, x in ((wide_own, draw(float, 4, 3) + 0.5j), (own, draw(np.float32, 4, 3))):
+        (y, cache), (expected, kept) = (one.forward(given, x, None) for one in (loops, layer))
+        np.testing.assert_array_equal(y, expected)
+        (dx, found), (back, wanted) = (
+            one.backward(given, each, y) for one, each in ((loops, cache), (layer, kept))
+        )
+        for one, other in zip((dx, *found), (back, *wanted), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-13, atol=1e-13)  # tens of roundings
+
+
+def test_functions_leave_complex_numbers_and_parts_of_a_batch(kernels: Any) -> None:
+    z, t = draw(float, 4, 3) + 0.0j, draw(float, 4, 3)
+    relu, scale = bx.activations.relu, np.ones((1, 3))
+    assert declines(kernels, activated, z, relu)
+    assert declines(kernels, activated, t, relu, scale)  # a bias: NumPy's adds it in place
+    assert declines(kernels, sent_back, z, relu, None, t)
+    assert declines(kernels, sent_back, t, relu, None, z)
+    assert declines(kernels, dropped, z, 0, 0.5)
+    assert declines(kernels, dropped, t, RowKey(7, np.arange(4, dtype=np.int32)), 0.5)
+    assert declines(kernels, normalized, z, scale, scale, 1e-5)
+    assert declines(kernels, normalized_back, z, scale, t, t[:, :1])
+    assert declines(kernels, rules.categorical, z, t, 1.0)
+    shares = np.concatenate([t, t], axis=-1)
+    for arguments in [(z, t, 1.0, rules.squared), (t, shares, 1.0, rules.squared)]:
+        assert declines(kernels, rules.mean_over_outputs, *arguments)
+    for each in (rules.absolute, lambda o, t: (o, t), bx.losses.huber.value.rule.last[0]):
+        assert declines(kernels, rules.mean_over_outputs, t, t, 1.0, each)
+    assert declines(kernels, rules.mean_over_outputs, t, t[:, :1], 1.0, rules.squared, 3)
+
+
+def test_each_replacement_takes_what_its_reference_does(kernels: Any) -> None:
+    for name, replacement in kernels.REPLACEMENTS.items():
+        module, _, path = name.rpartition(".")
+        if path == "rule":
+            module, _, kind = module.rpartition(".")
+            path = f"{kind}.{path}"
+        reference = operator.attrgetter(path)(importlib.import_module(module))
+        if not isinstance(reference, type):  # a layer is the argument of its replacement
+            parameters = [inspect.signature(one).parameters for one in (reference, replacement)]
+            defaults = [[each.default for each in one.values()] for one in parameters]
+            assert defaults[0] == defaults[1], name

@@ -80,11 +80,11 @@ def test_the_steps_count_not_the_epochs_that_they_are_at_most(
     """A hundred updates are too few for compiled loops; 100 epochs of many batches are not."""
     asked: list[int | None] = []
 
-    def kernels(self: Any, theta: Any, steps: int | None, rows: int) -> None:
+    def replacements(self: Any, theta: Any, steps: int | None, rows: int) -> None:
         asked.append(steps)
 
     backend = bx.get_backend("numpy")
-    monkeypatch.setattr(type(backend), "kernels", kernels)
+    monkeypatch.setattr(type(backend), "training_replacements", replacements)
     theta = NETWORK.initialize(seed=0, backend="numpy")
     bx.find_learning_rate(NETWORK, theta, X, Y, steps=STEPS, batch_size=1)
     assert asked == [STEPS]

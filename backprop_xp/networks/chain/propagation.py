@@ -5,10 +5,10 @@
 
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from backprop_xp.backends import Array
+from backprop_xp.backends import Array, replaced_layers
 from backprop_xp.networks.numbers.initializers import Generator, HostArray
 from backprop_xp.networks.numbers.random_bits import Key, fold_in
 
@@ -69,12 +69,14 @@ def forward_through(
 
     The layers are numbered from ``start``, in their keys and in the notes of errors.
     """
+    replaced = replaced_layers()
     for i, (layer, own) in enumerate(zip(layers, parameters, strict=True), start):
         shape = x.shape
+        functions: Any = replaced.get(id(layer), layer) if replaced else layer
         try:
             key = fold_in(rng, i) if rng is not None and is_random(layer) else None
             x, cache = _pair(
-                layer.forward(own, x, key), "forward", "the output and a cache, or None"
+                functions.forward(own, x, key), "forward", "the output and a cache, or None"
             )
         except Exception as error:
             error.add_note(f"In layers[{i}] ({type(layer).__name__}).forward.")
@@ -107,19 +109,20 @@ def backward_through(
     # A list, emptied at each call: a layer can free the gradient that it no longer needs.
     upstream: list[Array | None] = [g]
     del g
+    replaced = replaced_layers()
     for i in reversed(range(first, len(layers))):
         layer, buffers = layers[i], None if out is None else out[i]
         shape, cache = caches[i]
         wanted = wants_input or i > first
         own = parameters[i]
-        backward: Any = layer.backward
+        functions: Any = replaced.get(id(layer), layer) if replaced else layer
         options: dict[str, Any] = {}
         if buffers is not None and getattr(layer, "writes", False):
             options["out"] = buffers
         if not wants_parameters and getattr(layer, "skips", False):
             options["wants_parameters"] = False
         try:
-            pair = backward(own, cache, upstream.pop(), wants_input=wanted, **options)
+            pair = functions.backward(own, cache, upstream.pop(), wants_input=wanted, **options)
             back, found = _pair(pair, "backward", "dL/dx and a tuple of the parameters' gradients")
             del pair
             if wanted:
@@ -144,12 +147,14 @@ def _pair(result: Any, method: str, expected: str) -> Any:
 
 
 def _checked(
-    layer: Layer, parameters: Parameters, gradients: Sequence[Array], buffers: Buffers | None
+    layer: Layer, parameters: Parameters, gradients: tuple[Array, ...], buffers: Buffers | None
 ) -> tuple[Array, ...]:
     """Return a layer's gradients, copied into the buffers that it did not write itself.
 
     Raises ValueError unless each has its parameter's shape.
     """
+    if gradients is buffers:
+        return gradients
     if len(gradients) != len(parameters):
         raise ValueError(
             f"{type(layer).__name__}.backward returned {len(gradients)} gradients, but one for "
@@ -209,6 +214,13 @@ def takes_codes(layer: Layer) -> bool:
 def returns_codes(layer: Layer) -> bool:
     """Whether a layer may return codes of categories: yes, unless ``returns_codes`` is False."""
     return bool(getattr(layer, "returns_codes", True))
+
+
+def every_layer(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Yield layers, and those that they are made of."""
+    for layer in layers:
+        yield layer
+        yield from every_layer(layers_in(layer))
 
 
 def layers_in(layer: Layer) -> Sequence[Layer]:

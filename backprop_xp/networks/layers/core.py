@@ -213,7 +213,6 @@ class Dropout:
     names = shapes = ()
     keeps_width = True
     returns_codes = False
-    dropped = staticmethod(dropped)
     __repr__ = repr_of
 
     def __post_init__(self) -> None:
@@ -226,7 +225,7 @@ class Dropout:
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return x times the scaled mask."""
-        return (x, None) if rng is None or self.rate == 0.0 else self.dropped(x, rng, self.rate)
+        return (x, None) if rng is None or self.rate == 0.0 else dropped(x, rng, self.rate)
 
     def backward(
         self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
@@ -257,7 +256,6 @@ class LayerNorm:
     names = ("scale", "bias")
     is_random = returns_codes = False
     writes = True
-    rules = normalized, normalized_back
     __repr__ = repr_of
 
     def __post_init__(self) -> None:
@@ -277,8 +275,7 @@ class LayerNorm:
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return the normalized, scaled and shifted x."""
-        y, cache = self.rules[0](x, *parameters, self.epsilon)
-        return y, cache
+        return normalized(x, *parameters, self.epsilon)
 
     def backward(
         self,
@@ -293,4 +290,4 @@ class LayerNorm:
         scale, _ = parameters
         normed, inverse = cache
         gradients = sum_over_batch(g, out[0], normed), sum_over_batch(g, out[1])
-        return (self.rules[1](g, scale, normed, inverse) if wants_input else None), gradients
+        return (normalized_back(g, scale, normed, inverse) if wants_input else None), gradients

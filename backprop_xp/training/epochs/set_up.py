@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from backprop_xp.backends import Array, Backend, require_owner
+from backprop_xp.backends import Array, Backend, holding, require_owner
 from backprop_xp.checks import stacklevel
 from backprop_xp.display.reprs import argument_text
 from backprop_xp.networks.chain.array_checks import check_entries, check_l2
@@ -123,7 +123,7 @@ def _begun(
 ) -> tuple[TrainingState, Shared]:
     """Return the state with the theta of the next step, and ``shared`` with its units."""
     theta, rows = state.theta, counted(shared.rows)
-    with require_owner(theta, "theta").no_grad():
+    with require_owner(theta, "theta").no_grad(), holding(None):
         objective = Objective(network, rows, strength_of(rows, shared.l2, shared.l2_of_sum))
         if is_new:
             objective.warn_if_saturated(theta)
@@ -156,13 +156,13 @@ def stepper_of(
     if backend.loop(operator.add) is not None:
         return Compiled(method, theta)
     backend.prepare_training()
-    takes = method.traits.takes_objective  # its functions are none of the kernels' loops
-    kernels = None if takes else backend.kernels(theta, steps, rows)
-    processes.check_loops(are_compiled=kernels is not None)
+    takes = method.traits.takes_objective  # the reference computes its Jacobians
+    replacements = None if takes else backend.training_replacements(theta, steps, rows)
+    processes.check_loops(are_compiled=replacements is not None)
     functions_with = functools.partial(eager_functions, method, processes)
     # Ranks must round alike, and may count other rows.
-    may_compile = kernels is None and method.batches is None and processes.is_alone
-    functions = functions_with(theta, kernels)
+    may_compile = replacements is None and method.batches is None and processes.is_alone
+    functions = functions_with(theta, replacements)
     return OneByOne(method, functions, functions_with if may_compile else None)
 
 

@@ -193,18 +193,15 @@ def _kind_of_state(optimizer: Any) -> Any:
     return optimizer.kind_of_state if is_ours else None
 
 
-def rule_of(
-    optimizer: Optimizer, theta: Array, kernels: Any = None
-) -> Callable[..., tuple[Array, Pytree]] | None:
-    """Return the rule of a built-in optimizer, or the faster one of theta's backend.
+def rule_of(optimizer: Optimizer, theta: Array) -> Callable[..., tuple[Array, Pytree]] | None:
+    """Return the rule of a built-in optimizer, or the faster one that holds for theta now.
 
     It is called with ``(theta, gradient, state, learning_rate)``. None for a user's own optimizer.
     """
     if _kind_of_state(optimizer) is None:
         return None
     kind: Any = type(optimizer)
-    rule: Any = None if kernels is None else kernels.rule_of(optimizer)
-    return rule or functools.partial(dispatch(kind.rule, theta), optimizer)
+    return functools.partial(dispatch(kind.rule, theta), optimizer)
 
 
 def optimizer_on_device(optimizer: AnyOptimizer, theta: Array) -> AnyOptimizer:

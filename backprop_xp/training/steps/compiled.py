@@ -76,7 +76,7 @@ class Compiled:
         )
         self._step, self._loop, self.evaluate, hyperparameters = functions
         self._constants, self._queue = Constants(None, hyperparameters), Queue()
-        self._single = OneByOne(method, StepFunctions(method.network, self._queued, self.evaluate))
+        self._single = OneByOne(method, StepFunctions(self._queued, self.evaluate))
 
     def take(
         self,

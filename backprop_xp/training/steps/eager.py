@@ -4,10 +4,10 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from backprop_xp.backends import Array, require_owner, stack
+from backprop_xp.backends import Array, TrainingTable, holding, require_owner, stack
+from backprop_xp.networks.chain.propagation import every_layer
 from backprop_xp.networks.derivatives.objective import Views, loss_and_gradient_of, views_of
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.numba_layers import numba_network
 from backprop_xp.training.interfaces.interrupt import Interrupt
 from backprop_xp.training.interfaces.process_protocol import Processes
 from backprop_xp.training.measures.averages import Average
@@ -103,48 +103,53 @@ class Stepper(Protocol):
 
 
 class StepFunctions(NamedTuple):
-    """The functions of a training's network that a stepper calls.
+    """The functions that a stepper calls, and the replacements that hold while they run.
 
     ``take_one`` is ``step.step`` for one optimizer. With ``has_buffer`` all its steps write their
     gradient into one. If an update may fail midway, with theta half written, a stepper begins each
     epoch with a copy, which an error restores.
     """
 
-    network: Network
     take_one: Callable[[Carry, StepInput, Shared], tuple[Carry, Array]]
     evaluate: Callable[[Array, Sets], dict[str, Array]]
     has_buffer: bool = False
     may_fail_midway: bool = False
+    replacements: TrainingTable | None = None
 
 
 def eager_functions(
-    method: Method, processes: Processes, theta: Array, kernels: Any
+    method: Method,
+    processes: Processes,
+    theta: Array,
+    replacements: Mapping[str, Callable[..., Any]] | None,
 ) -> StepFunctions:
-    """Return the functions of an eager library, or of a backend's compiled loops ``kernels``."""
+    """Return the functions of an eager library, and a backend's replacements for their steps."""
     network, traits = method.network, method.traits
-    if kernels is not None:
-        network = numba_network(network, kernels)
+    table = None
+    if replacements is not None:
+        table = TrainingTable(replacements, theta, every_layer(network.layers))
     gradient: Any = functools.partial(loss_and_gradient_of, network.definition)
     if method.size is not None:
         gradient = accumulate(gradient, method.size)
     summed = processes.summed(gradient)
-    own = step_of(method.optimizer, traits, network, summed, theta, kernels=kernels)
+    with holding(table):
+        own = step_of(method.optimizer, traits, network, summed, theta)
     return StepFunctions(
-        network,
         functools.partial(step, own),
         functools.partial(evaluate, network, method.metrics, processes.in_pieces),
         has_buffer=traits.works_in_place and require_owner(theta, "theta").slices_are_views,
         # What takes the objective writes in no place.
         may_fail_midway=not (traits.works_in_place or traits.takes_objective),
+        replacements=table,
     )
 
 
 class OneByOne:
     """A stepper that takes the steps one by one.
 
-    ``functions_with(theta, kernels)`` returns functions of compiled loops. If the number of a
-    training's steps is not known, they replace the first ones once it has lasted long; it is taken
-    to last as long again.
+    ``functions_with(theta, replacements)`` returns other functions. If the number of a training's
+    steps is not known, they follow the first ones once it has lasted long; it is taken to last as
+    long again.
     """
 
     def __init__(
@@ -159,7 +164,8 @@ class OneByOne:
 
     def evaluate(self, theta: Array, sets: Sets) -> dict[str, Array]:
         """Return the loss and the metrics on each set by name."""
-        return self._functions.evaluate(theta, sets)
+        with holding(self._functions.replacements):
+            return self._functions.evaluate(theta, sets)
 
     def take(
         self,
@@ -174,7 +180,7 @@ class OneByOne:
         method, theta = self._method, carry[0]
         if self._functions_with is not None:
             self._compile_if_long(theta, shared.rows.x.shape[-2])
-        network, take_one, evaluate, has_buffer, may_fail_midway = self._functions
+        take_one, evaluate, has_buffer, may_fail_midway, replacements = self._functions
         count = batches if isinstance(batches, int) else batches.shape[0]
         steps = range(first, first + count)
         weights = [weight or None for weight in method.weights(steps)]  # 0 takes no work
@@ -184,25 +190,26 @@ class OneByOne:
         found: list[dict[str, Array]] = []
         checks: list[tuple[str, float]] = []
         whole, kept = 0, carry
-        for varying in map(StepInput, indices, steps, rates, weights):
-            if may_fail_midway and (varying.indices is None or not losses):
-                whole, kept, carry = len(losses), carry, copied(carry)
-            try:
-                if method.monitor is not None:
-                    batch = shared.rows, varying.indices, varying.number
-                    checks += method.monitor.check(network, carry[0], *batch)
-                carry, loss = take_one(carry, varying, shared)
-                losses.append(loss)
-                if shared.evaluated:
-                    found.append(evaluate(measured_theta(carry), shared.evaluated))
-            except BaseException as error:
-                if may_fail_midway:
-                    carry, losses, found = kept, losses[:whole], found[:whole]
-                if not losses:
-                    raise
-                interrupt.error = error
-            if interrupt.is_pending:
-                break
+        with holding(replacements):
+            for varying in map(StepInput, indices, steps, rates, weights):
+                if may_fail_midway and (varying.indices is None or not losses):
+                    whole, kept, carry = len(losses), carry, copied(carry)
+                try:
+                    if method.monitor is not None:
+                        batch = shared.rows, varying.indices, varying.number
+                        checks += method.monitor.check(method.network, carry[0], *batch)
+                    carry, loss = take_one(carry, varying, shared)
+                    losses.append(loss)
+                    if shared.evaluated:
+                        found.append(evaluate(measured_theta(carry), shared.evaluated))
+                except BaseException as error:
+                    if may_fail_midway:
+                        carry, losses, found = kept, losses[:whole], found[:whole]
+                    if not losses:
+                        raise
+                    interrupt.error = error
+                if interrupt.is_pending:
+                    break
         names = found[0] if found else ()
         measures = {name: stack(*(each[name] for each in found)) for name in names}
         check_updated(theta, carry[0])
@@ -210,19 +217,20 @@ class OneByOne:
 
     def _views_of(self, theta: Array) -> Views:
         if self._views is None or self._views.theta is not theta:
-            self._views = views_of(self._functions.network.definition, theta)
+            self._views = views_of(self._method.network.definition, theta)
         return self._views
 
     def _compile_if_long(self, theta: Array, rows: int) -> None:
-        """Count a step on these rows, and ask for compiled loops if it is time."""
+        """Count a step on these rows, and ask for replacements if it is time."""
         self._taken += 1
         self._rows += rows
         if self._taken & (self._taken - 1):  # asked rarely
             return
         rows = self._rows // self._taken
-        kernels = require_owner(theta, "theta").kernels(theta, 2 * self._taken, rows)
-        if kernels is not None and self._functions_with is not None:
-            self._functions, self._views = self._functions_with(theta, kernels), None
+        backend, steps = require_owner(theta, "theta"), 2 * self._taken
+        replacements = backend.training_replacements(theta, steps, rows)
+        if replacements is not None and self._functions_with is not None:
+            self._functions = self._functions_with(theta, replacements)
             self._functions_with = None
 
 

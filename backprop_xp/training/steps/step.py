@@ -140,13 +140,11 @@ def step_of(
     network: Network,
     loss_and_gradient: Callable[..., tuple[Array, Any]],
     theta: Array,
-    *,
-    kernels: Any = None,
 ) -> OptimizerStep:
     """Return the function of an optimizer's step: its ``advance``, or an update by a gradient."""
     if traits.takes_objective:
         return functools.partial(_by_objective, network, optimizer)
-    return functools.partial(descend, loss_and_gradient, update_of(optimizer, theta, kernels))
+    return functools.partial(descend, loss_and_gradient, update_of(optimizer, theta))
 
 
 def _check_loss(theta: Any, loss: Array, name: str, rule: str = "") -> None:
@@ -240,11 +238,11 @@ def piece_by_piece(forward: Forward, theta: Array, rows: Rows) -> tuple[Array, A
     return concat(values, -1), None if predictions[0] is None else concat(predictions, -2)
 
 
-def update_of(optimizer: Optimizer, theta: Array, kernels: Any = None) -> Callable[..., Updated]:
+def update_of(optimizer: Optimizer, theta: Array) -> Callable[..., Updated]:
     """Return an optimizer's unchecked ``(theta, gradient, state, rate) -> (theta, state)``."""
 
     def update(theta: Array, gradient: Array, state: Any, rate: Any) -> Updated:
         options = {} if rate is None else {"learning_rate": rate}
         return optimizer.update(theta, gradient, state, **options)
 
-    return rule_of(optimizer, theta, kernels) or update
+    return rule_of(optimizer, theta) or update

@@ -221,9 +221,9 @@ def test_ranks_that_share_the_rows_train_as_one_process(xp: Any, name: str) -> N
 def test_ranks_with_compiled_loops_and_without_are_refused(
     xp: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernels = iter([None, "loops"])  # of one rank alone
+    found = iter([None, {}])  # of one rank alone
     backend = type(bx.get_backend(xp.name))
-    monkeypatch.setattr(backend, "kernels", lambda *arguments: next(kernels))
+    monkeypatch.setattr(backend, "training_replacements", lambda *arguments: next(found))
     theta, options = _case(xp, CASES["full batch"])
     for error in _on_ranks(xp, 2, theta, options):
         assert isinstance(error, ValueError)

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.backends import TrainingTable
 from backprop_xp.backends.libraries.numpy import compilation
+from backprop_xp.backends.replacements import qualified_name
 from backprop_xp.files import container
 from backprop_xp.networks.layers.activations import ACTIVATIONS
-from backprop_xp.networks.numba_layers import numba_network
+from backprop_xp.networks.layers.core import normalized_back
 from backprop_xp.training.steps import gradient_monitor
 from tests.helpers import python, thorough
 from tests.user_layers import Doubled, Factors, Gated
@@ -128,10 +130,13 @@ def test_every_kind_of_network_trains_the_same(train: Any, name: str, dtype: str
 def test_a_copy_of_a_network_is_compiled_too() -> None:
     """A network that another process gets has equal functions, not the tables' objects."""
     network = bx.mlp([4, 6, 3], hidden="tanh", loss="categorical_cross_entropy")
-    kernels = compilation.kernels_for(np.ones(1), 1, 10**15)
-    made = numba_network(pickle.loads(pickle.dumps(network)), kernels)  # noqa: S301
-    assert not {type(layer) for layer in made.layers} & {bx.Dense}
-    assert made.loss_function != network.loss_function
+    replacements = compilation.replacements_for(np.ones(1), 1, 10**15)
+    copy = pickle.loads(pickle.dumps(network))  # noqa: S301
+    assert TrainingTable(replacements, np.ones(1), copy.layers).layers.keys() == {
+        id(layer) for layer in copy.layers
+    }
+    name, (o, t) = qualified_name(copy.loss_function.value.rule), np.ones((2, 4, 3))
+    assert replacements[name](o, t, 1.0) is not NotImplemented
 
 
 @pytest.mark.parametrize("name", [*OPTIONS, *STACKED])
@@ -234,8 +239,9 @@ def test_a_gradient_check_within_a_compiled_training_checks_its_loops(
     # Outside a training by the complex step: complex numbers have no loops.
     report = bx.check_network(network, network.initialize(seed=0, backend="numpy"), X, Y)
     assert (report.verdict, report.method) == ("pass", "complex_step")
-    kernels = compilation.kernels_for(np.ones(1), 1, 1)
-    monkeypatch.setattr(kernels, "normalized_back", lambda *arguments: 2.0 * arguments[0])
+    replacements = compilation.replacements_for(np.ones(1), 1, 1)
+    name = qualified_name(normalized_back)
+    monkeypatch.setitem(replacements, name, lambda *arguments: 2.0 * arguments[0])
     with pytest.raises(bx.GradientCheckError):
         verdicts()
 
@@ -333,8 +339,8 @@ def test_a_training_has_the_same_bits_after_any_other_training(
 
 def test_complex_numbers_have_no_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BACKPROP_XP_COMPILE", "1")
-    assert compilation.kernels_for(np.ones(3), 10, 1000) is not None
-    assert compilation.kernels_for(np.ones(3) + 0.0j, 10, 10**12) is None
+    assert compilation.replacements_for(np.ones(3), 10, 1000) is not None
+    assert compilation.replacements_for(np.ones(3) + 0.0j, 10, 10**12) is None
 
 
 def test_a_file_names_numba_by_the_variable_not_by_what_the_process_loaded() -> None:
@@ -356,10 +362,10 @@ def test_a_numba_that_compiles_nothing_has_no_loops(monkeypatch: pytest.MonkeyPa
     numba = pytest.importorskip("numba")
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     monkeypatch.setenv("BACKPROP_XP_COMPILE", "")
-    assert compilation.kernels_for(np.ones(3), 10, 10**12) is None
+    assert compilation.replacements_for(np.ones(3), 10, 10**12) is None
     monkeypatch.setenv("BACKPROP_XP_COMPILE", "1")
     with pytest.raises(ImportError, match="=1 needs Numba: NUMBA_DISABLE_JIT=1 is set"):
-        compilation.kernels_for(np.ones(3), 10, 1)
+        compilation.replacements_for(np.ones(3), 10, 1)
 
 
 def test_without_numba_a_long_training_is_numpys_unless_the_variable_asks_for_loops(
@@ -372,7 +378,7 @@ def test_without_numba_a_long_training_is_numpys_unless_the_variable_asks_for_lo
         monkeypatch.delitem(sys.modules, f"{package}.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.setenv("BACKPROP_XP_COMPILE", "")
-    assert compilation.kernels_for(np.ones(3), 10, 10**12) is None
+    assert compilation.replacements_for(np.ones(3), 10, 10**12) is None
     monkeypatch.setenv("BACKPROP_XP_COMPILE", "1")
     with pytest.raises(ImportError, match=r"=1 needs Numba: .*pip install 'numba>="):
-        compilation.kernels_for(np.ones(3), 10, 1)
+        compilation.replacements_for(np.ones(3), 10, 1)

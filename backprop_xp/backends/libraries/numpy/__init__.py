@@ -1,7 +1,7 @@
 """NumPy: the reference, on the CPU."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -116,8 +116,10 @@ class NumPyBackend(Backend):
     def prepare_training(self) -> None:
         keep_freed_memory()
 
-    def kernels(self, theta: Array, steps: int | None, rows: int) -> Any:
-        return compilation.kernels_for(theta, steps, rows)
+    def training_replacements(
+        self, theta: Array, steps: int | None, rows: int
+    ) -> Mapping[str, Function] | None:
+        return compilation.replacements_for(theta, steps, rows)
 
     def details(self) -> dict[str, str]:
         """Return NumPy's BLAS, its threads if threadpoolctl is there, and what is compiled."""

@@ -7,9 +7,10 @@ matter: the same call returns the same bits.
 import importlib
 import importlib.metadata
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from backprop_xp.backends.protocol import Array
+from backprop_xp.backends.protocol import Array, Function
 from backprop_xp.extras import install_command
 
 KERNELS = "backprop_xp.backends.libraries.numpy.kernels"
@@ -19,7 +20,7 @@ _SECONDS_PER_STEP = 5e-5
 _OPERATIONS_PER_SECOND = 1e11
 
 
-def kernels_for(theta: Array, steps: int | None, rows: int) -> Any:
+def replacements_for(theta: Array, steps: int | None, rows: int) -> Mapping[str, Function] | None:
     """Return the compiled loops for a training of real numbers, or None.
 
     Without BACKPROP_XP_COMPILE=1, a Numba that is missing or cannot run is no error.
@@ -32,7 +33,8 @@ def kernels_for(theta: Array, steps: int | None, rows: int) -> Any:
         return None
     try:
         _numba()
-        return importlib.import_module(KERNELS)
+        table: dict[str, Function] = importlib.import_module(KERNELS).REPLACEMENTS
+        return table
     except ImportError as error:
         if setting == "1":
             raise ImportError(f"BACKPROP_XP_COMPILE=1 needs Numba: {error}") from error

@@ -6,15 +6,17 @@ The formulas are those of single numbers. ``one`` is 1 in the arrays' precision:
 widen float32. ``kept`` is what a rule needs beside the output: silu's gate, else the output itself.
 """
 
+import functools
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from types import FunctionType
+from typing import Any
 
 import numpy as np
 
 from backprop_xp.backends.libraries.numpy.compilers import jit
 from backprop_xp.backends.libraries.numpy.sigmoids import sigmoid
-from backprop_xp.backends.protocol import Array
+from backprop_xp.backends.protocol import Array, Function
+from backprop_xp.backends.replacements import LayerFunctions, qualified_name
 
 # A network's product of at most so many multiplications is computed in the loop.
 _SMALL = 2048
@@ -23,8 +25,10 @@ _FEW = 256
 # So many rows are added before their sum is added to the others: float32 keeps its digits.
 _ROWS = 128
 
-# The codes of the activations, by their names.
-ACTIVATIONS = {"identity": 0, "relu": 1, "tanh": 2, "sigmoid": 3, "silu": 4}
+_LAYERS = "backprop_xp.networks.layers"
+# The codes of the activations, by the names of their values.
+_NAMES = "identity", "relu", "tanh", "sigmoid", "silu"
+_CODES = {f"{_LAYERS}.activations._{name}": code for code, name in enumerate(_NAMES)}
 # NumPy's functions are many times as fast on long arrays: a code's formula, before and after it.
 _BY_NUMPY = {2: (0, np.tanh, None), 3: (5, np.exp, 6), 4: (0, None, None)}
 _SILU = 4
@@ -151,89 +155,71 @@ def _sent_back(code: int, g: Array, kept: Array, a: Array, h: Array, db: Array) 
                 db[s, 0, j] += block[j]
 
 
-def _finish(code: int, a: Array) -> Array:
-    """Apply what follows on the loop, in place, if the loop did not do all; return ``kept``."""
+def _finished(code: int, z: Array) -> tuple[Array | None, Array]:
+    """Apply, in place, what the loop left to do; return z, if it is kept, and the output."""
     if code == _SILU:
-        gate = sigmoid(a)
-        a *= gate
-        return gate
+        a = sigmoid(z)
+        a *= z
+        return z, a
     _, function, after = _BY_NUMPY.get(code, (code, None, None))
     if function is not None:
         with np.errstate(over="ignore"):
-            function(a, out=a)
+            function(z, out=z)
     if after is not None:
-        flat = a.ravel("K")
+        flat = z.ravel("K")
         _each(after, flat, flat)
-    return a
+    return None, z
 
 
-def activation(name: str) -> tuple[Callable[[Array], Array], Callable[..., Array]]:
-    """Return an activation's ``value(z)`` and ``vjp(g, z, a)``, in which only silu's needs z."""
-    code = ACTIVATIONS[name]
-
-    def value(z: Array) -> Array:
-        a = np.empty(z.shape, z.dtype)
-        _each(_BY_NUMPY.get(code, (code,))[0], z.reshape(-1), a.reshape(-1))
-        _finish(code, a)
-        return a
-
-    def vjp(g: Array, z: Array | None, a: Array) -> Array:
-        h = np.empty(a.shape, a.dtype)
-        kept = a if z is None else sigmoid(z)
-        _each_back(code, g.reshape(-1), kept.reshape(-1), a.reshape(-1), h.reshape(-1))
-        return h
-
-    return value, vjp
-
-
-class Dense(NamedTuple):
-    """``forward(x, weights, bias)`` returns ``(kept, a)``; ``backward`` writes the gradients.
-
-    The arguments of ``backward`` are g, kept, a, x, the weights, the gradients of the parameters,
-    and whether dL/dx is wanted, which it returns.
-    """
-
-    forward: Callable[[Array, Array, Array], tuple[Array, Array]]
-    backward: Callable[..., Array | None]
-
-
-def dense(name: str, n_in: int, n_out: int) -> Dense:
-    """Return the functions of a layer, for the parameters of one network or of a stack's."""
-    code = ACTIVATIONS[name]
+def _dense(layer: Any) -> LayerFunctions | None:
+    """Return the functions of a Dense layer; None for an activation that has no loop."""
+    code, n_in, n_out = _code_of(layer.activation), layer.n_in, layer.n_out
+    if code is None:
+        return None
     before, *_ = _BY_NUMPY.get(code, (code, None, None))
     # A transcendental function takes as long as some eight multiplications.
     most_rows = min(_ROWS, _SMALL // (n_out * (n_in + 8)))
 
-    def forward(x: Array, w: Array, b: Array) -> tuple[Array, Array]:
+    def forward(parameters: Any, x: Array, rng: object) -> Any:
+        w, b = parameters
+        if not _fit(w, x):
+            return layer.forward(parameters, x, rng)
         rows = x.shape[-2]
         if rows <= most_rows:
             a = np.empty((*w.shape[:-2], rows, n_out), w.dtype)
             # A network's bits must not depend on the number of others in its stack.
             if before == code or (code != _SILU and w.ndim == 2 and a.size <= _FEW):
                 _whole(code, x, w, b, a)
-                return a, a
+                return a, (x, None, a)
             _whole(before, x, w, b, a)
         else:
             a = x @ w
             # A stack's biases have gaps between them, with which the loop has no vectors.
             own = np.ascontiguousarray(b).reshape(-1, 1, n_out)
             _biased(before, a.reshape(-1, rows, n_out), own)
-        return _finish(code, a), a
+        z, a = _finished(code, a)
+        return a, (x, z, a)
 
     def backward(
+        parameters: Any,
+        cache: Any,
         g: Array,
-        kept: Array,
-        a: Array,
-        x: Array,
-        w: Array,
-        out: tuple[Array, Array],
-        wants_input: bool,
-    ) -> Array | None:
-        rows, (dw, db) = x.shape[-2], out
+        *,
+        wants_input: bool = True,
+        wants_parameters: bool = True,
+        out: Any = (None, None),
+    ) -> Any:
+        w, (x, z, a) = parameters[0], cache
+        if type(x) is not np.ndarray or not _fit(w, g):
+            wanted = {"wants_input": wants_input, "wants_parameters": wants_parameters}
+            return layer.backward(parameters, cache, g, out=out, **wanted)
+        dw, db = out = buffers(parameters) if out[0] is None else out
+        gradients = out if wants_parameters else ()
+        rows, kept = x.shape[-2], a if z is None else sigmoid(z)
         if rows <= most_rows:
             dx = np.empty((*w.shape[:-2], rows, n_in if wants_input else 0), w.dtype)
             _whole_back(code, g, kept, a, x, w, (dw, db, dx))
-            return dx if wants_input else None
+            return (dx if wants_input else None), gradients
         h, shape = np.empty(a.shape, a.dtype), (-1, rows, n_out)
         # The bias's gradient may be a part of a stack's: no view has this shape.
         sums = db if db.ndim == 3 else db[None]
@@ -241,7 +227,64 @@ def dense(name: str, n_in: int, n_out: int) -> Dense:
         _sent_back(code, *rule)
         np.matmul(x.mT, h, out=dw)
         if not wants_input:
-            return None
-        return h * w.mT if n_out == 1 else h @ w.mT  # BLAS takes three times as long for one
+            return None, gradients
+        # BLAS takes three times as long for one output.
+        return (h * w.mT if n_out == 1 else h @ w.mT), gradients
 
-    return Dense(forward, backward)
+    return LayerFunctions(forward, backward)
+
+
+def _fit(weights: Array, x: Array) -> bool:
+    """Whether the loops take a layer's weights, with one stack axis or none, and an input."""
+    dtype = weights.dtype
+    return type(x) is np.ndarray and x.dtype == dtype and dtype.char in "fd" and weights.ndim <= 3
+
+
+def buffers(parameters: Any) -> tuple[Array, ...]:
+    """Return new arrays for the gradients of parameters."""
+    return tuple(np.empty(one.shape, one.dtype) for one in parameters)
+
+
+def _code_of(activation: Any) -> int | None:
+    """Return the code of an activation, also of a copy; None without."""
+    value, vjp = activation.value, activation.vjp
+    # The hash of another kind of object may take long.
+    if type(value) is not FunctionType or type(vjp) is not FunctionType:
+        return None
+    return _code_of_functions(value, vjp, activation.from_output)
+
+
+@functools.lru_cache(maxsize=256)
+def _code_of_functions(value: Function, vjp: Function, from_output: bool) -> int | None:
+    name = qualified_name(value)
+    code = _CODES.get(name)
+    is_known = qualified_name(vjp) == f"{name}_vjp" and from_output == (code != _SILU)
+    return code if is_known else None
+
+
+def _activated(z: Array, activation: Any, bias: Array | None = None) -> Any:
+    code = _code_of(activation)
+    # Of the identity nothing is computed.
+    if not code or bias is not None or z.dtype.char not in "fd":
+        return NotImplemented
+    if code == _SILU:
+        return _finished(code, z)
+    a = np.empty(z.shape, z.dtype)
+    _each(_BY_NUMPY.get(code, (code,))[0], z.reshape(-1), a.reshape(-1))
+    return _finished(code, a)
+
+
+def _sent_back_alone(g: Array, activation: Any, z: Array | None, a: Array) -> Any:
+    code, dtype = _code_of(activation), g.dtype
+    if not code or dtype.char not in "fd" or type(a) is not np.ndarray or a.dtype != dtype:
+        return NotImplemented
+    h, kept = np.empty(a.shape, a.dtype), a if z is None else sigmoid(z)
+    _each_back(code, g.reshape(-1), kept.reshape(-1), a.reshape(-1), h.reshape(-1))
+    return h
+
+
+DENSE: dict[str, Function] = {
+    f"{_LAYERS}.core.Dense": _dense,
+    f"{_LAYERS}.activations.activated": _activated,
+    f"{_LAYERS}.activations.sent_back": _sent_back_alone,
+}

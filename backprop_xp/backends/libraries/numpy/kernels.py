@@ -4,23 +4,14 @@ NumPy passes over its arrays once for each operation. The loops run on one threa
 of their own would wait busily beside those of BLAS. They are functions of a module: Numba keeps no
 code of functions that are made within another.
 
-``ACTIVATIONS`` and ``LOSSES`` are the names of the formulas that the loops have.
+``REPLACEMENTS`` are those of ``Backend.training_replacements``. Each returns NotImplemented for
+what its loop does not take: another activation or loss, a stack of two axes, complex numbers.
 """
 
-from backprop_xp.backends.libraries.numpy.dense_loops import (
-    ACTIVATIONS as ACTIVATIONS,
-    activation as activation,
-    dense as dense,
-)
-from backprop_xp.backends.libraries.numpy.row_loops import (
-    LOSSES as LOSSES,
-    dropped as dropped,
-    loss as loss,
-    normalized as normalized,
-    normalized_back as normalized_back,
-)
-from backprop_xp.backends.libraries.numpy.update_loops import rule_of as rule_of
-from backprop_xp.backends.libraries.numpy.wave_loops import (
-    embedded as embedded,
-    embedded_back as embedded_back,
-)
+from backprop_xp.backends.libraries.numpy.dense_loops import DENSE
+from backprop_xp.backends.libraries.numpy.row_loops import ROWS
+from backprop_xp.backends.libraries.numpy.update_loops import UPDATES
+from backprop_xp.backends.libraries.numpy.wave_loops import WAVES
+from backprop_xp.backends.protocol import Function
+
+REPLACEMENTS: dict[str, Function] = {**DENSE, **ROWS, **UPDATES, **WAVES}

@@ -3,18 +3,21 @@
 ``one`` is 1 in the arrays' precision: a literal would widen float32.
 """
 
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from backprop_xp.backends.libraries.numpy.compilers import jit, summing
-from backprop_xp.backends.protocol import Array
+from backprop_xp.backends.protocol import Array, DType, Function
+from backprop_xp.backends.replacements import qualified_name
 
-# The codes of the losses of each output alone.
-LOSSES = {"mean_squared_error": 0, "half_squared_error": 1, "binary_cross_entropy": 2}
-LOSSES["categorical_cross_entropy"] = 3
+_RULES = "backprop_xp.networks.losses.rules"
+# The codes of the losses of each output alone, by the names of their rules.
+_CODES = {f"{_RULES}.squared": 0, f"{_RULES}.half_squared": 1, f"{_RULES}.binary_cross_entropy": 2}
 
 
 @jit
@@ -82,36 +85,52 @@ def _categorical(o: Array, t: Array, share: Array, value: Array, g: Array) -> No
         k, m = _after(k, t.shape[0]), _after(m, share.size)
 
 
-def loss(name: str) -> Callable[[Array, Array, Any], tuple[Array, Array]]:
-    """Return a loss's rule: its value, and its gradient times each sample's share."""
-    code = LOSSES[name]
+def _mean_rule(o: Array, t: Array, share: Any, each: Any, blocks: int = 1) -> Any:
+    code = _code_of(each) if type(each) is FunctionType else None
+    arrays = _by_rows(o, t, share)
+    if code is None or blocks > 1 or arrays is None:
+        return NotImplemented
+    _mean_over_outputs(code, *arrays)
+    *_, value, g = arrays
+    return (value, g) if o.ndim == 2 else (value.reshape(o.shape[:-1]), g.reshape(o.shape))
 
-    def rule(o: Array, t: Array, share: Any) -> tuple[Array, Array]:
-        value, g, shares = np.empty(o.shape[:-1], o.dtype), np.empty(o.shape, o.dtype), share
-        if type(share) is float:
-            shares = np.array(share, o.dtype)
-        each, slopes = value, g
-        if o.ndim > 2:
-            t = np.broadcast_to(t, o.shape) if t.ndim > 2 else t
-            if shares.ndim > 2:
-                shares = np.broadcast_to(shares, (*o.shape[:-1], 1))
-            n = o.shape[-1]
-            o, t, slopes, each = (
-                o.reshape(-1, n),
-                t.reshape(-1, n),
-                g.reshape(-1, n),
-                value.reshape(-1),
-            )
-        shares = shares.reshape(-1)
-        if code == 3:
-            _shifted(o, each, slopes)
-            np.exp(slopes, out=slopes)
-            _categorical(o, t, shares, each, slopes)
-        else:
-            _mean_over_outputs(code, o, t, shares, each, slopes)
-        return value, g
 
-    return rule
+def _categorical_rule(o: Array, t: Array, share: Any) -> Any:
+    arrays = _by_rows(o, t, share)
+    if arrays is None:
+        return NotImplemented
+    outputs, targets, shares, value, g = arrays
+    _shifted(outputs, value, g)
+    np.exp(g, out=g)
+    _categorical(outputs, targets, shares, value, g)
+    return value.reshape(o.shape[:-1]), g.reshape(o.shape)
+
+
+@functools.lru_cache(maxsize=256)
+def _code_of(each: Function) -> int | None:
+    return _CODES.get(qualified_name(each))
+
+
+def _by_rows(o: Array, t: Array, share: Any) -> tuple[Array, ...] | None:
+    """Return the loops' arrays, with one axis of rows, those of the value and of the gradient last.
+
+    None for arrays that the loops do not take, such as targets with shares of the columns.
+    """
+    dtype, n = o.dtype, o.shape[-1]
+    if t.shape[-1] != n or t.dtype != dtype or dtype.char not in "fd":
+        return None
+    shares = _share(share, dtype) if type(share) is float else share
+    if o.ndim > 2:
+        t = np.broadcast_to(t, o.shape) if t.ndim > 2 else t
+        if shares.ndim > 2:
+            shares = np.broadcast_to(shares, (*o.shape[:-1], 1))
+        o, t = o.reshape(-1, n), t.reshape(-1, n)
+    return o, t, shares.reshape(-1), np.empty(o.shape[0], dtype), np.empty(o.shape, dtype)
+
+
+@functools.lru_cache(maxsize=16)
+def _share(share: float, dtype: DType) -> Array:
+    return np.array([share], dtype)
 
 
 @jit
@@ -140,8 +159,9 @@ def _mixed(h: Any) -> Any:
     return np.uint32(h ^ (h >> np.uint32(16)))
 
 
-def dropped(x: Array, key: Any, rate: float) -> tuple[Array, Array]:
-    """Return x times Dropout's scaled mask, and the mask; the key may be one for each network."""
+def _dropout(x: Array, key: Any, rate: float) -> Any:
+    if hasattr(key, "positions") or x.dtype.char not in "fd":  # a RowKey
+        return NotImplemented
     rows, n = x.shape[-2:]
     if getattr(key, "shape", ()):  # x may be one for all networks
         x = np.broadcast_to(x, np.broadcast_shapes(x.shape, (*key.shape[:-2], 1, 1)))
@@ -173,10 +193,9 @@ def _normalized(
                 y[s, i, j] = normed[s, i, j] * scale[s, 0, j] + bias[s, 0, j]
 
 
-def normalized(
-    x: Array, scale: Array, bias: Array, epsilon: float
-) -> tuple[Array, tuple[Array, Array]]:
-    """Return what ``networks.layers.core.normalized`` does."""
+def _layer_norm(x: Array, scale: Array, bias: Array, epsilon: float) -> Any:
+    if x.dtype != scale.dtype or x.dtype.char not in "fd":
+        return NotImplemented
     x = np.broadcast_to(x, (*scale.shape[:-2], *x.shape[-2:]))  # one x for a stack
     y, normed = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
     inverse = np.empty((*x.shape[:-1], 1), x.dtype)
@@ -207,9 +226,20 @@ def _normalized_back(g: Array, scale: Array, normed: Array, inverse: Array, dx: 
                 dx[s, i, j] = inverse[s, i, 0] * (h - mean - normed[s, i, j] * along)
 
 
-def normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> Array:
-    """Return what ``networks.layers.core.normalized_back`` does."""
+def _layer_norm_back(g: Array, scale: Array, normed: Array, inverse: Array) -> Any:
+    if not g.dtype == scale.dtype == normed.dtype or g.dtype.char not in "fd":
+        return NotImplemented
     dx = np.empty(g.shape, g.dtype)
     arrays: Any = _in_c_order(g, scale, normed, inverse, dx)
     _normalized_back(*arrays)
     return dx
+
+
+_CORE = "backprop_xp.networks.layers.core"
+ROWS: dict[str, Function] = {
+    f"{_RULES}.mean_over_outputs": _mean_rule,
+    f"{_RULES}.categorical": _categorical_rule,
+    f"{_CORE}.dropped": _dropout,
+    f"{_CORE}.normalized": _layer_norm,
+    f"{_CORE}.normalized_back": _layer_norm_back,
+}

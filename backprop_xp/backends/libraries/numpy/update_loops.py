@@ -8,10 +8,10 @@ import numpy as np
 
 from backprop_xp.backends.libraries.numpy.compilers import jit
 from backprop_xp.backends.libraries.numpy.updates import in_pieces
-from backprop_xp.backends.protocol import Array
-from backprop_xp.backends.replacements import qualified_name
+from backprop_xp.backends.protocol import Array, Function
 
-Rule: TypeAlias = Callable[[Array, Array, Any, Any], tuple[Array, Any]]
+# The numbers of an update, from the optimizer, the number of the step, from 1, and the rate.
+Numbers: TypeAlias = Callable[[Any, int, float], tuple[float, ...]]
 
 
 @jit
@@ -56,21 +56,21 @@ def _adam(self: Any, step: int, rate: float) -> tuple[float, ...]:
     root = (1.0 - self.beta2**step) ** 0.5
     epsilon = self.epsilon * (root if self.corrected_epsilon else 1.0)
     ahead = rate * (root / (1.0 - self.beta1**step))
-    return self.beta1, self.beta2, epsilon, 0.0, ahead, _kept(self, rate)
+    return self.beta1, self.beta2, epsilon, 0.0, ahead, 1.0
+
+
+def _adamw(self: Any, step: int, rate: float) -> tuple[float, ...]:
+    return *_adam(self, step, rate)[:-1], _kept(self, rate)
 
 
 def _kept(self: Any, rate: float) -> float:
     """Return the share of theta that weight decay leaves; with a mask ``_decay`` did it before."""
-    return 1.0 if _mask(self) is not None else 1.0 - rate * getattr(self, "weight_decay", 0.0)
-
-
-def _mask(self: Any) -> Array | None:
-    return getattr(self, "mask", None)
+    return 1.0 if self.mask is not None else 1.0 - rate * self.weight_decay
 
 
 def _decay(self: Any, theta: Array, rate: float) -> None:
     """Apply weight decay to the entries that a mask selects."""
-    mask = _mask(self)
+    mask = getattr(self, "mask", None)
     if mask is not None and rate * self.weight_decay:
         theta *= 1.0 - rate * self.weight_decay * mask
 
@@ -91,54 +91,51 @@ def _lion(self: Any, step: int, rate: float) -> tuple[float, ...]:
     return b1, 1.0 - b1, b2, 1.0 - b2, _kept(self, rate), rate
 
 
-# The code of a loop, and the numbers of an update, by the qualified name of the optimizer's rule.
-_UPDATES: dict[str, tuple[int | None, Callable[[Any, int, float], tuple[float, ...]]]] = {
-    f"backprop_xp.training.optimizers.first_order.{name}.rule": update
-    for name, update in {
-        "Adam": (None, _adam),
-        "AdamW": (None, _adam),
-        "Nadam": (None, _nadam),
-        "RMSProp": (0, lambda o, step, rate: (o.decay, 1.0 - o.decay, o.epsilon, 0.0, 0.0, rate)),
-        "Adagrad": (0, lambda o, step, rate: (1.0, 1.0, o.epsilon, 0.0, 0.0, rate)),
-        "SGD": (1, _sgd),
-        "Lion": (2, _lion),
-    }.items()
-}
+def _rule(code: int | None, numbers_of: Numbers) -> Function:
+    """Return an optimizer's ``rule`` by a loop: that of its code, or of both moments without."""
+    vectors_of_state = 2 if code is None else 1
 
-
-def rule_of(optimizer: Any) -> Rule | None:
-    """Return a loop that replaces an optimizer's rule; None with options that are arrays.
-
-    A mask of weight decay is a pass of its own. A subclass that inherits its rule has no loop: what
-    it adds may be anything.
-    """
-    options, rule = vars(optimizer), vars(type(optimizer)).get("rule")
-    found = None if rule is None else _UPDATES.get(qualified_name(rule))
-    has_arrays = any(hasattr(options[name], "shape") for name in options.keys() - {"mask"})
-    if found is None or has_arrays or options.get("amsgrad"):
-        return None
-    code, numbers_of = found
-
-    def update(theta: Array, gradient: Array, state: Any, rate: Any) -> tuple[Array, Any]:
+    def rule(self: Any, theta: Array, gradient: Array, state: Any, rate: Any) -> tuple[Array, Any]:
         step, *memory = state
         vectors: Any = [theta, gradient, *memory]
         is_flat = theta.ndim == 1
-        if type(rate) is not float or memory[0] is None or not (is_flat or _are_whole(vectors)):
-            return in_pieces(optimizer, theta, gradient, state, rate)
-        _decay(optimizer, theta, rate)
+        if (
+            type(rate) is not float
+            or memory[0] is None
+            or len(memory) != vectors_of_state  # that of amsgrad has three
+            or not (is_flat or _are_whole(vectors))
+        ):
+            return in_pieces(self, theta, gradient, state, rate)
+        numbers = numbers_of(self, step + 1, rate)
+        if type(sum(numbers)) is not float:  # an option is an array
+            return in_pieces(self, theta, gradient, state, rate)
+        _decay(self, theta, rate)
         if not is_flat:
             vectors = [vector.reshape(-1) for vector in vectors]
-        step += 1
-        arguments: Any = (*vectors, numbers_of(optimizer, step, rate))
+        arguments: Any = (*vectors, numbers)
         if code is None:
             _by_moments(*arguments)
         else:
             _by_one(code, *arguments)
-        return theta, type(state)(step, *memory)
+        return theta, type(state)(step + 1, *memory)
 
-    return update
+    return rule
 
 
 def _are_whole(vectors: list[Array]) -> bool:
     """Whether a view of each has one axis."""
     return all(vector.flags.c_contiguous for vector in vectors)
+
+
+UPDATES: dict[str, Function] = {
+    f"backprop_xp.training.optimizers.first_order.{name}.rule": _rule(code, numbers_of)
+    for name, code, numbers_of in (
+        ("Adam", None, _adam),
+        ("AdamW", None, _adamw),
+        ("Nadam", None, _nadam),
+        ("RMSProp", 0, lambda o, step, rate: (o.decay, 1.0 - o.decay, o.epsilon, 0.0, 0.0, rate)),
+        ("Adagrad", 0, lambda o, step, rate: (1.0, 1.0, o.epsilon, 0.0, 0.0, rate)),
+        ("SGD", 1, _sgd),
+        ("Lion", 2, _lion),
+    )
+}

@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from backprop_xp.backends.libraries.numpy.compilers import jit, summing
-from backprop_xp.backends.protocol import Array
+from backprop_xp.backends.libraries.numpy.dense_loops import buffers
+from backprop_xp.backends.protocol import Array, Function
+from backprop_xp.backends.replacements import LayerFunctions
 
 Numbers: TypeAlias = tuple[Any, ...]  # of the arrays' precision
 
@@ -137,34 +139,45 @@ def _embed_back(
                 dx[s, i, j] = own[i]
 
 
-def embedded(x: Array, parameters: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
-    """Return the features of "pbld", and the waves and their slopes ``(stack, n, k, rows)``.
+def _numeric_embedding(layer: Any) -> LayerFunctions | None:
+    """Return the functions of a NumericEmbedding; None for another kind than "pbld"."""
+    if layer.kind != "pbld":
+        return None
 
-    A stack has one axis or none.
-    """
-    frequencies, phases, weights, bias = _ready(parameters)
-    rows, (stack, n, k, width) = x.shape[-2], weights.shape
-    waves = np.empty((stack, n, k, rows), x.dtype)
-    slopes, y = np.empty_like(waves), np.empty((stack, rows, n * (1 + width)), x.dtype)
-    own, series = (frequencies, phases, weights, bias), _SERIES[x.dtype.char]
-    _embed(_stacked(x, 3), own, series, waves, slopes, y)
-    return y.reshape(*parameters[0].shape[:-3], *y.shape[1:]), (waves, slopes)
+    def forward(parameters: Any, x: Array, rng: object) -> Any:
+        if not _fit(parameters[0], x):
+            return layer.forward(parameters, x, rng)
+        frequencies, phases, weights, bias = _ready(parameters)
+        rows, (stack, n, k, width) = x.shape[-2], weights.shape
+        waves = np.empty((stack, n, k, rows), x.dtype)
+        slopes, y = np.empty_like(waves), np.empty((stack, rows, n * (1 + width)), x.dtype)
+        own, series = (frequencies, phases, weights, bias), _SERIES[x.dtype.char]
+        _embed(_stacked(x, 3), own, series, waves, slopes, y)
+        return y.reshape(*parameters[0].shape[:-3], *y.shape[1:]), (x, (waves, slopes))
+
+    def backward(
+        parameters: Any, cache: Any, g: Array, *, wants_input: bool = True, out: Any = (None,)
+    ) -> Any:
+        if len(cache) != 2:  # that of the layer has three parts
+            more = {} if out[0] is None else {"out": out}
+            return layer.backward(parameters, cache, g, wants_input=wants_input, **more)
+        x, (waves, slopes) = cache
+        out = buffers(parameters) if out[0] is None else out
+        frequencies, _, weights, _ = _ready(parameters)
+        dx = np.empty((len(weights), *x.shape[-2:-1], x.shape[-1] if wants_input else 0), g.dtype)
+        own: Any = tuple(_stacked(one, 4) for one in out)
+        given = _stacked(g, 3), _stacked(x, 3), (frequencies, weights), waves, slopes
+        _embed_back(*given, own, dx)
+        back = dx.reshape(*parameters[0].shape[:-3], *dx.shape[1:]) if wants_input else None
+        return back, out
+
+    return LayerFunctions(forward, backward)
 
 
-def embedded_back(
-    g: Array,
-    x: Array,
-    parameters: tuple[Array, ...],
-    kept: tuple[Array, Array],
-    out: tuple[Array, ...],
-    wants_input: bool,
-) -> Array | None:
-    """Write the gradients of the parameters, and return dL/dx if it is wanted."""
-    frequencies, _, weights, _ = _ready(parameters)
-    dx = np.empty((len(weights), *x.shape[-2:-1], x.shape[-1] if wants_input else 0), g.dtype)
-    own = tuple(_stacked(one, 4) for one in out)
-    _embed_back(_stacked(g, 3), _stacked(x, 3), (frequencies, weights), *kept, own, dx)
-    return dx.reshape(*parameters[0].shape[:-3], *dx.shape[1:]) if wants_input else None
+def _fit(frequencies: Array, x: Array) -> bool:
+    """Whether the loops take a layer's frequencies, with one stack axis or none, and an input."""
+    is_plain = type(x) is np.ndarray and x.dtype == frequencies.dtype
+    return is_plain and x.dtype.char in _SERIES and frequencies.ndim <= 4
 
 
 def _ready(parameters: tuple[Array, ...]) -> list[Array]:
@@ -174,3 +187,8 @@ def _ready(parameters: tuple[Array, ...]) -> list[Array]:
 
 def _stacked(array: Array, n_axes: int) -> Array:
     return array if array.ndim == n_axes else array[None]
+
+
+WAVES: dict[str, Function] = {
+    "backprop_xp.networks.layers.embeddings.NumericEmbedding": _numeric_embedding
+}
