@@ -585,6 +585,8 @@ def test_updates_with_arrays_or_other_states_are_the_references(kernels: Any) ->
     rates, betas = np.array([[0.1], [0.2]]), np.array([[0.5], [0.9]])
     cases = [(bx.Adam(), rates), (bx.Adam(beta1=betas), 0.1), (bx.Adam(amsgrad=True), 0.1)]
     cases += [(bx.SGD(0.1), 0.1), (bx.AdamW(weight_decay=betas), 0.1)]
+    mask = MASK[:7]
+    cases += [(kind(weight_decay=betas, mask=mask), 0.1) for kind in (bx.AdamW, bx.Lion)]
     for optimizer, rate in cases:
         reference = rule_of(optimizer, theta)
         with holding(TrainingTable(kernels.REPLACEMENTS, theta)):
@@ -635,6 +637,22 @@ def test_a_layer_computes_itself_what_its_loops_do_not_take(kernels: Any, make: 
         )
         for one, other in zip((dx, *found), (back, *wanted), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-13, atol=1e-13)  # tens of roundings
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_loops_and_a_dense_layer_take_each_others_caches(kernels: Any, name: str) -> None:
+    layer = bx.Dense(3, 4, name)
+    loops, own = loops_of(kernels, layer), (draw(float, 3, 4), draw(float, 1, 4))
+    x, g = draw(float, 5, 3), draw(float, 5, 4)
+    caches = [one.forward(own, x, None)[1] for one in (layer, loops)]
+    rules = (loops.backward, layer.backward, layer.row_gradients)
+    for rule in rules:
+        results = [rule(own, cache, g) for cache in caches]
+        expected = layer.row_gradients if rule == layer.row_gradients else layer.backward
+        dx, gradients = expected(own, caches[0], g)
+        for back, found in results:
+            for one, other in zip((back, *found), (dx, *gradients), strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-13, atol=1e-13)
 
 
 def test_functions_leave_complex_numbers_and_parts_of_a_batch(kernels: Any) -> None:

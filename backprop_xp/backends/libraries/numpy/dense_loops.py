@@ -171,6 +171,17 @@ def _finished(code: int, z: Array) -> tuple[Array | None, Array]:
     return None, z
 
 
+class _Gated(tuple[Array, ...]):
+    """The cache of a Dense layer, x, z and a, that keeps silu's gate for the rule, too."""
+
+    gate: Array
+
+
+def _gate(cache: Any) -> Array:
+    """Return silu's gate; that of another function's cache is computed."""
+    return cache.gate if type(cache) is _Gated else sigmoid(cache[1])
+
+
 def _dense(layer: Any) -> LayerFunctions | None:
     """Return the functions of a Dense layer; None for an activation that has no loop."""
     code, n_in, n_out = _code_of(layer.activation), layer.n_in, layer.n_out
@@ -197,8 +208,13 @@ def _dense(layer: Any) -> LayerFunctions | None:
             # A stack's biases have gaps between them, with which the loop has no vectors.
             own = np.ascontiguousarray(b).reshape(-1, 1, n_out)
             _biased(before, a.reshape(-1, rows, n_out), own)
-        z, a = _finished(code, a)
-        return a, (x, z, a)
+        if code == _SILU:
+            gate = sigmoid(a)
+            cache = _Gated((x, a, gate * a))
+            cache.gate = gate
+            return cache[-1], cache
+        _, a = _finished(code, a)
+        return a, (x, None, a)
 
     def backward(
         parameters: Any,
@@ -215,7 +231,7 @@ def _dense(layer: Any) -> LayerFunctions | None:
             return layer.backward(parameters, cache, g, out=out, **wanted)
         dw, db = out = buffers(parameters) if out[0] is None else out
         gradients = out if wants_parameters else ()
-        rows, kept = x.shape[-2], a if z is None else sigmoid(z)
+        rows, kept = x.shape[-2], a if z is None else _gate(cache)
         if rows <= most_rows:
             dx = np.empty((*w.shape[:-2], rows, n_in if wants_input else 0), w.dtype)
             _whole_back(code, g, kept, a, x, w, (dw, db, dx))

@@ -107,7 +107,8 @@ def _rule(code: int | None, numbers_of: Numbers) -> Function:
         ):
             return in_pieces(self, theta, gradient, state, rate)
         numbers = numbers_of(self, step + 1, rate)
-        if type(sum(numbers)) is not float:  # an option is an array
+        if type(sum(numbers, getattr(self, "weight_decay", 0.0))) is not float:
+            # An option is an array.
             return in_pieces(self, theta, gradient, state, rate)
         _decay(self, theta, rate)
         if not is_flat:
