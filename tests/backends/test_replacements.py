@@ -66,6 +66,7 @@ def test_those_of_a_training_come_first_and_what_they_decline_goes_on(
     with holding(table):
         assert scaled(np.ones(1)) == "in training"
         assert dispatch(scaled, np.ones(1)) is in_training
+        assert scaled(np.ones(1), 4.0) == "faster"
         assert scaled(np.ones(1), 3.0) == 3.0
         strict = bx.asarray([1.0], backend="array-api-strict")
         assert float(scaled(strict)[0]) == 2.0
@@ -120,6 +121,20 @@ def test_a_layer_is_replaced_by_its_class_and_for_itself() -> None:
     np.testing.assert_array_equal(other, network.forward(theta, X))
 
 
+class Descent:
+    """An optimizer that takes the objective, and a step before the first one."""
+
+    def initialize(self, theta: Any) -> tuple[()]:
+        return ()
+
+    def begin(self, theta: Any, objective: Any) -> Any:
+        return theta - 0.01 * objective.loss_and_gradient(theta)[1]
+
+    def advance(self, theta: Any, state: tuple[()], objective: Any) -> Any:
+        loss, gradient = objective.loss_and_gradient(theta)
+        return theta - 0.01 * gradient, state, loss
+
+
 class Numba:
     """Settings of BACKPROP_XP_COMPILE for a training and for those within it."""
 
@@ -140,7 +155,7 @@ def test_a_training_within_another_has_the_bits_that_it_has_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     numba = Numba(monkeypatch)
-    for optimizer in (bx.Adam(0.05), bx.LevenbergMarquardt()):
+    for optimizer in (bx.Adam(0.05), bx.LevenbergMarquardt(), Descent()):
         alone = {one: numba.fit(one, optimizer=optimizer) for one in "01"}
         for outer in "01":
             for inner in "01":
