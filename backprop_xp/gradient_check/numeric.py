@@ -113,7 +113,7 @@ def numeric_hessian(
 
     Value and error bar are ``(n, n)`` for a vector, ``(*shape, *shape)`` for another array. For a
     structure they are ``(P, P)``: all entries of its arrays, one after the other. The Hessian takes
-    real differences of values, at least 4 n (n + 1) + 1. The rest is as for
+    real differences of values, at least 9 n (n + 1) / 2 + 1. The rest is as for
     ``bx.numeric_gradient``.
 
     >>> import numpy as np

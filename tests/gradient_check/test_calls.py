@@ -240,7 +240,7 @@ def test_checks_in_threads_restore_the_warning_filters() -> None:
     assert list(warnings.filters) == before
 
 
-@pytest.mark.parametrize("digits", [3, None])
+@pytest.mark.parametrize("digits", [2, 3, None])
 def test_the_number_of_calls_for_a_jacobian_does_not_grow_with_its_results(
     digits: int | None,
 ) -> None:
@@ -259,7 +259,8 @@ def test_the_number_of_calls_for_a_jacobian_does_not_grow_with_its_results(
         verdict = check.jacobian(curve, jacobian, np.array([2.0, 0.7, 0.3])).verdict
         assert verdict == ("pass" if digits is None else "inconclusive")
         calls[results] = counted[0]
-    assert calls[500] <= 2.5 * calls[5] < 3000  # a few results are bisected, to both sides
+    # Each of the three lines bisects a few results, to both sides.
+    assert calls[500] <= 3.5 * calls[5] < 4500
 
 
 def _counted_cubes() -> tuple[Any, Any, list[str]]:

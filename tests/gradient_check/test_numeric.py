@@ -4,7 +4,7 @@ Specifies ``stencils``.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import mpmath
@@ -112,6 +112,49 @@ def test_the_first_steps_may_fit_the_periods_of_a_wave(frequency: float) -> None
     assert abs(found.value[0] - frequency * np.cos(0.4)) <= found.error_bar[0]
     slope = [frequency * np.cos(0.4)]
     assert bx.check_gradient(wave, lambda p: np.asarray(slope), np.asarray([0.7])).passed
+
+
+def _families(m: Any, width: float) -> dict[str, Callable[[Any], Any]]:
+    """Functions that vary over a width near 1, for NumPy and mpmath."""
+    c, arctan = 1.0 - 0.6 * width, getattr(m, "arctan", None) or m.atan  # one float for both
+    return {
+        "a wave": lambda x: m.sin(x / width + 0.4),
+        "a wave beside a parabola": lambda x: x**2 + 1e-3 * m.sin(x / width),
+        "a wave on a level": lambda x: 1e3 + m.cos(x / width),
+        "a chirp": lambda x: m.sin(x**2 / width),
+        "a peak": lambda x: m.exp(-(((x - c) / width) ** 2)),
+        "a peak on a line": lambda x: x + 0.1 * m.exp(-(((x - c) / width) ** 2)),
+        "a resonance": lambda x: 1 / (1 + ((x - c) / width) ** 2),
+        "a step": lambda x: arctan((x - c) / width),
+        "a bent line": lambda x: width * m.log(1 + m.exp((x - c) / width)),
+        "a corner": lambda x: m.sqrt((x - c) ** 2 + width**2),
+        "a logarithm's pole": lambda x: m.log(x - c),
+        "a root's edge": lambda x: m.sqrt(x - c),
+    }
+
+
+def _values_and_truths() -> Iterator[tuple[Callable[[Any], float], float, float]]:
+    """Yield functions of p with their first and second derivatives at 1."""
+    for width in (10.0 ** np.linspace(-5.0, -0.5, 31)).tolist():
+        exact = _families(mpmath, width)
+        for name, value in _families(np, width).items():
+            with mpmath.workdps(DIGITS):
+                first, second = (float(mpmath.diff(exact[name], 1, k)) for k in (1, 2))
+            yield lambda p, value=value: float(value(p[0])), first, second
+
+
+@pytest.mark.parametrize("bounds", [None, ([1.0], [np.inf])])
+def test_the_bars_contain_derivatives_of_waves_and_narrow_features(bounds: Any) -> None:
+    holds, sharp = [], []
+    for value, first, second in _values_and_truths():
+        pairs = (bx.numeric_gradient, first), (bx.numeric_hessian, second)
+        for derivative, truth in pairs:
+            found = derivative(value, np.ones(1), bounds=bounds)
+            number, bar = float(found.value.item()), float(found.error_bar.item())
+            holds.append(abs(number - truth) <= bar)
+            sharp.append(bar <= 1e-2 * abs(truth))
+    assert np.mean(holds) >= 0.99
+    assert np.mean(sharp) >= 0.9
 
 
 @pytest.mark.parametrize("exponent", [-20, 20])
