@@ -6,6 +6,7 @@ whether another step suits better. The ninth value lies between them: they must 
 """
 
 import math
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -23,10 +24,25 @@ _PARTS = 64
 _BETWEEN = 0.618
 
 
-def _weights(nodes: list[float], at: float, order: int) -> np.ndarray:
-    """Return the weights of a derivative of the polynomial through nodes."""
-    powers = np.vander(np.asarray(nodes) - at, increasing=True).T
-    return np.linalg.solve(powers, math.factorial(order) * np.eye(len(nodes))[order])
+def _taylor_weights(nodes: list[float]) -> np.ndarray:
+    """Return the weights ``(order, node)`` of the derivatives at 0 of the polynomial through nodes.
+
+    They are computed as fractions: with rounded ones a straight line would have a rounded slope.
+    """
+    exact, columns = [Fraction(node) for node in nodes], []
+    for i, node in enumerate(exact):
+        # The polynomial that is 1 at this node and 0 at the others, by powers of x.
+        powers, zero = [Fraction(1)], [Fraction(0)]
+        for other in exact[:i] + exact[i + 1 :]:
+            pairs = zip(powers + zero, zero + powers, strict=True)
+            powers = [(below - other * same) / (node - other) for same, below in pairs]
+        columns.append([float(math.factorial(k) * power) for k, power in enumerate(powers)])
+    return np.asarray(columns).T
+
+
+def _weights_between(nodes: list[float]) -> np.ndarray:
+    """Return the weights with which the values at nodes predict the one between them."""
+    return np.asarray([math.prod((_BETWEEN - m) / (n - m) for m in nodes if m != n) for n in nodes])
 
 
 class _Nodes(NamedTuple):
@@ -42,9 +58,9 @@ class _Nodes(NamedTuple):
 
 
 def _nodes(at: list[float]) -> _Nodes:
-    derivative = {order: _weights(at, 0.0, order) for order in (1, 2)}
+    derivative = dict(enumerate(_taylor_weights(at)[:3]))
     neglected = math.prod(abs(node) for node in at if node) / math.factorial(9)
-    return _Nodes(at, _weights(at, _BETWEEN, 0), derivative, neglected)
+    return _Nodes(at, _weights_between(at), derivative, neglected)
 
 
 _CENTRAL, _ONE_SIDED = _nodes(_AROUND), _nodes(_AHEAD)

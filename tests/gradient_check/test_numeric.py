@@ -157,6 +157,12 @@ def test_the_bars_contain_derivatives_of_waves_and_narrow_features(bounds: Any) 
     assert np.mean(sharp) >= 0.9
 
 
+@pytest.mark.parametrize(("low", "rounded"), [(-np.inf, 1e-15), (0.5, 1e-14)])  # both sides, one
+def test_an_exact_line_has_its_slope_to_the_last_digits(low: float, rounded: float) -> None:
+    found = bx.numeric_gradient(lambda p: float(p[0]), np.full(1, 0.5), bounds=(low, np.inf))
+    assert abs(float(found.value[0]) - 1.0) <= min(rounded, float(found.error_bar[0]))
+
+
 @pytest.mark.parametrize("exponent", [-20, 20])
 def test_an_entry_of_any_scale_has_its_digits(exponent: int) -> None:
     s = 10.0**exponent
