@@ -355,7 +355,8 @@ def without_specification(package: Path, tests: Path) -> Iterator[str]:
     files: dict[str, list[str]] = {name: [] for name in modules if has_code(modules[name])}
     for path in sorted(tests.rglob("test_*.py")):
         file = path.relative_to(tests)
-        unit, own = [*file.parts, ""][0].removesuffix(".py").removeprefix("test_"), path.stem[5:]
+        own = path.stem.removeprefix("test_")
+        unit = file.parts[0] if len(file.parts) > 1 else own
         specified = names_specified_by(path)
         if (found := named(own, modules, unit)) and unit_of(found) == unit:
             specified.add(own)

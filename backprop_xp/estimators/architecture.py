@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends import Array, to_host
+from backprop_xp.backends import Array, Identity, to_host
 from backprop_xp.estimators.parameters import NAMED_ACTIVATIONS, Model, hidden_sizes
 from backprop_xp.estimators.samples import dispatches
 from backprop_xp.networks.layers.activations import ACTIVATIONS, Activation
@@ -22,17 +22,13 @@ from backprop_xp.networks.network import Network
 def network_of(model: Model, n_in: int, loss: Loss) -> Network:
     """Return the network of the parameters, with ``n_in`` inputs and ``n_outputs_`` outputs."""
     sizes = n_in, *hidden_sizes(model), model.n_outputs_
-    return _network(sizes, tuple(_activations(model)), loss, model.dropout, model.layer_norm)
+    given = *_activations(model), loss, model.dropout, model.layer_norm
+    return _network(sizes, *map(Identity, given))
 
 
-@functools.lru_cache(maxsize=64, typed=True)  # each prediction asks for it
-def _network(
-    sizes: tuple[int, ...],
-    hidden: tuple[Activation, ...],
-    loss: Loss,
-    dropout: float,
-    layer_norm: bool,
-) -> Network:
+@functools.lru_cache(maxsize=64)  # each prediction asks for it
+def _network(sizes: tuple[int, ...], *given: Identity) -> Network:
+    *hidden, loss, dropout, layer_norm = (one.value for one in given)
     return mlp(sizes, hidden=hidden, loss=loss, dropout=dropout, layer_norm=layer_norm)
 
 

@@ -2,8 +2,8 @@
 
 The k-th divided difference of k + 1 values is 0 for every polynomial below degree k. Scaled to
 weights of norm 1, it has the standard deviation of the values' noise (after More and Wild,
-"Estimating computational noise", 2011, for equal steps). Of a smooth function it has the Taylor
-term of order k alone.
+"Estimating computational noise", 2011, for equal steps). For a smooth function it is the Taylor
+term of order k.
 """
 
 import functools

@@ -25,7 +25,7 @@ _BETWEEN = 0.618
 
 
 def _taylor_weights(nodes: list[float]) -> np.ndarray:
-    """Return the weights ``(order, node)`` of the derivatives at 0 of the polynomial through nodes.
+    """Return the weights ``(3, nodes)`` of a polynomial through nodes: its derivatives at 0.
 
     They are computed as fractions: with rounded ones a straight line would have a rounded slope.
     """
@@ -36,7 +36,7 @@ def _taylor_weights(nodes: list[float]) -> np.ndarray:
         for other in exact[:i] + exact[i + 1 :]:
             pairs = zip(powers + zero, zero + powers, strict=True)
             powers = [(below - other * same) / (node - other) for same, below in pairs]
-        columns.append([float(math.factorial(k) * power) for k, power in enumerate(powers)])
+        columns.append([float(math.factorial(k) * power) for k, power in enumerate(powers[:3])])
     return np.asarray(columns).T
 
 
@@ -58,7 +58,7 @@ class _Nodes(NamedTuple):
 
 
 def _nodes(at: list[float]) -> _Nodes:
-    derivative = dict(enumerate(_taylor_weights(at)[:3]))
+    derivative = dict(enumerate(_taylor_weights(at)))
     neglected = math.prod(abs(node) for node in at if node) / math.factorial(9)
     return _Nodes(at, _weights_between(at), derivative, neglected)
 

@@ -1166,3 +1166,26 @@ def test_masked_values_are_an_error_that_names_the_argument() -> None:
     model.fit(x, x[:, 0])
     with pytest.raises(ValueError, match=r"^X has masked values \(1 of 40\)"):
         model.predict(masked["X"])
+
+
+class _Square:
+    """A user's function object without a hash, as a class with ``__eq__`` has none."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __call__(self, *arrays: Any) -> Any:
+        return arrays[0] ** 2 if len(arrays) == 1 else 2.0 * arrays[0] * arrays[1]
+
+
+def test_an_activation_without_a_hash_trains_and_predicts() -> None:
+    activation = bx.Activation(_Square(), _Square())
+    options = {"hidden_layer_sizes": (3,), "max_iter": 2, "random_state": 0}
+    model = bx.MLPRegressor(activation=activation, **options)
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x, x[:, 0])
+    hidden = (x @ model.coefs_[0] + model.intercepts_[0]) ** 2
+    expected = (hidden @ model.coefs_[1] + model.intercepts_[1])[:, 0]
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-5)

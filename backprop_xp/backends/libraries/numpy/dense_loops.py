@@ -280,7 +280,7 @@ def _code_of_functions(value: Function, vjp: Function, from_output: bool) -> int
 
 def _activated(z: Array, activation: Any, bias: Array | None = None) -> Any:
     code = _code_of(activation)
-    # Of the identity nothing is computed.
+    # The identity computes nothing.
     if not code or bias is not None or z.dtype.char not in "fd":
         return NotImplemented
     if code == _SILU:
