@@ -86,6 +86,7 @@ from backprop_xp.backends.sums_and_products import (
     mean_of_rows as mean_of_rows,
     ones_where_positive as ones_where_positive,
     outer as outer,
+    product_over_batch as product_over_batch,
     rows_of_members as rows_of_members,
     stack as stack,
     sum_at as sum_at,

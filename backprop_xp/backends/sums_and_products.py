@@ -39,6 +39,12 @@ def transposed(matrix: Array) -> Array:
 
 
 @replaceable
+def product_over_batch(a: Array, b: Array, out: Array | None = None) -> Array:
+    """Return ``a^T @ b``, the sum of the rows' outer products, as ``matmul`` does."""
+    return matmul(transposed(a), b, out)
+
+
+@replaceable
 def outer(a: Array, b: Array, out: Array | None = None) -> Array:
     """Return the products of ``(..., n)`` and ``(..., m)``, ``(..., n, m)``, as ``matmul`` does."""
     return matmul(a[..., None], b[..., None, :], out)

@@ -11,7 +11,7 @@ from backprop_xp.backends import Array
 from backprop_xp.extras import install_command
 from backprop_xp.files.recording import exported, recording
 from backprop_xp.networks.chain.layout import unpack
-from backprop_xp.networks.chain.propagation import forward_through
+from backprop_xp.networks.chain.propagation import forward_through, linked
 from backprop_xp.networks.network import Network
 
 
@@ -41,7 +41,7 @@ def recorded_predictions(network: Network, theta: np.ndarray, x: Array) -> Array
     n_out = network.outputs_shape(theta, np.zeros((1, network.widths[0]), theta.dtype))[-1]
     parameters = [[ndx.asarray(one) for one in layer] for layer in unpack(network.layout, theta)]
     with recording("ONNX", "without values and without a number of rows, x.shape[0]"):
-        outputs = forward_through(network.layers, parameters, x, None)
+        outputs = forward_through(linked(network.layers, parameters), x, None)
         if outputs.shape[-1] is None:  # an inverse link may depend on it
             outputs = ndx.reshape(outputs, (*theta.shape[:-1], -1, n_out))
         return network.loss_function.inverse_link(outputs)

@@ -36,7 +36,7 @@ from backprop_xp.networks.chain.layout import (
     unpack,
     weight_mask,
 )
-from backprop_xp.networks.chain.propagation import Cache, Layer, forward_through
+from backprop_xp.networks.chain.propagation import Cache, Layer, forward_through, linked
 from backprop_xp.networks.derivatives import gauss_newton, input_derivatives
 from backprop_xp.networks.derivatives.definition import Definition, define
 from backprop_xp.networks.derivatives.objective import loss_and_gradient_of, loss_of
@@ -166,7 +166,7 @@ class Network:
         int, or an int array ``(*stack, 1, 1)`` for masks that differ over the stack.
         """
         x, key = self.check_inputs(theta, x, rng)
-        return forward_through(self.layers, unpack(self.layout, theta), x, key)
+        return forward_through(linked(self.layers, unpack(self.layout, theta)), x, key)
 
     def predict(self, theta: Array, x: Array, *, batch_size: int | None = None) -> Array:
         """Return the loss's inverse link of the outputs: probabilities, rates or values.
@@ -177,11 +177,11 @@ class Network:
         x, _ = self.check_inputs(theta, x, None)
         if batch_size is None:
             batch_size = batch_rows.rows_at_once(theta)
-        layers, parameters = self.layers, unpack(self.layout, theta)
+        chain = linked(self.layers, unpack(self.layout, theta))
         inverse_link = self.loss_function.inverse_link
         divide = batch_rows.divider(x) or (lambda rows: rows)
         parts = [
-            inverse_link(forward_through(layers, parameters, divide(x[..., rows, :]), None))
+            inverse_link(forward_through(chain, divide(x[..., rows, :]), None))
             for rows in batch_rows.row_slices(x.shape[-2], integer(batch_size, "batch_size"))
         ]
         return parts[0] if len(parts) == 1 else array_namespace(theta).concat(parts, axis=-2)
@@ -258,13 +258,12 @@ class Network:
         x, key = self.check_inputs(theta, x, rng)
         # Layers before the first parameters return a gradient without the stack for such an x.
         x = array_namespace(theta).broadcast_to(x, (*theta.shape[:-1], *x.shape[-2:]))
-        parameters = unpack(self.layout, theta)
-        caches: list[Cache] = []
-        outputs = forward_through(self.layers, parameters, x, key, caches)
+        chain, caches = linked(self.layers, unpack(self.layout, theta)), list[Cache]()
+        outputs = forward_through(chain, x, key, caches)
         g = like(theta, g, "g")
         array_checks.check_beside_outputs(g, outputs.shape, "g", labels=False)
         g = array_namespace(theta).broadcast_to(g, outputs.shape)
-        x_gradient, gradients = propagation.backward_through(self.layers, parameters, caches, g)
+        x_gradient, gradients = propagation.backward_through(chain, caches, g)
         gradient = dispatch(pack, theta)(self.layout, gradients, theta.shape[:-1])
         return gradient, x_gradient
 

@@ -21,7 +21,7 @@ import backprop_xp as bx
 from backprop_xp.backends import LayerFunctions, TrainingTable, holding
 from backprop_xp.backends.libraries.numpy import compilation
 from backprop_xp.backends.replacements import qualified_name
-from backprop_xp.networks.derivatives.objective import views_of
+from backprop_xp.networks.derivatives.objective import bind
 from backprop_xp.networks.layers.activations import activated, sent_back
 from backprop_xp.networks.layers.core import dropped, normalized, normalized_back
 from backprop_xp.networks.losses import rules
@@ -137,9 +137,9 @@ def test_a_dense_layer_and_its_rule(kernels: Any, name: str, case: str, dtype: A
     network = bx.Network([bx.Scale(n_in), bx.Dense(n_in, n_out, name)], "mean_squared_error")
     assert has_loops(kernels, network.layers[1])
     layer = loops_of(kernels, network.layers[1])
-    views = views_of(network.definition, draw(dtype, *stack, network.size))
-    views.gradient[...] = np.nan
-    own, out = views.parameters[1], views.buffers[1]
+    bound = bind(network.definition, draw(dtype, *stack, network.size))
+    bound.gradient[...] = np.nan
+    own, out = bound.chain[1].parameters, bound.chain[1].buffers
     x = draw(dtype, *(() if shares else stack), rows, n_in)
     x[..., 0, :] *= 1e4  # the ends of tanh and sigmoid, and beyond those of exp
     a, cache = layer.forward(own, x, None)
@@ -156,12 +156,12 @@ def test_a_dense_layer_and_its_rule(kernels: Any, name: str, case: str, dtype: A
     assert_within(found[0], dx, (n_out + FUNCTION) * sizes @ np.abs(w.mT))
     assert_within(out[0], dw, (rows + FUNCTION) * np.abs(x_wide.mT) @ sizes)
     assert_within(out[1], db, (rows + FUNCTION) * sizes.sum(axis=-2, keepdims=True))
-    assert np.isnan(views.gradient[..., :n_in]).all()
+    assert np.isnan(bound.gradient[..., :n_in]).all()
     # A first layer needs no dL/dx; its parameters' gradients are the same.
-    kept = views.gradient.copy()
-    views.gradient[..., n_in:] = np.nan
+    kept = bound.gradient.copy()
+    bound.gradient[..., n_in:] = np.nan
     assert layer.backward(own, cache, g, wants_input=False, out=out)[0] is None
-    np.testing.assert_array_equal(views.gradient, kept)
+    np.testing.assert_array_equal(bound.gradient, kept)
 
 
 @pytest.mark.parametrize("stack", [(), (2, 3)], ids=str)
@@ -219,8 +219,8 @@ def test_a_biass_gradient_keeps_float32s_digits_over_many_rows(kernels: Any) -> 
     layer = bx.Dense(2, 200)
     network = bx.Network([layer], "mean_squared_error")
     loops = loops_of(kernels, layer)
-    views = views_of(network.definition, draw(np.float32, network.size))
-    own, out = views.parameters[0], views.buffers[0]
+    bound = bind(network.definition, draw(np.float32, network.size))
+    own, out = bound.chain[0].parameters, bound.chain[0].buffers
     _, cache = loops.forward(own, draw(np.float32, 30_000, 2), None)
     g = np.full((30_000, 200), 0.1, np.float32)
     loops.backward(own, cache, g, wants_input=False, out=out)
@@ -287,12 +287,13 @@ def embedding(kernels: Any, stack: tuple[int, ...], shares: bool, dtype: Any) ->
     network = bx.Network([bx.Scale(COLUMNS), layer], "mean_squared_error")
     assert has_loops(kernels, layer)
     loops = loops_of(kernels, layer)
-    views = views_of(network.definition, draw(dtype, *stack, network.size))
-    views.gradient[...] = np.nan
+    bound = bind(network.definition, draw(dtype, *stack, network.size))
+    bound.gradient[...] = np.nan
     x = draw(dtype, *(() if shares else stack), EMBEDDED_ROWS, COLUMNS)
     x[..., 0, :] *= 1e3
     g = draw(dtype, *stack, EMBEDDED_ROWS, layer.n_out)
-    return Embedding(layer, loops, views.parameters[1], views.buffers[1], views.gradient, x, g)
+    link = bound.chain[1]
+    return Embedding(layer, loops, link.parameters, link.buffers, bound.gradient, x, g)
 
 
 every_input = pytest.mark.parametrize("shares", [True, False], ids=["shared x", "own x"])
@@ -364,8 +365,8 @@ def test_a_numeric_embeddings_gradient_keeps_float32s_digits_over_many_rows(kern
     embedding = bx.NumericEmbedding(1, 2, n_frequencies=1)
     network = bx.Network([embedding], "mean_squared_error")
     loops = loops_of(kernels, embedding)
-    views = views_of(network.definition, np.zeros(network.size, np.float32))  # waves of 1
-    own, out = views.parameters[0], views.buffers[0]
+    bound = bind(network.definition, np.zeros(network.size, np.float32))  # waves of 1
+    own, out = bound.chain[0].parameters, bound.chain[0].buffers
     _, cache = loops.forward(own, np.zeros((30_000, 1), np.float32), None)
     loops.backward(own, cache, np.full((30_000, 2), 0.1, np.float32), wants_input=False, out=out)
     exact = np.full((1, 1, 1), 30_000 * float(np.float32(0.1)))
@@ -497,8 +498,8 @@ def test_layer_norm_and_its_rule(
     layer = bx.LayerNorm(n)
     network = bx.Network([layer], "mean_squared_error")
     loops = loops_of(kernels, layer)
-    views = views_of(network.definition, draw(dtype, *stack, network.size))
-    own, out = views.parameters[0], views.buffers[0]
+    bound = bind(network.definition, draw(dtype, *stack, network.size))
+    own, out = bound.chain[0].parameters, bound.chain[0].buffers
     x, g = scale * draw(dtype, *stack, 4, n), draw(dtype, *stack, 4, n)
     y, cache = loops.forward(own, x, None)
     factor, bias = wide(*own)

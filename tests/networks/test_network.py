@@ -17,12 +17,13 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.networks.chain.batch_rows import Rows
+from backprop_xp.networks.chain.propagation import linked
 from backprop_xp.networks.derivatives.objective import (
-    Views,
+    BoundNetwork,
+    bind,
     loss_and_gradient_of,
     loss_of,
     mean_loss,
-    views_of,
 )
 from backprop_xp.networks.layers.activations import ACTIVATIONS
 from backprop_xp.networks.losses.loss import LOSSES
@@ -193,20 +194,23 @@ def test_a_loss_of_weight_0_that_overflows_adds_nothing(xp: Any) -> None:
 
 
 @pytest.mark.once
-def test_the_buffer_of_views_is_written_whole_and_only_for_their_own_theta() -> None:
+def test_the_buffer_of_a_bound_network_is_written_whole() -> None:
     network = bx.mlp([N_IN, 4, N_OUT], hidden="tanh")
     x, y = np.random.default_rng(5).normal(size=(2, BATCH, N_IN))
-    theta, other = (network.initialize(seed, backend="numpy") for seed in (0, 1))
-    views, rows = views_of(network.definition, theta), Rows(x, y[:, :N_OUT])
-    assert views.gradient is not None
-    views.gradient[...] = np.nan
+    theta = network.initialize(backend="numpy")
+    bound, rows = bind(network.definition, theta), Rows(x, y[:, :N_OUT])
+    assert bound.gradient is not None
+    bound.gradient[...] = np.nan
     none = rows._replace(x=x[:0], y=rows.y[:0])
-    loss, gradient = loss_and_gradient_of(network.definition, theta, none, None, views)
-    assert (loss, gradient is views.gradient, np.abs(gradient).max()) == (0.0, True, 0.0)
-    for given in (theta, other):
-        found = loss_and_gradient_of(network.definition, given, rows, None, views)
-        for one, expected in zip(found, network.loss_and_gradient(given, *rows[:2]), strict=True):
-            np.testing.assert_array_equal(one, expected)
+    loss, gradient = bound.loss_and_gradient(none, None)
+    assert (loss, gradient is bound.gradient, np.abs(gradient).max()) == (0.0, True, 0.0)
+    loss, gradient = bound.loss_and_gradient(none, 0.5)
+    np.testing.assert_array_equal(gradient, 0.5 * theta * network.weight_mask(theta))
+    weights = [layer[0] for layer in network.unpack(theta)]
+    assert loss == pytest.approx(0.25 * sum(np.sum(w * w) for w in weights))
+    found = bound.loss_and_gradient(rows, None)
+    for one, expected in zip(found, network.loss_and_gradient(theta, x, rows.y), strict=True):
+        np.testing.assert_array_equal(one, expected)
 
 
 def test_the_penalty_is_half_l2_times_the_squares_of_the_weights_alone(xp: Any) -> None:
@@ -911,9 +915,11 @@ def test_a_gradient_written_into_its_slice_equals_the_joined_one(
         strength = xp.asarray(np.random.default_rng(3).uniform(size=stack), dtype=dtype)
     rows = Rows(x, y, weight, as_key(RNG, theta))
     out = xp.asarray(np.full((*stack, network.size), np.nan), dtype=dtype)
-    views = Views(theta, network.unpack(theta), out, network.unpack(out))
+    parameters, buffers = network.unpack(theta), network.unpack(out)
+    chain = linked(network.layers, parameters, wants_input=False, out=buffers)
+    bound = BoundNetwork(network.definition, theta, chain, out)
     for _ in range(2):
-        value, gradient = loss_and_gradient_of(network.definition, theta, rows, strength, views)
+        value, gradient = bound.loss_and_gradient(rows, strength)
         assert gradient is out
     monkeypatch.setattr("backprop_xp.networks.derivatives.objective.blank", lambda theta: None)
     expected_value, expected = loss_and_gradient_of(network.definition, theta, rows, strength)

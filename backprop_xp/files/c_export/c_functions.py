@@ -18,7 +18,7 @@ from backprop_xp.files.c_export.plan import Kernel, Plan, in_order, plan
 from backprop_xp.files.recording import recording
 from backprop_xp.networks.chain.batch_rows import Rows
 from backprop_xp.networks.chain.layout import unpack
-from backprop_xp.networks.chain.propagation import Cache, backward_through, forward_through
+from backprop_xp.networks.chain.propagation import Cache, backward_through, forward_through, linked
 from backprop_xp.networks.derivatives.input_derivatives import slopes_of
 from backprop_xp.networks.derivatives.objective import loss_and_gradient_of
 from backprop_xp.networks.layers.activations import identity
@@ -117,8 +117,8 @@ def recorded(
     with recording("C", _ON):
         outputs, ends = rows, list[LazyArray]()
         for i, own in enumerate(unpack(network.layout, theta)):
-            layers = network.layers[i : i + 1]
-            outputs = forward_through(layers, [own], outputs, None, caches, start=i)
+            chain = linked(network.layers[i : i + 1], [own], start=i)
+            outputs = forward_through(chain, outputs, None, caches)
             ends.append(as_array(outputs))
         if outputs.shape[:-1] != (1,):
             raise ValueError(f"one row has outputs of the shape {outputs.shape}")
@@ -169,8 +169,8 @@ def jacobian(one: Recorded, *, predict: bool = False) -> Function:
     g, index = argument("g", one.outputs.shape, dtype), one.source.index
     last = network.loss_function.inverse_link if predict else identity.value
     with recording("C", _ON):
-        parameters = unpack(network.layout, one.theta)
-        found, _ = backward_through(network.layers, parameters, one.caches, g)
+        chain = linked(network.layers, unpack(network.layout, one.theta))
+        found, _ = backward_through(chain, one.caches, g)
         row = as_array(found, dtype)
         row = row if one.scaling is None else row / one.scaling.scale
         before = {}

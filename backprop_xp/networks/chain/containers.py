@@ -79,7 +79,8 @@ class Chain:
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return the output of the last layer."""
         own, caches = self.by_layer(parameters), list[Cache]()
-        return propagation.forward_through(self.layers, own, x, rng, caches), caches
+        chain = propagation.linked(self.layers, own)
+        return propagation.forward_through(chain, x, rng, caches), caches
 
     def backward(
         self,
@@ -92,12 +93,13 @@ class Chain:
         out: Buffers | None = None,
     ) -> Gradients:
         """Return dL/dx and the layers' gradients."""
-        back, gradients = propagation.backward_through(
-            *(self.layers, self.by_layer(parameters), cache, g),
+        chain = propagation.linked(
+            *(self.layers, self.by_layer(parameters)),
             wants_input=wants_input,
             wants_parameters=wants_parameters,
             out=self.by_layer(out or [None] * len(self.names)),
         )
+        back, gradients = propagation.backward_through(chain, cache, g)
         return back, tuple(itertools.chain.from_iterable(gradients))
 
 

@@ -3,10 +3,11 @@
 ``x`` is a layer's input, ``g = dL/dy`` the gradient by its output.
 """
 
+import functools
 import itertools
 import operator
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from backprop_xp.backends import Array, replaced_layers
 from backprop_xp.networks.numbers.initializers import Generator, HostArray
@@ -57,102 +58,126 @@ class Layer(Protocol):
         """Return dL/dx (None if not wanted) and dL/dparameters, from ``g`` = dL/dy."""
 
 
-def forward_through(
-    layers: Sequence[Layer],
-    parameters: Sequence[Parameters],
-    x: Array,
-    rng: Key | None,
-    caches: list[Cache] | None = None,
-    start: int = 0,
-) -> Array:
-    """Return the last layer's output; each layer's input shape and cache go into ``caches``.
+class Link(NamedTuple):
+    """A layer of a chain with all that its passes need, looked up once.
 
-    The layers are numbered from ``start``, in their keys and in the notes of errors.
+    ``forward(x, rng)`` and ``backward(cache, g)`` are the layer's, or what replaces them, with its
+    parameters and options. ``backward`` is None where no gradient goes. ``buffers`` are None for
+    new arrays.
     """
-    replaced = replaced_layers()
-    for i, (layer, own) in enumerate(zip(layers, parameters, strict=True), start):
-        shape = x.shape
-        functions: Any = replaced.get(id(layer), layer) if replaced else layer
-        try:
-            key = fold_in(rng, i) if rng is not None and is_random(layer) else None
-            x, cache = _pair(
-                functions.forward(own, x, key), "forward", "the output and a cache, or None"
-            )
-        except Exception as error:
-            error.add_note(f"In layers[{i}] ({type(layer).__name__}).forward.")
-            raise
-        if caches is not None:
-            caches.append((shape, cache))
-        del cache  # before the next layer makes its own
-    return x
+
+    number: int
+    layer: Layer
+    parameters: Parameters
+    is_random: bool
+    forward: Callable[[Array, Key | None], tuple[Array, Cache]]
+    backward: Callable[[Cache, Array], Gradients] | None
+    wants_input: bool
+    wants_parameters: bool
+    buffers: Buffers | None
 
 
-def backward_through(
+def linked(
     layers: Sequence[Layer],
     parameters: Sequence[Parameters],
-    caches: Sequence[Cache],
-    g: Array,
     *,
     wants_input: bool = True,
     wants_parameters: bool = True,
     out: Sequence[Buffers] | None = None,
     start: int = 0,
-) -> tuple[Array | None, list[tuple[Array, ...]]]:
-    """Return dL/dx and each layer's gradients, from ``g`` = dL/dy of the last layer.
+) -> list[Link]:
+    """Return the links of a chain, for passes as long as the replacements of now hold.
 
     Without ``wants_input`` dL/dx is computed only as far back as a layer with parameters needs it.
-    Without ``wants_parameters`` the gradients are ``()``, which takes half the time.
-    With ``out`` the gradients are written into its arrays, layer by layer.
+    Without ``wants_parameters`` the gradients are ``()``, which takes half the time. With ``out``
+    the gradients are written into its arrays, layer by layer. The layers are numbered from
+    ``start``, in their keys and in the notes of errors.
     """
     first = 0 if wants_input else next((i for i, layer in enumerate(layers) if layer.names), 0)
-    gradients: list[tuple[Array, ...]] = [()] * len(layers)
+    replaced, links = replaced_layers(), list[Link]()
+    for i, (layer, own) in enumerate(zip(layers, parameters, strict=True)):
+        functions: Any = replaced.get(id(layer), layer) if replaced else layer
+        buffers, wanted, backward = None if out is None else out[i], wants_input or i > first, None
+        if i >= first:
+            options: dict[str, Any] = {"wants_input": wanted}
+            if buffers is not None and getattr(layer, "writes", False):
+                options["out"] = buffers
+            if not wants_parameters and getattr(layer, "skips", False):
+                options["wants_parameters"] = False
+            backward = functools.partial(functions.backward, own, **options)
+        forward = functools.partial(functions.forward, own)
+        passes = is_random(layer), forward, backward, wanted, wants_parameters, buffers
+        links.append(Link(start + i, layer, own, *passes))
+    return links
+
+
+def forward_through(
+    chain: Sequence[Link], x: Array, rng: Key | None, caches: list[Cache] | None = None
+) -> Array:
+    """Return the last layer's output; each layer's input shape and cache go into ``caches``."""
+    for link in chain:
+        shape = x.shape
+        try:
+            key = fold_in(rng, link.number) if rng is not None and link.is_random else None
+            found = link.forward(x, key)
+            if not isinstance(found, tuple) or len(found) != 2:
+                raise _no_pair(found, "forward", "the output and a cache, or None")
+        except Exception as error:
+            error.add_note(f"In layers[{link.number}] ({type(link.layer).__name__}).forward.")
+            raise
+        x, cache = found
+        if caches is not None:
+            caches.append((shape, cache))
+        del found, cache  # before the next layer makes its own
+    return x
+
+
+def backward_through(
+    chain: Sequence[Link], caches: Sequence[Cache], g: Array
+) -> tuple[Array | None, list[tuple[Array, ...]]]:
+    """Return dL/dx and each layer's gradients, from ``g`` = dL/dy of the last layer."""
+    gradients: list[tuple[Array, ...]] = [()] * len(chain)
     # A list, emptied at each call: a layer can free the gradient that it no longer needs.
     upstream: list[Array | None] = [g]
     del g
-    replaced = replaced_layers()
-    for i in reversed(range(first, len(layers))):
-        layer, buffers = layers[i], None if out is None else out[i]
-        shape, cache = caches[i]
-        wanted = wants_input or i > first
-        own = parameters[i]
-        functions: Any = replaced.get(id(layer), layer) if replaced else layer
-        options: dict[str, Any] = {}
-        if buffers is not None and getattr(layer, "writes", False):
-            options["out"] = buffers
-        if not wants_parameters and getattr(layer, "skips", False):
-            options["wants_parameters"] = False
+    for i in reversed(range(len(chain))):
+        link, (shape, cache) = chain[i], caches[i]
+        if link.backward is None:
+            break
         try:
-            pair = functions.backward(own, cache, upstream.pop(), wants_input=wanted, **options)
-            back, found = _pair(pair, "backward", "dL/dx and a tuple of the parameters' gradients")
-            del pair
-            if wanted:
-                _check_shape(layer, "for its input", back, shape)
-            if wants_parameters:
-                gradients[i] = _checked(layer, own, found, buffers)
+            found = link.backward(cache, upstream.pop())
+            if not isinstance(found, tuple) or len(found) != 2:
+                raise _no_pair(found, "backward", "dL/dx and a tuple of the parameters' gradients")
+            back, own = found
+            del found
+            if link.wants_input and getattr(back, "shape", None) != shape:
+                raise _wrong_shape(link, "for its input", back, shape)
+            if link.wants_parameters:
+                gradients[i] = _checked(link, own)
         except Exception as error:
-            error.add_note(f"In layers[{start + i}] ({type(layer).__name__}).backward.")
+            error.add_note(f"In layers[{link.number}] ({type(link.layer).__name__}).backward.")
             raise
         upstream.append(back)
         del back
-    return (upstream.pop() if wants_input else None), gradients
+    return (upstream.pop() if not chain or chain[0].wants_input else None), gradients
 
 
-def _pair(result: Any, method: str, expected: str) -> Any:
-    """Return a method's result, a tuple of two: an array of two rows would be unpacked as well."""
-    if not isinstance(result, tuple) or len(result) != 2:
-        kind = type(result).__name__
-        what = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {kind}"
-        raise TypeError(f"{method} returned {what}, but a tuple of two is expected: {expected}.")
-    return result
+def _no_pair(result: Any, method: str, expected: str) -> TypeError:
+    """Return the error for a method whose result is not a tuple of two.
+
+    An array of two rows would be unpacked as well.
+    """
+    kind = type(result).__name__
+    what = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {kind}"
+    return TypeError(f"{method} returned {what}, but a tuple of two is expected: {expected}.")
 
 
-def _checked(
-    layer: Layer, parameters: Parameters, gradients: tuple[Array, ...], buffers: Buffers | None
-) -> tuple[Array, ...]:
+def _checked(link: Link, gradients: tuple[Array, ...]) -> tuple[Array, ...]:
     """Return a layer's gradients, copied into the buffers that it did not write itself.
 
     Raises ValueError unless each has its parameter's shape.
     """
+    layer, parameters, buffers = link.layer, link.parameters, link.buffers
     if gradients is buffers:
         return gradients
     if len(gradients) != len(parameters):
@@ -164,23 +189,23 @@ def _checked(
         return tuple(buffers)
     results = []
     for i, gradient in enumerate(gradients):
-        buffer = None if buffers is None else buffers[i]
+        buffer, shape = None if buffers is None else buffers[i], parameters[i].shape
         if gradient is not buffer:
-            _check_shape(layer, f"for {layer.names[i]!r}", gradient, parameters[i].shape)
+            if getattr(gradient, "shape", None) != shape:
+                raise _wrong_shape(link, f"for {layer.names[i]!r}", gradient, shape)
             if buffer is not None:
                 buffer[...] = gradient
         results.append(gradient if buffer is None else buffer)
     return tuple(results)
 
 
-def _check_shape(layer: Layer, role: str, gradient: Array, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless a gradient has its shape: another one could broadcast."""
+def _wrong_shape(link: Link, role: str, gradient: Any, shape: tuple[int, ...]) -> ValueError:
+    """Return the error for a gradient without its shape: another one could broadcast."""
     found = getattr(gradient, "shape", None)
-    if found != shape:
-        raise ValueError(
-            f"{type(layer).__name__}.backward returned a gradient of shape "
-            f"{found and tuple(found)} {role}, but {tuple(shape)} is expected."
-        )
+    return ValueError(
+        f"{type(link.layer).__name__}.backward returned a gradient of shape "
+        f"{found and tuple(found)} {role}, but {tuple(shape)} is expected."
+    )
 
 
 def is_random(layer: Layer) -> bool:

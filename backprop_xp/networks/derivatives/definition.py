@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from backprop_xp.backends import Array, array_namespace, device_of
 from backprop_xp.networks.chain.layout import Layout, lay_out, unpack
-from backprop_xp.networks.chain.propagation import Layer, check_chain, forward_through
+from backprop_xp.networks.chain.propagation import Layer, check_chain, forward_through, linked
 from backprop_xp.networks.losses.loss import Loss, refuse_second_inverse_link
 
 
@@ -30,7 +30,8 @@ class Definition:
         if n_out is None:
             shape, where = (*x.shape[:-2], 1, x.shape[-1]), {"dtype": theta.dtype}
             row = array_namespace(theta).zeros(shape, device=device_of(theta), **where)
-            n_out = forward_through(self.layers, unpack(self.layout, theta), row, None).shape[-1]
+            chain = linked(self.layers, unpack(self.layout, theta))
+            n_out = forward_through(chain, row, None).shape[-1]
         return (*theta.shape[:-1], x.shape[-2], n_out)
 
 

@@ -15,7 +15,7 @@ from backprop_xp.backends import Array, array_namespace, dispatch, transposed, w
 from backprop_xp.networks.chain.array_checks import Strength
 from backprop_xp.networks.chain.batch_rows import Rows, row_slices
 from backprop_xp.networks.chain.layout import pack, unpack, weight_mask
-from backprop_xp.networks.chain.propagation import Cache, backward_through, forward_through
+from backprop_xp.networks.chain.propagation import Cache, backward_through, forward_through, linked
 from backprop_xp.networks.derivatives.definition import Definition
 from backprop_xp.networks.derivatives.objective import loss_of_values, shares_of
 from backprop_xp.networks.derivatives.row_jacobians import outputs_and_jacobian
@@ -247,9 +247,9 @@ def _curved(linear: _Linear) -> Array:
 def _pulled(definition: Definition, theta: Array, x: Array, g: Array) -> Array:
     """Return ``J^T g``, ``(*stack, P)``, from g by the outputs."""
     parameters, caches = dispatch(unpack, theta)(definition.layout, theta), list[Cache]()
-    forward_through(definition.layers, parameters, x, None, caches)
-    given = definition.layers, parameters, caches, g
-    _, gradients = backward_through(*given, wants_input=False)
+    chain = linked(definition.layers, parameters, wants_input=False)
+    forward_through(chain, x, None, caches)
+    _, gradients = backward_through(chain, caches, g)
     pulled: Array = dispatch(pack, theta)(definition.layout, gradients, theta.shape[:-1])
     return pulled
 

@@ -126,7 +126,8 @@ def _outputs(chain: _Chain, x: Jet) -> tuple[Jet, list[Cache]]:
     """Return the outputs, or the predictions, of a jet, and the layers' caches."""
     caches: list[Cache] = []
     parameters = constants(x.namespace, chain.parameters)
-    y = propagation.forward_through(chain.layers, parameters, x, None, caches)
+    links = propagation.linked(chain.layers, parameters)
+    y = propagation.forward_through(links, x, None, caches)
     return as_jet(x.namespace, y if chain.inverse_link is None else chain.inverse_link(y)), caches
 
 
@@ -140,15 +141,10 @@ def _jacobian_backward(chain: _Chain, x: Array) -> Array:
     xp, caches = array_namespace(x), list[Cache]()
     # Layers before the first parameters would give a gradient without the stack.
     x = xp.broadcast_to(x, (*chain.stack, *x.shape[-2:]))
-    o = propagation.forward_through(chain.layers, chain.parameters, x, None, caches)
-    rows = []
-    for unit in _units(o):
-        g = xp.broadcast_to(unit, o.shape)
-        back, _ = propagation.backward_through(
-            chain.layers, chain.parameters, caches, g, wants_parameters=False
-        )
-        rows.append(back)
-    slopes = xp.stack(rows, axis=-2)
+    links = propagation.linked(chain.layers, chain.parameters, wants_parameters=False)
+    o = propagation.forward_through(links, x, None, caches)
+    gs = (xp.broadcast_to(unit, o.shape) for unit in _units(o))
+    slopes = xp.stack([propagation.backward_through(links, caches, g)[0] for g in gs], axis=-2)
     return slopes if chain.inverse_link is None else slopes_of(chain.inverse_link, o) @ slopes
 
 
@@ -183,9 +179,8 @@ def _hessian(chain: _Chain, x: Array, output: int) -> Array:
     else:
         g = _gradient_of(chain.inverse_link, y, output)
     parameters = constants(jet.namespace, chain.parameters)
-    back, _ = propagation.backward_through(
-        chain.layers, parameters, caches, g, wants_parameters=False
-    )
+    links = propagation.linked(chain.layers, parameters, wants_parameters=False)
+    back, _ = propagation.backward_through(links, caches, g)
     found = as_jet(jet.namespace, back)
     return xp.moveaxis(whole(found, found.first, n), 0, -1)
 

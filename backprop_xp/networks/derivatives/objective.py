@@ -7,7 +7,7 @@ Nothing is checked here: ``rows`` have theta's device and dtype, ``rows.rng`` is
 
 import itertools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import (
@@ -18,21 +18,26 @@ from backprop_xp.backends import (
     mean_of_rows,
     sum_of_squares,
 )
-from backprop_xp.networks.chain import propagation
 from backprop_xp.networks.chain.array_checks import Strength
 from backprop_xp.networks.chain.batch_rows import Rows
 from backprop_xp.networks.chain.layout import Layout, pack, parameters_of, parts_of, unpack
-from backprop_xp.networks.chain.propagation import Cache, Parameters
+from backprop_xp.networks.chain.propagation import (
+    Cache,
+    Link,
+    Parameters,
+    backward_through,
+    forward_through,
+    linked,
+)
 from backprop_xp.networks.derivatives.definition import Definition
-from backprop_xp.networks.losses.loss import sample_losses, value_and_gradient
+from backprop_xp.networks.losses.loss import Loss, sample_losses, value_and_gradient
 from backprop_xp.networks.losses.targets import in_columns
 
 
 def outputs_of(definition: Definition, theta: Array, rows: Rows) -> Array:
     """Return the raw outputs, as ``Network.forward`` does."""
-    return propagation.forward_through(
-        definition.layers, _parameters(definition, theta), rows.x, rows.rng
-    )
+    chain = linked(definition.layers, _parameters(definition, theta))
+    return forward_through(chain, rows.x, rows.rng)
 
 
 def loss_of(definition: Definition, theta: Array, rows: Rows, l2: Strength) -> Array:
@@ -61,39 +66,39 @@ def loss_of_values(
     )
 
 
-class Views(NamedTuple):
-    """Theta with views of its parameters, and a buffer for the gradient with views of its parts.
+class BoundNetwork(NamedTuple):
+    """A network bound to theta: the chain of its layers, and a buffer for the gradient.
 
-    The last two are None if the library does not write into slices of arrays.
+    The layers have views of theta and of the buffer. The buffer is None if the library does not
+    write into slices of arrays.
     """
 
+    definition: Definition
     theta: Array
-    parameters: Sequence[Parameters]
+    chain: Sequence[Link]
     gradient: Array | None
-    buffers: Sequence[Parameters] | None
+
+    def loss_and_gradient(self, rows: Rows, l2: Strength) -> tuple[Array, Array]:
+        """Return what ``Network.loss_and_gradient`` does; the gradient is in the buffer."""
+        loss, gradients = _loss_and_gradients(self.definition, self.chain, rows, l2)
+        if self.gradient is not None:
+            return loss, self.gradient
+        stack = self.theta.shape[:-1]
+        return loss, dispatch(pack, self.theta)(self.definition.layout, gradients, stack)
 
 
-def views_of(definition: Definition, theta: Array) -> Views:
-    """Return views of theta's parameters, and of a new buffer for its gradient."""
-    gradient = blank(theta)
+def bind(definition: Definition, theta: Array) -> BoundNetwork:
+    """Return a network bound to theta, with a new buffer for the gradient."""
+    gradient, parameters = blank(theta), _parameters(definition, theta)
     buffers = None if gradient is None else _parameters(definition, gradient)
-    return Views(theta, _parameters(definition, theta), gradient, buffers)
+    return BoundNetwork(definition, theta, _chain(definition, parameters, buffers), gradient)
 
 
 def loss_and_gradient_of(
-    definition: Definition, theta: Array, rows: Rows, l2: Strength, views: Views | None = None
+    definition: Definition, theta: Array, rows: Rows, l2: Strength
 ) -> tuple[Array, Array]:
-    """Return the loss and its gradient by theta, as ``Network.loss_and_gradient`` does.
-
-    ``views`` of this theta have the buffer that the gradient is written into at each step.
-    """
-    if views is None or views.theta is not theta:
-        views = views_of(definition, theta)
-    _, parameters, gradient, buffers = views
-    loss, gradients = _loss_and_gradients(definition, parameters, rows, l2, buffers)
-    if gradient is None:
-        gradient = dispatch(pack, theta)(definition.layout, gradients, theta.shape[:-1])
-    return loss, gradient
+    """Return the loss and its gradient by theta, as ``Network.loss_and_gradient`` does."""
+    return bind(definition, theta).loss_and_gradient(rows, l2)
 
 
 def loss_and_gradients_of(
@@ -101,61 +106,62 @@ def loss_and_gradients_of(
 ) -> tuple[Array, list[Array]]:
     """Return what ``loss_and_gradient_of`` does, for theta and its gradient in parts."""
     layout = definition.layout
-    loss, gradients = _loss_and_gradients(definition, parameters_of(layout, parts), rows, l2)
+    chain = _chain(definition, parameters_of(layout, parts))
+    loss, gradients = _loss_and_gradients(definition, chain, rows, l2)
     return loss, parts_of(layout, gradients, parts[0].shape[:-1])
 
 
-def _loss_and_gradients(
+def _chain(
     definition: Definition,
     parameters: Sequence[Parameters],
-    rows: Rows,
-    l2: Strength,
     buffers: Sequence[Parameters] | None = None,
+) -> Sequence[Link]:
+    return linked(definition.layers, parameters, wants_input=False, out=buffers)
+
+
+def _loss_and_gradients(
+    definition: Definition, chain: Sequence[Link], rows: Rows, l2: Strength
 ) -> tuple[Array, Sequence[Parameters]]:
-    """Return the loss and its gradients by the parameters, written into ``buffers`` if given."""
+    """Return the loss and its gradients by the parameters, in the chain's buffers if it has any."""
     if rows.x.shape[-2]:
-        loss, gradients = _of_rows(definition, parameters, rows, buffers)
+        loss, gradients = _of_rows(definition.loss, chain, rows)
     else:  # a part of a batch without rows
-        loss, gradients = _of_none(definition.layout, parameters, buffers)
+        loss, gradients = _of_none(definition.layout, chain)
     if l2 is None:
         return loss, gradients
+    parameters = [link.parameters for link in chain]
     loss = loss + penalty(definition.layout, parameters, l2)
-    add = operator.add if buffers is None else operator.iadd
+    add = operator.add if chain[0].buffers is None else operator.iadd
     return loss, _decayed(definition.layout, gradients, parameters, l2, add)
 
 
 def _of_rows(
-    definition: Definition,
-    parameters: Sequence[Parameters],
-    rows: Rows,
-    buffers: Sequence[Parameters] | None,
+    loss_function: Loss, chain: Sequence[Link], rows: Rows
 ) -> tuple[Array, Sequence[Parameters]]:
     """Return the mean loss of rows, or their part of a batch's, and its gradients."""
     weight, caches = rows.sample_weight, list[Cache]()
-    outputs = propagation.forward_through(definition.layers, parameters, rows.x, rows.rng, caches)
+    outputs = forward_through(chain, rows.x, rows.rng, caches)
     y = in_columns(outputs, rows.y)
-    each, g = value_and_gradient(definition.loss, outputs, y, shares_of(rows))
+    each, g = value_and_gradient(loss_function, outputs, y, shares_of(rows))
     g = g if weight is None else where_counted(weight[..., None], g)
     if rows.part is None:
         loss = mean_loss(each, weight)
     else:
         each = each if weight is None else where_counted(weight, weight * each)
         loss = array_namespace(each).sum(each, axis=-1) / _not_zero(total_of(rows))
-    _, gradients = propagation.backward_through(
-        definition.layers, parameters, caches, g, wants_input=False, out=buffers
-    )
+    _, gradients = backward_through(chain, caches, g)
     return loss, gradients
 
 
-def _of_none(
-    layout: Layout, parameters: Sequence[Parameters], buffers: Sequence[Parameters] | None
-) -> tuple[Array, Sequence[Parameters]]:
+def _of_none(layout: Layout, chain: Sequence[Link]) -> tuple[Array, Sequence[Parameters]]:
     """Return the zeros that no rows add to a batch's loss and its gradients."""
-    zeros = [tuple(array_namespace(w).zeros_like(w) for w in layer) for layer in parameters]
-    for buffer in itertools.chain(*buffers or ()):
+    zeros = [tuple(array_namespace(w).zeros_like(w) for w in link.parameters) for link in chain]
+    buffers: Iterator[Any] = itertools.chain.from_iterable(link.buffers or () for link in chain)
+    for buffer in buffers:
         buffer[...] = 0.0
     one, zero = next((one[0], each[0]) for one, each in zip(layout, zeros, strict=True) if one)
-    return sum_of_squares(zero, len(one.shape)), buffers or zeros
+    gradients = [link.buffers or own for link, own in zip(chain, zeros, strict=True)]
+    return sum_of_squares(zero, len(one.shape)), gradients
 
 
 def mean_loss(each: Array, weight: Array | None) -> Array:
@@ -184,7 +190,10 @@ def total_of(rows: Rows) -> float | Array:
 
 def shares_of(rows: Rows) -> float | Array:
     """Return each row's share in the batch, ``(..., batch, 1)``, or a number for equal ones."""
-    total, weight = _not_zero(total_of(rows)), rows.sample_weight
+    weight = rows.sample_weight
+    if weight is None and rows.part is None:
+        return 1.0 / rows.y.shape[-2]
+    total = _not_zero(total_of(rows))
     return 1.0 / total if weight is None else (weight / total[..., None])[..., None]
 
 

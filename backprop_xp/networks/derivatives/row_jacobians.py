@@ -19,6 +19,7 @@ from backprop_xp.networks.chain.propagation import (
     backward_through,
     defines,
     forward_through,
+    linked,
 )
 from backprop_xp.networks.derivatives.definition import Definition
 
@@ -85,7 +86,7 @@ def _forward(
         takes_rows = _takes_rows(layer)
         if not takes_rows:
             x = array_namespace(x).broadcast_to(x[..., None, :], (*each, 1, x.shape[-1]))
-        x = forward_through([layer], [parameters[i]], x, None, caches, start=i)
+        x = forward_through(linked([layer], [parameters[i]], start=i), x, None, caches)
         x = x if takes_rows else x[..., 0, :]
     return x
 
@@ -110,8 +111,8 @@ def _gradients(
             continue
         takes_rows = _takes_rows(layer)
         back = back if takes_rows else back[..., None, :]
-        chain = [layer], [parameters[i]], [caches[i]], back
         options: dict[str, Any] = {"wants_input": wanted, "out": buffers or None, "start": i}
-        back, (gradients[i],) = backward_through(*chain, **options)
+        chain = linked([layer], [parameters[i]], **options)
+        back, (gradients[i],) = backward_through(chain, [caches[i]], back)
         back = back if takes_rows or not wanted else back[..., 0, :]
     return gradients

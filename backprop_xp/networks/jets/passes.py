@@ -119,9 +119,9 @@ def forward(
         part, caches = x if rows == slice(None) else x[..., rows, :], list[Cache]()
         jet = seeded(part, unit_directions(part, plan.columns), plan.operators)
         own = constants(jet.namespace, parameters)
-        y = as_jet(jet.namespace, propagation.forward_through(layers, own, jet, rng, caches))
+        y = propagation.forward_through(propagation.linked(layers, own), jet, rng, caches)
         passes.append(Pass(rows, jet.namespace, caches))
-        found.append(_terms_of(y, plan))
+        found.append(_terms_of(as_jet(jet.namespace, y), plan))
     if len(found) == 1:
         return found[0], passes
     xp = array_namespace(x)
@@ -171,13 +171,9 @@ def backward(
     backs, total = [], None
     for rows, namespace, caches in passes:
         parts = [g[..., rows, :] for g in gs] if len(passes) > 1 else gs
-        back, gradients = propagation.backward_through(
-            layers,
-            constants(namespace, parameters),
-            caches,
-            _dual_of_terms(namespace, parts, plan),
-            **wanted,
-        )
+        chain = propagation.linked(layers, constants(namespace, parameters), **wanted)
+        dual = _dual_of_terms(namespace, parts, plan)
+        back, gradients = propagation.backward_through(chain, caches, dual)
         backs.append(value_of(back))
         found = [value_of(one) for layer in gradients for one in layer]
         total = found if total is None else [a + b for a, b in zip(total, found, strict=True)]
@@ -197,10 +193,10 @@ def _forward_by_reverse(
     xp, caches, stack = array_namespace(x), list[Cache](), _stack_of(layers, parameters)
     # Layers before the first parameters would give a gradient without the stack.
     x = xp.broadcast_to(x, (*stack, *x.shape[-2:])) if stack else x
-    u = propagation.forward_through(layers, parameters, x, rng, caches)
-    g = xp.ones_like(u)
+    chain = propagation.linked(layers, parameters, wants_parameters=False)
+    u = propagation.forward_through(chain, x, rng, caches)
     slopes: Any
-    slopes, _ = propagation.backward_through(layers, parameters, caches, g, wants_parameters=False)
+    slopes, _ = propagation.backward_through(chain, caches, xp.ones_like(u))
     found = [slopes[..., term[0], None] if term else u for term in plan.terms]
     return found, Reverse(x, rng)
 
@@ -233,10 +229,11 @@ def _backward_along_error(
     columns = [by_term.get((i,), zeros) for i in range(cache.x.shape[-1])]
     jet = seeded(cache.x, xp.concat(columns, axis=-1)[None, ...], ())
     own, caches = constants(jet.namespace, parameters), list[Cache]()
-    propagation.forward_through(layers, own, jet, cache.rng, caches)
+    chain = propagation.linked(layers, own, **wanted)
+    propagation.forward_through(chain, jet, cache.rng, caches)
     one = xp.ones_like(zeros)[None, ...]
     dual = Jet(jet.namespace, by_term.get((), zeros), one, is_dual=True)
-    back, gradients = propagation.backward_through(layers, own, caches, dual, **wanted)
+    back, gradients = propagation.backward_through(chain, caches, dual)
     return value_of(back), tuple(value_of(each) for layer in gradients for each in layer)
 
 

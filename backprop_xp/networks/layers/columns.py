@@ -190,9 +190,10 @@ class Columns(Chain):
         """Return the outputs of the layers side by side."""
         parts = columns_of(x, [layer.n_in for layer in self.layers])
         own, caches = self.by_layer(parameters), list[Cache]()
+        each = propagation.linked(self.layers, own)
         outputs = [
-            propagation.forward_through([layer], [own[i]], parts[i], rng, caches, start=i)
-            for i, layer in enumerate(self.layers)
+            propagation.forward_through([link], part, rng, caches)
+            for link, part in zip(each, parts, strict=True)
         ]
         return side_by_side(outputs), caches
 
@@ -209,16 +210,11 @@ class Columns(Chain):
         """Return the layers' dL/dx side by side, and their gradients."""
         parts = columns_of(g, [layer.n_out for layer in self.layers])
         own, buffers = self.by_layer(parameters), self.by_layer(out or [None] * len(self.names))
-        passes = [
-            propagation.backward_through(
-                *([layer], [own[i]], [cache[i]], parts[i]),
-                wants_input=wants_input,
-                wants_parameters=wants_parameters,
-                out=[buffers[i]],
-                start=i,
-            )
-            for i, layer in enumerate(self.layers)
-        ]
+        wanted = {"wants_input": wants_input, "wants_parameters": wants_parameters}
+        passes = []
+        for i, layer in enumerate(self.layers):
+            chain = propagation.linked([layer], [own[i]], out=[buffers[i]], start=i, **wanted)
+            passes.append(propagation.backward_through(chain, [cache[i]], parts[i]))
         gradients = tuple(value for _, (found,) in passes for value in found)
         return (side_by_side([back for back, _ in passes]) if wants_input else None), gradients
 

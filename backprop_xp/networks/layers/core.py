@@ -11,8 +11,8 @@ from backprop_xp.backends import (
     Array,
     array_namespace,
     device_of,
-    matmul,
     outer,
+    product_over_batch,
     replaceable,
     sum_over_batch,
     transposed,
@@ -133,7 +133,7 @@ class Dense:
         g = sent_back(g, self.activation, z, a)
         gradients: tuple[Array, ...] = ()
         if wants_parameters:
-            gradients = matmul(transposed(x), g, out[0]), sum_over_batch(g, out[1])
+            gradients = product_over_batch(x, g, out[0]), sum_over_batch(g, out[1])
         return (g @ transposed(weights) if wants_input else None), gradients
 
     def row_gradients(

@@ -14,6 +14,7 @@ from backprop_xp.backends import (
     device_of,
     matmul,
     precision_of,
+    product_over_batch,
     replaceable,
     sum_at,
     sum_over_batch,
@@ -213,7 +214,7 @@ class NumericEmbedding:
         gradients = (
             matmul(turns[..., None, :], g_z, out[0]),
             *([] if self.kind == "pl" else [sum_over_batch(g_z, out[1])]),
-            matmul(transposed(waves), rest, out[-2]),
+            product_over_batch(waves, rest, out[-2]),
             sum_over_batch(rest, out[-1]),
         )
         if not wants_input:

@@ -128,7 +128,8 @@ def loss_of_rule(rule: Rule, **more: Any) -> Loss:
 def sample_losses(loss: Loss, o: Array, t: Array) -> Array:
     """Return a loss's value, checked to be one number per sample."""
     value = loss.value(o, t)
-    _check_shape(loss, "value", value, o.shape[:-1])
+    if getattr(value, "shape", None) != o.shape[:-1]:
+        raise _wrong_shape(loss, "value", value, o.shape[:-1])
     return value
 
 
@@ -139,11 +140,12 @@ def value_and_gradient(loss: Loss, o: Array, t: Array, share: Array) -> tuple[Ar
         each, g = value.rule(o, t, share)
     else:
         each, g = value(o, t), gradient(o, t)
-        # An array of another shape could get the outputs' shape from its product with the share.
-        _check_shape(loss, "gradient", g, o.shape)
-        g = g * share
-    _check_shape(loss, "value", each, o.shape[:-1])
-    _check_shape(loss, "gradient", g, o.shape)
+        # Its product with the share could have the outputs' shape.
+        g = g * share if getattr(g, "shape", None) == o.shape else g
+    if getattr(each, "shape", None) != o.shape[:-1]:
+        raise _wrong_shape(loss, "value", each, o.shape[:-1])
+    if getattr(g, "shape", None) != o.shape:
+        raise _wrong_shape(loss, "gradient", g, o.shape)
     return each, g
 
 
@@ -155,8 +157,9 @@ def curvature_of(loss: Loss, o: Array, t: Array) -> Array:
             "another loss, such as huber for mean_absolute_error, or an optimizer that needs only "
             "the gradient, such as bx.Adam(). A loss of your own has it by bx.Loss(curvature=...)."
         )
-    curvature, shape = loss.curvature(o, t), o.shape
-    _check_shape(loss, "curvature", curvature, shape, (*shape, shape[-1]))
+    curvature, shapes = loss.curvature(o, t), (o.shape, (*o.shape, o.shape[-1]))
+    if getattr(curvature, "shape", None) not in shapes:
+        raise _wrong_shape(loss, "curvature", curvature, *shapes)
     return curvature
 
 
@@ -174,16 +177,15 @@ def point_of(loss: Loss, predictions: Array) -> Array:
     return columns_of(predictions, [n_out // count] * count)[loss.point]
 
 
-def _check_shape(loss: Loss, part: str, array: Array, *shapes: tuple[int, ...]) -> None:
-    """Raise ValueError unless a part of a loss has one of its shapes: it could broadcast."""
+def _wrong_shape(loss: Loss, part: str, array: Array, *shapes: tuple[int, ...]) -> ValueError:
+    """Return the error for a part of a loss without one of its shapes: it could broadcast."""
     found = getattr(array, "shape", None)
-    if found not in shapes:
-        raise ValueError(
-            f"The {part} of {argument_text(loss)} has shape {tuple(found or ())}, but "
-            f"{' or '.join(str(tuple(shape)) for shape in shapes)} is expected: a loss's value is "
-            "one number per sample, (..., batch), its gradient one for each output, (..., batch, "
-            "n_out)."
-        )
+    return ValueError(
+        f"The {part} of {argument_text(loss)} has shape {tuple(found or ())}, but "
+        f"{' or '.join(str(tuple(shape)) for shape in shapes)} is expected: a loss's value is "
+        "one number per sample, (..., batch), its gradient one for each output, (..., batch, "
+        "n_out)."
+    )
 
 
 @entry_of("losses")

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from backprop_xp.backends import Array, array_namespace, device_of
+from backprop_xp.backends import Array, array_namespace, device_of, replaceable
 from backprop_xp.training.optimizers.hyperparameters import Hyperparameter
 
 # Added to a decay before its logarithm, since log(0) is infinite; any other decay stays the same.
@@ -21,6 +21,7 @@ def bias_correction(decay: Hyperparameter, step: Any) -> Any:
     return -xp.expm1(step * xp.log(decay + _TINY))
 
 
+@replaceable
 def running_mean(mean: Array, value: Array, decay: Hyperparameter) -> Array:
     """Return ``decay * mean + (1 - decay) * value``, overwriting both."""
     mean *= decay

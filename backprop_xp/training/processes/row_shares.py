@@ -152,8 +152,8 @@ class RowRanks(Ranks):
         The first rank adds the penalty.
         """
 
-        def whole(theta: Array, batch: Any, l2: Any, views: Any) -> tuple[Array, Array]:
-            loss, gradient = gradient_of(theta, batch, l2 if self.is_first else None, views)
+        def whole(theta: Array, batch: Any, l2: Any) -> tuple[Array, Array]:
+            loss, gradient = gradient_of(theta, batch, l2 if self.is_first else None)
             xp = array_namespace(gradient)
             flat = [xp.reshape(part, (-1,)) for part in (loss, gradient)]
             total, count = self.sum(xp.concat(flat)), flat[0].shape[0]

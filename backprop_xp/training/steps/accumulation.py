@@ -10,7 +10,7 @@ from backprop_xp.networks.chain.batch_rows import Rows, row_slices, selected
 from backprop_xp.networks.numbers.random_bits import fold_in
 from backprop_xp.training.optimizers.pytrees import mapped
 
-# ``(theta, batch, l2, views) -> (loss, gradient)``; a compiled loop's gradient is a list of parts.
+# ``(theta, batch, l2) -> (loss, gradient)``; a compiled loop's gradient is a list of parts.
 Gradient = Callable[..., tuple[Array, Any]]
 
 
@@ -23,7 +23,7 @@ def accumulate(gradient_of: Gradient, size: int) -> Gradient:
 
 
 def _gradient_by_parts(
-    gradient_of: Gradient, size: int, theta: Any, batch: Rows, l2: Any, views: Any
+    gradient_of: Gradient, size: int, theta: Any, batch: Rows, l2: Any
 ) -> tuple[Array, Any]:
     parts = row_slices(batch.x.shape[-2], size)
     shares = _shares(batch, parts)
@@ -32,7 +32,7 @@ def _gradient_by_parts(
         """Return what a part adds, in memory of its own: the next gradient may be written over."""
         i, where, share = own
         rng = None if batch.rng is None else fold_in(batch.rng, i)
-        loss, gradient = gradient_of(theta, _rows(batch, where, rng), l2, views)
+        loss, gradient = gradient_of(theta, _rows(batch, where, rng), l2)
         along = share if isinstance(share, float) else share[..., None]
         return loss * share, mapped(functools.partial(operator.mul, along), gradient)
 

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from backprop_xp.backends import Array, TrainingTable, holding, require_owner, stack
+from backprop_xp.networks.chain.batch_rows import Rows
 from backprop_xp.networks.chain.propagation import every_layer
-from backprop_xp.networks.derivatives.objective import Views, loss_and_gradient_of, views_of
+from backprop_xp.networks.derivatives.definition import Definition
+from backprop_xp.networks.derivatives.objective import BoundNetwork, bind, loss_and_gradient_of
 from backprop_xp.networks.network import Network
 from backprop_xp.training.interfaces.interrupt import Interrupt
 from backprop_xp.training.interfaces.process_protocol import Processes
@@ -16,7 +18,7 @@ from backprop_xp.training.measures.plateau import Plateau, Slowed, lowered
 from backprop_xp.training.optimizers.learning_rates import learning_rates
 from backprop_xp.training.optimizers.protocol import AnyOptimizer, Traits
 from backprop_xp.training.optimizers.pytrees import copied
-from backprop_xp.training.steps.accumulation import accumulate
+from backprop_xp.training.steps.accumulation import Gradient, accumulate
 from backprop_xp.training.steps.gradient_monitor import GradientMonitor
 from backprop_xp.training.steps.step import (
     Carry,
@@ -105,14 +107,12 @@ class Stepper(Protocol):
 class StepFunctions(NamedTuple):
     """The functions that a stepper calls, and the replacements that hold while they run.
 
-    ``take_one`` is ``step.step`` for one optimizer. With ``has_buffer`` all its steps write their
-    gradient into one. If an update may fail midway, with theta half written, a stepper begins each
-    epoch with a copy, which an error restores.
+    ``take_one`` is ``step.step`` for one optimizer. If an update may fail midway, with theta half
+    written, a stepper begins each epoch with a copy, which an error restores.
     """
 
     take_one: Callable[[Carry, StepInput, Shared], tuple[Carry, Array]]
     evaluate: Callable[[Array, Sets], dict[str, Array]]
-    has_buffer: bool = False
     may_fail_midway: bool = False
     replacements: TrainingTable | None = None
 
@@ -128,7 +128,9 @@ def eager_functions(
     table = None
     if replacements is not None:
         table = TrainingTable(replacements, theta, every_layer(network.layers))
-    gradient: Any = functools.partial(loss_and_gradient_of, network.definition)
+    gradient: Gradient = functools.partial(loss_and_gradient_of, network.definition)
+    if traits.works_in_place and require_owner(theta, "theta").slices_are_views:
+        gradient = into_one_buffer(network.definition)
     if method.size is not None:
         gradient = accumulate(gradient, method.size)
     summed = processes.summed(gradient)
@@ -137,11 +139,26 @@ def eager_functions(
     return StepFunctions(
         functools.partial(step, own),
         functools.partial(evaluate, network, method.metrics, processes.in_pieces),
-        has_buffer=traits.works_in_place and require_owner(theta, "theta").slices_are_views,
         # What takes the objective writes in no place.
         may_fail_midway=not (traits.works_in_place or traits.takes_objective),
         replacements=table,
     )
+
+
+def into_one_buffer(definition: Definition) -> Gradient:
+    """Return ``loss_and_gradient_of`` for a theta that is updated in place.
+
+    All calls with the same theta write into one gradient.
+    """
+    bound: BoundNetwork | None = None
+
+    def loss_and_gradient(theta: Array, batch: Rows, l2: Any) -> tuple[Array, Array]:
+        nonlocal bound
+        if bound is None or bound.theta is not theta:
+            bound = bind(definition, theta)
+        return bound.loss_and_gradient(batch, l2)
+
+    return loss_and_gradient
 
 
 class OneByOne:
@@ -159,7 +176,6 @@ class OneByOne:
         functions_with: Callable[[Array, Any], StepFunctions] | None = None,
     ) -> None:
         self._method, self._functions, self._functions_with = method, functions, functions_with
-        self._views: Views | None = None
         self._taken, self._rows = 0, 0
 
     def evaluate(self, theta: Array, sets: Sets) -> dict[str, Array]:
@@ -180,12 +196,11 @@ class OneByOne:
         method, theta = self._method, carry[0]
         if self._functions_with is not None:
             self._compile_if_long(theta, shared.rows.x.shape[-2])
-        take_one, evaluate, has_buffer, may_fail_midway, replacements = self._functions
+        take_one, evaluate, may_fail_midway, replacements = self._functions
         count = batches if isinstance(batches, int) else batches.shape[0]
         steps = range(first, first + count)
         weights = [weight or None for weight in method.weights(steps)]  # 0 takes no work
         rates, indices = method.rates(steps, theta, slowed), _rows_of_batches(batches)
-        shared = shared._replace(views=self._views_of(theta) if has_buffer else None)
         losses: list[Array] = []
         found: list[dict[str, Array]] = []
         checks: list[tuple[str, float]] = []
@@ -214,11 +229,6 @@ class OneByOne:
         measures = {name: stack(*(each[name] for each in found)) for name in names}
         check_updated(theta, carry[0])
         return Outcome(carry, len(losses), stack(*losses), measures, checks)
-
-    def _views_of(self, theta: Array) -> Views:
-        if self._views is None or self._views.theta is not theta:
-            self._views = views_of(self._method.network.definition, theta)
-        return self._views
 
     def _compile_if_long(self, theta: Array, rows: int) -> None:
         """Count a step on these rows, and ask for replacements if it is time."""

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, TypeAlias
 from backprop_xp.backends import Array, array_namespace, is_host_number, like, replaceable
 from backprop_xp.networks.chain.batch_rows import Rows, cut, row_slices, rows_at_once
 from backprop_xp.networks.derivatives.objective import (
-    Views,
     loss_of_values,
     outputs_of,
     strength_of,
@@ -61,8 +60,8 @@ class Shared(NamedTuple):
     """The inputs that all steps of a training share.
 
     ``seed`` is None where no layer is random, else a key for all networks, or one for each.
-    ``evaluated`` are the sets that ``evaluate`` measures after each step. ``views`` hold a buffer
-    for the gradient. ``units`` are those of ``Objective``, None if they are 1.
+    ``evaluated`` are the sets that ``evaluate`` measures after each step. ``units`` are
+    those of ``Objective``, None if they are 1.
     """
 
     rows: Rows
@@ -71,7 +70,6 @@ class Shared(NamedTuple):
     clip: Any = None
     seed: Key | None = None
     evaluated: Sets | None = None
-    views: Views | None = None
     units: Array | None = None
 
 
@@ -102,7 +100,7 @@ def descend(
     shared: Shared,
 ) -> tuple[Any, Any, Array]:
     """Return theta and the state after an update by the batch's gradient, and the loss before."""
-    loss, gradient = loss_and_gradient(theta, batch, l2, shared.views)
+    loss, gradient = loss_and_gradient(theta, batch, l2)
     rule = ": a loss's value is one number per sample, (..., batch)"
     _check_loss(theta, loss, "A batch's loss", rule)
     if shared.clip is not None:

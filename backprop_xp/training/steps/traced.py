@@ -104,7 +104,7 @@ def _traced(
         thetas, states = zip(*updated, strict=True)
         return thetas, states
 
-    def gradients(thetas: Any, batch: Rows, l2: Any, _: None) -> tuple[Array, list[Array]]:
+    def gradients(thetas: Any, batch: Rows, l2: Any) -> tuple[Array, list[Array]]:
         return loss_and_gradients_of(network.definition, thetas, batch, l2)
 
     of_batch = gradients if size is None else accumulate(gradients, size)

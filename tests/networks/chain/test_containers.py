@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.networks.chain.propagation import forward_through
+from backprop_xp.networks.chain.propagation import forward_through, linked
 from backprop_xp.networks.layers.saturation import first_units
 from backprop_xp.networks.numbers.random_bits import fold_in
 from tests.user_layers import Factors, Gated, PassThrough, sample_theta
@@ -70,12 +70,12 @@ def test_the_layers_of_a_chain_have_keys_of_their_own(xp: Any) -> None:
     layers = [bx.Dropout(0.5), bx.Dropout(0.5)]
     (x,) = xp.put(np.ones((BATCH, 8)))
     y, _ = bx.Chain(*layers).forward((), x, 3)
-    xp.assert_equal(y, forward_through(layers, [(), ()], x, 3))
+    xp.assert_equal(y, forward_through(linked(layers, [(), ()]), x, 3))
     assert not np.array_equal(xp.host(y), xp.host(4.0 * bx.Dropout(0.75).forward((), x, 3)[0]))
     assert bx.Chain(*layers).is_random
     assert not bx.Chain(bx.Dropout(0.0)).is_random
     inner, _ = bx.Chain(bx.Chain(*layers)).forward((), x, 3)
-    xp.assert_equal(inner, forward_through(layers, [(), ()], x, fold_in(3, 0)))
+    xp.assert_equal(inner, forward_through(linked(layers, [(), ()]), x, fold_in(3, 0)))
 
 
 def test_a_chain_has_the_widths_of_its_ends() -> None:

@@ -19,6 +19,7 @@ from backprop_xp.networks.chain.propagation import (
     differentiates,
     forward_through,
     goes_back_once,
+    linked,
 )
 from backprop_xp.networks.numbers.random_bits import fold_in, keep_mask
 from tests.user_layers import Factors, Gated, PassThrough
@@ -262,7 +263,7 @@ def test_dropout_gives_a_shared_x_one_mask_per_key_of_an_array(xp: Any) -> None:
 
 def test_a_chain_folds_each_layers_index_into_the_key(xp: Any) -> None:
     drop, ones = bx.Dropout(0.5), np.ones((8, WIDTH))
-    y = forward_through([drop, drop], [(), ()], xp.asarray(ones), RNG)
+    y = forward_through(linked([drop, drop], [(), ()]), xp.asarray(ones), RNG)
     first, second = (_forward(xp, drop, [ones], rng=fold_in(RNG, i)) for i in range(2))
     xp.assert_equal(y, first * second)
     assert not np.array_equal(first, second)
@@ -273,9 +274,9 @@ def test_a_chain_computes_no_gradient_that_is_not_needed(xp: Any) -> None:
     weights, bias = (xp.asarray(value) for value in _parameters(layers[1]))
     parameters = [(), (weights, bias), ()]
     caches: list[Any] = []
-    y = forward_through(layers, parameters, xp.asarray(_x()), None, caches)
-    g = xp.namespace.ones_like(y)
-    x_gradient, gradients = backward_through(layers, parameters, caches, g, wants_input=False)
+    chain = linked(layers, parameters, wants_input=False)
+    y = forward_through(chain, xp.asarray(_x()), None, caches)
+    x_gradient, gradients = backward_through(chain, caches, xp.namespace.ones_like(y))
     assert x_gradient is None
     assert [len(values) for values in gradients] == [0, 2, 0]
 
@@ -288,10 +289,12 @@ def test_a_layer_writes_its_gradients_into_buffers_and_leaves_out_what_it_may_sk
     """A chain copies what a layer does not write itself."""
     parameters, caches, x = _parameters(layer), list[Any](), _x()
     g = np.random.default_rng(14).normal(size=layer.forward(parameters, x, RNG)[0].shape)
-    forward_through([layer], [parameters], x, RNG, caches)
-    expected, (gradients,) = backward_through([layer], [parameters], caches, g.copy())
+    chain = linked([layer], [parameters])
+    forward_through(chain, x, RNG, caches)
+    expected, (gradients,) = backward_through(chain, caches, g.copy())
     buffers = [np.full(shape, np.nan) for shape in layer.shapes]
-    back, (found,) = backward_through([layer], [parameters], caches, g.copy(), out=[buffers])
+    chain = linked([layer], [parameters], out=[buffers])
+    back, (found,) = backward_through(chain, caches, g.copy())
     np.testing.assert_array_equal(back, expected)
     for one, buffer, value in zip(found, buffers, gradients, strict=True):
         assert one is buffer
@@ -350,9 +353,10 @@ def test_an_error_on_the_way_back_names_the_layer_by_its_number_in_the_network()
 
     layers, x = [PassThrough(), Wrong()], _x()
     caches: list[Any] = []
-    forward_through(layers, [(), ()], x, None, caches, start=3)
+    chain = linked(layers, [(), ()], start=3)
+    forward_through(chain, x, None, caches)
     with pytest.raises(TypeError) as caught:
-        backward_through(layers, [(), ()], caches, x, start=3)
+        backward_through(chain, caches, x)
     assert caught.value.__notes__ == ["In layers[4] (Wrong).backward."]
 
 

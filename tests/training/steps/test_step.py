@@ -14,9 +14,11 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
+from backprop_xp.networks.chain.batch_rows import Rows
 from backprop_xp.training.optimizers.protocol import Traits, traits_of
 from backprop_xp.training.optimizers.pytrees import put_together, take_apart
 from backprop_xp.training.steps.compiled import Queue, _columns
+from backprop_xp.training.steps.eager import into_one_buffer
 from backprop_xp.training.steps.step import clip_norm
 from tests.helpers import long
 from tests.user_layers import PassThrough
@@ -39,6 +41,22 @@ def _network(**options: Any) -> bx.Network:
 def _fit(xp: Any, network: bx.Network, optimizer: Any, **options: Any) -> bx.FitResult:
     theta = xp.initialize(network, stack=options.pop("stack", ()))
     return bx.fit(network, theta, xp.asarray(X), xp.asarray(Y), optimizer=optimizer, **options)
+
+
+# ---- one buffer for all gradients
+
+
+def test_the_gradients_of_one_theta_share_a_buffer_and_those_of_another_do_not() -> None:
+    network, rows = _network(), Rows(X, Y)
+    first, second = (network.initialize(seed, backend="numpy") for seed in (0, 1))
+    gradient_of = into_one_buffer(network.definition)
+    _, gradient = gradient_of(first, rows, None)
+    first *= 0.5  # in place, as an update
+    assert gradient_of(first, rows, None)[1] is gradient
+    np.testing.assert_array_equal(gradient, network.loss_and_gradient(first, X, Y)[1])
+    _, other = gradient_of(second, rows, None)
+    assert other is not gradient
+    np.testing.assert_array_equal(other, network.loss_and_gradient(second, X, Y)[1])
 
 
 # ---- slices that are copies

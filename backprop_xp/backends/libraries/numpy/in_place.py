@@ -6,8 +6,6 @@ the processor's caches.
 
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from backprop_xp.backends.libraries.numpy.sigmoids import sigmoid
 from backprop_xp.backends.protocol import Array, Function
 
@@ -32,7 +30,7 @@ def _sigmoid_vjp(g: Array, z: Array | None, a: Array) -> Array:
 def _relu_vjp(g: Array, z: Array | None, a: Array) -> Array:
     if a.dtype.kind != "f":
         return NotImplemented
-    slope = np.greater(a, 0.0, out=np.empty_like(a))
+    slope = (a > 0.0).astype(a.dtype)
     slope *= g
     return slope
 

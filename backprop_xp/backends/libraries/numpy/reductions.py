@@ -28,6 +28,10 @@ def _matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     return np.matmul(a, b, out=out)
 
 
+def _product_over_batch(a: Array, b: Array, out: Array | None = None) -> Array:
+    return _matmul(a.mT, b, out)
+
+
 def _transposed(matrix: Array) -> Array:
     return matrix.mT  # a sixth of numpy.matrix_transpose's time
 
@@ -66,7 +70,7 @@ def _sum_at(values: Array, indices: Array, count: int, out: Array | None = None)
 
 
 def _ones_where_positive(array: Array) -> Array:
-    return np.greater(array, 0.0, out=np.empty_like(array))  # no booleans in between
+    return (array > 0.0).astype(array.dtype)  # half of numpy.astype's time
 
 
 def _sum_over_batch(array: Array, out: Array | None = None, factor: Array | None = None) -> Array:
@@ -113,7 +117,17 @@ def _ones(rows: int, dtype: DType) -> Array:
 
 
 _FUNCTIONS: tuple[Function, ...] = (
-    *(_blank, _matmul, _transposed, _outer, _with_diagonal, _gather, _stack, _sum_at),
+    *(
+        _blank,
+        _matmul,
+        _product_over_batch,
+        _transposed,
+        _outer,
+        _with_diagonal,
+        _gather,
+        _stack,
+        _sum_at,
+    ),
     *(_ones_where_positive, _sum_over_batch),
     *(_sum_of_rows, _mean_of_rows, _max_of_rows, _sum_of_squares),
 )

@@ -5,11 +5,14 @@ the same rule piece by piece gives the same bits, and reads the memory once.
 """
 
 import copy
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from backprop_xp.backends.protocol import Array, Function
+import numpy as np
+
+from backprop_xp.backends.protocol import Array, DType, Function
 
 State: TypeAlias = Any  # an optimizer's NamedTuple of arrays
 
@@ -64,6 +67,22 @@ def clip_norm(gradient: Array, bound: Any) -> Array:
     return scaled
 
 
+def running_mean(mean: Array, value: Array, decay: Any) -> Array:
+    """Replace ``running_mean``: NumPy multiplies by an array in half the time of a float."""
+    if type(decay) is not float:
+        return NotImplemented
+    kept, added = _weights(decay, mean.dtype)
+    mean *= kept
+    value *= added
+    mean += value
+    return mean
+
+
+@functools.lru_cache(maxsize=64)
+def _weights(decay: float, dtype: DType) -> tuple[Array, Array]:
+    return np.array(decay, dtype), np.array(1.0 - decay, dtype)
+
+
 def where_any(condition: Array, otherwise: Array, value: Callable[[], Array]) -> Array:
     """Return a value that is the other one where the condition does not hold."""
     return value() if condition.any() else otherwise
@@ -73,5 +92,6 @@ RULES: dict[str, Function] = {
     f"backprop_xp.training.optimizers.first_order.{name}.rule": in_pieces
     for name in ("SGD", "RMSProp", "Adagrad", "Adam", "AdamW", "Nadam", "Lion")
 }
+RULES["backprop_xp.training.optimizers.running_means.running_mean"] = running_mean
 RULES["backprop_xp.training.steps.step.clip_norm"] = clip_norm
 RULES["backprop_xp.training.optimizers.levenberg_marquardt.where_any"] = where_any
