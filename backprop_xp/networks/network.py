@@ -38,8 +38,9 @@ from backprop_xp.networks.chain.layout import (
 )
 from backprop_xp.networks.chain.propagation import Cache, Layer, forward_through, linked
 from backprop_xp.networks.derivatives import gauss_newton, input_derivatives
+from backprop_xp.networks.derivatives.bound import loss_and_gradient_of
 from backprop_xp.networks.derivatives.definition import Definition, define
-from backprop_xp.networks.derivatives.objective import loss_and_gradient_of, loss_of
+from backprop_xp.networks.derivatives.objective import loss_of
 from backprop_xp.networks.losses.loss import LOSSES, Loss
 from backprop_xp.networks.losses.targets import check_targets
 from backprop_xp.networks.numbers.initializers import draw_stack

@@ -21,7 +21,7 @@ import backprop_xp as bx
 from backprop_xp.backends import LayerFunctions, TrainingTable, holding
 from backprop_xp.backends.libraries.numpy import compilation
 from backprop_xp.backends.replacements import qualified_name
-from backprop_xp.networks.derivatives.objective import bind
+from backprop_xp.networks.derivatives.bound import bind
 from backprop_xp.networks.layers.activations import activated, sent_back
 from backprop_xp.networks.layers.core import dropped, normalized, normalized_back
 from backprop_xp.networks.losses import rules

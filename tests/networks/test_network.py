@@ -1,6 +1,6 @@
 """Networks: the layout of theta, losses and gradients, stacks, and errors.
 
-Specifies ``definition``, ``layout``, ``mlp`` and ``objective``.
+Specifies ``bound``, ``definition``, ``layout``, ``mlp`` and ``objective``.
 """
 
 import functools
@@ -18,13 +18,8 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.networks.chain.batch_rows import Rows
 from backprop_xp.networks.chain.propagation import linked
-from backprop_xp.networks.derivatives.objective import (
-    BoundNetwork,
-    bind,
-    loss_and_gradient_of,
-    loss_of,
-    mean_loss,
-)
+from backprop_xp.networks.derivatives.bound import BoundNetwork, bind, loss_and_gradient_of
+from backprop_xp.networks.derivatives.objective import loss_of, mean_loss
 from backprop_xp.networks.layers.activations import ACTIVATIONS
 from backprop_xp.networks.losses.loss import LOSSES
 from backprop_xp.networks.numbers.initializers import INITIALIZERS
@@ -917,15 +912,59 @@ def test_a_gradient_written_into_its_slice_equals_the_joined_one(
     out = xp.asarray(np.full((*stack, network.size), np.nan), dtype=dtype)
     parameters, buffers = network.unpack(theta), network.unpack(out)
     chain = linked(network.layers, parameters, wants_input=False, out=buffers)
-    bound = BoundNetwork(network.definition, theta, chain, out)
+    bound = BoundNetwork(network.definition, theta, chain, out, {})
     for _ in range(2):
         value, gradient = bound.loss_and_gradient(rows, strength)
         assert gradient is out
-    monkeypatch.setattr("backprop_xp.networks.derivatives.objective.blank", lambda theta: None)
+    monkeypatch.setattr("backprop_xp.networks.derivatives.bound.blank", lambda theta: None)
     expected_value, expected = loss_and_gradient_of(network.definition, theta, rows, strength)
     xp.assert_equal(out, expected)
     xp.assert_equal(value, expected_value)
     xp.assert_equal(value, loss_of(network.definition, theta, rows, strength))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("stack", [(5,), (3, 2)])
+def test_some_members_at_a_time_give_the_loss_and_the_gradient_of_all(
+    xp: Any, stack: tuple[int, ...], shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With rows, weights, keys and penalties that the members share, or of each member's own."""
+    network, own = _with_layers_of_ones_own(), () if shared else stack
+    theta, x, y, weight = xp.put(sample_theta(network, stack), *sample_data(stack=own))
+    generator = np.random.default_rng(3)
+    l2 = 0.3 if shared else xp.asarray(generator.uniform(size=stack))
+    keys = np.arange(math.prod(stack)).reshape((*stack, 1, 1))
+    key = as_key(RNG if shared else xp.asarray(keys, dtype="int32"), theta)
+    rows = Rows(x, y, None if shared else weight, key)
+    expected = loss_and_gradient_of(network.definition, theta, rows, l2)
+    taken = []
+
+    def two(theta: Any, numbers: int) -> int:
+        taken.append(numbers)
+        return 2
+
+    monkeypatch.setattr("backprop_xp.networks.derivatives.bound.members_at_once", two)
+    found = loss_and_gradient_of(network.definition, theta, rows, l2)
+    for one, each in zip(found, expected, strict=True):
+        xp.assert_close(one, each)
+    # array-api-strict and JAX write into no slice: all members are computed at once.
+    assert len(taken) in (0, 1 + math.ceil(stack[0] / 2))
+    widest = max(one.shape[-1] for layer in network.unpack(theta) for one in layer)
+    assert taken[:1] in ([], [math.prod(stack[1:]) * x.shape[-2] * widest])
+
+
+@pytest.mark.once
+def test_a_stack_that_leaves_the_cache_is_computed_some_members_at_a_time() -> None:
+    network = bx.mlp([3, 32, 1])
+    x = np.random.default_rng(0).normal(size=(1024, 3))
+    for members, blocks in ((8, []), (20, [8])):  # 2**18 numbers are 8 times 32 units of 1,024 rows
+        theta = network.initialize(stack=members, backend="numpy")
+        bound = bind(network.definition, theta)
+        loss, gradient = bound.loss_and_gradient(Rows(x, x[:, :1]), None)
+        assert [*bound.blocks] == blocks
+        assert loss.shape == (members,)
+        alone = network.loss_and_gradient(theta[-1], x, x[:, :1])
+        np.testing.assert_allclose(gradient[-1], alone[1], rtol=1e-12, atol=1e-15)
 
 
 def test_a_network_with_a_random_layer_is_random_and_only_such_layers_get_a_key(xp: Any) -> None:

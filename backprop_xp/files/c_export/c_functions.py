@@ -19,8 +19,8 @@ from backprop_xp.files.recording import recording
 from backprop_xp.networks.chain.batch_rows import Rows
 from backprop_xp.networks.chain.layout import unpack
 from backprop_xp.networks.chain.propagation import Cache, backward_through, forward_through, linked
+from backprop_xp.networks.derivatives.bound import loss_and_gradient_of
 from backprop_xp.networks.derivatives.input_derivatives import slopes_of
-from backprop_xp.networks.derivatives.objective import loss_and_gradient_of
 from backprop_xp.networks.layers.activations import identity
 from backprop_xp.networks.network import Network
 

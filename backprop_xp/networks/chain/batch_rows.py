@@ -123,6 +123,32 @@ def counted(rows: Rows) -> Rows:
     return rows._replace(x=xp.where(none_counts, xp.zeros_like(x), x), y=y)
 
 
+def of_members(array: Any, axes: int, members: slice, stack: int) -> Any:
+    """Return the part of some members of a stack of so many axes: a slice of its first axis.
+
+    ``axes`` axes of the array follow the stack's. What is no array, or is the same for all members,
+    is returned unchanged.
+    """
+    shape: tuple[int, ...] = getattr(array, "shape", ())
+    is_stacked = len(shape) == stack + axes and shape[0] > 1
+    return array[members, ...] if is_stacked else array
+
+
+def cut_members(rows: Rows, members: slice, stack: int) -> Rows:
+    """Return the rows of some members of a stack, as ``of_members`` does."""
+    parts = zip(rows[:4], (2, 2, 1, 2), strict=True)
+    return Rows(*(of_members(part, axes, members, stack) for part, axes in parts))
+
+
+@replaceable
+def members_at_once(theta: Array, numbers: int) -> int | None:
+    """Return how many networks to compute at once, by the numbers of each in its largest array.
+
+    It is None if all are computed at once.
+    """
+    return None
+
+
 def row_slices(rows: int, size: int) -> list[slice]:
     """Return the slices of batches of ``size`` rows, in order; the last may be smaller."""
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]

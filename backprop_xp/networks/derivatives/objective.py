@@ -8,19 +8,18 @@ Nothing is checked here: ``rows`` have theta's device and dtype, ``rows.rng`` is
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from backprop_xp.backends import (
     Array,
     array_namespace,
-    blank,
     dispatch,
     mean_of_rows,
     sum_of_squares,
 )
 from backprop_xp.networks.chain.array_checks import Strength
 from backprop_xp.networks.chain.batch_rows import Rows
-from backprop_xp.networks.chain.layout import Layout, pack, parameters_of, parts_of, unpack
+from backprop_xp.networks.chain.layout import Layout, parameters_of, parts_of, unpack
 from backprop_xp.networks.chain.propagation import (
     Cache,
     Link,
@@ -36,7 +35,7 @@ from backprop_xp.networks.losses.targets import in_columns
 
 def outputs_of(definition: Definition, theta: Array, rows: Rows) -> Array:
     """Return the raw outputs, as ``Network.forward`` does."""
-    chain = linked(definition.layers, _parameters(definition, theta))
+    chain = linked(definition.layers, parameters_in(definition, theta))
     return forward_through(chain, rows.x, rows.rng)
 
 
@@ -62,64 +61,30 @@ def loss_of_values(
     return (
         loss
         if l2 is None
-        else loss + penalty(definition.layout, _parameters(definition, theta), l2)
+        else loss + penalty(definition.layout, parameters_in(definition, theta), l2)
     )
-
-
-class BoundNetwork(NamedTuple):
-    """A network bound to theta: the chain of its layers, and a buffer for the gradient.
-
-    The layers have views of theta and of the buffer. The buffer is None if the library does not
-    write into slices of arrays.
-    """
-
-    definition: Definition
-    theta: Array
-    chain: Sequence[Link]
-    gradient: Array | None
-
-    def loss_and_gradient(self, rows: Rows, l2: Strength) -> tuple[Array, Array]:
-        """Return what ``Network.loss_and_gradient`` does; the gradient is in the buffer."""
-        loss, gradients = _loss_and_gradients(self.definition, self.chain, rows, l2)
-        if self.gradient is not None:
-            return loss, self.gradient
-        stack = self.theta.shape[:-1]
-        return loss, dispatch(pack, self.theta)(self.definition.layout, gradients, stack)
-
-
-def bind(definition: Definition, theta: Array) -> BoundNetwork:
-    """Return a network bound to theta, with a new buffer for the gradient."""
-    gradient, parameters = blank(theta), _parameters(definition, theta)
-    buffers = None if gradient is None else _parameters(definition, gradient)
-    return BoundNetwork(definition, theta, _chain(definition, parameters, buffers), gradient)
-
-
-def loss_and_gradient_of(
-    definition: Definition, theta: Array, rows: Rows, l2: Strength
-) -> tuple[Array, Array]:
-    """Return the loss and its gradient by theta, as ``Network.loss_and_gradient`` does."""
-    return bind(definition, theta).loss_and_gradient(rows, l2)
 
 
 def loss_and_gradients_of(
     definition: Definition, parts: Sequence[Array], rows: Rows, l2: Strength
 ) -> tuple[Array, list[Array]]:
-    """Return what ``loss_and_gradient_of`` does, for theta and its gradient in parts."""
+    """Return the loss and its gradient, for theta and its gradient in parts."""
     layout = definition.layout
-    chain = _chain(definition, parameters_of(layout, parts))
-    loss, gradients = _loss_and_gradients(definition, chain, rows, l2)
+    chain = chain_of(definition, parameters_of(layout, parts))
+    loss, gradients = of_chain(definition, chain, rows, l2)
     return loss, parts_of(layout, gradients, parts[0].shape[:-1])
 
 
-def _chain(
+def chain_of(
     definition: Definition,
     parameters: Sequence[Parameters],
     buffers: Sequence[Parameters] | None = None,
 ) -> Sequence[Link]:
+    """Return a network's chain for its gradients, which are written into buffers if given."""
     return linked(definition.layers, parameters, wants_input=False, out=buffers)
 
 
-def _loss_and_gradients(
+def of_chain(
     definition: Definition, chain: Sequence[Link], rows: Rows, l2: Strength
 ) -> tuple[Array, Sequence[Parameters]]:
     """Return the loss and its gradients by the parameters, in the chain's buffers if it has any."""
@@ -244,6 +209,7 @@ def _against(strength: float | Array, shape: tuple[int, ...]) -> float | Array:
     return strength if isinstance(strength, float) else strength[(..., *(None for _ in shape))]
 
 
-def _parameters(definition: Definition, theta: Array) -> list[tuple[Array, ...]]:
+def parameters_in(definition: Definition, theta: Array) -> list[tuple[Array, ...]]:
+    """Return each layer's parameters, views of theta where the library can."""
     parameters: list[tuple[Array, ...]] = dispatch(unpack, theta)(definition.layout, theta)
     return parameters

@@ -10,13 +10,9 @@ from backprop_xp.display.reprs import argument_text
 from backprop_xp.networks.chain.array_checks import Strength
 from backprop_xp.networks.chain.batch_rows import Rows
 from backprop_xp.networks.chain.layout import unpack
+from backprop_xp.networks.derivatives.bound import loss_and_gradient_of
 from backprop_xp.networks.derivatives.gauss_newton import Dual, Primal, correction, quadratic
-from backprop_xp.networks.derivatives.objective import (
-    loss_and_gradient_of,
-    loss_and_outputs_of,
-    loss_of,
-    outputs_of,
-)
+from backprop_xp.networks.derivatives.objective import loss_and_outputs_of, loss_of, outputs_of
 from backprop_xp.networks.layers.activations import identity
 from backprop_xp.networks.layers.core import Dense
 from backprop_xp.networks.layers.saturation import first_units

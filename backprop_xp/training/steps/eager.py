@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 from backprop_xp.backends import Array, TrainingTable, holding, require_owner, stack
 from backprop_xp.networks.chain.batch_rows import Rows
 from backprop_xp.networks.chain.propagation import every_layer
+from backprop_xp.networks.derivatives.bound import BoundNetwork, bind, loss_and_gradient_of
 from backprop_xp.networks.derivatives.definition import Definition
-from backprop_xp.networks.derivatives.objective import BoundNetwork, bind, loss_and_gradient_of
 from backprop_xp.networks.network import Network
 from backprop_xp.training.interfaces.interrupt import Interrupt
 from backprop_xp.training.interfaces.process_protocol import Processes

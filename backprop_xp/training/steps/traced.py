@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, Backend, array_namespace, content_of, device_of
 from backprop_xp.networks.chain.batch_rows import Rows, rows_at_once
-from backprop_xp.networks.derivatives.objective import loss_and_gradient_of, loss_and_gradients_of
+from backprop_xp.networks.derivatives.bound import loss_and_gradient_of
+from backprop_xp.networks.derivatives.objective import loss_and_gradients_of
 from backprop_xp.networks.network import Network
 from backprop_xp.training.interfaces.process_protocol import Forward
 from backprop_xp.training.measures.metrics import Metric
