@@ -31,13 +31,20 @@ class Case(NamedTuple):
     """A training: relu hidden units, Adam, float32, shuffled batches.
 
     An epoch has ``batches`` updates by ``batch`` rows each, a turn of ``bench`` has ``epochs``. The
-    loss of one output is the mean squared error, of several softmax and cross-entropy.
+    loss of one output is the mean squared error, of several softmax and cross-entropy. A stack of
+    ``members`` networks shares the batches; 0 is one network without a stack.
     """
 
     sizes: tuple[int, ...]
     batch: int
     batches: int
     epochs: int = 1
+    members: int = 0
+
+    @property
+    def stack(self) -> tuple[int, ...]:
+        """The stack's axes of the parameters."""
+        return (self.members,) if self.members else ()
 
     @property
     def is_classifier(self) -> bool:
@@ -53,7 +60,8 @@ class Case(NamedTuple):
         return x, generator.standard_normal((rows, 1), np.float32)
 
     def __str__(self) -> str:
-        return f"{'-'.join(map(str, self.sizes))}, batches of {self.batch}"
+        networks = f"{self.members} x " if self.members else ""
+        return f"{networks}{'-'.join(map(str, self.sizes))}, batches of {self.batch}"
 
 
 CASES = {
@@ -61,6 +69,7 @@ CASES = {
     "D": Case((64, 100, 10), batch=200, batches=8, epochs=20),
     "M": Case((784, 512, 512, 10), batch=256, batches=8, epochs=3),
     "W": Case((1024, 2048, 2048, 10), batch=1024, batches=4, epochs=1),
+    "E": Case((10, 32, 32, 1), batch=256, batches=4, epochs=2, members=256),
 }
 
 
@@ -70,7 +79,7 @@ def learner(
     """Return a network, theta ``(P,)`` with the same values on every backend, x and y."""
     loss = "categorical_cross_entropy" if case.is_classifier else "mean_squared_error"
     network = bx.mlp(case.sizes, loss=loss)
-    theta = network.initialize(0, dtype=dtype, **where)
+    theta = network.initialize(0, stack=case.stack, dtype=dtype, **where)
     x, y = case.draw()
     y = bx.data.one_hot(y, case.sizes[-1]) if case.is_classifier else y
     x, y = (bx.asarray(array, dtype=dtype, **where) for array in (x, y))
@@ -96,9 +105,9 @@ def matmul(case: Case, xp: ModuleType = np) -> Fresh:
     def drawn(*shape: int) -> Array:
         return xp.asarray(generator.standard_normal(shape, np.float32))
 
-    weights = [drawn(n_in, n_out) for n_in, n_out in pairwise(case.sizes)]
-    a = [drawn(case.batch, n) for n in case.sizes]
-    g = [drawn(case.batch, n) for n in case.sizes]
+    weights = [drawn(*case.stack, n_in, n_out) for n_in, n_out in pairwise(case.sizes)]
+    a = [drawn(*case.stack, case.batch, n) for n in case.sizes]
+    g = [drawn(*case.stack, case.batch, n) for n in case.sizes]
     gradients = [xp.empty_like(w) for w in weights]
 
     def train(epochs: int) -> None:
@@ -106,15 +115,17 @@ def matmul(case: Case, xp: ModuleType = np) -> Fresh:
             for i, w in enumerate(weights):
                 xp.matmul(a[i], w, out=a[i + 1])
             for i in reversed(range(len(weights))):
-                xp.matmul(a[i].T, g[i + 1], out=gradients[i])
+                xp.matmul(a[i].swapaxes(-1, -2), g[i + 1], out=gradients[i])
                 if i:
-                    xp.matmul(g[i + 1], weights[i].T, out=g[i])
+                    xp.matmul(g[i + 1], weights[i].swapaxes(-1, -2), out=g[i])
 
     return lambda: train
 
 
 def scikit_learn(case: Case) -> Fresh:
     """Train by ``fit``, which continues from the current weights."""
+    if case.members:
+        raise ValueError("it has no stacks of networks")
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
     x, y = case.draw()
@@ -144,14 +155,12 @@ def pytorch(
     from torch import nn
 
     x, y = (torch.asarray(array, device=device) for array in case.draw())
-    loss_function = nn.CrossEntropyLoss() if case.is_classifier else nn.MSELoss()
+    loss_function: Wrap = nn.CrossEntropyLoss() if case.is_classifier else nn.MSELoss()
 
     def fresh() -> Train:
-        layers: list[nn.Module] = []
-        for n_in, n_out in pairwise(case.sizes):
-            layers += [nn.Linear(n_in, n_out, device=device), nn.ReLU()]
-        model, capturable = nn.Sequential(*layers[:-1]), captured is not None
-        adam = torch.optim.Adam(model.parameters(), lr=RATE, fused=True, capturable=capturable)
+        model, parameters = (_stacked if case.members else _sequential)(case, device)
+        capturable = captured is not None
+        adam = torch.optim.Adam(parameters, lr=RATE, fused=True, capturable=capturable)
         loss = compiled(_loss) if compiled else _loss
 
         def step(x: Array, y: Array) -> None:
@@ -174,8 +183,42 @@ def pytorch(
     return fresh
 
 
+def _sequential(case: Case, device: str) -> tuple[Wrap, Any]:
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(case.sizes):
+        layers += [nn.Linear(n_in, n_out, device=device), nn.ReLU()]
+    model = nn.Sequential(*layers[:-1])
+    return model, model.parameters()
+
+
+def _stacked(case: Case, device: str) -> tuple[Wrap, Any]:
+    """Return a function of x whose layers are products of batches, and its parameters."""
+    import torch
+
+    biases = [torch.zeros(case.members, 1, n, device=device) for n in case.sizes[1:]]
+    weights = [
+        torch.randn(case.members, n_in, n_out, device=device) * n_in**-0.5
+        for n_in, n_out in pairwise(case.sizes)
+    ]
+    parameters = [one.requires_grad_() for one in (*biases, *weights)]
+
+    def model(x: Array) -> Array:
+        a = torch.baddbmm(biases[0], x.expand(case.members, *x.shape), weights[0])
+        for b, w in zip(biases[1:], weights[1:], strict=True):
+            a = torch.baddbmm(b, torch.relu(a), w)
+        return a
+
+    return model, parameters
+
+
 def _loss(loss_function: Wrap, model: Wrap, x: Array, y: Array) -> Array:
-    return loss_function(model(x), y)
+    """Return the loss; of a stack, ``(members, batch, 1)``, the sum of the networks' losses."""
+    outputs = model(x)
+    if outputs.ndim == 2:
+        return loss_function(outputs, y)
+    return loss_function(outputs, y.expand_as(outputs)) * len(outputs)
 
 
 def jax_by_hand(case: Case, how: str = "jit") -> Fresh:
@@ -186,20 +229,25 @@ def jax_by_hand(case: Case, how: str = "jit") -> Fresh:
     x, y = map(jnp.asarray, case.draw())
     generator = np.random.default_rng(0)
 
+    step = jax.vmap(_jax_step, in_axes=(0, None, None, None)) if case.members else _jax_step
+
     # x and y are arguments: what a compiled function closes over becomes a constant of it.
     def epoch(carry: Tree, order: Array, x: Array, y: Array) -> Tree:
-        return jax.lax.scan(lambda carry, rows: _jax_step(carry, rows, x, y), carry, order)
+        return jax.lax.scan(lambda carry, rows: step(carry, rows, x, y), carry, order)
 
-    run = jax.jit(epoch if how == "scan" else _jax_step, donate_argnums=0)
+    run = jax.jit(epoch if how == "scan" else step, donate_argnums=0)
 
     def fresh() -> Train:
         parameters = [
-            (generator.normal(0.0, (2.0 / n_in) ** 0.5, (n_in, n_out)), np.zeros(n_out))
+            (
+                generator.normal(0.0, (2.0 / n_in) ** 0.5, (*case.stack, n_in, n_out)),
+                np.zeros((*case.stack, n_out)),
+            )
             for n_in, n_out in pairwise(case.sizes)
         ]
         parameters = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), parameters)
         means, squares = (jax.tree.map(jnp.zeros_like, parameters) for _ in range(2))
-        state = [(parameters, jnp.float32(0.0), means, squares)]
+        state = [(parameters, jnp.zeros(case.stack, jnp.float32), means, squares)]
 
         def train(epochs: int) -> None:
             for _ in range(epochs):
