@@ -24,6 +24,7 @@ from backprop_xp.networks.equations.constrained_layers import Constrained
 from backprop_xp.networks.equations.derivative_layers import Derivatives
 from backprop_xp.networks.equations.equation_layers import Equation
 from backprop_xp.networks.equations.group_layers import Groups, group_rows
+from backprop_xp.networks.equations.standard_errors import standard_errors
 from backprop_xp.networks.layers import activations
 from backprop_xp.networks.layers.activations import Activation
 from backprop_xp.networks.layers.columns import Columns, Scale, Standardize
@@ -116,7 +117,7 @@ __all__ = [
     "find_learning_rate", "fit", "get_backend", "group_rows", "initializers", "list_backends",
     "load", "losses", "metrics", "mlp", "numeric_gradient", "numeric_hessian", "numeric_jacobian",
     "optimizers", "plots", "register", "resolve", "save", "schedules", "set_default_backend",
-    "to_host", "train", "transfer_guard", "use_backend",
+    "standard_errors", "to_host", "train", "transfer_guard", "use_backend",
 ]
 # fmt: on
 

@@ -208,7 +208,7 @@ class Network:
         outside the loss's range in a list or NumPy's array. To find one elsewhere takes a transfer,
         as ``fit`` does: such a label adds nothing.
         """
-        rows = self._check_rows(theta, x, y, sample_weight, rng)
+        rows = self.check_rows(theta, x, y, sample_weight, rng)
         l2 = array_checks.check_l2(theta, self.l2 if l2 is None else l2)
         return loss_of(self.definition, theta, rows, l2)
 
@@ -226,7 +226,7 @@ class Network:
 
         The arguments are those of ``loss``. No member's gradient depends on another's theta.
         """
-        rows = self._check_rows(theta, x, y, sample_weight, rng)
+        rows = self.check_rows(theta, x, y, sample_weight, rng)
         l2 = array_checks.check_l2(theta, self.l2 if l2 is None else l2)
         return loss_and_gradient_of(self.definition, theta, rows, l2)
 
@@ -244,7 +244,7 @@ class Network:
         The matrix ``J^T D J`` has the derivatives J of the outputs by theta and the loss's
         ``curvature`` D; l2 is added for weights. The arguments are those of ``loss``.
         """
-        rows = self._check_rows(theta, x, y, sample_weight, None)
+        rows = self.check_rows(theta, x, y, sample_weight, None)
         l2 = array_checks.check_l2(theta, self.l2 if l2 is None else l2)
         return gauss_newton.gradient_and_matrix(self.definition, theta, rows, l2)
 
@@ -399,9 +399,10 @@ class Network:
         x = array_checks.check_x(theta, x, self.widths[0], self.codes)
         return x, None if rng is None else as_key(rng, theta)
 
-    def _check_rows(
+    def check_rows(
         self, theta: Array, x: Array, y: Array, weight: Array | None, rng: Key | None
     ) -> batch_rows.Rows:
+        """Return x, y and the weights on theta's device, checked as in every public method."""
         x, key = self.check_inputs(theta, x, rng)
         outputs = self.outputs_shape(theta, x)
         y, weight = check_targets(theta, outputs, y, weight, self.loss_function)

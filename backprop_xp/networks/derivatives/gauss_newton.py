@@ -169,7 +169,7 @@ def primal(definition: Definition, theta: Array, rows: Rows, l2: Strength) -> Pr
     parts, gradient, curved = list[tuple[Array, ...]](), 0.0, 0.0
     blocks = row_slices(rows.x.shape[-2], _rows_at_once(definition, theta, rows))
     for block in blocks:
-        linear = _linearized(definition, theta, rows, block)
+        linear = linearized(definition, theta, rows, block)
         parts.append((linear.losses, linear.outputs, linear.curvature))
         jacobian = _flat(linear.jacobian)
         gradient += _product(transposed(jacobian), _joined(linear.slope))
@@ -187,7 +187,7 @@ def primal(definition: Definition, theta: Array, rows: Rows, l2: Strength) -> Pr
 
 def dual(definition: Definition, theta: Array, rows: Rows, l2: Strength) -> Dual:
     """Return the model with J in place of the matrix."""
-    linear = _linearized(definition, theta, rows, slice(None))
+    linear = linearized(definition, theta, rows, slice(None))
     jacobian, curved = _flat(linear.jacobian), _flat(_curved(linear))
     slope, (decay, pull) = _joined(linear.slope), _penalty(definition, theta, l2)
     loss = loss_of_values(definition, theta, linear.losses, rows.sample_weight, l2)
@@ -196,7 +196,7 @@ def dual(definition: Definition, theta: Array, rows: Rows, l2: Strength) -> Dual
     return Dual(loss, gradient, *given, slope, decay, pull)
 
 
-class _Linear(NamedTuple):
+class Linear(NamedTuple):
     """Some rows at theta: the loss of each, ``(*stack, rows)``, the outputs, J, D and r.
 
     J is ``(*stack, rows, n_out, P)``, the outputs and r ``(*stack, rows, n_out)``. D has r's axes,
@@ -210,7 +210,7 @@ class _Linear(NamedTuple):
     slope: Array
 
 
-def _linearized(definition: Definition, theta: Array, rows: Rows, block: slice) -> _Linear:
+def linearized(definition: Definition, theta: Array, rows: Rows, block: slice) -> Linear:
     """Return the rows of a block, linearized at theta."""
     outputs, jacobian = outputs_and_jacobian(definition, theta, rows.x[..., block, :])
     share: Any = shares_of(rows)
@@ -223,10 +223,10 @@ def _linearized(definition: Definition, theta: Array, rows: Rows, block: slice) 
         curvature = array_namespace(theta).maximum(curvature, 0.0)
     if not is_number and len(curvature.shape) > len(outputs.shape):
         share = share[..., None]
-    return _Linear(losses, outputs, jacobian, curvature * share, slope)
+    return Linear(losses, outputs, jacobian, curvature * share, slope)
 
 
-def _squared(linear: _Linear) -> Array:
+def _squared(linear: Linear) -> Array:
     """Return ``J^T D J``."""
     _, _, jacobian, curvature, slope = linear
     if len(curvature.shape) > len(slope.shape):
@@ -236,7 +236,7 @@ def _squared(linear: _Linear) -> Array:
     return transposed(root) @ root
 
 
-def _curved(linear: _Linear) -> Array:
+def _curved(linear: Linear) -> Array:
     """Return ``D J``."""
     _, _, jacobian, curvature, slope = linear
     if len(curvature.shape) > len(slope.shape):

@@ -1,0 +1,225 @@
+"""Standard errors: against linear regression, SciPy's curve fit, and repeated trainings."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import curve_fit
+from scipy.stats import t as student
+
+import backprop_xp as bx
+
+generator = np.random.default_rng(5)
+TIMES = generator.uniform(size=(9, 1))
+READINGS = 1.0 + 2.0 * TIMES - 0.7 * TIMES**2 + generator.normal(0.0, 0.1, (9, 1))
+LINE = bx.Dense(1, 1)
+UNKNOWN = {"k": 0.5}
+# a t + b + k t**2: linear in a, b and k
+MEASURED = bx.Equation([LINE], lambda s: s.u + s.k * s.t * s.t, "t", unknown=UNKNOWN)
+LAW = bx.Equation([LINE], lambda s: 0.0 * s.u + s.k, "t", unknown=UNKNOWN)
+
+
+def regression(times: np.ndarray, readings: np.ndarray) -> dict[str, Any]:
+    """Return least squares of a, b and k by the textbook, with the errors of a t + b."""
+    columns = np.concatenate([times, np.ones_like(times), times**2], axis=1)
+    theta, *_ = np.linalg.lstsq(columns, readings[:, 0])
+    freedom = len(times) - 3
+    variance = np.sum((columns @ theta - readings[:, 0]) ** 2) / freedom
+    covariance = variance * np.linalg.inv(columns.T @ columns)
+    line = columns[:, :2]
+    spread = np.sqrt(np.einsum("ij,jk,ik->i", line, covariance[:2, :2], line))
+    return {
+        "theta": theta,
+        "noise": np.sqrt(variance),
+        "freedom": freedom,
+        "k": np.sqrt(covariance[2, 2]),
+        "line": spread[:, None],
+    }
+
+
+def grouped(
+    xp: Any, times: np.ndarray, readings: np.ndarray, laws: int = 1, **options: Any
+) -> tuple[bx.Network, Any, Any, Any]:
+    """Return a network, x, y and weights, with points of a law that counts for nothing."""
+    groups = {
+        "readings": (MEASURED, *xp.put(times, readings)),
+        "law": (LAW, xp.asarray(np.zeros((laws, 1)))),
+    }
+    layer, x, y, weight = bx.group_rows(groups, weights={"law": 0.0}, **options)
+    return bx.Network([layer], "mean_squared_error"), x, y, weight
+
+
+def check(xp: Any, errors: Any, expected: dict[str, Any], times: Any) -> None:
+    xp.assert_close(errors.unknown["k"], expected["k"], 1e-11)
+    xp.assert_close(errors.noise, expected["noise"], 1e-11)
+    xp.assert_close(errors.freedom, np.asarray(float(expected["freedom"])), 1e-11)
+    xp.assert_close(errors.parameters, np.asarray(3.0), 1e-11)
+    xp.assert_close(errors.of(xp.asarray(times)), expected["line"], 1e-11)
+
+
+def test_a_model_that_is_linear_has_the_errors_of_linear_regression(xp: Any) -> None:
+    expected = regression(TIMES, READINGS)
+    network = bx.Network([MEASURED], "mean_squared_error")
+    theta, x, y = xp.put(expected["theta"], TIMES, READINGS)
+    errors = bx.standard_errors(network, theta, x, y, measured=[MEASURED])
+    check(xp, errors, expected, TIMES)
+    xp.assert_close(errors.quantile(0.9), student.ppf(0.95, 6), 1e-9)
+    weight = xp.asarray(np.full(9, 7.0))  # how the training counts them, not their precision
+    given = {"measured": [MEASURED], "sample_weight": weight}
+    check(xp, bx.standard_errors(network, theta, x, y, **given), expected, TIMES)
+
+
+def test_what_no_reading_decides_about_changes_nothing(xp: Any) -> None:
+    """Two layers one behind the other have five parameters for a line."""
+    expected = regression(TIMES, READINGS)
+    a, b, k = expected["theta"]
+    equation = bx.Equation([LINE, LINE], MEASURED.residual, "t", unknown=UNKNOWN)
+    network = bx.Network([equation], "mean_squared_error")
+    theta, x, y = xp.put(np.array([2.0, 0.3, a / 2.0, b - 0.15 * a, k]), TIMES, READINGS)
+    errors = bx.standard_errors(network, theta, x, y, measured=[equation])
+    check(xp, errors, expected, TIMES)
+
+
+def test_a_penalty_counts_as_in_ridge_regression(xp: Any) -> None:
+    columns = np.concatenate([TIMES, np.ones_like(TIMES), TIMES**2], axis=1)
+    l2, weight = 0.3, 2.0 / 9.0
+    matrix = weight * columns.T @ columns + np.diag([l2, 0.0, 0.0])
+    moves = weight * np.linalg.solve(matrix, columns.T)
+    theta, smooth = moves @ READINGS[:, 0], columns @ moves
+    freedom = 9.0 - 2.0 * np.trace(smooth) + np.sum(smooth * smooth)
+    variance = np.sum((columns @ theta - READINGS[:, 0]) ** 2) / freedom
+    network = bx.Network([MEASURED], "mean_squared_error")
+    given = xp.put(theta, TIMES, READINGS)
+    errors = bx.standard_errors(network, *given, measured=[MEASURED], l2=l2)
+    xp.assert_close(errors.freedom, np.asarray(freedom), 1e-11)
+    xp.assert_close(errors.noise, np.sqrt(variance), 1e-11)
+    xp.assert_close(errors.unknown["k"], np.sqrt(variance) * np.linalg.norm(moves[2]), 1e-11)
+
+
+@pytest.mark.parametrize("laws", [1, 2, 4, 5])
+def test_a_reading_at_several_places_counts_once_and_equal_readings_count_each(
+    xp: Any, laws: int
+) -> None:
+    times, readings = (np.concatenate([one, one[:2]]) for one in (TIMES, READINGS))
+    expected = regression(times, readings)
+    network, x, y, weight = grouped(xp, times, readings, laws)
+    theta = xp.asarray(expected["theta"])
+    given = {"measured": [MEASURED], "sample_weight": weight}
+    check(xp, bx.standard_errors(network, theta, x, y, **given), expected, times)
+
+
+def test_a_stack_has_the_errors_of_each_network_and_what_has_no_weight_does_not_count(
+    xp: Any,
+) -> None:
+    other = READINGS + 0.1 * np.cos(40.0 * TIMES)
+    both = np.stack([READINGS, other])
+    both[:, 3, :] = np.nan
+    expected = [regression(np.delete(TIMES, 3, 0), np.delete(one, 3, 0)) for one in both]
+    network = bx.Network([MEASURED], "mean_squared_error")
+    theta, x, y = xp.put(np.stack([one["theta"] for one in expected]), TIMES, both)
+    weight = xp.asarray(np.where(np.arange(9) == 3, 0.0, 1.0))
+    given = {"measured": [MEASURED], "sample_weight": weight}
+    errors = bx.standard_errors(network, theta, x, y, **given)
+    for i, one in enumerate(expected):
+        xp.assert_close(errors.unknown["k"][i, ...], one["k"], 1e-11)
+        xp.assert_close(errors.noise[i, ...], one["noise"], 1e-11)
+    assert errors.of(x).shape == (2, 9, 1)
+
+
+DECAYING = np.linspace(0.0, 2.0, 15)[:, None]
+LAYERS = bx.mlp([1, 8, 1], hidden="tanh").layers
+DECAY = bx.Equation(LAYERS, lambda s: s.u_t + s.k * s.u, "t", unknown={"k": 1.0})
+READ = bx.Equation(LAYERS, lambda s: s.u, "t", unknown={"k": 1.0})
+
+
+def trained(weight: float, epochs: int = 300) -> tuple[Any, ...]:
+    """Return a network, theta, x, y and weights of noisy readings of exp(-k t)."""
+    noise = np.random.default_rng(8).normal(0.0, 0.03, DECAYING.shape)
+    readings = 1.5 * np.exp(-1.3 * DECAYING) + noise
+    points = np.linspace(0.0, 2.0, 41)[:, None]
+    groups = {"law": (DECAY, points), "readings": (READ, DECAYING, readings)}
+    layer, x, y, weight = bx.group_rows(groups, weights={"readings": weight})
+    network = bx.Network([layer], "mean_squared_error", l2=1e-9)
+    options = {"optimizer": bx.LevenbergMarquardt(), "epochs": epochs, "sample_weight": weight}
+    theta = network.initialize(seed=0, backend="numpy")
+    return readings, network, bx.fit(network, theta, x, y, **options).theta, x, y, weight
+
+
+@pytest.mark.once
+def test_the_errors_of_a_differential_equation_are_those_of_its_solutions_curve_fit() -> None:
+    readings, network, theta, x, y, weight = trained(0.1)
+    found = bx.standard_errors(network, theta, x, y, measured=[READ], sample_weight=weight)
+
+    def solution(t: Any, start: Any, k: Any) -> Any:
+        return start * np.exp(-k * t)
+
+    (start, k), covariance = curve_fit(solution, DECAYING[:, 0], readings[:, 0])
+    _, unknown = network.layers[0].split(theta)
+    assert unknown["k"] == pytest.approx(k, rel=2e-3)
+    assert found.unknown["k"] == pytest.approx(np.sqrt(covariance[1, 1]), rel=0.03)
+    assert found.parameters == pytest.approx(2.0, abs=0.1)
+    slopes = np.exp(-k * DECAYING) * np.concatenate([0.0 * DECAYING + 1.0, -start * DECAYING], 1)
+    band = np.sqrt(np.einsum("ij,jk,ik->i", slopes, covariance, slopes))
+    np.testing.assert_allclose(found.of(DECAYING)[:, 0], band, rtol=0.05)
+
+
+@pytest.mark.once
+def test_a_theta_that_is_no_minimum_and_readings_that_overrule_the_equation_are_warned_of() -> None:
+    _, network, theta, x, y, weight = trained(0.1)
+    given = {"measured": [READ], "sample_weight": weight}
+    moved = theta.copy()
+    moved[-1] += 0.1
+    with pytest.warns(UserWarning, match="not a minimum: another step would move k by"):
+        bx.standard_errors(network, moved, x, y, **given)
+    _, network, theta, x, y, weight = trained(100.0, 1000)
+    with pytest.warns(UserWarning, match="parameters, but the equation leaves only 2 numbers free"):
+        bx.standard_errors(network, theta, x, y, measured=[READ], sample_weight=weight)
+
+
+NETWORK = bx.Network([MEASURED], "mean_squared_error")
+REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (
+        lambda: _refused(bx.mlp([1, 2, 1]), np.zeros(7)),
+        TypeError,
+        "a network of one layer, a bx.Equation or the layer of bx.group_rows",
+    ),
+    (
+        lambda: _refused(bx.Network([MEASURED], "huber"), np.zeros(3)),
+        ValueError,
+        "needs the loss mean_squared_error or half_squared_error, not 'huber'",
+    ),
+    (lambda: _refused(NETWORK, np.zeros(3), [LAW]), ValueError, r"measured\[0\] is not one of"),
+    (lambda: _refused(NETWORK, np.zeros(3), []), ValueError, "measured is empty"),
+    (
+        lambda: _refused(NETWORK, np.zeros(3), MEASURED),
+        TypeError,
+        "measured must be a sequence such as",
+    ),
+    (
+        lambda: _refused(NETWORK, np.zeros(3), rows=3),
+        ValueError,
+        "The 3 readings decide about 3.0 parameters, which leaves 0.0 degrees of freedom",
+    ),
+    (
+        lambda: _refused(NETWORK, np.zeros((2, 3)), x=np.stack([TIMES, TIMES])),
+        ValueError,
+        r"x has shape \(2, 9, 1\), but standard_errors takes points that all networks",
+    ),
+]
+
+
+def _refused(
+    network: bx.Network, theta: Any, measured: Any = (MEASURED,), rows: int = 9, x: Any = TIMES
+) -> Any:
+    given = x[..., :rows, :], READINGS[:rows]
+    return bx.standard_errors(network, theta, *given, measured=measured)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("call", "error", "message"), REFUSED)
+def test_what_has_no_standard_errors_is_refused(
+    call: Callable[[], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        call()
