@@ -37,11 +37,12 @@ LAYER = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
 # one needs a position.
 ROOMS: dict[str, str] = {
     "networks": "numbers chain layers losses jets derivatives network mlp ensemble equations",
+    "gradient_check": "inputs engine verdict entrances",
     "training": "optimizers measures interfaces rows steps epochs processes fit rate_range",
     "tables": "readers columns model study",
 }
 # The units in whose folders ``__init__`` names every module, in the order of reading.
-GUIDED = ("networks", "training")
+GUIDED = ("networks", "gradient_check", "training")
 
 # Maths computes on arrays; display has no arrays of its own.
 MATHS = {"networks", "gradient_check", "training"}
@@ -274,7 +275,8 @@ BROKEN: list[tuple[dict[str, str], str]] = [
         "line 1: maths imports the array library jax",
     ),
     (
-        {"gradient_check/points.py": "def f(x):\n    return x + namespace(x).ones(3)"},
+        {"gradient_check/inputs/__init__.py": '"""Read ``points``."""'}
+        | {"gradient_check/inputs/points.py": "def f(x):\n    return x + namespace(x).ones(3)"},
         "line 2: namespace(x).ones(3) names no device",
     ),
     ({"surprise.py": ""}, "surprise has no layer"),

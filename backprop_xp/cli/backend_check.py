@@ -10,7 +10,7 @@ import numpy as np
 
 import backprop_xp as bx
 from backprop_xp.backends import DTypeNotKeptError, Selection, dtype_name, registry, text_of
-from backprop_xp.gradient_check.problems import Method
+from backprop_xp.gradient_check.inputs.problems import Method
 from backprop_xp.networks.losses.loss import LOSSES
 
 # Large enough that no relu is at its kink, small enough that no unit saturates.

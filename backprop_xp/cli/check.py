@@ -23,7 +23,7 @@ from backprop_xp.cli.arguments import (
 from backprop_xp.cli.backend_check import Finding, Problem, check_on, differences, draw
 from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say, wrap
 from backprop_xp.display.progress import spinner
-from backprop_xp.gradient_check import problems
+from backprop_xp.gradient_check.inputs import problems
 from backprop_xp.networks.losses.loss import LOSSES
 
 _DTYPES = ("float64", "float32")

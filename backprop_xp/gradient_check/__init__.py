@@ -1,6 +1,15 @@
-"""The gradient check: a comparison with numeric derivatives, and a diagnosis of mistakes."""
+"""The gradient check: a comparison with numeric derivatives, and a diagnosis of mistakes.
 
-from backprop_xp.gradient_check.api import (
+To learn how a check works, read ``verdict.run``, ``verdict.comparison``, ``engine.derivatives`` and
+``verdict.judge``. The folders, each of which imports only those before it:
+
+- ``inputs``: the point, the problem, and the calls of the caller's functions;
+- ``engine``: derivatives with error bars, analytic and numeric;
+- ``verdict``: the comparison, the judge, the diagnosis, and the report;
+- ``entrances``: the functions that one calls.
+"""
+
+from backprop_xp.gradient_check.entrances.api import (
     assert_gradient,
     check_gradient,
     check_hessian,
@@ -9,19 +18,23 @@ from backprop_xp.gradient_check.api import (
     check_jvp,
     check_vjp,
 )
-from backprop_xp.gradient_check.network_checks import check_layer, check_loss, check_network
-from backprop_xp.gradient_check.numeric import (
+from backprop_xp.gradient_check.entrances.network_checks import (
+    check_layer,
+    check_loss,
+    check_network,
+)
+from backprop_xp.gradient_check.entrances.numeric import (
     numeric_gradient,
     numeric_hessian,
     numeric_jacobian,
 )
-from backprop_xp.gradient_check.optimization import (
+from backprop_xp.gradient_check.entrances.optimization import (
     ProblemReport,
     check_least_squares,
     check_minimize,
     check_root,
 )
-from backprop_xp.gradient_check.report import GradientCheckError, GradientReport
+from backprop_xp.gradient_check.verdict.report import GradientCheckError, GradientReport
 
 __all__ = [
     "GradientCheckError",

@@ -8,7 +8,7 @@ import numpy as np
 from backprop_xp.backends import TransferError, device_of, transfer_guard
 from backprop_xp.backends.guard import watch
 from backprop_xp.gradient_check import check_network
-from backprop_xp.gradient_check.problems import Method
+from backprop_xp.gradient_check.inputs.problems import Method
 from backprop_xp.networks.layers.activations import Activation, tanh
 from backprop_xp.networks.mlp import mlp
 from backprop_xp.testing.kit import Case, NotApplicable, checks_of, expect

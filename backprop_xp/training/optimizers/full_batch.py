@@ -87,7 +87,9 @@ class Objective(NamedTuple):
 
     def check_curvature(self, theta: Array) -> None:
         """Raise ValueError if a user's loss has a curvature that is negative or not a number."""
-        from backprop_xp.gradient_check.curvatures import curvature_fault  # which few need
+        from backprop_xp.gradient_check.entrances.curvatures import (
+            curvature_fault,  # which few need
+        )
 
         loss, rows = self.network.loss_function, self.rows
         if loss in LOSSES.values():
