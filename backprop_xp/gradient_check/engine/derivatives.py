@@ -5,6 +5,7 @@ import numpy as np
 from backprop_xp.gradient_check.engine.extrapolation import SAFETY
 from backprop_xp.gradient_check.engine.ladder import ladder
 from backprop_xp.gradient_check.engine.lines import Lines, NumericDerivative
+from backprop_xp.gradient_check.engine.noise import unexplained
 from backprop_xp.gradient_check.engine.rounding import NEAR, SHORTER, rounding_bar
 from backprop_xp.gradient_check.engine.stencils import differences
 from backprop_xp.gradient_check.inputs.functions import BFLOAT, HALF, SINGLE
@@ -19,6 +20,8 @@ _SAME_REAL_PART = 1e-2
 # The longer step of a quick difference for smooth functions, and the step that best refutes a
 # derivative of 0.
 QUICK, LONG = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3, HALF: 2.0**-1, BFLOAT: 2.0**-1}, 0.5
+# The nodes of a quick difference, in shorter steps.
+_AROUND = (-4.0, -1.0, 0.0, 1.0, 4.0)
 # A bar of this part of the derivative hides no mistake that matters, so it needs no ladder.
 SHARP = 1e-2
 
@@ -106,15 +109,15 @@ def quick_difference(lines: Lines, is_long: np.ndarray | bool = False) -> Numeri
     with np.errstate(all="ignore"):
         wide, narrow = steps[0] - steps[1], steps[2] - steps[3]
         slope_1, slope_2 = (change[0] - change[1]) / wide, (change[2] - change[3]) / narrow
-        even_1, even_2 = (change[0] + change[1]) / 2.0, (change[2] + change[3]) / 2.0
+        row = np.stack([change[1], change[3], 0.0 * change[0], change[2], change[0]])
         value = (16.0 * slope_2 - slope_1) / 15.0
         largest = np.maximum(np.abs(values).max(axis=0), np.abs(fx))
         # Along a line without effect, nothing is rounded.
         is_moved = np.any(values != fx, axis=0) | (lines.analytic.value != 0.0)
         noise = np.fmax(lines.function.epsilon * largest, lines.function.coarseness)
         rounding = noise * is_moved
-        unexplained = np.abs(even_2 - even_1 / 16.0) + rounding
-        bar = SAFETY * (np.abs(value - slope_2) + unexplained / (narrow / 2.0))
+        left = unexplained(row, _AROUND, 4)[0]
+        bar = SAFETY * (np.abs(value - slope_2) + (left + rounding) / (narrow / 2.0))
     is_finite = np.isfinite(bar)
     value, bar = np.where(is_finite, value, 0.0), np.where(is_finite, bar, np.inf)
     return NumericDerivative(value, bar, value, value, np.broadcast_to(step[:, None], value.shape))

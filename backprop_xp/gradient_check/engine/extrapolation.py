@@ -7,9 +7,13 @@ and the noise of the value, which all shorter steps show (after More and Wild, "
 computational noise", 2011). The derivative with the smallest bar is used.
 """
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import numpy as np
 
 from backprop_xp.gradient_check.engine.lines import NumericDerivative
+from backprop_xp.gradient_check.engine.noise import unexplained_at
 
 # A bar is an estimated error, times this.
 SAFETY = 2.0
@@ -23,27 +27,23 @@ _KINK_STEPS, _KINK_CHANGE, _KINK_NOISE, _NO_KINK = 4, 0.1, 20.0, 0.25
 # At a cusp the gap grows by less than this from step to step. At a jump it grows fourfold.
 _JUMP = 3.0
 
+# Changes of the value on one side of the point, and the steps.
+Side: TypeAlias = tuple[np.ndarray, np.ndarray]
 
-def extrapolate(
-    h: np.ndarray,
-    odd: np.ndarray,
-    even: np.ndarray | None,
-    least: np.ndarray,
-    uneven: np.ndarray | float = 0.0,
-) -> NumericDerivative:
-    """Return the extrapolated differences with the smallest bars, from steps ``h (S, K, 1)``.
 
-    ``odd`` is ``f(x + h) - f(x - h)`` and ``even`` the sum of the two differences from f(x). If
-    even is None, odd is a one-sided difference. ``least`` is the least noise of a value, and
-    ``uneven`` the difference between the lengths of the steps to either side.
+def extrapolate(sides: Sequence[Side], least: np.ndarray) -> NumericDerivative:
+    """Return the extrapolated differences with the smallest bars, over one or both sides.
+
+    A side is the changes ``(S, K, M)`` from the value at the point, and the steps ``(S, K, 1)``.
+    ``least`` is the least noise of a value.
     """
-    ratio = 4.0 if even is None else 16.0
-    tables = [odd / (h if even is None else 2.0 * h)]
+    (ahead, up), (behind, down) = sides[0], sides[-1] if len(sides) > 1 else (0.0, 0.0)
+    odd, h = ahead - behind, np.abs(up - down) / len(sides)
+    tables = [odd / (up - down)]
     for m in range(1, 4):
-        tables.append(tables[-1] + (tables[-1] - longer(tables[-1])) / (ratio**m - 1.0))
-    half = 0.0 * tables[0] if even is None else (even + uneven * tables[0]) / 2.0
-    unexplained = half if even is None else np.abs(half - longer(half) / 16.0)
-    seen = np.fmax(unexplained, h * np.abs(tables[1] - longer(tables[1])))
+        ratio = 4.0 ** (len(sides) * m)
+        tables.append(tables[-1] + (tables[-1] - longer(tables[-1])) / (ratio - 1.0))
+    even, seen = _unexplained(sides)
     shorter = np.concatenate([seen[1:], np.full_like(seen[:1], np.nan)])
     noise = np.fmax(over_shorter(np.fmax, shorter), least)
     # A change that shows at one step but not at shorter ones is not noise: the slope may be as
@@ -56,12 +56,27 @@ def extrapolate(
     bars = []
     for last, before in zip(tables[1:], tables[:-1], strict=True):
         change = np.maximum(np.abs(last - before), np.abs(last - longer(before)))
-        bar = SAFETY * (change + (unexplained + noise) / h + steep)
+        bar = SAFETY * (change + (even + noise) / h + steep)
         bars.append(np.where(is_known & np.isfinite(bar), bar, np.inf))
     value, bar = smallest(np.stack(bars), np.stack(tables[1:]), np.stack(bars))
     value, bar, step = smallest(bar, value, bar, h)
     value = np.where(np.isfinite(bar), value, 0.0)
     return NumericDerivative(value, bar, value, value, step)
+
+
+def _unexplained(sides: Sequence[Side]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what no polynomial explains: of the even part of two rungs, and of all parts.
+
+    A rung is the values on all sides at one step. Even differences are 0 for an odd function, and
+    odd ones for an even function, so that both are taken. A single side has no even part.
+    """
+    point = 0.0 * sides[0][0], 0.0 * sides[0][1]
+    two = [*sides, *((longer(change), longer(step)) for change, step in sides)]
+    three = [*two, *((longer(change), longer(step)) for change, step in two[len(sides) :])]
+    if len(sides) == 1:
+        return point[0], unexplained_at(*zip(point, *three, strict=True))
+    even = unexplained_at(*zip(point, *two, strict=True))
+    return even, np.fmax(even, unexplained_at(*zip(*three, strict=True)))
 
 
 def with_kinks(

@@ -13,7 +13,7 @@ import numpy as np
 
 from backprop_xp.gradient_check.engine import extrapolation
 from backprop_xp.gradient_check.engine.analytic import AnalyticGradient
-from backprop_xp.gradient_check.engine.extrapolation import longer, over_shorter
+from backprop_xp.gradient_check.engine.extrapolation import Side, longer, over_shorter
 from backprop_xp.gradient_check.engine.lines import Lines, NumericDerivative, long_direction
 
 # A parabola predicts the value at a step four times as long with 17 times the noise of its values,
@@ -44,17 +44,16 @@ class _Rungs(NamedTuple):
     down: np.ndarray
 
     @property
-    def sides(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    def sides(self) -> tuple[Side, Side]:
         """The changes and the steps of each side."""
         return (self.right, self.up), (self.left, self.down)
 
     def derivative(self, noise: np.ndarray) -> NumericDerivative:
         """Return the derivatives, given the noise ``(S, K, M)`` of the values."""
         right, left, up, down = self
-        h, uneven = (up - down) / 2.0, -up - down
-        found = extrapolation.extrapolate(h, right - left, right + left, noise, uneven)
-        for h, one in ((up, right), (-down, -left)):  # one side may be outside of the domain
-            sided = extrapolation.extrapolate(h, one, None, noise)
+        found = extrapolation.extrapolate(self.sides, noise)
+        for side in self.sides:  # the other one may be outside of the domain
+            sided = extrapolation.extrapolate([side], noise)
             found = found.where(~np.isfinite(found.bar), sided)
         return extrapolation.with_kinks(found, right / up, left / down, noise, up)
 
@@ -254,9 +253,7 @@ def _changes(values: np.ndarray, fx: np.ndarray, correction: np.ndarray) -> np.n
     return np.where(values == fx, 0.0, values - fx - correction)
 
 
-def _jumps_beyond(
-    lines: Lines, side: tuple[np.ndarray, np.ndarray], rungs: np.ndarray, size: np.ndarray
-) -> np.ndarray:
+def _jumps_beyond(lines: Lines, side: Side, rungs: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Return the jumps ``(K, M)`` of the value beyond some rungs, 0 where it is continuous.
 
     The rungs ``(K, M)`` of the side are 0 where no jump is sought; one is not tiny beside a

@@ -22,6 +22,28 @@ def unexplained(values: np.ndarray, nodes: Sequence[float], order: int) -> np.nd
     return np.abs(np.tensordot(weights / norms[:, None], values, 1))
 
 
+def unexplained_by_one(values: np.ndarray, nodes: Sequence[float], order: int) -> np.ndarray:
+    """Return what one polynomial of degree ``order - 1`` leaves of all values ``(S, ...)``.
+
+    The result ``(...)`` is the standard deviation from the polynomial of least squares.
+    """
+    left = np.tensordot(_free(tuple(nodes), order), values, 1)
+    return np.asarray(np.sqrt(np.mean(left**2, axis=0)))
+
+
+def unexplained_at(values: Sequence[np.ndarray], nodes: Sequence[np.ndarray]) -> np.ndarray:
+    """Return what polynomials of degree ``S - 2`` leave of S tables of values, at tables of nodes.
+
+    Each entry has nodes of its own, such as steps that are rounded.
+    """
+    size, left, norm = np.max(np.abs(np.stack(np.broadcast_arrays(*nodes))), axis=0), 0.0, 0.0
+    for i, (value, node) in enumerate(zip(values, nodes, strict=True)):
+        others = [(node - other) / size for j, other in enumerate(nodes) if j != i]
+        weight = 1.0 / math.prod(others)
+        left, norm = left + weight * value, norm + weight**2
+    return np.asarray(np.abs(left / np.sqrt(norm)))
+
+
 def taylor_term(values: np.ndarray, nodes: Sequence[float], order: int) -> np.ndarray:
     """Return the largest derivative of an order ``(...)``, by divided differences of values."""
     left = np.abs(np.tensordot(_divided(tuple(nodes), order)[0], values, 1))
@@ -42,3 +64,9 @@ def _divided(nodes: tuple[float, ...], order: int) -> tuple[np.ndarray, np.ndarr
         for k, a in enumerate(some):
             weights[row, row + k] = 1.0 / math.prod(a - b for b in some if b != a)
     return weights, np.linalg.norm(weights, axis=1)
+
+
+@functools.cache
+def _free(nodes: tuple[float, ...], order: int) -> np.ndarray:
+    """Return an orthonormal basis ``(S - order, S)`` of what no such polynomial explains."""
+    return np.asarray(np.linalg.qr(_divided(nodes, order)[0].T)[0].T)

@@ -9,14 +9,12 @@ gradient has elsewhere.
 import numpy as np
 
 from backprop_xp.gradient_check.engine.analytic import NATURAL, AnalyticGradient
+from backprop_xp.gradient_check.engine.noise import unexplained_by_one
 from backprop_xp.gradient_check.inputs.functions import Function
 
 # The near points, as parts of the longest distance: irregular, since rounding may be periodic, and
 # on one side of the point, which may be a kink.
 NEAR = np.asarray([0.11, 0.24, 0.4, 0.55, 0.71, 0.86, 1.0])
-# What a cubic leaves of seven numbers, and the number of degrees of freedom.
-_CUBICS = np.linalg.qr(np.vander(NEAR, 4))[0]
-_LEFT, _FREE = np.eye(7) - _CUBICS @ _CUBICS.T, 3
 # An error of rounding is at most so many times its standard deviation, estimated from few points.
 _SAFETY = 16.0
 # Curvature shrinks with the distance, rounding does not: a second distance tells them apart.
@@ -31,8 +29,7 @@ def rounding_bar(derivatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Also returns whether they are constant: then the bar of 0 does not show their rounding.
     """
     with np.errstate(all="ignore"):
-        left = np.tensordot(_LEFT, derivatives, 1)
-        bar = _SAFETY * np.sqrt(np.sum(left**2, axis=0) / _FREE)
+        bar = _SAFETY * unexplained_by_one(derivatives, NEAR.tolist(), 4)
         distinct = np.sum(np.diff(np.sort(derivatives, axis=0), axis=0) > 0.0, axis=0)
     return np.where(np.isfinite(bar), bar, 0.0), distinct < 2
 

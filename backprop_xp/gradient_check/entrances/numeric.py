@@ -13,6 +13,7 @@ from backprop_xp.gradient_check.engine.analyticity import along, is_analytic
 from backprop_xp.gradient_check.engine.derivatives import IMAGINARY, complex_step, sharp_difference
 from backprop_xp.gradient_check.engine.ladder import search_beyond
 from backprop_xp.gradient_check.engine.lines import Lines, NumericDerivative, random_direction
+from backprop_xp.gradient_check.engine.noise import unexplained
 from backprop_xp.gradient_check.engine.stencils import differences, first_step
 from backprop_xp.gradient_check.entrances.api import bind
 from backprop_xp.gradient_check.inputs.first_calls import first_value, switch_to_float64
@@ -23,9 +24,8 @@ from backprop_xp.gradient_check.inputs.structures import Structure
 
 # The bar of the complex step: rounding errors of the largest entry, and third differences of the
 # derivative nearby, which are noise. Rounding is periodic, hence the irregular steps.
-_LARGEST, _SPREAD = 16.0, 64.0
-_NEAR = np.asarray([-1.9, -0.83, 0.0, 1.21, 2.3])
-_THIRD = [1.0 / np.prod(k[:, None] - k + np.eye(4), axis=1) for k in (_NEAR[:4], _NEAR[1:])]
+_LARGEST, _SPREAD = 16.0, 48.0
+_NEAR = (-1.9, -0.83, 0.0, 1.21, 2.3)
 
 Value: TypeAlias = Callable[..., Structure]
 Args: TypeAlias = tuple[Structure, ...]
@@ -196,8 +196,7 @@ def _by_complex_step(gradient: AnalyticGradient) -> NumericDerivative | None:
     values = function.values(np.stack(points) + 1j * step * direction)
     slopes = np.where(np.isfinite(values), values.imag, np.nan) / step
     slopes = np.insert(slopes, 2, slope[0], axis=0)
-    noise = [weights @ slopes[i : i + 4] for i, weights in enumerate(_THIRD)]
-    spread = np.nan_to_num(np.abs(noise)).max(axis=0)
+    spread = np.nan_to_num(unexplained(slopes, _NEAR, 3)).max(axis=0)
     largest = np.abs(exact.value * lines.scale[:, None]).max(axis=0)
     bar = _LARGEST * function.epsilon * largest + _SPREAD * spread * count**0.25
     return exact._replace(bar=bar / lines.scale[:, None])

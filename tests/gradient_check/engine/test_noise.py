@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from backprop_xp.gradient_check.engine.noise import noise_of_term, taylor_term, unexplained
+from backprop_xp.gradient_check.engine.noise import (
+    noise_of_term,
+    taylor_term,
+    unexplained,
+    unexplained_at,
+    unexplained_by_one,
+)
 
 NODES = (-4.0, -2.3, -1.0, 0.0, 0.7, 1.9, 4.0)
 ROUNDED = 1e-12  # of values up to 1e3
@@ -35,3 +41,23 @@ def test_a_taylor_term_is_the_derivative_of_its_order() -> None:
     for order in range(1, 7):
         term = taylor_term(2.0 * x**order, NODES, order)
         assert abs(term - 2.0 * math.factorial(order)) < ROUNDED * 4.0**order
+
+
+@pytest.mark.parametrize("order", range(1, 6))
+def test_one_polynomial_leaves_the_deviation_from_that_of_least_squares(order: int) -> None:
+    values = np.random.default_rng(0).normal(size=(len(NODES), 3))
+    powers = np.vander(NODES, order)
+    rest = values - powers @ np.linalg.lstsq(powers, values)[0]
+    expected = np.sqrt(np.sum(rest**2, axis=0) / (len(NODES) - order))
+    np.testing.assert_allclose(unexplained_by_one(values, NODES, order), expected, rtol=1e-10)
+    assert np.all(unexplained_by_one(powers, NODES, order) <= ROUNDED)
+
+
+def test_values_may_have_nodes_of_their_own_at_any_scale() -> None:
+    draw = np.random.default_rng(0)
+    values, nodes = draw.normal(size=(5, 3, 2)), np.sort(draw.normal(size=(5, 3)), axis=0)
+    scales = np.asarray([1e-200, 1.0, 1e200])
+    found = unexplained_at([*values], [*(nodes * scales)[:, :, None]])
+    for column in range(3):
+        alone = unexplained(values[:, column], nodes[:, column].tolist(), 4)[0]
+        np.testing.assert_allclose(found[column], alone, rtol=1e-10)
