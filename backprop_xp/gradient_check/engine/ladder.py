@@ -30,7 +30,7 @@ _BISECTIONS, _JUMP, _LAST, _KEPT = 48, 2.0**-5, 8, 0.25
 _SEARCHED = 3
 # Terms that cancel may hide where all entries are below this: they vary at a size of about 1.
 # Rounding is at most this part of the values.
-_TINY, _FAINT = 2.0**-16, 2.0**-17
+TINY, _FAINT = 2.0**-16, 2.0**-17
 # The longer steps for a value that is constant around the point.
 _LONGER = 0.5 * 4.0 ** np.arange(12, 0, -1)
 
@@ -146,7 +146,7 @@ def search_beyond(gradient: AnalyticGradient) -> None:
     rounding of a term may grow. Jumps of a larger part of the longest values are no rounding.
     """
     function = gradient.function
-    if function.problem.scale is not None or gradient.scale.max() >= _TINY or function.is_limited:
+    if function.problem.scale is not None or gradient.scale.max() >= TINY or function.is_limited:
         return
     lines = Lines(gradient, direction=long_direction(gradient))
     with np.errstate(all="ignore"):

@@ -74,6 +74,9 @@ def check_gradient(
     - "auto": the complex step if value supports it, otherwise central differences. Above 20,000
       entries, or about ten seconds of work, it takes directions.
 
+    Mistakes hide in a gradient that is zero to rounding, as at the end of a minimization. There the
+    check judges a second point, one natural step away, unless a limit is given. A note says so.
+
     Both functions receive copies of the point, in float64 if they support it. Raises TypeError or
     ValueError for a point that is not real and finite, a value that is not one finite number, and a
     gradient of another structure or shape.

@@ -55,7 +55,8 @@ def last_calls(function: Function, *, passed: bool) -> None:
     function.calls.options = DEFAULTS  # the limits are those of the verdict
     stale = f"depends on earlier calls of {function.word('value')}: a stale cache, or other state"
     # The last point of a check may be too near to x to show it.
-    function.values((0.75 * function.x + (function.x == 0.0))[None, :])
+    nearby = function.values((0.75 * function.x + (function.x == 0.0))[None, :])[0]
+    function.size = np.fmax(np.abs(function.fx), np.where(np.isfinite(nearby), np.abs(nearby), 0.0))
     _require_same(function, "gradient", function.gradients([function.x])[0], stale)
     if not passed:
         _require_same(function, "value", function.values([function.x])[0])

@@ -91,7 +91,8 @@ class Function:
     perturbed point. ``stacks``: whether value takes stacked copies, None until it is tried.
     ``is_analytic``: whether the complex step can be trusted, None until that is decided;
     ``is_kinked``: whether the decision met a kink. ``coarseness (M,)``: the largest jumps of coarse
-    values along any line; ``is_measured``: whether all steps have been searched for them.
+    values along any line; ``is_measured``: whether all steps have been searched for them. ``size
+    (M,)``: that of the values at x and at another point, None until the last calls.
     """
 
     problem: Problem
@@ -111,6 +112,7 @@ class Function:
     coarseness: np.ndarray | float = 0.0
     is_measured: bool = False
     is_kinked: bool = False
+    size: np.ndarray | None = None
     argument: Array = None
 
     def __post_init__(self) -> None:

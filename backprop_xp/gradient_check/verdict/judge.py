@@ -184,8 +184,7 @@ def _reason_of_doubt(comparison: Comparison, given: float | None) -> str:
         return "kinks meet on a direction and hide single entries: check fewer, or another point"
     if comparison.numeric.is_kinked[at]:
         return f"{value} has kinks, and noise hides the slope between them: check another point"
-    noise = numeric / 2.0 * float(comparison.numeric.step[at] * comparison.lines.scale[at[0]])
-    is_rounding = noise <= _ROUNDED * function.epsilon * abs(float(function.fx[at[1]]))
+    noise, is_rounding = (float(part[at]) for part in _noise(comparison))
     is_zero = abs(float(comparison.analytic.value[at])) <= analytic + numeric
     noun = function.problem.noun
     if is_zero and (is_rounding or analytic >= numeric):
@@ -196,3 +195,30 @@ def _reason_of_doubt(comparison: Comparison, given: float | None) -> str:
         return f"the error bars, {room:.0e}, are wider than the given tolerance"
     part = f"{noise / (abs(float(function.fx[at[1]])) or 1.0):.0e}, or varies faster than any step"
     return f"the value is noisy at {part} resolves: a mistake of {room:.0%} could hide"
+
+
+def _noise(comparison: Comparison) -> tuple[np.ndarray, np.ndarray]:
+    """Return the noise ``(K, M)`` of the values that a bar contains, and whether it is rounding.
+
+    At a value of 0 the terms may cancel: they are as large as the values at another point.
+    """
+    lines, numeric, function = comparison.lines, comparison.numeric, comparison.lines.function
+    noise = numeric.bar / 2.0 * numeric.step * lines.scale[:, None]
+    size = np.abs(function.fx) if function.size is None else function.size
+    return noise, np.asarray(noise <= _ROUNDED * function.epsilon * size)
+
+
+def is_stationary(comparison: Comparison) -> bool:
+    """Whether mistakes hide, since the gradient is 0 to rounding.
+
+    All derivatives are 0, or rounding hides all that are in doubt.
+    """
+    analytic, numeric = comparison.analytic, comparison.numeric
+    if comparison.verdict == PASS:
+        return not (np.any(analytic.value) or np.any(numeric.value))
+    with np.errstate(all="ignore"):
+        is_rounded = _noise(comparison)[1] | (analytic.bar >= numeric.bar)
+    is_wide = comparison.room > tolerance_of(comparison.lines.function, "room")
+    is_smooth = np.isfinite(numeric.bar) & ~numeric.is_kinked
+    is_clear = (comparison.outcome != INCONCLUSIVE) | is_smooth & is_rounded & is_wide
+    return comparison.verdict == INCONCLUSIVE and bool(np.all(is_clear))

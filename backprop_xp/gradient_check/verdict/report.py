@@ -141,6 +141,7 @@ class GradientReport:
     - ``diagnosis``: a sentence about the likely mistake, or None.
     - ``subject``: what was checked: "gradient", "Jacobian", "Hessian", or a product with one.
     - ``place``: which of several points the report is about; empty if all have the verdict "pass".
+      A stationary point is judged one natural step away as well.
     - ``notes``: sentences about decisions of the check, such as a cast of the point.
 
     >>> import numpy as np

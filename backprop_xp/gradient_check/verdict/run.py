@@ -1,6 +1,7 @@
 """A check from start to end: first calls, a method, last calls, the diagnosis, the report."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,18 @@ _WORST_ROWS = 5
 
 def check_problem(problem: Problem) -> GradientReport:
     """Check a problem, with products in the full precision of the point's dtype."""
+    return check_at(problem).report
+
+
+class Checked(NamedTuple):
+    """A report, with the comparison that it is about, None if nothing was compared."""
+
+    report: GradientReport
+    comparison: Comparison | None
+
+
+def check_at(problem: Problem) -> Checked:
+    """Check a problem, and return its report with the comparison."""
     problem, notes = with_vectors(problem), list(problem.point.notes)
     function = Function(problem)
     with require_owner(problem.point.flat, "point").full_precision(), function.calls.counter:
@@ -41,11 +54,12 @@ def check_problem(problem: Problem) -> GradientReport:
             if mistake := problem.verify(findings.comparison):
                 raise Fault("fail", mistake)
         except Fault as fault:
-            return _report_of_fault(function, fault, notes)
+            return Checked(_report_of_fault(function, fault, notes), None)
         sentences = []
         if findings.comparison.verdict == judge.FAIL and findings.entries is not None:
             sentences = [explain(findings.entries), problem.locate(findings.entries)]
-        return _report(findings, used, "; ".join(filter(None, sentences)) or None, notes)
+        diagnosis = "; ".join(filter(None, sentences)) or None
+        return Checked(_report(findings, used, diagnosis, notes), findings.comparison)
 
 
 def _check(function: Function, notes: list[str]) -> Findings:

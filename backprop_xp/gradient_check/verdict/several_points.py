@@ -1,23 +1,32 @@
 """A check at several points: those of the caller, and drawn ones."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from backprop_xp.backends import to_device_of
+from backprop_xp.gradient_check.engine.analytic import scale_of
+from backprop_xp.gradient_check.engine.ladder import TINY
 from backprop_xp.gradient_check.inputs.functions import Function, around, quiet
 from backprop_xp.gradient_check.inputs.points import Point
 from backprop_xp.gradient_check.inputs.problems import CheckOptions, Problem
 from backprop_xp.gradient_check.inputs.structures import Structure
+from backprop_xp.gradient_check.verdict.judge import FAIL, PASS, Comparison, is_stationary
 from backprop_xp.gradient_check.verdict.report import GradientReport
-from backprop_xp.gradient_check.verdict.run import check_problem
+from backprop_xp.gradient_check.verdict.run import Checked, check_at
 
 # Verdicts, the worst last.
 ORDER = ("pass", "kink", "inconclusive", "nondeterministic", "fail")
+
+# A stationary point is judged this far away as well: by so large parts of an entry's size. That is
+# at least a part of its tensor's root mean square.
+_AWAY, _PARTS, _TYPICAL = "one natural step away", (0.25, 0.75), 0.25
+# The stream of its random numbers. A value that moves by a smaller part is saturated.
+_STEP, _MOVES = 2, 1e-6
 
 # Makes the problem at a point.
 Build: TypeAlias = Callable[[Point], Problem]
@@ -40,13 +49,15 @@ def check_points(
     samples, what they cannot decide is only noted. Without ``zeros``, no sample is 0.
     """
     point, build = start(first, name)
-    report = _check(build(point))
+    report = _check_with_step(build, point, options)
     if not (options["points"] or options["samples"] or drawn):
-        return report
+        return replace(report, place=f"the point, {report.place}") if report.place else report
     places = {f"points[{i}]": other for i, other in enumerate(options["points"])}
     others = {place: start(other, place) for place, other in places.items()}
     reports = {"the point": report}
-    reports |= {place: _check(make(other)) for place, (other, make) in others.items()}
+    reports |= {
+        place: _check_with_step(make, other, options) for place, (other, make) in others.items()
+    }
     base, undecided = around(point, options), []
     bounds = base.problem.bounds or (-np.inf, np.inf)
     for place, vector in {**drawn, **dict(_samples(base, zeros))}.items():
@@ -54,7 +65,7 @@ def check_points(
         flat = to_device_of(point.flat, vector, point.flat.dtype)
         try:
             with quiet():
-                found = _check(build(point._replace(flat=flat)))
+                found = _check(build(point._replace(flat=flat))).report
         except Exception as error:
             undecided.append(f"{place} (outside of the domain: {error!r:.80})")
             continue
@@ -65,8 +76,74 @@ def check_points(
     return _of_all(reports, undecided)
 
 
-def _check(problem: Problem) -> GradientReport:
-    return replace(check_problem(problem), subject=problem.subject)
+def _check(problem: Problem) -> Checked:
+    checked = check_at(problem)
+    return checked._replace(report=replace(checked.report, subject=problem.subject))
+
+
+def _check_with_step(build: Build, point: Point, options: CheckOptions) -> GradientReport:
+    """Check a problem at a point and, if that is stationary, one natural step away as well.
+
+    Mistakes hide in a gradient that is zero to rounding. A pass there decides what is in doubt
+    here. A fail there decides, too.
+    """
+    here = _check(build(point))
+    if here.comparison is None or not is_stationary(here.comparison):
+        return here.report
+    if (base := around(point, options)).is_limited:
+        return here.report
+    flat = to_device_of(point.flat, _one_step_away(base), point.flat.dtype)
+    try:
+        with quiet():
+            there = _check(build(point._replace(flat=flat)))
+    except Exception:  # it is outside of the domain
+        return here.report
+    noun, calls = here.report.subject.split()[-1], _sums([here.report, there.report])
+    note = f"mistakes hide in a {noun} that is zero to rounding: "
+    if not _decides(here.comparison, there.comparison):
+        notes = (*here.report.notes, f"{note}nothing was decided {_AWAY}")
+        return replace(here.report, notes=notes, **calls)
+    notes = (*here.report.notes, f"{note}judged {_AWAY} as well")
+    if there.report.verdict == "fail":
+        return replace(there.report, place=_AWAY, notes=notes, **calls)
+    reason = there.report.reason
+    return replace(here.report, verdict="pass", reason=reason, notes=notes, **calls)
+
+
+def _decides(here: Comparison, there: Comparison | None) -> bool:
+    """Whether a comparison one step away from a stationary point decides on the gradient.
+
+    It must be a pass or a fail, and the decisive result must move: saturated values do not. A
+    gradient that does not change may be a constant, computed for the point alone.
+    """
+    if there is None or there.verdict not in (PASS, FAIL) or is_stationary(there):
+        return False
+    before, after, result = here.lines.function, there.lines.function, there.decisive[1]
+    size = max(abs(before.fx[result]), abs(after.fx[result]))
+    is_moved = abs(after.fx[result] - before.fx[result]) > _MOVES * size
+    return bool(is_moved) and not np.array_equal(before.gx, after.gx)
+
+
+def _one_step_away(base: Function) -> np.ndarray:
+    """Return a point ``(P,)`` to which each entry has moved by a part of its natural size.
+
+    An entry of about that size moves towards 0, and a smaller one away from it: none changes its
+    sign. Where all entries are tiny, terms vary at a size of about 1.
+    """
+    base.problem = base.problem._replace(least_scale=_TYPICAL)
+    size, x, draw = scale_of(base), base.x, np.random.default_rng([base.options["seed"], _STEP])
+    if base.problem.scale is None and size.max() < TINY:
+        size = np.maximum(size, 1.0)
+    outwards = np.where(x == 0.0, draw.uniform(-1.0, 1.0, x.size), x)
+    direction = base.inwards(np.where(np.abs(x) < size, outwards, -x))
+    moved = x + np.copysign(size * draw.uniform(*_PARTS, x.size), direction)
+    return base.on_surface(np.clip(moved, *(base.problem.bounds or (-np.inf, np.inf))))
+
+
+def _sums(reports: Iterable[GradientReport]) -> dict[str, Any]:
+    """Return the calls of all reports, by the names of their numbers."""
+    names, every = ("evaluations", "gradient_calls"), [*reports]
+    return {name: sum(getattr(each, name) for each in every) for name in names}
 
 
 def _samples(base: Function, zeros: bool) -> Iterator[tuple[str, np.ndarray]]:
@@ -84,12 +161,9 @@ def _of_all(reports: Mapping[str, GradientReport], undecided: list[str]) -> Grad
     place = _most_telling(reports)
     notes = [f"{len(reports)} points; this report is about {place}"]
     notes += [f"nothing was decided at {'; '.join(undecided)}"] if undecided else []
-    calls = {
-        name: sum(getattr(each, name) for each in reports.values())
-        for name in ("evaluations", "gradient_calls")
-    }
+    calls = _sums(reports.values())
     shown = reports[place]
-    place = "" if shown.verdict == "pass" else place
+    place = "" if shown.verdict == "pass" else ", ".join(filter(None, (place, shown.place)))
     return replace(shown, place=place, notes=(*shown.notes, *notes), **calls)
 
 

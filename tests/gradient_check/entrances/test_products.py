@@ -1,6 +1,6 @@
 """Products with a Jacobian, Hessians, sparse Jacobians, and the problems of scipy.optimize.
 
-Specifies ``jacobians``, ``optimization`` and ``several_points``.
+Specifies ``jacobians`` and ``optimization``.
 """
 
 import io
