@@ -16,6 +16,7 @@ import numpy as np
 
 import backprop_xp as bx
 from backprop_xp.cli.xor_experiment import xor_network
+from backprop_xp.gradient_check.engine.stencils import AROUND, BETWEEN
 
 HERE = Path(__file__).parent
 MINUS = "\N{MINUS SIGN}"
@@ -37,6 +38,7 @@ def pictures() -> dict[str, str]:
     return {
         "forward.svg": forward(row),
         "backward.svg": backward(row),
+        "derivative.svg": derivative(),
         "layers.svg": layers(),
         "scale.svg": scale(),
     }
@@ -267,6 +269,55 @@ def layers() -> str:
 def rows_of_rooms(rooms: Sequence[str]) -> list[str]:
     """Return the rooms of a unit in lines of six, each importing only those before it."""
     return [" · ".join(rooms[i : i + 6]) for i in range(0, len(rooms), 6)]
+
+
+# Two intervals of each verdict of the gradient check: their middles and half their widths.
+VERDICTS = {
+    "pass": ((0.50, 0.10), (0.54, 0.03)),
+    "inconclusive": ((0.44, 0.42), (0.70, 0.06)),
+    "fail": ((0.30, 0.10), (0.72, 0.03)),
+}
+
+
+def derivative() -> str:
+    """Draw nine values around a point with the slope of their polynomial, and three verdicts."""
+    nodes = [*AROUND, BETWEEN]
+    left, middle, unit = 200.0, 165.0, 40.0
+
+    def at(t: float) -> tuple[float, float]:
+        return left + unit * t, middle - 60.0 * math.sin(0.45 * t + 0.35)
+
+    curve = " ".join("{:.1f},{:.1f}".format(*at(t)) for t in np.linspace(-4.4, 4.4, 89))
+    parts = [f'<polyline points="{curve}" fill="none" stroke="{EDGE}" stroke-width="2"/>']
+    (x, y), slope = at(0.0), 60.0 * 0.45 * math.cos(0.35)
+    ends = [(x + side * 2.6 * unit, y - side * 2.6 * slope) for side in (-1, 1)]
+    parts.append(segment(*ends, GOES, 2))
+    parts.append(segment((20, 270), (380, 270), EDGE, 1))
+    for t in nodes:
+        (u, v), fill = at(t), INK if t == 0.0 else PAPER if t == BETWEEN else GOES
+        parts.append(segment((u, 266), (u, 274), EDGE, 1))
+        parts.append(f'<circle cx="{u:.1f}" cy="{v:.1f}" r="5" fill="{fill}" stroke="{GOES}"/>')
+    parts += [text(x, 294, "x"), text(left, 20, "values at uneven distances")]
+    parts.append(text(ends[1][0] + 8, ends[1][1] - 6, "slope", color=GOES))
+    for i, (verdict, intervals) in enumerate(VERDICTS.items()):
+        top = 60 + 84 * i
+        parts.append(text(480, top + 20, verdict, anchor="start"))
+        for k, (center, half) in enumerate(intervals):
+            color, high = (GOES, COMES)[k], top + 26 * k
+            start, end, dot = (590 + 180 * v for v in (center - half, center + half, center))
+            parts.append(segment((start, high), (end, high), color, 2))
+            parts += [segment((u, high - 5), (u, high + 5), color, 2) for u in (start, end)]
+            parts.append(f'<circle cx="{dot:.1f}" cy="{high:.1f}" r="4" fill="{color}"/>')
+    parts.append(text(680, 20, "slope and error bar: numeric", color=GOES, anchor="end"))
+    parts.append(text(686, 20, "analytic", color=COMES, anchor="start"))
+    title = "Nine values give a slope with an error bar; only disjoint intervals fail"
+    return svg(770, 310, parts, title)
+
+
+def segment(start: tuple[float, float], end: tuple[float, float], color: str, wide: int) -> str:
+    """Return a straight line."""
+    ends = f'x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}"'
+    return f'<line {ends} stroke="{color}" stroke-width="{wide}"/>'
 
 
 def scale() -> str:

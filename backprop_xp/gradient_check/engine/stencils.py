@@ -17,11 +17,11 @@ from backprop_xp.gradient_check.engine.noise import noise_of_term, taylor_term, 
 # The nodes around the point, and ahead of it where it is at an edge. Both are uneven, so that no
 # wave has one value at all of them, and multiples of 1/64: x plus such parts of a step is exact.
 _RADII = [68 / 64, 148 / 64, 177 / 64, 4.0]
-_AROUND = [*(-r for r in _RADII[::-1]), 0.0, *_RADII]
+AROUND = [*(-r for r in _RADII[::-1]), 0.0, *_RADII]
 _AHEAD = [0.0, *(round(512.0 * (k / 8) ** 1.5) / 64 for k in range(1, 9))]
 _PARTS = 64
 # The node between the others.
-_BETWEEN = 0.618
+BETWEEN = 0.618
 
 
 def _taylor_weights(nodes: list[float]) -> np.ndarray:
@@ -42,7 +42,7 @@ def _taylor_weights(nodes: list[float]) -> np.ndarray:
 
 def _weights_between(nodes: list[float]) -> np.ndarray:
     """Return the weights with which the values at nodes predict the one between them."""
-    return np.asarray([math.prod((_BETWEEN - m) / (n - m) for m in nodes if m != n) for n in nodes])
+    return np.asarray([math.prod((BETWEEN - m) / (n - m) for m in nodes if m != n) for n in nodes])
 
 
 class _Nodes(NamedTuple):
@@ -63,7 +63,7 @@ def _nodes(at: list[float]) -> _Nodes:
     return _Nodes(at, _weights_between(at), derivative, neglected)
 
 
-_CENTRAL, _ONE_SIDED = _nodes(_AROUND), _nodes(_AHEAD)
+_CENTRAL, _ONE_SIDED = _nodes(AROUND), _nodes(_AHEAD)
 # A step with many digits tells values that are rounded to few digits from functions such as 3 x.
 _UNEVEN = 1.0 + 2.0**-11 / 3.0
 _DIGITS = range(11, 2, -1)
@@ -240,7 +240,7 @@ def _sample(
     h = step * lines.scale * (_UNEVEN if function.is_double else 1.0)
     most = 2.0 * _PARTS * np.abs(function.x[lines.columns]) if lines.columns.size else 0.0
     h = np.where(side < 0.0, -1.0, 1.0) * ((h + most) - most)  # x plus parts of steps is exact
-    at = np.asarray([node for node in nodes.at if node] + [_BETWEEN])[:, None]
+    at = np.asarray([node for node in nodes.at if node] + [BETWEEN])[:, None]
     values = lines.probe(at * h)[0]
     return h[:, None], values[:-1], values[-1]
 
