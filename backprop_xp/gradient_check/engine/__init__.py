@@ -5,4 +5,5 @@ taken. ``noise`` estimates what no polynomial explains. There are two ways to ta
 ``stencils`` of nine values, and ``extrapolation`` over the steps of a ``ladder``, which also finds
 kinks and jumps. ``rounding`` measures the rounding of a gradient. ``derivatives`` chooses among
 differences and the complex step, and ``analyticity`` decides whether the latter can be trusted.
+The numbers that decide in them are in one table, ``constants``.
 """

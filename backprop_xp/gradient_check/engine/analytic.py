@@ -8,11 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backprop_xp.gradient_check.engine.constants import LARGEST
 from backprop_xp.gradient_check.inputs.functions import Function
-
-# The error bar of an entry, in rounding errors of its tensor's largest entry, and of the size of
-# its terms.
-_LARGEST = NATURAL = 16.0
 
 
 class AnalyticDerivative(NamedTuple):
@@ -72,7 +69,7 @@ def analytic_gradient(function: Function) -> AnalyticGradient:
     scale = scale_of(function)
     gradient = AnalyticGradient(function, scale, function.gx, np.zeros_like(function.gx))
     largest = gradient.largest(np.abs(gradient.finite))
-    return gradient._replace(bar=_LARGEST * function.gradient_epsilon * largest)
+    return gradient._replace(bar=LARGEST * function.gradient_epsilon * largest)
 
 
 def scale_of(function: Function) -> np.ndarray:

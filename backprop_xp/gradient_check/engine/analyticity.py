@@ -10,20 +10,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from backprop_xp.gradient_check.engine.analytic import AnalyticGradient
+from backprop_xp.gradient_check.engine.constants import AGREES, DISTANCES, SAMPLE, SHARP
 from backprop_xp.gradient_check.engine.derivatives import (
-    SHARP,
     complex_step,
     quick_difference,
     sharp_difference,
 )
 from backprop_xp.gradient_check.engine.lines import Lines, NumericDerivative, random_direction
-
-# The complex step must agree with a real difference to within its bar and this part of the terms.
-_AGREES = 1e-6
-# The other points, by their distance as a part of the direction.
-_DISTANCES = (0.25, -0.25)
-# The number of entries that decide where kinks meet on the direction.
-_SAMPLE = 64
 
 
 def along(gradient: AnalyticGradient) -> Lines:
@@ -77,7 +70,7 @@ def _lines(line: Lines) -> Iterator[Lines]:
     yield line
     function, gradient, direction = line.function, line.gradient, line.direction
     assert direction is not None  # noqa: S101 - for the type checker
-    for distance in _DISTANCES:
+    for distance in DISTANCES:
         there = function.recenter(function.x + distance * direction)
         if there is not None:
             yield line.through(gradient._replace(function=there, value=there.gx))
@@ -85,7 +78,7 @@ def _lines(line: Lines) -> Iterator[Lines]:
 
 def _is_confirmed_by_entries(gradient: AnalyticGradient) -> bool:
     """Whether entries confirm, where kinks meet on the direction: none of a sample contradicts."""
-    entries = Lines(gradient, gradient.sample(_SAMPLE))
+    entries = Lines(gradient, gradient.sample(SAMPLE))
     exact = complex_step(entries)
     return exact is not None and not np.any(contradicts(entries, quick_difference(entries), exact))
 
@@ -100,4 +93,4 @@ def contradicts(lines: Lines, real: NumericDerivative, exact: NumericDerivative)
     """Whether real differences show that the complex step misses something."""
     low, high = np.minimum(real.left, real.right), np.maximum(real.left, real.right)
     error = np.maximum(low - exact.value, exact.value - high) - exact.bar
-    return np.asarray(error > real.bar + _AGREES * np.maximum(np.abs(exact.value), lines.norm))
+    return np.asarray(error > real.bar + AGREES * np.maximum(np.abs(exact.value), lines.norm))

@@ -2,28 +2,23 @@
 
 import numpy as np
 
-from backprop_xp.gradient_check.engine.extrapolation import SAFETY
+from backprop_xp.gradient_check.engine.constants import (
+    IMAGINARY,
+    LONG,
+    NEAR,
+    QUICK,
+    QUICK_NODES,
+    SAFETY,
+    SAME_REAL_PART,
+    SHARP,
+    SHORTER,
+    UNDERFLOW,
+)
 from backprop_xp.gradient_check.engine.ladder import ladder
 from backprop_xp.gradient_check.engine.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.engine.noise import unexplained
-from backprop_xp.gradient_check.engine.rounding import NEAR, SHORTER, rounding_bar
+from backprop_xp.gradient_check.engine.rounding import rounding_bar
 from backprop_xp.gradient_check.engine.stencils import differences
-from backprop_xp.gradient_check.inputs.functions import BFLOAT, HALF, SINGLE
-from backprop_xp.gradient_check.inputs.points import DOUBLE
-
-# The complex step: its square vanishes beside 1, and no result underflows.
-IMAGINARY = {DOUBLE: 2.0**-66, SINGLE: 2.0**-40, HALF: 2.0**-40, BFLOAT: 2.0**-40}
-# The rounding of an imaginary part that underflows: four of the smallest numbers.
-_UNDERFLOW = {DOUBLE: 2.0**-1072, SINGLE: 2.0**-147, HALF: 2.0**-147, BFLOAT: 2.0**-147}
-# The real part at a complex point may differ from the value this much: terms that cancel round it.
-_SAME_REAL_PART = 1e-2
-# The longer step of a quick difference for smooth functions, and the step that best refutes a
-# derivative of 0.
-QUICK, LONG = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3, HALF: 2.0**-1, BFLOAT: 2.0**-1}, 0.5
-# The nodes of a quick difference, in shorter steps.
-_AROUND = (-4.0, -1.0, 0.0, 1.0, 4.0)
-# A bar of this part of the derivative hides no mistake that matters, so it needs no ladder.
-SHARP = 1e-2
 
 
 def complex_step(lines: Lines) -> NumericDerivative | None:
@@ -37,7 +32,7 @@ def complex_step(lines: Lines) -> NumericDerivative | None:
     if function.is_analytic is False:
         return None
     values = lines.probe(1j * step * lines.scale[None, :])[0][0]
-    is_same = np.allclose(values.real, function.fx, rtol=_SAME_REAL_PART, atol=0.0)
+    is_same = np.allclose(values.real, function.fx, rtol=SAME_REAL_PART, atol=0.0)
     if values.dtype.kind != "c" or not is_same or not np.all(np.isfinite(values)):
         return None
     value = values.imag / (step * lines.scale[:, None])
@@ -63,7 +58,7 @@ def complex_rounding(lines: Lines, step: float) -> np.ndarray:
 def _underflow(lines: Lines) -> np.ndarray:
     """Return bars ``(K, 1)`` for the rounding of imaginary parts that underflow."""
     epsilon = lines.function.epsilon
-    return np.asarray(_UNDERFLOW[epsilon] / (IMAGINARY[epsilon] * lines.scale[:, None]))
+    return np.asarray(UNDERFLOW[epsilon] / (IMAGINARY[epsilon] * lines.scale[:, None]))
 
 
 @np.errstate(all="ignore")
@@ -116,7 +111,7 @@ def quick_difference(lines: Lines, is_long: np.ndarray | bool = False) -> Numeri
         is_moved = np.any(values != fx, axis=0) | (lines.analytic.value != 0.0)
         noise = np.fmax(lines.function.epsilon * largest, lines.function.coarseness)
         rounding = noise * is_moved
-        left = unexplained(row, _AROUND, 4)[0]
+        left = unexplained(row, QUICK_NODES, 4)[0]
         bar = SAFETY * (np.abs(value - slope_2) + (left + rounding) / (narrow / 2.0))
     is_finite = np.isfinite(bar)
     value, bar = np.where(is_finite, value, 0.0), np.where(is_finite, bar, np.inf)

@@ -12,20 +12,18 @@ from typing import TypeAlias
 
 import numpy as np
 
+from backprop_xp.gradient_check.engine.constants import (
+    BEHIND,
+    CUSP,
+    KINK_CHANGE,
+    KINK_NOISE,
+    KINK_STEPS,
+    NO_KINK,
+    ONSET,
+    SAFETY,
+)
 from backprop_xp.gradient_check.engine.lines import NumericDerivative
 from backprop_xp.gradient_check.engine.noise import unexplained_at
-
-# A bar is an estimated error, times this.
-SAFETY = 2.0
-# A change that is this many times the noise of all shorter steps is not noise.
-_ONSET = 8.0
-# A step needs this many shorter ones to be judged.
-_SHORTER = 3
-# At a kink the gap between the slopes stays the same over so many steps, to within a tenth, and is
-# this many rounding errors large. A bar of a quarter of the gap shows that there is no kink.
-_KINK_STEPS, _KINK_CHANGE, _KINK_NOISE, _NO_KINK = 4, 0.1, 20.0, 0.25
-# At a cusp the gap grows by less than this from step to step. At a jump it grows fourfold.
-_JUMP = 3.0
 
 # Changes of the value on one side of the point, and the steps.
 Side: TypeAlias = tuple[np.ndarray, np.ndarray]
@@ -49,10 +47,10 @@ def extrapolate(sides: Sequence[Side], least: np.ndarray) -> NumericDerivative:
     # A change that shows at one step but not at shorter ones is not noise: the slope may be as
     # steep there.
     moves = np.isfinite(shorter) & (np.roll(odd, -1, axis=0) != 0.0)
-    several = over_shorter(np.add, moves.astype(int)) >= _SHORTER
-    steep = np.where(several & (seen > _ONSET * noise), seen / h, 0.0)
+    several = over_shorter(np.add, moves.astype(int)) >= BEHIND
+    steep = np.where(several & (seen > ONSET * noise), seen / h, 0.0)
     steep = over_shorter(np.fmax, np.concatenate([steep[1:], 0.0 * steep[:1]]))
-    is_known = over_shorter(np.add, np.isfinite(shorter).astype(int)) >= _SHORTER
+    is_known = over_shorter(np.add, np.isfinite(shorter).astype(int)) >= BEHIND
     bars = []
     for last, before in zip(tables[1:], tables[:-1], strict=True):
         change = np.maximum(np.abs(last - before), np.abs(last - longer(before)))
@@ -84,14 +82,14 @@ def with_kinks(
 ) -> NumericDerivative:
     """Return derivatives with their one-sided slopes where those ``(S, K, M)`` stay apart."""
     gap = right - left
-    clear = np.abs(gap) > _KINK_NOISE * least / h
+    clear = np.abs(gap) > KINK_NOISE * least / h
     # At a cusp the gap grows, but does not jump, down to the shortest step at which it is clear.
     ratio = gap / longer(gap)
-    grows = clear & (ratio > 1.0 + _KINK_CHANGE) & (ratio < _JUMP)
+    grows = clear & (ratio > 1.0 + KINK_CHANGE) & (ratio < CUSP)
     stays, is_cusp = clear.copy(), grows & over_shorter(np.logical_and, grows | ~clear)
-    for back in range(1, _KINK_STEPS):
+    for back in range(1, KINK_STEPS):
         change = np.abs(gap[:-back] - gap[back:])
-        stays[back:] &= change <= _KINK_CHANGE * np.abs(gap[back:])
+        stays[back:] &= change <= KINK_CHANGE * np.abs(gap[back:])
         is_cusp[back:] &= grows[:-back]
         stays[:back] = is_cusp[:back] = False
     moves = np.abs(right - longer(right)) + np.abs(left - longer(left)) + least / h
@@ -100,7 +98,7 @@ def with_kinks(
         bars = _reaching(slopes, bars, SAFETY * least / h)
     nearest = np.min(np.where(stays, h, np.inf), axis=0)
     bar, right, left = smallest(bars, bars, right, left)
-    is_kinked = np.isfinite(bar) & (found.bar > _NO_KINK * np.abs(right - left))
+    is_kinked = np.isfinite(bar) & (found.bar > NO_KINK * np.abs(right - left))
     kinked = NumericDerivative((left + right) / 2.0, bar, left, right, nearest)
     found, slope = found.where(is_kinked, kinked), np.copysign(np.inf, gap[-1])
     cusp = NumericDerivative(found.value, np.abs(slope), -slope, slope, found.step)

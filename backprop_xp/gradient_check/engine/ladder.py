@@ -13,26 +13,22 @@ import numpy as np
 
 from backprop_xp.gradient_check.engine import extrapolation
 from backprop_xp.gradient_check.engine.analytic import AnalyticGradient
+from backprop_xp.gradient_check.engine.constants import (
+    BISECTIONS,
+    CARRIED,
+    FAINT,
+    GROWTH,
+    JUMP,
+    KEPT,
+    LAST,
+    LONGER,
+    SEARCHED,
+    SMOOTH,
+    SURPRISE,
+    TINY,
+)
 from backprop_xp.gradient_check.engine.extrapolation import Side, longer, over_shorter
 from backprop_xp.gradient_check.engine.lines import Lines, NumericDerivative, long_direction
-
-# A parabola predicts the value at a step four times as long with 17 times the noise of its values,
-# and misses at most 64 times as much of a smooth function as at the step before. A change is a
-# surprise above eight times what shorter steps lead to expect.
-_CARRIED, _GROWTH, _SURPRISE = 17.0, 64.0, 8.0
-# From rung to rung the misses of a smooth function grow by more than this: a cubic's by 64.
-_SMOOTH = 16.0
-# A jump keeps its size at each bisection of its interval, down to neighbouring numbers: it is a
-# part of the first change, and a quarter of what was left before the last bisections. Beside the
-# pole of a logarithm each bisection leaves the same less.
-_BISECTIONS, _JUMP, _LAST, _KEPT = 48, 2.0**-5, 8, 0.25
-# A jump is alone if the other side has none up to 16 times as far: above this rung.
-_SEARCHED = 3
-# Terms that cancel may hide where all entries are below this: they vary at a size of about 1.
-# Rounding is at most this part of the values.
-TINY, _FAINT = 2.0**-16, 2.0**-17
-# The longer steps for a value that is constant around the point.
-_LONGER = 0.5 * 4.0 ** np.arange(12, 0, -1)
 
 
 class _Rungs(NamedTuple):
@@ -84,12 +80,12 @@ class _Rungs(NamedTuple):
         last = np.concatenate([missed[1:], none])
         growth = np.nan_to_num(last / np.concatenate([last[1:], none]), nan=1.0)
         before = np.concatenate([over_shorter(np.fmax, missed)[1:], none])
-        before = np.fmax(before, np.clip(growth, 1.0, _GROWTH) * last)
+        before = np.fmax(before, np.clip(growth, 1.0, GROWTH) * last)
         each = np.arange(len(missed))[:, None, None]
-        shown = missed > _SURPRISE * before
+        shown = missed > SURPRISE * before
         if every:
-            shown |= missed < _SMOOTH * last
-        shown &= missed > _SURPRISE * _CARRIED * noise
+            shown |= missed < SMOOTH * last
+        shown &= missed > SURPRISE * CARRIED * noise
         return np.asarray(np.max(each * (shown & (each < limit)), axis=0))
 
     def sizes(self, fx: np.ndarray) -> np.ndarray:
@@ -117,7 +113,7 @@ def ladder(lines: Lines) -> NumericDerivative:
     is_coarse = is_constant & np.isfinite(found.bar) & (lines.analytic.value != 0.0)
     if (some := np.flatnonzero(np.any(is_coarse, axis=1))).size:
         far = lines.select(some)
-        parts = zip(_climb(far, _LONGER), (part[:, some] for part in rungs), strict=True)
+        parts = zip(_climb(far, LONGER), (part[:, some] for part in rungs), strict=True)
         other = _derivative(far, _Rungs(*map(np.concatenate, parts)))[0]
         # They skip what is near, so that they can confirm the gradient, but not refute it.
         gap = np.abs(other.value - far.analytic.value)
@@ -154,7 +150,7 @@ def search_beyond(gradient: AnalyticGradient) -> None:
         sizes = over_shorter(np.fmax, rungs.sizes(function.fx))
         rounding = function.epsilon * np.concatenate([sizes[:1], sizes[:-1]])
         jumps, _ = _jumps(lines, rungs, rounding, every=True, first=True)
-    jumps = np.where(jumps <= _FAINT * sizes[0], jumps, 0.0)
+    jumps = np.where(jumps <= FAINT * sizes[0], jumps, 0.0)
     if np.any(jumps):
         function.coarseness = np.fmax(function.coarseness, jumps.max(axis=0))
         function.is_measured, function.is_analytic = True, False
@@ -208,7 +204,7 @@ def _jumps(
         size, largest = rests.max(axis=0), over_shorter(np.fmax, rungs.sizes(lines.function.fx))
         found = _jumps_around(lines, rungs, limit, rests)
         is_jump, is_pole = np.any(found > 0.0, axis=0), size > _at(largest, limit)
-        is_coarse = _on_both(np.where(ends, is_jump, found)) | (limit < _SEARCHED) & ~is_pole
+        is_coarse = _on_both(np.where(ends, is_jump, found)) | (limit < SEARCHED) & ~is_pole
         is_coarse &= is_jump
         jumps = np.fmax(jumps, np.where(is_coarse, found.max(axis=0), 0.0))
         if first and np.any(jumps):
@@ -216,7 +212,7 @@ def _jumps(
         is_broken = (rests > 0.5 * size) & (is_jump | is_pole) & ~is_coarse
         rungs = rungs.without(np.where(is_broken, limit, 0))
         # With ``every``, each miss by more than known jumps explain shows larger ones.
-        noise = np.fmax(rounding, jumps / _SURPRISE if every else jumps)
+        noise = np.fmax(rounding, jumps / SURPRISE if every else jumps)
     return jumps, rungs
 
 
@@ -281,10 +277,10 @@ def _jumps_beyond(lines: Lines, side: Side, rungs: np.ndarray, size: np.ndarray)
         return np.asarray(np.max(np.nan_to_num(np.abs(rest) / size), axis=1, keepdims=True))
 
     some, fx, wide = lines.select(which), lines.function.fx, size
-    for remaining in range(_BISECTIONS, 0, -1):
-        if remaining == _LAST:
+    for remaining in range(BISECTIONS, 0, -1):
+        if remaining == LAST:
             wide = np.abs(behind - before)
-        if not np.any(part(behind - before) > _JUMP):
+        if not np.any(part(behind - before) > JUMP):
             break
         values, moved, correction = some.probe((near + far).T / 2.0)
         middle, here = moved[0], rest(_changes(values, fx, correction)[0], moved[0])
@@ -292,7 +288,7 @@ def _jumps_beyond(lines: Lines, side: Side, rungs: np.ndarray, size: np.ndarray)
         near, far = np.where(is_near, (near, middle), (middle, far))
         before, behind = np.where(is_near, (before, here), (here, behind))
     kept, jump = part(behind - before), np.zeros(rungs.shape)
-    is_jump = (kept > _JUMP) & (kept >= _KEPT * part(wide))
+    is_jump = (kept > JUMP) & (kept >= KEPT * part(wide))
     # The results of a function are rounded alike.
     np.maximum.at(jump, which, np.where(is_here & is_jump, kept * size, 0.0))
     return jump

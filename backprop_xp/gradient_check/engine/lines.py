@@ -8,17 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from backprop_xp.gradient_check.engine.analytic import AnalyticDerivative, AnalyticGradient
+from backprop_xp.gradient_check.engine.constants import GOLDEN, LEAST_DIGITS, LEAST_TERM
 from backprop_xp.gradient_check.inputs.functions import Function
-
-# A ladder has steps for at least so many binary digits: noise shows at several of them.
-_LEAST_DIGITS = 18.0
-# All terms along a direction have the same size, except those below this part of the largest:
-# their entries would have to be perturbed too far.
-_LEAST_TERM = 1e-3
-# The length of a step of 1, beside a power of two: twice the golden section. It is far from simple
-# fractions, so that no step is a whole number of periods of a wave. With 14 binary digits, x plus a
-# quick step is exact in float32, too, in which a function may compute.
-_GOLDEN = round((math.sqrt(5.0) - 1.0) * 2.0**14) / 2.0**14
 
 
 class NumericDerivative(NamedTuple):
@@ -89,7 +80,7 @@ class Lines:
         """The length ``(K,)`` of a step of 1."""
         if self.direction is not None:
             return np.ones(1)
-        return np.asarray(_GOLDEN * 2.0 ** np.round(np.log2(self.gradient.scale[self.columns])))
+        return np.asarray(GOLDEN * 2.0 ** np.round(np.log2(self.gradient.scale[self.columns])))
 
     @cached_property
     def norm(self) -> np.ndarray:
@@ -110,7 +101,7 @@ class Lines:
         """
         perturbed = self.columns if self.direction is None else self.direction != 0.0
         has_zero = np.any(self.function.x[perturbed] == 0.0)
-        digits = max(_LEAST_DIGITS, -math.log2(self.function.epsilon))
+        digits = max(LEAST_DIGITS, -math.log2(self.function.epsilon))
         return (round(digits / 2.0) - 1) * (2 if has_zero else 1)
 
     def select(self, lines: np.ndarray) -> "Lines":
@@ -166,7 +157,7 @@ def random_direction(gradient: AnalyticGradient, number: int) -> np.ndarray:
         slope = gradient.finite.sum(axis=1)
         signs = np.where(slope == 0.0, drawn, slope)
     terms = np.abs(gradient.finite * scale[:, None]).max(axis=1)
-    terms = np.maximum(terms, _LEAST_TERM * terms.max())
+    terms = np.maximum(terms, LEAST_TERM * terms.max())
     weights = terms.min() / terms if terms.max() > 0.0 else np.ones_like(terms)
     weights *= scale * float(scale.size) ** -0.25
     return function.inwards(np.copysign(weights * (0.5 + 0.5 * np.abs(drawn)), signs))

@@ -8,19 +8,17 @@ gradient has elsewhere.
 
 import numpy as np
 
-from backprop_xp.gradient_check.engine.analytic import NATURAL, AnalyticGradient
+from backprop_xp.gradient_check.engine.analytic import AnalyticGradient
+from backprop_xp.gradient_check.engine.constants import (
+    CURVED,
+    ELSEWHERE,
+    NATURAL,
+    NEAR,
+    ROUNDING_SAFETY,
+    SHORTER,
+)
 from backprop_xp.gradient_check.engine.noise import unexplained_by_one
 from backprop_xp.gradient_check.inputs.functions import Function
-
-# The near points, as parts of the longest distance: irregular, since rounding may be periodic, and
-# on one side of the point, which may be a kink.
-NEAR = np.asarray([0.11, 0.24, 0.4, 0.55, 0.71, 0.86, 1.0])
-# An error of rounding is at most so many times its standard deviation, estimated from few points.
-_SAFETY = 16.0
-# Curvature shrinks with the distance, rounding does not: a second distance tells them apart.
-SHORTER, _CURVED = 2.0**-5, 64.0
-# The gradient's size elsewhere is sampled at these parts of the point.
-_PARTS = (0.0, 0.5)
 
 
 def rounding_bar(derivatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +27,7 @@ def rounding_bar(derivatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Also returns whether they are constant: then the bar of 0 does not show their rounding.
     """
     with np.errstate(all="ignore"):
-        bar = _SAFETY * unexplained_by_one(derivatives, NEAR.tolist(), 4)
+        bar = ROUNDING_SAFETY * unexplained_by_one(derivatives, NEAR.tolist(), 4)
         distinct = np.sum(np.diff(np.sort(derivatives, axis=0), axis=0) > 0.0, axis=0)
     return np.where(np.isfinite(bar), bar, 0.0), distinct < 2
 
@@ -54,7 +52,7 @@ def without_curvature(
 ) -> AnalyticGradient:
     """Return a gradient without what shrinks with the distance in its bar: that is no rounding."""
     shorter, is_constant = _near(gradient, SHORTER * steps)
-    is_curved = (gradient.bar > _CURVED * shorter) & ~is_constant & ~is_lost
+    is_curved = (gradient.bar > CURVED * shorter) & ~is_constant & ~is_lost
     return gradient._replace(bar=np.where(is_curved, shorter, gradient.bar))
 
 
@@ -74,7 +72,7 @@ def _natural_size(gradient: AnalyticGradient) -> np.ndarray:
     result of 0 consists of terms as large as the others of its tensor.
     """
     function = gradient.function
-    found = np.abs(function.gradients([part * function.x for part in _PARTS]))
+    found = np.abs(function.gradients([part * function.x for part in ELSEWHERE]))
     found = np.where(np.isfinite(found), found, 0.0).max(axis=0)
     found = np.fmax(found, np.abs(gradient.finite))
     for tensor in function.results.tensors if function.results is not None else ():

@@ -11,17 +11,30 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backprop_xp.gradient_check.engine.constants import (
+    AHEAD,
+    AROUND,
+    BETWEEN,
+    DIGITS,
+    EXACT,
+    FAR,
+    FINE,
+    GAIN,
+    MISSED,
+    MOST,
+    PARTS,
+    QUIET,
+    ROUGH,
+    ROUNDS,
+    SAFETY_OF_NINE,
+    SAFETY_OF_NOISE,
+    SHORTEST,
+    UNEVEN,
+    UNITS,
+    WORTH,
+)
 from backprop_xp.gradient_check.engine.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.engine.noise import noise_of_term, taylor_term, unexplained
-
-# The nodes around the point, and ahead of it where it is at an edge. Both are uneven, so that no
-# wave has one value at all of them, and multiples of 1/64: x plus such parts of a step is exact.
-_RADII = [68 / 64, 148 / 64, 177 / 64, 4.0]
-AROUND = [*(-r for r in _RADII[::-1]), 0.0, *_RADII]
-_AHEAD = [0.0, *(round(512.0 * (k / 8) ** 1.5) / 64 for k in range(1, 9))]
-_PARTS = 64
-# The node between the others.
-BETWEEN = 0.618
 
 
 def _taylor_weights(nodes: list[float]) -> np.ndarray:
@@ -63,30 +76,7 @@ def _nodes(at: list[float]) -> _Nodes:
     return _Nodes(at, _weights_between(at), derivative, neglected)
 
 
-_CENTRAL, _ONE_SIDED = _nodes(AROUND), _nodes(_AHEAD)
-# A step with many digits tells values that are rounded to few digits from functions such as 3 x.
-_UNEVEN = 1.0 + 2.0**-11 / 3.0
-_DIGITS = range(11, 2, -1)
-# A bar is an estimated error, times this; the second number is for noise above rounding.
-_SAFETY, _SAFETY_OF_NOISE = 4.0, 8.0
-# Noise of a larger part of the values, and of more units, is a function that varies within a step,
-# most likely.
-_ROUGH, _UNITS = 2.0**-18, 4.0
-# Noise no longer shrinks from round to round if this part of it is left.
-_SAME = 0.125
-# Values are noisy, too, if the value between them is missed by this times their noise.
-_MISSED = 32.0
-# A bar of this part of the derivative needs no shorter step, and such a noise no longer one.
-_SHARP, _QUIET = 2.0**-40, 2.0**-42
-# A longer step is worth a round if it is so many times as long; the largest change; the rounds; the
-# shortest step, parts of which still move the point.
-_WORTH, _MOST, _ROUNDS, _SHORTEST = 32.0, 2.0**5, 10, 2.0**-43
-# A further round follows if a bar shrinks to this part.
-_GAIN = 0.15
-# A value that does not change at the first steps is tried at steps so many times as long.
-_FAR = 2.0**24
-# A bar of this part of the steepest slope shows that the values are not coarse.
-_FINE = 2.0**-20
+_CENTRAL, _ONE_SIDED = _nodes(AROUND), _nodes(AHEAD)
 
 
 class _Round(NamedTuple):
@@ -126,7 +116,7 @@ def differences(lines: Lines, order: int = 1) -> tuple[NumericDerivative, np.nda
         parts.append(_rounds(lines.select(each[1:]), order, float(seen)))
     found = _Round(*map(np.concatenate, zip(*parts, strict=True)))
     # Along some lines the value does not change. Others may show that it is not coarse.
-    is_fine = np.any(found.bar < _FINE * found.steepest, axis=0)
+    is_fine = np.any(found.bar < FINE * found.steepest, axis=0)
     is_poor = (found.bar >= found.steepest) & ~((found.steepest == 0.0) & is_fine)
     numeric = NumericDerivative(*found[:2], found.value, found.value, found.used)
     return numeric, is_poor
@@ -147,7 +137,7 @@ def _rounds(lines: Lines, order: int, rounding: float) -> _Round:
     best = _round(lines, step, 0.0 * step, order)
     lost, is_unknown = best.is_rough.copy(), best.is_rough.copy()
     some = np.flatnonzero((best.step != step) | (best.side != 0.0))
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         if not some.size:
             break
         step, side, before = best.step[some], best.side[some], best.bar[some]
@@ -157,19 +147,19 @@ def _rounds(lines: Lines, order: int, rounding: float) -> _Round:
         is_longer, is_doubtful = fresh.used > best.used[some], (gap > 0.0) | fresh.is_rough
         is_better = (fresh.bar < before) & ~(is_longer & is_doubtful)
         is_explained = ~fresh.is_flat & ~fresh.is_noise
-        shrinks = fresh.is_flat | (fresh.noise < _SAME * best.noise[some])
+        shrinks = fresh.is_flat | (fresh.noise < best.noise[some])
         is_better = np.where(was_lost, is_explained | shrinks & ~fresh.is_flat, is_better)
         is_lost = was_lost & ~is_explained & (shrinks | best.is_rough[some])
         is_lost |= ~was_lost & is_better & fresh.is_rough
         lost[some], is_unknown[some] = is_lost, is_lost & (shrinks | ~was_lost)
         for old, new in zip(best[:-2], fresh[:-2], strict=True):
             old[some] = np.where(is_better, new, old[some])
-        shorter = np.where(side == fresh.side, step / _MOST, fresh.step)
+        shorter = np.where(side == fresh.side, step / MOST, fresh.step)
         is_next = np.any(is_lost & ~fresh.is_flat, axis=1)
         best.step[some], best.side[some] = np.where(is_next, shorter, fresh.step), fresh.side
-        gains = np.any((fresh.bar < _GAIN * before) | np.isinf(before) | was_lost, axis=1)
+        gains = np.any((fresh.bar < GAIN * before) | np.isinf(before) | was_lost, axis=1)
         moves = (best.step[some] != step) | (fresh.side != side)
-        some = some[gains & moves & (best.step[some] >= _SHORTEST)]
+        some = some[gains & moves & (best.step[some] >= SHORTEST)]
     return best._replace(bar=np.where(is_unknown, np.inf, best.bar))
 
 
@@ -196,10 +186,10 @@ def _at_nodes(
     is_flat, unit = moved == 0.0, np.where(moved > 0.0, unit_of(values), 0.0)
     floor = 0.5 * np.fmax(function.epsilon * largest, unit)
     noise, is_noise = _noise(row, between - fx, floor, nodes)
-    is_rough = is_noise & (noise > np.fmax(_ROUGH * largest, _UNITS * unit))
+    is_rough = is_noise & (noise > np.fmax(ROUGH * largest, UNITS * unit))
     value, h = _derivative(row, order, nodes) / h**order, np.abs(h)
     amplified = np.linalg.norm(nodes.derivative[order]) / h**order
-    bar = np.where(is_noise, _SAFETY_OF_NOISE, _SAFETY) * amplified * noise
+    bar = np.where(is_noise, SAFETY_OF_NOISE, SAFETY_OF_NINE) * amplified * noise
     bar += np.where(is_rough, moved / h**order, 0.0)
     is_finite = np.isfinite(bar + value)
     bar, value = np.where(is_finite, bar, np.inf), np.where(is_finite, value, 0.0)
@@ -208,16 +198,16 @@ def _at_nodes(
     change = _change(row, noise, level, floor, order, nodes)
     # A parabola up to rounding may be one over longer steps too.
     left = np.fmax(*(unexplained(row, nodes.at, k).max(axis=0) for k in (3, 4)))
-    is_parabola = left <= 4.0 * np.fmin(noise, _SHARP * largest)
-    change = np.where(is_parabola, np.fmax(change, _WORTH), change)
-    change = np.clip(np.nan_to_num(change, nan=_MOST), 1.0 / _MOST, _MOST**2)
+    is_parabola = left <= 4.0 * np.fmin(noise, EXACT * largest)
+    change = np.where(is_parabola, np.fmax(change, WORTH), change)
+    change = np.clip(np.nan_to_num(change, nan=MOST), 1.0 / MOST, MOST**2)
     used = step[:, None] + 0.0 * value
-    is_settled = (change > 0.7) & (change < _WORTH) | is_flat & (used > 1.0)
-    is_settled |= (change > 1.0) & (level <= _QUIET * size * h**order)
-    is_settled |= (change < 1.0) & (bar <= _SHARP * size)
+    is_settled = (change > 0.7) & (change < WORTH) | is_flat & (used > 1.0)
+    is_settled |= (change > 1.0) & (level <= QUIET * size * h**order)
+    is_settled |= (change < 1.0) & (bar <= EXACT * size)
     is_settled &= ~is_rough
-    change = np.where(is_rough, 1.0 / _MOST, 2.0 ** np.round(np.log2(change)))
-    change = np.where(is_flat, _FAR, change)
+    change = np.where(is_rough, 1.0 / MOST, 2.0 ** np.round(np.log2(change)))
+    change = np.where(is_flat, FAR, change)
     # The result with the largest relative bar decides.
     need = np.where(is_settled, -1.0, np.fmin(np.nan_to_num(bar / size, nan=0.0), 1e300))
     deciding = np.argmax(need, axis=1)[:, None]
@@ -226,8 +216,8 @@ def _at_nodes(
     known, is_left = np.isfinite(row).all(axis=2), np.asarray(nodes.at) < 0.0
     left, right = known[is_left].all(axis=0), known[~is_left].all(axis=0)
     turned = np.where((side == 0.0) & (left != right), np.where(right, 1.0, -1.0), side)
-    change = np.where(left & right, change, np.where(turned != side, 1.0, 1.0 / _MOST))
-    kinds = is_noise & (noise > _UNITS * floor), is_rough, is_flat
+    change = np.where(left & right, change, np.where(turned != side, 1.0, 1.0 / MOST))
+    kinds = is_noise & (noise > UNITS * floor), is_rough, is_flat
     sizes = level / largest, moved / h, noise
     return _Round(value, bar, used, *sizes, *kinds, step * change, turned)
 
@@ -237,8 +227,8 @@ def _sample(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the steps ``(K, 1)``, the values ``(8, K, M)`` at the nodes, and those between."""
     function = lines.function
-    h = step * lines.scale * (_UNEVEN if function.is_double else 1.0)
-    most = 2.0 * _PARTS * np.abs(function.x[lines.columns]) if lines.columns.size else 0.0
+    h = step * lines.scale * (UNEVEN if function.is_double else 1.0)
+    most = 2.0 * PARTS * np.abs(function.x[lines.columns]) if lines.columns.size else 0.0
     h = np.where(side < 0.0, -1.0, 1.0) * ((h + most) - most)  # x plus parts of steps is exact
     at = np.asarray([node for node in nodes.at if node] + [BETWEEN])[:, None]
     values = lines.probe(at * h)[0]
@@ -268,7 +258,7 @@ def _noise(
     noise = np.fmax(left[6] * shrinks, left[7] * shrinks**0.5)
     noise = np.fmax(np.fmax(noise, left[8]), floor)
     missed = np.abs(between - np.tensordot(nodes.between, row, 1))
-    is_noise = (left[6] > 0.0) & (shrinks == 1.0) | (missed > _MISSED * noise)
+    is_noise = (left[6] > 0.0) & (shrinks == 1.0) | (missed > MISSED * noise)
     return np.fmax(noise, missed), is_noise
 
 
@@ -320,7 +310,7 @@ def unit_of(values: np.ndarray) -> np.ndarray:
     whole = np.ldexp(mantissas, 53).astype(np.int64)
     units = np.ldexp((whole & -whole).astype(np.float64), exponents - 53)
     found = units.min(axis=0, where=whole != 0, initial=np.inf)
-    for digits in _DIGITS:
+    for digits in DIGITS:
         multiples = values / 10.0 ** (np.ceil(np.log10(largest)) - digits)
         is_whole = np.abs(multiples - np.rint(multiples)) <= 2.0**-50 * np.abs(multiples)
         found = np.where(np.all(is_whole, axis=0), largest / np.abs(multiples).max(axis=0), found)

@@ -10,7 +10,8 @@ import numpy as np
 from backprop_xp.backends import DType, array_namespace, require_owner, to_device_of
 from backprop_xp.gradient_check.engine.analytic import AnalyticGradient, analytic_gradient
 from backprop_xp.gradient_check.engine.analyticity import along, is_analytic
-from backprop_xp.gradient_check.engine.derivatives import IMAGINARY, complex_step, sharp_difference
+from backprop_xp.gradient_check.engine.constants import IMAGINARY, LARGEST_EXACT, NEARBY, SPREAD
+from backprop_xp.gradient_check.engine.derivatives import complex_step, sharp_difference
 from backprop_xp.gradient_check.engine.ladder import search_beyond
 from backprop_xp.gradient_check.engine.lines import Lines, NumericDerivative, random_direction
 from backprop_xp.gradient_check.engine.noise import unexplained
@@ -21,11 +22,6 @@ from backprop_xp.gradient_check.inputs.functions import SINGLE, Fault, Function
 from backprop_xp.gradient_check.inputs.points import DOUBLE
 from backprop_xp.gradient_check.inputs.problems import Problem, complete_options, with_vectors
 from backprop_xp.gradient_check.inputs.structures import Structure
-
-# The bar of the complex step: rounding errors of the largest entry, and third differences of the
-# derivative nearby, which are noise. Rounding is periodic, hence the irregular steps.
-_LARGEST, _SPREAD = 16.0, 48.0
-_NEAR = (-1.9, -0.83, 0.0, 1.21, 2.3)
 
 Value: TypeAlias = Callable[..., Structure]
 Args: TypeAlias = tuple[Structure, ...]
@@ -192,13 +188,13 @@ def _by_complex_step(gradient: AnalyticGradient) -> NumericDerivative | None:
         return None
     x, step = function.x, IMAGINARY[function.epsilon]
     near = function.epsilon ** (1.0 / 3.0) * np.copysign(x, direction)
-    points = [x + k * near for k in np.delete(_NEAR, 2)]
+    points = [x + k * near for k in np.delete(NEARBY, 2)]
     values = function.values(np.stack(points) + 1j * step * direction)
     slopes = np.where(np.isfinite(values), values.imag, np.nan) / step
     slopes = np.insert(slopes, 2, slope[0], axis=0)
-    spread = np.nan_to_num(unexplained(slopes, _NEAR, 3)).max(axis=0)
+    spread = np.nan_to_num(unexplained(slopes, NEARBY, 3)).max(axis=0)
     largest = np.abs(exact.value * lines.scale[:, None]).max(axis=0)
-    bar = _LARGEST * function.epsilon * largest + _SPREAD * spread * count**0.25
+    bar = LARGEST_EXACT * function.epsilon * largest + SPREAD * spread * count**0.25
     return exact._replace(bar=bar / lines.scale[:, None])
 
 

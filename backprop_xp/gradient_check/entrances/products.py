@@ -21,7 +21,7 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.gradient_check.engine.analytic import scale_of
-from backprop_xp.gradient_check.engine.derivatives import QUICK
+from backprop_xp.gradient_check.engine.constants import QUICK
 from backprop_xp.gradient_check.engine.rounding import with_measured_rounding
 from backprop_xp.gradient_check.inputs.functions import around, require_unchanged
 from backprop_xp.gradient_check.inputs.points import Point, epsilon_of, flatten, flatten_like

@@ -10,9 +10,8 @@ import numpy as np
 
 from backprop_xp.gradient_check.engine.analytic import AnalyticGradient
 from backprop_xp.gradient_check.engine.analyticity import along, confirms, contradicts, is_analytic
+from backprop_xp.gradient_check.engine.constants import LONG, SHARP, VANISHING
 from backprop_xp.gradient_check.engine.derivatives import (
-    LONG,
-    SHARP,
     complex_rounding,
     complex_step,
     is_complex_step,
@@ -38,8 +37,6 @@ from backprop_xp.gradient_check.verdict.judge import (
 _FIRST, _AT_ONCE = 4, 64
 # An inconclusive verdict needs this many examined lines, or all that are in doubt.
 _TRIED = 64
-# A derivative of this part of another vanishes beside it.
-_VANISHING = 1e-3
 
 
 def check_entries(gradient: AnalyticGradient) -> Findings:
@@ -134,7 +131,7 @@ def _measured(
     lines, numeric, analytic = comparison.lines, comparison.numeric, comparison.analytic.value
     gradient = lines.gradient
     largest, smallest = np.maximum(np.abs(analytic), lines.norm), np.abs(numeric.value)
-    is_lost = np.minimum(largest, smallest) < _VANISHING * np.maximum(largest, smallest)
+    is_lost = np.minimum(largest, smallest) < VANISHING * np.maximum(largest, smallest)
     if lines.direction is None:
         steps = np.zeros_like(gradient.scale)
         steps[lines.columns[examined]] = (distance * lines.scale)[examined]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backprop_xp.gradient_check.engine.analytic import AnalyticDerivative
+from backprop_xp.gradient_check.engine.constants import RESOLVED, ROUNDED
 from backprop_xp.gradient_check.engine.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.inputs.functions import HALF, SINGLE, Function
 from backprop_xp.gradient_check.inputs.points import DOUBLE
@@ -17,10 +18,6 @@ from backprop_xp.gradient_check.verdict.report import TaylorTable
 # The outcomes, the worst last.
 PASS, KINK, INCONCLUSIVE, FAIL = range(4)
 VERDICTS = ("pass", "kink", "inconclusive", "fail")
-# Noise of at most this many rounding errors of the value is its rounding.
-_ROUNDED = 1e3
-# Kinks this close to the point, relative to its scale, are at the point.
-_RESOLVED = 2.0**-26
 _HUGE = float(np.finfo(np.float64).max)
 # The tolerances in float64, float32, float16 and bfloat16, and the reason. Constants of seven
 # digits pass per entry. One wrong entry is a small part of a direction.
@@ -125,7 +122,7 @@ def judge(lines: Lines, numeric: NumericDerivative) -> Comparison:
     largest_room = tolerance_of(lines.function, "room") if given is None else given
     is_unknown = (room > largest_room) & (matters & (larger > 0.0) | ~np.isfinite(room))
     is_blurred = numeric.is_kinked & (error > tolerance)
-    is_blurred &= (lines.kind == "directions") | (numeric.step > _RESOLVED)
+    is_blurred &= (lines.kind == "directions") | (numeric.step > RESOLVED)
     tolerance = np.where(is_blurred, error, tolerance)
     is_unknown |= is_blurred | numeric.is_steep
     outcome = np.where(is_unknown, INCONCLUSIVE, np.where(low != high, KINK, PASS))
@@ -205,7 +202,7 @@ def _noise(comparison: Comparison) -> tuple[np.ndarray, np.ndarray]:
     lines, numeric, function = comparison.lines, comparison.numeric, comparison.lines.function
     noise = numeric.bar / 2.0 * numeric.step * lines.scale[:, None]
     size = np.abs(function.fx) if function.size is None else function.size
-    return noise, np.asarray(noise <= _ROUNDED * function.epsilon * size)
+    return noise, np.asarray(noise <= ROUNDED * function.epsilon * size)
 
 
 def is_stationary(comparison: Comparison) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from backprop_xp.backends import to_device_of
 from backprop_xp.gradient_check.engine.analytic import scale_of
-from backprop_xp.gradient_check.engine.ladder import TINY
+from backprop_xp.gradient_check.engine.constants import MOVES, STEP_AWAY, TINY, TYPICAL
 from backprop_xp.gradient_check.inputs.functions import Function, around, quiet
 from backprop_xp.gradient_check.inputs.points import Point
 from backprop_xp.gradient_check.inputs.problems import CheckOptions, Problem
@@ -22,11 +22,8 @@ from backprop_xp.gradient_check.verdict.run import Checked, check_at
 # Verdicts, the worst last.
 ORDER = ("pass", "kink", "inconclusive", "nondeterministic", "fail")
 
-# A stationary point is judged this far away as well: by so large parts of an entry's size. That is
-# at least a part of its tensor's root mean square.
-_AWAY, _PARTS, _TYPICAL = "one natural step away", (0.25, 0.75), 0.25
-# The stream of its random numbers. A value that moves by a smaller part is saturated.
-_STEP, _MOVES = 2, 1e-6
+# Where a stationary point is judged as well, and the stream of that point's random numbers.
+_AWAY, _STEP = "one natural step away", 2
 
 # Makes the problem at a point.
 Build: TypeAlias = Callable[[Point], Problem]
@@ -120,7 +117,7 @@ def _decides(here: Comparison, there: Comparison | None) -> bool:
         return False
     before, after, result = here.lines.function, there.lines.function, there.decisive[1]
     size = max(abs(before.fx[result]), abs(after.fx[result]))
-    is_moved = abs(after.fx[result] - before.fx[result]) > _MOVES * size
+    is_moved = abs(after.fx[result] - before.fx[result]) > MOVES * size
     return bool(is_moved) and not np.array_equal(before.gx, after.gx)
 
 
@@ -130,13 +127,13 @@ def _one_step_away(base: Function) -> np.ndarray:
     An entry of about that size moves towards 0, and a smaller one away from it: none changes its
     sign. Where all entries are tiny, terms vary at a size of about 1.
     """
-    base.problem = base.problem._replace(least_scale=_TYPICAL)
+    base.problem = base.problem._replace(least_scale=TYPICAL)
     size, x, draw = scale_of(base), base.x, np.random.default_rng([base.options["seed"], _STEP])
     if base.problem.scale is None and size.max() < TINY:
         size = np.maximum(size, 1.0)
     outwards = np.where(x == 0.0, draw.uniform(-1.0, 1.0, x.size), x)
     direction = base.inwards(np.where(np.abs(x) < size, outwards, -x))
-    moved = x + np.copysign(size * draw.uniform(*_PARTS, x.size), direction)
+    moved = x + np.copysign(size * draw.uniform(*STEP_AWAY, x.size), direction)
     return base.on_surface(np.clip(moved, *(base.problem.bounds or (-np.inf, np.inf))))
 
 
