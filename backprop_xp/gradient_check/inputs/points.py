@@ -322,7 +322,11 @@ def _is_number(leaf: Structure) -> bool:
 
 
 def _converter(leaf: Structure) -> Callable[[Array], Structure]:
-    """Return a function that turns an array into the leaf's type: a number, a pandas table."""
+    """Return a function that turns an array into the leaf's type: a number, a table."""
+    if hasattr(leaf, "to_numpy") and hasattr(leaf, "schema"):  # a DataFrame of Polars
+        return lambda array: type(leaf)(to_host(array), schema=leaf.columns)
+    if hasattr(leaf, "to_numpy") and hasattr(leaf, "to_frame") and not hasattr(leaf, "index"):
+        return lambda array: type(leaf)(leaf.name, to_host(array))
     if hasattr(leaf, "to_numpy") and hasattr(leaf, "index"):
         labels = {k: getattr(leaf, k) for k in ("index", "columns") if hasattr(leaf, k)}
         return lambda array: type(leaf)(np.array(to_host(array)), **labels)

@@ -323,3 +323,25 @@ def test_a_tensor_that_requires_grad_still_does_in_the_callers_functions(torch: 
     assert bx.check_hvp(slope, lambda w, v: 6.0 * w * v, w).verdict == "pass"
     assert bx.check_vjp(slope, lambda w, u: torch.autograd.grad(slope(w), w, u)[0], w).passed
     assert not bx.numeric_gradient(lambda w: slope(w).sum(), w).value.requires_grad
+
+
+def test_tables_of_polars_keep_their_type_and_names() -> None:
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"u": [1.0, 2.0, 3.0], "v": [4.0, 5.0, 6.0]})
+
+    def value(p: Any) -> float:
+        assert isinstance(p["frame"], polars.DataFrame)
+        assert p["row"].name == "w"
+        return float((p["frame"]["u"] ** 2 * p["frame"]["v"]).sum() + (p["row"] ** 3).sum())
+
+    def gradient(p: Any, factor: float = 2.0) -> Any:
+        u, v = p["frame"]["u"], p["frame"]["v"]
+        frame = polars.DataFrame({"u": factor * u * v, "v": u**2})
+        return {"frame": frame, "row": 3.0 * p["row"] ** 2}
+
+    point = {"frame": frame, "row": polars.Series("w", [1.0, 2.0])}
+    for method in ("auto", "directional"):
+        assert bx.check_gradient(value, gradient, point, method=method).passed
+        wrong = bx.check_gradient(value, lambda p: gradient(p, 2.1), point, method=method)
+        assert wrong.verdict == "fail"
+        assert wrong.worst[0].name.startswith("['frame'][")
