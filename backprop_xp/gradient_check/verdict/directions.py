@@ -4,6 +4,8 @@ If a direction fails, bisecting it locates a wrong entry. Directions also serve 
 """
 
 import contextlib
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -76,9 +78,21 @@ def _wrong_entry(comparison: Comparison) -> int:
     return first
 
 
-def _taylor_table(line: Lines) -> TaylorTable:
-    """Return the Taylor remainders, until they are below the rounding error or clearly linear."""
-    function, rows, largest = line.function, [], 0.0
+def _taylor_table(line: Lines) -> TaylorTable | None:
+    """Return the Taylor remainders, until they are below the rounding error or clearly linear.
+
+    A limit of the evaluations ends them too, but costs no verdict: None if it leaves no remainder.
+    """
+    rows: list[tuple[float, float, float, float]] = []
+    with contextlib.suppress(Fault):
+        for row in _remainders(line):
+            rows.append(row)  # noqa: PERF402 - those before the limit are kept
+    return TaylorTable(*zip(*rows, strict=True)) if rows else None
+
+
+def _remainders(line: Lines) -> Iterator[tuple[float, float, float, float]]:
+    """Yield the steps with both remainders and their rounding."""
+    function, last, largest = line.function, list[float](), 0.0
     slope, bar, norm = (float(a[0, 0]) for a in (line.analytic.value, line.analytic.bar, line.norm))
     for h in (_LONGEST * 2.0 ** -np.arange(_TAYLOR_STEPS)).tolist():
         values, _, correction = line.probe(np.asarray([[h], [-h]]))
@@ -86,10 +100,9 @@ def _taylor_table(line: Lines) -> TaylorTable:
         up, down = (change - np.asarray([h, -h]) * slope).tolist()
         largest = max(largest, abs(float(function.fx[0])), float(np.abs(values).max()))
         noise = function.epsilon * (4.0 * largest + norm * h) + bar * h
-        rows.append((h, abs(up), abs(up - down), noise))
-        last = np.asarray([row[2] for row in rows[-5:]])
-        with np.errstate(all="ignore"):
-            is_linear = len(last) == 5 and np.all(np.abs(last[:-1] / last[1:] - 2.0) < 0.1)
-        if not rows[-1][2] > ABOVE_NOISE * noise or is_linear:
+        yield h, abs(up), abs(up - down), noise
+        last = [*last[-4:], abs(up - down)]
+        ratios = [a / b if b else 0.0 for a, b in itertools.pairwise(last)]
+        is_linear = len(ratios) == 4 and all(abs(ratio - 2.0) < 0.1 for ratio in ratios)
+        if not last[-1] > ABOVE_NOISE * noise or is_linear:
             break
-    return TaylorTable(*zip(*rows, strict=True))

@@ -137,7 +137,8 @@ class GradientReport:
       first axis of results. None along directions.
     - ``worst``: the entries with the largest errors, the worst first.
     - ``tensors``: the errors of each tensor; empty along directions.
-    - ``taylor``, ``taylor_orders``: the remainders and their orders, None for other methods.
+    - ``taylor``, ``taylor_orders``: the remainders and their orders, None for other methods, and
+      where a limit leaves none.
     - ``diagnosis``: a sentence about the likely mistake, or None.
     - ``subject``: what was checked: "gradient", "Jacobian", "Hessian", or a product with one.
     - ``place``: which of several points the report is about; empty if all have the verdict "pass".

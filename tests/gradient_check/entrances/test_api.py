@@ -350,3 +350,15 @@ def test_each_check_shows_its_options_and_their_types_to_an_editor() -> None:
             assert shown[option].annotation == types[option], (name, option)
             assert shown[option].kind is inspect.Parameter.KEYWORD_ONLY
     assert get_args(types["method"]) == problems.METHODS
+
+
+def test_a_limit_ends_the_remainders_of_the_taylor_test_but_costs_no_verdict() -> None:
+    case = lambda p: np.sum(p**3), lambda p: 3.0 * p**2, np.array([1.0, 2.0])
+    whole = bx.check_gradient(*case, method="taylor").taylor
+    assert whole is not None
+    for most, rows in ((6, 0), (8, 1), (13, 3)):
+        report = bx.check_gradient(*case, method="taylor", max_evaluations=most)
+        assert (report.verdict, report.evaluations <= most) == ("pass", True)
+        assert (report.taylor is None) == (rows == 0)
+        if report.taylor is not None:
+            assert report.taylor.symmetric == whole.symmetric[:rows]
