@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backprop_xp.gradient_check.engine.analytic import AnalyticDerivative
-from backprop_xp.gradient_check.engine.constants import RESOLVED, ROUNDED
+from backprop_xp.gradient_check.engine.constants import RESOLVED, ROUNDED, TINY
 from backprop_xp.gradient_check.engine.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.inputs.functions import HALF, SINGLE, Function
 from backprop_xp.gradient_check.inputs.points import DOUBLE
@@ -197,12 +197,16 @@ def _reason_of_doubt(comparison: Comparison, given: float | None) -> str:
 def _noise(comparison: Comparison) -> tuple[np.ndarray, np.ndarray]:
     """Return the noise ``(K, M)`` of the values that a bar contains, and whether it is rounding.
 
-    At a value of 0 the terms may cancel: they are as large as the values at another point.
+    At a value of 0 the terms may cancel: they are as large as the values at another point. Where
+    all entries are tiny, such a point is far away, and the jumps are the rounding of the terms.
     """
     lines, numeric, function = comparison.lines, comparison.numeric, comparison.lines.function
     noise = numeric.bar / 2.0 * numeric.step * lines.scale[:, None]
     size = np.abs(function.fx) if function.size is None else function.size
-    return noise, np.asarray(noise <= ROUNDED * function.epsilon * size)
+    rounding = function.epsilon * size
+    if lines.gradient.scale.max() < TINY:
+        rounding = np.fmax(rounding, function.coarseness)
+    return noise, np.asarray(noise <= ROUNDED * rounding)
 
 
 def is_stationary(comparison: Comparison) -> bool:

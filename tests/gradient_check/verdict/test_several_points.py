@@ -90,6 +90,19 @@ def test_entries_near_0_move_away_from_it(entries: float) -> None:
     assert bx.check_gradient(case[0], lambda p: np.sinh(p) + p, point).verdict == "fail"
 
 
+@entries_and_directions
+@pytest.mark.parametrize("convert", [float, lambda v: v])
+def test_terms_that_cancel_beside_tiny_entries_are_judged_where_they_do_not(
+    convert: Any, method: str
+) -> None:
+    point, value = 1e-9 * np.array([1.0, -2.0, 3.0]), lambda p: convert(np.sum(np.exp(p) - 1.0 - p))
+    right = bx.check_gradient(value, np.expm1, point, method=method)
+    assert right.verdict == "pass"
+    assert JUDGED in right.notes
+    for wrong in (np.exp, lambda p: 0.0 * p - 1.0, lambda p: 2.0 * np.expm1(p)):
+        assert bx.check_gradient(value, wrong, point, method=method).verdict == "fail"
+
+
 def test_no_entry_changes_its_sign() -> None:
     def value(p: Any) -> float:
         if np.any(p < -1e-3):
