@@ -5,7 +5,7 @@ Specifies ``analytic`` and ``judge``.
 
 import itertools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -760,3 +760,32 @@ def test_smooth_values_keep_their_verdicts_beside_tiny_entries(method: str) -> N
                 assert check.gradient(tested, gradient, p, method=method).verdict == "pass", size
                 wrong = check.gradient(tested, lambda p, g=gradient: 2.0 * g(p), p, method=method)
                 assert wrong.verdict == "fail", size
+
+
+@pytest.mark.parametrize("method", ["auto", "directional"])
+@pytest.mark.parametrize("is_real", [False, True])
+def test_a_hundred_steps_of_euler_from_tiny_entries_get_a_verdict(
+    is_real: bool, method: str
+) -> None:
+    def states(p: Any) -> Iterator[Any]:
+        for _ in range(100):
+            yield p
+            p = p + 0.01 * (p * p - p)
+        yield p
+
+    def slope(p: Any) -> Any:
+        return np.prod([1.0 + 0.01 * (2.0 * x - 1.0) for x in [*states(p)][:-1]], axis=0)
+
+    def value(p: Any) -> Any:
+        found = np.sum(([*states(p)][-1] - 1.0) ** 2)
+        return float(found) if is_real else found
+
+    point = 1e-13 * np.array([1.0, -2.0, 3.0])
+    for factor, expected in ((1.0, "pass"), (1.01, "fail"), (2.0, "fail")):
+        report = check.gradient(
+            value,
+            lambda p, k=factor: 2.0 * k * ([*states(p)][-1] - 1.0) * slope(p),
+            point,
+            method=method,
+        )
+        assert report.verdict == expected, factor
