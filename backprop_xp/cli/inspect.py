@@ -125,7 +125,7 @@ def importances_of(
     texts = [model.target, *model.features.texts]
     file = with_fallback(file, model.decimal)
     read = as_table(file, texts=texts, numbers=model.features.numbers)
-    _, rows = rows_of(read, Target(model.target, model.task, "", classes), names)
+    _, rows, _ = rows_of(read, Target(model.target, model.task, "", classes), names)
     table = rows.features.reindex(columns=[*model.features.seen])
     with naming_lines(file, table.index):
         found = permutation_importance(

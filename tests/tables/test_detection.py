@@ -9,6 +9,7 @@ import re
 import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -24,7 +25,16 @@ import pyarrow as pa
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.tables.columns import date, feature_records, features, scaling, text
+from backprop_xp.tables.columns import (
+    date,
+    detection,
+    feature_records,
+    features,
+    scaling,
+    text,
+    tolerance,
+)
+from backprop_xp.tables.readers import frames
 from tests import messy_tables
 from tests.helpers import HANGING
 from tests.table_trainings import (
@@ -754,6 +764,50 @@ def test_few_cells_of_another_kind_do_not_decide_the_kind(name: str) -> None:
         assert {*made.columns["c"].odd_strings} < {*cells}
         again = reread(made)
         assert again.columns["c"] == made.columns["c"]
+
+
+# Columns of values that a training may meet, each a part of 60 rows or more.
+MET: dict[str, Any] = {
+    **{name: cells for name, (cells, _) in ODD.items()},
+    "numbers": np.arange(60.0),
+    "a few numbers": np.where(np.arange(60) < 55, np.nan, np.arange(60.0)),
+    "strings of numbers": [f"{i},5" for i in range(60)],
+    "integers": 2**60 + np.arange(60),
+    "days": pd.date_range("2020-01-01", periods=60),
+    "moments": pd.date_range("2020-01-01", periods=60, tz="Europe/Rome"),
+    "compact days": [20200101 + i % 28 for i in range(60)],
+    "strings of compact days": [str(20200101 + i % 28) for i in range(60)],
+    "times": [f"{i % 24:02d}:30" for i in range(60)],
+    "durations": pd.to_timedelta(np.arange(60), unit="h"),
+    "booleans": np.arange(60) % 3 == 0,
+    "categories": pd.Categorical(["u", "v"] * 30),
+    "nothing": [None] * 60,
+}
+
+
+@pytest.mark.once
+@pytest.mark.filterwarnings("ignore:.*signs? is not known")
+@pytest.mark.parametrize("name", MET)
+def test_what_detection_has_accepted_is_never_refused(name: str) -> None:
+    """Two tables decide together: an error names the second one, or each of their rows is read."""
+    places: Any = [tolerance.in_row, partial(tolerance.in_row, table="B")]
+    options: dict[str, Any] = {"scaling": "robust", "max_one_hot": 20, "seed": 0}
+    for other in MET:
+        parts = [
+            frames.plain_frame(pd.DataFrame({"c": MET[one], "a": np.arange(len(MET[one]))}))
+            for one in (name, other)
+        ]
+        detected, error = None, ""
+        try:
+            detected = detection.detect(*parts, places=places)
+        except ValueError as raised:
+            error = str(raised)
+        if detected is None:
+            assert re.search(r"^the column 'c' has .* \(row \d+ of B\), but", error), other
+            continue
+        features = detected.learn(parts[0].tail(5), None, **options)
+        for part in parts:
+            assert np.isfinite(features.transform(part)).all(), other
 
 
 @pytest.mark.once

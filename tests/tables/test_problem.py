@@ -17,6 +17,7 @@ import pandas as pd
 from backprop_xp import tables
 from backprop_xp.tables.columns.features import described_columns
 from backprop_xp.tables.study import target as target_column
+from backprop_xp.tables.study.problem import Columns, make_problem
 from backprop_xp.tables.study.split import units_of
 from backprop_xp.training.rows.preprocessing import split_rows
 from tests.table_trainings import QUICK, classes_of, frame, kinds_of, predictions, train
@@ -207,6 +208,34 @@ def test_rows_of_weight_0_are_left_out_before_the_split(target: str) -> None:
         train(table.assign(w=0.0), target, **options)
     with pytest.raises(ValueError, match="test rows: the weights 'w' are 0 in all rows"):
         train(table, target, test=table.assign(w=0.0), **options)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("column", ["w", "y"])
+def test_rows_that_are_left_out_are_dropped_before_their_cells_are_read(column: str) -> None:
+    table = frame(90).drop(columns="text").assign(w=1.0)
+    table["when"] = pd.date_range("2020-01-01", periods=90)
+    table.loc[[7, 70], column] = 0.0 if column == "w" else None
+    options: dict[str, Any] = {"parameters": QUICK, "weights": "w", "time": "when"}
+    expected = train(table.drop(index=[7, 70]), "y", **options)
+    cells = table.astype({"a": object, "when": object})
+    cells.at[7, "a"], cells.at[70, "when"] = ["a", "list"], "later"
+    found = train(cells, "y", **options)
+    assert found.preparation_.columns_ == expected.preparation_.columns_
+    np.testing.assert_array_equal(found.theta_, expected.theta_)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_values_of_another_kind_in_a_table_of_its_own_are_named_before_the_training(
+    part: str, tmp_path: Path
+) -> None:
+    frame(60).to_csv(tmp_path / "table.csv", index=False)
+    frame(40).assign(a="many").to_csv(tmp_path / "other.csv", index=False)
+    data, other = (tables.TableFile(tmp_path / f"{name}.csv") for name in ("table", "other"))
+    message = r"^the column 'a' has 'many' \(line 2 of .*other.csv\), but a number is expected"
+    with pytest.raises(ValueError, match=message):
+        make_problem(data, "y", Columns(), seed=0, **{part: other})
 
 
 @pytest.mark.once

@@ -6,6 +6,7 @@ Specifies ``blas_threads``, ``estimator_rows``, ``fitted_model``, ``model_traini
 
 import dataclasses
 import pickle
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,6 +135,97 @@ def test_rows_of_weight_0_change_nothing(kind: Any, members: int) -> None:
         for x, t, w in sets
     ]
     np.testing.assert_array_equal(*thetas)
+
+
+# A cell in place of a number; a column has no such value where it has a weight.
+WEIGHTLESS: dict[str, Any] = {
+    "a list": [1.0, 2.0],
+    "a word": "never",
+    "a date": pd.Timestamp("2020-01-01"),
+    "bytes": b"1",
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", WEIGHTLESS)
+def test_a_row_of_weight_0_is_dropped_before_its_cells_are_read(name: str) -> None:
+    frame, y = given(bx.TabularRegressor)
+    weight = 1.0 * (frame.index % 7 > 0)
+    cells = frame["a"].astype(object)
+    cells[weight == 0.0] = pd.Series([WEIGHTLESS[name]] * 120)[weight == 0.0]
+    model = bx.TabularRegressor(**QUICK)
+    expected = clone(model).fit(frame[weight > 0.0], y[weight > 0.0])
+    for table in (frame.assign(a=cells), frame.assign(a=cells).to_numpy()):
+        model.fit(table, y, weight, X_val=table, y_val=y, sample_weight_val=weight)
+        (first, *_) = model.preparation_.columns_.values()
+        assert first == expected.preparation_.columns_["a"]
+    model.fit(frame.assign(a=cells), y, weight)
+    assert model.preparation_.features_ is model.model_.features
+    np.testing.assert_array_equal(model.predict(frame), expected.predict(frame))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_format_of_a_single_row_is_known_for_any_seed(members: int) -> None:
+    days = pd.Series(pd.date_range("2020-01-13", periods=40).strftime("%Y-%m-%d"))
+    days[20] = "2020-02-02T10:00:00+01:00"
+    frame = pd.DataFrame({"day": days, "a": np.cos(np.arange(40.0))})
+    found = []
+    for seed in range(8):
+        model = bx.TabularRegressor(**{**SHORT, "n_members": members, "random_state": seed})
+        assert np.isfinite(model.fit(frame, frame["a"]).predict(frame)).all()
+        found.append(model.preparation_.columns_["day"])
+    assert found == 8 * [found[0]]
+    assert found[0].formats == ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z")
+
+
+# Values of a validation set, beside numbers or dates, and the error that names them.
+FOREIGN: dict[str, tuple[Any, str, str]] = {
+    "words": (["u", "v"] * 10, "b", "'b' has 'u' (row 0 of X_val), but a number is expected"),
+    "some words": ([*map(str, range(15)), *"uvwxy"], "b", "'b' has 'u' (row 15 of X_val), but a"),
+    "an unknown sign": (["1,234"] * 20, "b", "'b' has '1,234' (row 0 of X_val), but its decimal"),
+    "a list": ([1.0, [2.0], *[3.0] * 18], "b", "'b' holds list (row 1 of X_val): numbers, strings"),
+    "of another kind": (
+        [*map(str, range(20))],
+        "day",
+        "'day' has '0' (row 0 of X_val), but a",
+    ),
+    "of a chosen kind": (
+        [*map(str, range(19)), "u"],
+        "c",
+        "'c' has 'u' (row 19 of X_val), but",
+    ),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", FOREIGN)
+def test_values_of_another_kind_in_a_validation_set_are_an_error_before_the_training(
+    name: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    values, column, message = FOREIGN[name]
+    frame = pd.DataFrame({"id": [f"u{i}" for i in range(20)], "b": np.arange(20.0)})
+    frame["c"] = [f"{i}.5" for i in range(20)]
+    frame["day"] = pd.date_range("2020-01-01", periods=20)
+    other = frame.assign(**{column: pd.Series(values)})
+    model = bx.TabularRegressor(**QUICK, kinds={"c": "number"})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model.fit(frame, frame["b"], X_val=other, y_val=frame["b"])
+    assert not recwarn.list  # not even that 'id' is left out
+
+
+@pytest.mark.once
+@BOTH
+def test_a_fit_checks_its_parameters_once(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks, check = list[str](), tabular_parameters.checked
+
+    def counted(value: Any, name: str) -> Any:
+        checks.append(name)
+        return check(value, name)
+
+    monkeypatch.setattr(tabular_parameters, "checked", counted)
+    kind(**SHORT).fit(*given(kind))
+    assert len(checks) == len({*checks}) > 20
 
 
 @pytest.mark.once
@@ -384,7 +476,7 @@ def test_a_category_without_training_rows_has_the_mean_embedding_of_the_others(
     weight = draw.integers(0, 3, len(y)) * 0.5 if weighted else np.ones(len(y))
     model = bx.TabularRegressor(**SHORT, n_members=members)
     model.fit(frame, y, sample_weight=weight if weighted else None)
-    given = model._given(Rows(frame, y, weight if weighted else None), None)
+    given = model._given(Rows(frame, y, weight).take(np.flatnonzero(weight)), None)
     split = model._split(given, 0)
     rows, at = split.parts["training"]
     learnt = np.arange(len(rows.target))[None] if at is None else at

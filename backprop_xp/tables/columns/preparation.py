@@ -16,9 +16,9 @@ from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.kinds import checked_kinds, numbers_among
 from backprop_xp.tables.columns.scaling import SCALINGS
-from backprop_xp.tables.columns.tolerance import in_row, warn
+from backprop_xp.tables.columns.tolerance import warn
 from backprop_xp.tables.readers.frames import require_plain, to_pandas
-from backprop_xp.tables.readers.table_files import as_table, with_decimals
+from backprop_xp.tables.readers.table_files import as_table
 
 
 class Preparation(TransformerMixin, BaseEstimator):
@@ -68,10 +68,10 @@ class Preparation(TransformerMixin, BaseEstimator):
             most = integer(most, "max_one_hot", at_least=0)
         kinds = None if self.kinds is None else checked_kinds(self.kinds, "kinds")
         frame = checked_frame(self, X, numbers=numbers_among(kinds))
-        require_plain(frame)
         seed = seed_of(self.random_state)
+        require_plain(frame)
         found = detect(frame, kinds=kinds)
-        warn(found.lines([in_row]))
+        warn(found.lines())
         options: dict[str, Any] = {"scaling": scaling, "max_one_hot": most, "seed": seed}
         return self._adopt(found.learn(frame, None, **options))
 
@@ -147,13 +147,13 @@ def checked_frame(
     estimator: BaseEstimator,
     X: Any,
     names: Sequence[str] | None = None,
-    **columns: Sequence[str],
+    **options: Any,
 ) -> pd.DataFrame:
     """Return X as a plain table, checked as scikit-learn checks it, but for missing values.
 
     ``names`` are those of the columns of ``fit``, which calls this without them: scikit-learn
     compares names that are strings, otherwise the position counts. Columns that ``fit`` did not
-    have are left out, unless one of its own is missing. ``columns`` are those of ``as_table``.
+    have are left out, unless one of its own is missing. ``options`` are those of ``as_table``.
     """
     refuse_distributed(X, "X")
     refuse_masked(X, "X")
@@ -164,9 +164,7 @@ def checked_frame(
         if not reset and known and known <= {*frame.columns}:
             frame = frame.loc[:, frame.columns.isin(known)]
         validate_data(estimator, frame, reset=reset, skip_check_array=True)
-        frame = frame if reset else frame.set_axis(names, axis=1)
-        frame = as_table(frame, **columns).frame
-        return with_decimals(frame) if reset else frame
+        return as_table(frame if reset else frame.set_axis(names, axis=1), **options).frame
     x = X if owner(X) is None else to_host(X)
     x = validate_data(
         estimator,
@@ -177,4 +175,4 @@ def checked_frame(
         ensure_min_samples=2 if reset else 1,
     )
     given = pd.DataFrame(x, columns=names or [f"x{i}" for i in range(x.shape[1])])
-    return as_table(given, **columns).frame
+    return as_table(given, **options).frame

@@ -13,13 +13,12 @@ import numpy as np
 
 from backprop_xp.backends import Array, Selection, dtype_name, owner, to_host
 from backprop_xp.checks import stacklevel
-from backprop_xp.files.json_values import from_json, to_json
 from backprop_xp.tables.columns.detection import Detected
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.model.blas_threads import one_blas_thread
 from backprop_xp.tables.model.fitted_model import TabularModel, TargetScale, residuals_of
 from backprop_xp.tables.model.model_file import TrainingFile, progress, versions
-from backprop_xp.tables.model.presets import Recipe, recipe_for
+from backprop_xp.tables.model.presets import Recipe
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.table_network import (
     first_theta,
@@ -27,7 +26,7 @@ from backprop_xp.tables.model.table_network import (
     totals_of_codes,
     with_mean_embeddings,
 )
-from backprop_xp.tables.model.tabular_parameters import TabularParameters, checked_parameters
+from backprop_xp.tables.model.tabular_parameters import NOT_STORED, Values
 from backprop_xp.tables.model.training_split import Split
 from backprop_xp.tables.readers.values import decimal_of
 from backprop_xp.training.fit import fit
@@ -40,8 +39,6 @@ from backprop_xp.training.optimizers.pytrees import mapped
 
 # Multiplications of a layer's product from which several BLAS threads are faster than one.
 _WORTH_THREADS = 2**24
-# A file has no parameters that choose nothing about the result.
-_NOT_STORED = ("backend", "device", "verbose", "on_bad_value", "on_missing_column")
 
 
 class Learned(NamedTuple):
@@ -57,48 +54,45 @@ class Learned(NamedTuple):
     is_written: bool = False
 
 
+def prepared(detected: Detected, rows: Rows, recipe: Recipe, seed: int) -> Features:
+    """Return the features of detected columns that training rows teach, by a recipe."""
+    return detected.learn(
+        rows.features,
+        rows.scaled_weights(),
+        scaling=recipe.scaling,
+        max_one_hot=None if recipe.category is None else recipe.category.above,
+        seed=seed,
+    )
+
+
 def untrained(
-    parameters: TabularParameters,
+    values: Values,
+    recipe: Recipe,
+    features: Features,
     split: Split,
     selection: Selection,
+    *,
     seed: int,
-    known: Features | Detected,
     counts: Mapping[str, int] | None = None,
     **more: Any,
-) -> tuple[TabularModel, Recipe]:
-    """Return the model before its training, and its recipe.
+) -> TabularModel:
+    """Return the model before its training; ``more`` are other fields of it.
 
-    ``known`` are the kinds of the columns, or features that were learnt from the same training
-    rows; ``more`` are other fields of the model. ``counts`` are the numbers of the rows that those
-    of the split stand for.
+    ``counts`` are the numbers of the rows that those of the split stand for.
     """
     training, n_classes = split.training, 0 if split.classes is None else len(split.classes)
-    checked = checked_parameters(parameters, "classification" if n_classes else "regression")
-    values = {name: from_json(to_json(v)) for name, v in checked.items() if name not in _NOT_STORED}
     parts = {"training": training, "validation": split.validation}
-    counts = counts or split.counts
-    recipe = recipe_for(values, counts["training"])
-    if isinstance(known, Features):
-        features = known
-    else:
-        features = known.learn(
-            training.features,
-            training.scaled_weights(),
-            scaling=recipe.scaling,
-            max_one_hot=None if recipe.category is None else recipe.category.above,
-            seed=seed,
-        )
-    model = TabularModel(
+    return TabularModel(
         features=features,
         network=network_for(features, recipe, n_classes),
         theta=np.empty(0),
         classes=split.classes,
         scale=TargetScale() if n_classes else _moments(training),
         record={
-            "parameters": values,
+            "parameters": {name: v for name, v in values.items() if name not in NOT_STORED},
             "recipe": {n: tuple(v) if isinstance(v, tuple) else v for n, v in vars(recipe).items()},
             "seed": seed,
-            "rows": counts,
+            "rows": counts or split.counts,
             "data": {name: rows.fingerprint() for name, rows in parts.items()},
             "where": {"backend": selection.backend.name, "dtype": dtype_name(selection.dtype)},
             "versions": versions(),
@@ -107,7 +101,6 @@ def untrained(
         history={},
         **more,
     )
-    return model, recipe
 
 
 def _moments(rows: Rows) -> TargetScale:
@@ -125,7 +118,7 @@ def _moments(rows: Rows) -> TargetScale:
 
 
 def learn(
-    parameters: TabularParameters,
+    values: Values,
     split: Split,
     selection: Selection,
     start: tuple[TabularModel, Recipe, TrainingState | None],
@@ -144,8 +137,8 @@ def learn(
     None, and the ``totals_of_codes`` of the training rows.
     """
     model, recipe, state = start
-    metric, seed = parameters.metric, model.record["seed"]
-    by_class, shares = _class_weights(parameters, split)
+    metric, seed = values["metric"], model.record["seed"]
+    by_class, shares = _class_weights(values, split)
     data: dict[str, Any] = {"batch_size": recipe.batch_size, "class_weight": by_class}
     if stream is None:
         data["x"], data["y"], data["sample_weight"] = on_device(split.training, model, selection)
@@ -182,7 +175,7 @@ def learn(
                 plateau=recipe.plateau,
                 start=state,
                 callbacks=callbacks,
-                progress=bool(parameters.verbose),
+                progress=values["verbose"],
             )
     except KeyboardInterrupt as error:
         reached: TrainingState | None = getattr(error, "state", None)
@@ -193,7 +186,7 @@ def learn(
         warnings.warn("Training interrupted by user.", stacklevel=stacklevel())
         theta, moments = reached.best.theta, reached.optimizer_state
         result = FitResult(theta, dict(reached.history), moments, reached.epoch, reached)
-    trained = _trained(parameters, model, split, result, finished)
+    trained = _trained(values, model, split, result, finished)
     if checkpoint is None or result.epochs < recipe.max_iter:  # early stopping ended it
         return Learned(trained)
     return Learned(trained, optimizer, mapped(_on_host, result.state))
@@ -224,7 +217,7 @@ def on_device(
 
 
 def _trained(
-    parameters: TabularParameters,
+    values: Values,
     model: TabularModel,
     split: Split,
     result: FitResult,
@@ -238,21 +231,19 @@ def _trained(
     trained = dataclasses.replace(model, theta=theta, record=record, history=result.history)
     if model.classes is not None:
         return trained
-    where = {"backend": parameters.backend, "device": parameters.device}
-    values = split.validation_outputs(trained, **where)
-    return dataclasses.replace(trained, residuals=residuals_of(split.validation, values))
+    where = {name: values[name] for name in ("backend", "device")}
+    outputs = split.validation_outputs(trained, **where)
+    return dataclasses.replace(trained, residuals=residuals_of(split.validation, outputs))
 
 
-def _class_weights(
-    parameters: TabularParameters, split: Split
-) -> tuple[list[float] | None, np.ndarray]:
+def _class_weights(values: Values, split: Split) -> tuple[list[float] | None, np.ndarray]:
     """Return the weight of each class, None without any, and the classes' weighted shares."""
     rows, classes = split.training, split.classes
     if classes is None:
         return None, np.empty(0)
     indices, weights = rows.target.to_numpy(), rows.scaled_weights()
     totals = np.bincount(indices, weights, minlength=len(classes))
-    given = getattr(parameters, "class_weight", None)
+    given = values.get("class_weight")
     if given is None:
         return None, totals / totals.sum()
     one_hot = np.eye(len(classes))[indices]

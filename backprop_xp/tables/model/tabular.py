@@ -18,7 +18,8 @@ from backprop_xp.backends import Backend, Device, resolve
 from backprop_xp.checks import plain
 from backprop_xp.estimators.bases import BaseEstimator, ClassifierMixin, RegressorMixin
 from backprop_xp.files.container import refusing
-from backprop_xp.tables.columns.detection import Detected, detect
+from backprop_xp.tables.columns.detection import Detected, Place, detect
+from backprop_xp.tables.columns.kinds import numbers_among
 from backprop_xp.tables.columns.preparation import (
     Preparation,
     checked_frame,
@@ -41,13 +42,14 @@ from backprop_xp.tables.model.model_file import (
     refuse_other_training,
     write_model,
 )
-from backprop_xp.tables.model.model_training import Learned, learn, untrained
-from backprop_xp.tables.model.presets import PRESETS
+from backprop_xp.tables.model.model_training import Learned, learn, prepared, untrained
+from backprop_xp.tables.model.presets import PRESETS, recipe_for
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular_parameters import (
     ClassifierParameters,
     TabularParameters,
     Task,
+    Values,
     checked,
     checked_parameters,
     described,
@@ -135,7 +137,9 @@ class Tabular(BaseEstimator, TabularParameters):
             is_there = checkpoint is not None and Path(checkpoint).exists()
             file = checkpoint if resume and is_there else None
             options = file, checkpoint, callbacks, dict(metadata or {})
-            found = self._train(self._checked(classes, *rows), detected, *options)
+            values = checked_parameters(self, self._task)
+            given = self._checked(values, classes, *rows)
+            found = self._train(values, given, detected, *options)
         except BaseException:
             self.__dict__ = before
             raise
@@ -146,6 +150,7 @@ class Tabular(BaseEstimator, TabularParameters):
 
     def _checked(
         self,
+        values: Values,
         classes: np.ndarray | None,
         X: Any,
         y: Any,
@@ -154,37 +159,34 @@ class Tabular(BaseEstimator, TabularParameters):
         y_val: Any,
         sample_weight_val: Any,
     ) -> Given:
-        """Return the arguments of ``fit``, checked as scikit-learn does."""
-        if X_val is None and not y_val is sample_weight_val is None:
-            raise ValueError("y_val and sample_weight_val belong to a validation set: X_val.")
-        checked_parameters(self, self._task)
-        given, held_out = checked_rows(self, X, y, sample_weight), None
-        if X_val is not None:
-            held_out = checked_rows(self, X_val, y_val, sample_weight_val, [*given.features])
-        return self._given(given, held_out, classes)
-
-    def _given(
-        self,
-        rows: Rows,
-        held_out: Rows | None,
-        classes: np.ndarray | None = None,
-    ) -> Given:
-        """Return rows for a training, with indices of classes or numbers as their targets.
+        """Return the arguments of ``fit``, checked as scikit-learn does, without rows of weight 0.
 
         Labels without weight are classes, too.
         """
+        if X_val is None and not y_val is sample_weight_val is None:
+            raise ValueError("y_val and sample_weight_val belong to a validation set: X_val.")
+        numbers, held_out = numbers_among(values["kinds"]), None
+        rows, labels = checked_rows(self, X, y, sample_weight, numbers=numbers)
+        if X_val is not None:
+            parts, names = (X_val, y_val, sample_weight_val), [*rows.features]
+            held_out, _ = checked_rows(self, *parts, names, numbers=numbers, table="X_val")
+        return self._given(rows, held_out, self._targets(labels, classes)[1])
+
+    def _given(self, rows: Rows, held_out: Rows | None, classes: np.ndarray | None = None) -> Given:
+        """Return rows for a training, with indices of classes or numbers as their targets."""
         targets, classes = self._targets(rows.target.to_numpy(), classes)
-        rows = rows._replace(target=pd.Series(targets, name=rows.target.name)).counted()
+        rows = rows._replace(target=pd.Series(targets, name=rows.target.name))
         if held_out is not None:
             found, _ = self._targets(held_out.target.to_numpy(), classes)
-            held_out = held_out._replace(target=pd.Series(found)).counted()
+            held_out = held_out._replace(target=pd.Series(found))
         return Given(rows, held_out, classes)
 
-    def _detect(self, given: Given) -> Detected:
+    def _detect(self, given: Given, kinds: Mapping[str, str] | None) -> Detected:
         """Return the kinds of the columns, with a warning for each that is not read as it is."""
         tables = [one.features for one in (given.rows, given.held_out) if one is not None]
-        detected = detect(*tables, kinds=checked(self.kinds, "kinds"))
-        warn(detected.lines([in_row, partial(in_row, table="X_val")]))
+        places: list[Place] = [in_row, partial(in_row, table="X_val")]
+        detected = detect(*tables, kinds=kinds, places=places[: len(tables)])
+        warn(detected.lines())
         return detected
 
     def _adopt(self, model: TabularModel) -> Self:
@@ -208,6 +210,7 @@ class Tabular(BaseEstimator, TabularParameters):
 
     def _train(
         self,
+        values: Values,
         given: Given,
         detected: Detected | None,
         file: PathLike | None,
@@ -216,17 +219,22 @@ class Tabular(BaseEstimator, TabularParameters):
         metadata: dict[str, Any],
     ) -> Learned:
         """Return the trained model; the training in ``file`` continues."""
-        dtype = checked_parameters(self, self._task)["dtype"]
-        choice = resolve(backend=self.backend, device=self.device, dtype=dtype)
+        choice = resolve(backend=self.backend, device=self.device, dtype=values["dtype"])
         saved, state = (None, None) if file is None else read_model(file, choice)
         draws = not isinstance(self.random_state, int | np.integer)
         seed = saved.record["seed"] if saved and draws else seed_of(self.random_state)
-        model, recipe = untrained(
-            self,
-            split := self._split(given, seed),
+        known = saved.features if saved else detected or self._detect(given, values["kinds"])
+        split = self._split(given, seed)
+        recipe = recipe_for(values, split.counts["training"])
+        if isinstance(known, Detected):
+            known = prepared(known, split.training, recipe, seed)
+        model = untrained(
+            values,
+            recipe,
+            known,
+            split,
             choice,
-            seed,
-            saved.features if saved else detected or self._detect(given),
+            seed=seed,
             has_names=hasattr(self, "feature_names_in_"),
             target=given.rows.target.name,
             metadata=metadata if saved is None else {**saved.metadata, **metadata},
@@ -243,7 +251,7 @@ class Tabular(BaseEstimator, TabularParameters):
         start = model, recipe, state
         keeps = self._keeps_interrupted and checkpoint is None
         options: dict[str, Any] = {"callbacks": callbacks, "keeps_interrupted": keeps}
-        return learn(self, split, choice, start, checkpoint=checkpoint, **options)
+        return learn(values, split, choice, start, checkpoint=checkpoint, **options)
 
     def _split(self, given: Given, seed: int) -> Split:
         rows, held_out, classes = given

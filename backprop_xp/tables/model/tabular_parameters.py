@@ -12,6 +12,7 @@ import numpy as np
 
 from backprop_xp.backends import Backend, Device, dtype_name
 from backprop_xp.checks import boolean, integer, known, real
+from backprop_xp.files.json_values import from_json, to_json
 from backprop_xp.networks.layers.activations import ACTIVATIONS
 from backprop_xp.tables.columns.kinds import FAULT_ACTIONS, KIND_NAMES, checked_kinds
 from backprop_xp.tables.model.presets import PRESETS, SCHEDULES
@@ -23,8 +24,12 @@ TASKS: tuple[Task, ...] = get_args(Task)
 DTYPES = ("float32", "float64")
 # Metrics of numbers; the others are metrics of classes.
 OF_NUMBERS = ("r2", "rmse", "mae")
+# A file has no parameters that choose nothing about the result.
+NOT_STORED = ("backend", "device", "verbose", "on_bad_value", "on_missing_column")
 _OF_CLASSES = tuple(name for name in METRICS if name not in OF_NUMBERS)
 
+# The checked parameters of a training, by name.
+Values: TypeAlias = Mapping[str, Any]
 # Returns a parameter's value, or raises; called with the value and the name.
 Check: TypeAlias = Callable[[Any, str], Any]
 
@@ -181,12 +186,16 @@ def checked(value: Any, name: str) -> Any:
     return None if is_default else PARAMETERS[name].check(value, name)
 
 
-def checked_parameters(parameters: TabularParameters, task: Task) -> dict[str, Any]:
-    """Return the values; raise ValueError or TypeError for one that cannot be used."""
+def checked_parameters(parameters: TabularParameters, task: Task) -> Values:
+    """Return the values, as a file keeps them; ValueError or TypeError for one that is impossible.
+
+    A training calls this once.
+    """
     values = {one.name: getattr(parameters, one.name) for one in fields(parameters)}
     if parameters.metric is not None:
         known(parameters.metric, OF_NUMBERS if task == "regression" else _OF_CLASSES, "metric")
-    return {name: checked(value, name) for name, value in values.items()}
+    found = {name: checked(value, name) for name, value in values.items()}
+    return {name: v if name in NOT_STORED else from_json(to_json(v)) for name, v in found.items()}
 
 
 def described(parameters: type[TabularParameters]) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Generator, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -41,19 +42,25 @@ class Table(NamedTuple):
 
 
 def as_table(
-    data: TableData, *, texts: Collection[str] = (), numbers: Collection[str] = ()
+    data: TableData,
+    *,
+    rows: np.ndarray | None = None,
+    texts: Collection[str] = (),
+    numbers: Collection[str] = (),
 ) -> Table:
-    """Return the table of a path, a ``TableFile``, a pandas or a polars DataFrame.
+    """Return the plain table of a path, a ``TableFile``, a pandas or a polars DataFrame.
 
-    ``texts`` and ``numbers`` are columns as in ``read``; booleans of a DataFrame become strings in
-    ``texts``.
+    ``rows`` are the indices of the rows of a DataFrame to take, by default all. The types of the
+    columns depend on these alone, and the index has their numbers. ``texts`` and ``numbers`` are
+    columns as in ``read``; booleans of a DataFrame become strings in ``texts``.
     """
     if isinstance(data, str | os.PathLike | TableFile):
         with opened(data) as source:
             whole = pa.Table.from_batches(source.batches, source.schema)
             frame = _frame(source, whole, texts)
     elif isinstance(data, pd.DataFrame) or hasattr(data, "to_pandas"):
-        frame = plain_frame(to_pandas(data), texts)
+        frame = to_pandas(data)
+        frame = plain_frame(frame if rows is None else frame.iloc[rows], texts)
     else:
         raise TypeError(
             "data must be the path of a file, a pandas or a polars DataFrame, not "
@@ -61,7 +68,10 @@ def as_table(
         )
     if frame.empty:
         raise ValueError(f"the table has {len(frame.columns)} columns and {len(frame)} rows.")
-    return Table(_with_numbers(frame, numbers), data, decimal_of(frame) or ".")
+    frame = _with_decimals(_with_numbers(frame, numbers), texts)
+    if rows is not None:
+        frame.index = pd.Index(rows)
+    return Table(frame, data, decimal_of(frame) or ".")
 
 
 def read(
@@ -134,16 +144,15 @@ def _with_numbers(frame: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
     return frame
 
 
-def with_decimals(frame: pd.DataFrame) -> pd.DataFrame:
+def _with_decimals(frame: pd.DataFrame, texts: Collection[str]) -> pd.DataFrame:
     """Return a plain table with the numbers of a decimal comma that all strings of a column hold.
 
     Only a row that was left out had another value beside them, such as the last line of a report.
     """
     if decimal_of(frame) != ",":
         return frame
-    frame = frame.copy(deep=False)
     for name, column in frame.items():
-        if is_string(column):
+        if is_string(column) and name not in texts:
             strings, _ = distinct(column)
             if any(strings) and find_style(strings, ",") == EUROPEAN:
                 frame[name] = as_numbers(column)

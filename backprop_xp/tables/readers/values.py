@@ -3,11 +3,12 @@
 Each value is read by itself: its meaning never depends on other rows.
 """
 
+import contextlib
 import datetime
 import decimal
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -95,6 +96,15 @@ class CellError(ValueError):
     def at(self, place: str) -> str:
         """Return the message about a cell at a place."""
         return f"{self.before} ({place}){self.after}"
+
+
+@contextlib.contextmanager
+def placed(place: Callable[[int], str]) -> Iterator[None]:
+    """Turn a ``CellError`` into a ValueError with the place of its row, which ``place`` returns."""
+    try:
+        yield
+    except CellError as error:
+        raise ValueError(error.at(place(error.row))) from error
 
 
 def is_string(column: pd.Series) -> bool:

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from backprop_xp.tables.columns.category import Category
-from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.columns.column import Column
 from backprop_xp.tables.columns.scaling import within_range
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.readers.values import distinct
@@ -29,16 +29,16 @@ _TREES = 200
 
 
 def column_warnings(
-    features: Features, table: Rows, training: Rows, rule: SplitRule, time: str | None
+    columns: Mapping[str, Column], table: Rows, rule: SplitRule, time: str | None
 ) -> Iterator[str]:
-    """Yield lines for the user; ``time`` is a column of times, which may differ in all rows.
+    """Yield lines about detected columns; ``time`` is one of times, which may differ in all rows.
 
-    All rows of the table show identifiers and values that are alike. A column gives the target
-    away if a decision tree on it alone predicts more than 0.93 of the target, cross-validated on
-    training rows: R2, or the balanced accuracy. At most 200 columns have a tree, those on which the
-    target depends most; a line counts the others.
+    They depend on no seed, so that each training on a table has the same. A column gives the target
+    away if a decision tree on it alone predicts more than 0.93 of the target, cross-validated: R2,
+    or the balanced accuracy. At most 200 columns have a tree, those on which the target depends
+    most; a line counts the others.
     """
-    for name, column in features.columns.items():
+    for name, column in columns.items():
         if name != time and column.may_identify(table.features[name]):
             yield (
                 f"{name!r} has a different whole number in each row: leave it out with --drop "
@@ -46,7 +46,7 @@ def column_warnings(
             )
     named = {
         name: distinct(column.strings(table.features[name]), keeps_words=True)[0]
-        for name, column in features.columns.items()
+        for name, column in columns.items()
         if isinstance(column, Category)
     }
     if rule.classes is not None:
@@ -54,9 +54,11 @@ def column_warnings(
     yield from filter(None, (_line_about_alike(name, values) for name, values in named.items()))
     # A rare class needs all its rows.
     labels = pd.Series(0 if rule.classes is None else rule.classes, index=range(rule.rows))
-    shuffled = labels.sample(frac=1.0, random_state=rule.seed % 2**32)
+    shuffled = labels.sample(frac=1.0, random_state=0)
     rows = shuffled.groupby(shuffled).head(max(_FOLDS, _ROWS // labels.nunique())).index.to_numpy()
-    yield from _leaks(features, training.take(rows), rule.take(rows))
+    sample, rule = table.take(rows), rule.take(rows)._replace(seed=0)
+    encoded = {name: _encoded(column, sample.features[name]) for name, column in columns.items()}
+    yield from _leaks(encoded, sample.target, rule)
 
 
 def _line_about_alike(name: str, values: Iterable[Any]) -> str | None:
@@ -72,14 +74,14 @@ def _line_about_alike(name: str, values: Iterable[Any]) -> str | None:
     return f"{name!r} has values that differ only in blanks or case: {shown}{more}"
 
 
-def _leaks(features: Features, sample: Rows, rule: SplitRule) -> Iterator[str]:
+def _leaks(encoded: Mapping[str, np.ndarray], values: pd.Series, rule: SplitRule) -> Iterator[str]:
     """Yield a line for each column that gives the target away, and one about the others."""
     y, kind, metric = rule.classes, DecisionTreeClassifier, "balanced_accuracy"
     if y is None:
-        y, kind, metric = sample.target.to_numpy(), DecisionTreeRegressor, "r2"
-    target, names = sample.target.name, [*features.columns]
+        y, kind, metric = values.to_numpy(), DecisionTreeRegressor, "r2"
+    target, names = values.name, [*encoded]
     if len(names) > _TREES:
-        dependences = _dependences(features, sample, rule)
+        dependences = _dependences(encoded, values, rule)
         chosen = {*sorted(names, key=dependences.__getitem__)[-_TREES:]}
         yield (
             f"{len(names) - _TREES:,} of {len(names):,} columns are not checked for giving "
@@ -88,10 +90,11 @@ def _leaks(features: Features, sample: Rows, rule: SplitRule) -> Iterator[str]:
         names = [name for name in names if name in chosen]
     for name in names:
         tree, score = kind(min_samples_leaf=2, random_state=0), 0.0
-        x = _encoded(features, sample, name)
         # Few rows have no folds; a class of few rows is not in each fold.
         with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
-            score = cross_val_score(tree, x, y, cv=rule.folds(_FOLDS), scoring=metric).mean()
+            score = cross_val_score(
+                tree, encoded[name], y, cv=rule.folds(_FOLDS), scoring=metric
+            ).mean()
         if score > _BOUND:
             label = metric.replace("_", " ").replace("r2", "R2")
             yield (
@@ -100,13 +103,15 @@ def _leaks(features: Features, sample: Rows, rule: SplitRule) -> Iterator[str]:
             )
 
 
-def _encoded(features: Features, sample: Rows, name: str) -> np.ndarray:
-    """Return the features of a column, ``(rows, n)``; a category is a code."""
-    column = features.columns[name].with_codes(above=0)
-    return np.asarray(within_range(column.encode(sample.features[name])))
+def _encoded(column: Column, values: pd.Series) -> np.ndarray:
+    """Return the features that a detected column learns from rows; a category is a code."""
+    learnt = column.learnt(values, seed=0).with_codes(above=0)
+    return np.asarray(within_range(learnt.encode(values)))
 
 
-def _dependences(features: Features, sample: Rows, rule: SplitRule) -> dict[str, float]:
+def _dependences(
+    encoded: Mapping[str, np.ndarray], values: pd.Series, rule: SplitRule
+) -> dict[str, float]:
     """Return how far the target is a function of each column: about 0 for none, at most 1.
 
     It is 1 - a / b: the mean distance a of the targets of neighbours, in the order of a feature,
@@ -114,13 +119,13 @@ def _dependences(features: Features, sample: Rows, rule: SplitRule) -> dict[str,
     "A New Coefficient of Correlation"); for classes, 0 or 1.
     """
     labels, found = rule.classes, dict[str, float]()
-    y = sample.target.rank().to_numpy() if labels is None else labels
+    y = values.rank().to_numpy() if labels is None else labels
 
     def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return np.asarray(np.abs(one - other) if labels is None else one != other)
 
     usual = distances(y[:, None], y).mean() or 1.0
-    for name in features.columns:
-        near = y[np.argsort(_encoded(features, sample, name), axis=0, kind="stable")]
+    for name, features in encoded.items():
+        near = y[np.argsort(features, axis=0, kind="stable")]
         found[name] = 1.0 - float(distances(near[1:], near[:-1]).mean(axis=0).min()) / usual
     return found

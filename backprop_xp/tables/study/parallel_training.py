@@ -31,12 +31,12 @@ from backprop_xp.tables.columns.tolerance import BadValues, in_row
 from backprop_xp.tables.model.blas_threads import one_blas_thread
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_file import read_model, refuse_other_training, write_model
-from backprop_xp.tables.model.model_training import learn, untrained
+from backprop_xp.tables.model.model_training import learn, prepared, untrained
 from backprop_xp.tables.model.presets import PRESETS, Recipe, recipe_for
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.table_network import totals_of_codes
 from backprop_xp.tables.model.tabular import Callback
-from backprop_xp.tables.model.tabular_parameters import Task
+from backprop_xp.tables.model.tabular_parameters import Task, Values, checked_parameters
 from backprop_xp.tables.model.training_split import Split
 from backprop_xp.tables.readers.row_groups import row_groups, share_of
 from backprop_xp.tables.readers.values import distinct, is_string
@@ -64,6 +64,7 @@ class _Prepared(NamedTuple):
 
     share: Share
     estimator: Estimator
+    values: Values
     split: Split
     model: TabularModel
     recipe: Recipe
@@ -123,7 +124,7 @@ def train_ranks(
             found = _prepared(ranks, share, {**parameters, "verbose": True}, choice, task, say)
             is_resumed = is_first and resume and out.exists()
             learned = learn(
-                found.estimator,
+                found.values,
                 found.split,
                 choice,
                 (found.model, found.recipe, found.saved_state(out, choice) if is_resumed else None),
@@ -186,17 +187,11 @@ def _learn(
         if not len(rows.target):
             raise ValueError(f"the target {share.target.name!r} is missing in every row.")
         counted = rows.counted()
-        table_of = counted.features[[*share.features]]
-        detected = detect(table_of, kinds=kinds)
-        features = detected.learn(
-            table_of,
-            counted.weights,
-            scaling=preset.scaling,
-            max_one_hot=None if preset.category is None else preset.category.above,
-            seed=share.seed,
-        )
+        counted = counted._replace(features=counted.features[[*share.features]])
+        detected = detect(counted.features, kinds=kinds)
+        features = prepared(detected, counted, preset, share.seed)
         # The odd cells of all rows follow.
-        lines = [*detected._replace(odd=()).lines([])]
+        lines = [*detected._replace(odd=()).lines()]
         known = find_target(rows.target, task), features, lines
     target, features, lines = ranks.exchange(known)[0]
     share = share._replace(target=target, texts=features.texts)
@@ -346,19 +341,23 @@ def _prepared(
         given = {**given, "batch_size": _MAX_BATCH}
     estimator = estimator_for(share.target, given)
     split = Split(training, share.indexed(held), np.asarray(classes) if classes else None)
-    model, recipe = untrained(
-        estimator,
+    checked = checked_parameters(estimator, share.target.task)
+    recipe = recipe_for(checked, counts["training"])
+    model = untrained(
+        checked,
+        recipe,
+        features,
         split,
         choice,
-        share.seed,
-        features,
-        counts,
+        counts=counts,
+        seed=share.seed,
         has_names=True,
         target=share.target.name,
         metadata={"validation": share.validation},
     )
     totals = sum(ranks.exchange(_totals_of_codes(share, features)))
-    return _Prepared(share, estimator, split, model, recipe, int(sums[ranks.rank][0]), totals)
+    own = int(sums[ranks.rank][0])
+    return _Prepared(share, estimator, checked, split, model, recipe, own, totals)
 
 
 def _totals_of_codes(share: Share, features: Features) -> np.ndarray:

@@ -19,7 +19,6 @@ from backprop_xp.tables.readers.table_files import (
     as_table,
     naming_lines,
     place_of,
-    with_decimals,
     with_fallback,
 )
 from backprop_xp.tables.readers.values import (
@@ -84,8 +83,7 @@ class Problem(NamedTuple):
 
     def column_lines(self) -> Iterator[str]:
         """Yield lines for the user about columns that are not read as they are."""
-        sources = [rows.source for rows in (self.table, *self.others.values())]
-        yield from self.detected.lines([partial(place_of, source) for source in sources])
+        yield from self.detected.lines()
 
     def rows(self, part: str, split: int = 0) -> np.ndarray:
         """Return the indices of the table's rows that are in a part."""
@@ -111,6 +109,9 @@ def make_problem(
 ) -> Problem:
     """Return the problem of predicting a table's target; the seed draws shares of its rows.
 
+    Rows without a target and rows of weight 0 are dropped first. All others decide the kinds of the
+    columns, before the seed draws anything.
+
     ``cv`` is the number of folds, which take the place of ``test``, by default a share of 0.15.
     """
     if cv and test is not None:
@@ -120,12 +121,10 @@ def make_problem(
     table = as_table(data, texts=[target], numbers=numbers)
     with naming_lines(table.source):
         features = chosen_features(table.frame, target, columns)
-    found, present = rows_of(table, target, features, columns.weights, task)
-    rows = present.counted()
+    found, rows, omitted = rows_of(table, target, features, columns.weights, task)
     if rows.target.nunique() < 2:
         only = f"{rows.target.iloc[0]!s} in all rows that have a weight"
         raise ValueError(f"the target {target!r} is {only}: nothing to learn.")
-    rows = rows._replace(features=with_decimals(rows.features))
     parts = {} if cv else {"test": 0.15 if test is None else test}
     parts["validation"] = validation
     shares = {
@@ -138,9 +137,12 @@ def make_problem(
         for name, part in parts.items()
         if name not in shares
     }
-    with naming_lines(table.source):
-        tables = [one.features for one in (rows, *others.values())]
-        detected = detect(*tables, kinds=columns.kinds)
+    tables = rows, *others.values()
+    detected = detect(
+        *(one.features for one in tables),
+        kinds=columns.kinds,
+        places=[partial(place_of, one.source) for one in tables],
+    )
     rule = _rule(table.frame, rows, found, columns, seed)
     if rule.units is not None and not (shares or cv):
         raise ValueError("omit group and time: test and validation are tables of their own.")
@@ -148,7 +150,6 @@ def make_problem(
     metadata |= {"cv": cv, "group": columns.group, "time": columns.time}
     data_of = {"data": rows, **{f"{name} data": other for name, other in others.items()}}
     metadata |= {name: {"sha256": one.fingerprint()} for name, one in data_of.items()}
-    omitted = len(table.frame) - len(present.target), len(present.target) - len(rows.target)
     held_out, labels = None, rule.labels(shares, cv)
     if rule.units is None and "validation" in shares:  # each network draws its own
         drawn, is_left = labels == "validation", np.isin(labels[0], ("training", "validation"))
@@ -180,7 +181,10 @@ def _rule(
     if target.classes:
         classes = np.unique(table.target.to_numpy(), return_inverse=True)[1]
     if name := columns.group or columns.time:
-        units = units_of(frame[name].loc[table.features.index], by_time=bool(columns.time))
+        column = as_table(frame[[name]], rows=table.features.index.to_numpy()).frame
+        with naming_lines(table.source):
+            require_plain(column)
+        units = units_of(column[name], by_time=bool(columns.time))
     return SplitRule(len(table.target), classes, units, bool(columns.time), seed)
 
 
@@ -203,7 +207,7 @@ def _check(problem: Problem) -> None:
 def chosen_features(frame: pd.DataFrame, target: str, columns: Columns) -> list[str]:
     """Return the names of the chosen features.
 
-    Raises ValueError for a column that is not there, and for objects in a column in use.
+    Raises ValueError for a column that is not there.
     """
     own = columns.weights, columns.group, columns.time
     chosen, drop = (named_columns(names, frame) for names in (columns.features, columns.drop))
@@ -213,7 +217,6 @@ def chosen_features(frame: pd.DataFrame, target: str, columns: Columns) -> list[
     features = [name for name in frame if name in others and name in wanted]
     if not features:
         raise ValueError(f"no column is left to predict {target!r} from.")
-    require_plain(frame, [target, *features, *filter(None, own)])
     return features
 
 
@@ -223,29 +226,38 @@ def rows_of(
     features: Sequence[str],
     weights: str | None = None,
     task: Task | None = None,
-) -> tuple[Target, Rows]:
-    """Return a target, which is found unless it is known, and the rows that have it.
+) -> tuple[Target, Rows, tuple[int, int]]:
+    """Return a target, which is found unless it is known, and the rows that have it and a weight.
 
-    They hold its classes or numbers. Raises ValueError for a class that a known target lacks.
+    They hold its classes or numbers. The numbers of the other rows follow: those without a target,
+    and those of weight 0. Raises ValueError for a class that a known target lacks.
     """
     name, classes = (target, ()) if isinstance(target, str) else (target.name, target.classes)
     _require(table.frame, name, *features, weights)
     with naming_lines(table.source):
-        require_plain(table.frame, [name, *features, *filter(None, [weights])])
+        require_plain(table.frame, [name, *filter(None, [weights])])
         values = target_values(table.frame[name], classes, table.decimal)
         present = values.notna().to_numpy()
         if not present.any():
             raise ValueError(f"the target {name!r} is missing in every row.")
-        frame = table.frame if present.all() else table.frame[present]
-        weight = None if weights is None else without_tiny(weights_of(frame[weights]))
-        if weight is not None and not weight.any():
+        at = np.flatnonzero(present)
+        counted, weight = np.arange(len(at)), None
+        if weights is not None:
+            weight = without_tiny(weights_of(table.frame[weights].iloc[at]))
+            counted = np.flatnonzero(weight)
+            weight = weight[counted]
+        if not len(counted):
             raise ValueError(f"the weights {weights!r} are 0 in all rows.")
         values = values[present].infer_objects()
         if isinstance(target, str):
             categorical = is_categorical(table.frame[name])
             target = find_target(values, task, is_categorical=categorical)
-        values = pd.Series(target.values(values, table.decimal), name=name)
-    return target, Rows(frame[list(features)], values, weight, table.source)
+        values = pd.Series(target.values(values, table.decimal), name=name).iloc[counted]
+        chosen = None if len(counted) == len(present) else at[counted]
+        frame = as_table(table.frame[[*features]], rows=chosen).frame
+        require_plain(frame)
+    omitted = len(present) - len(at), len(at) - len(counted)
+    return target, Rows(frame, values, weight, table.source), omitted
 
 
 def _require(frame: pd.DataFrame, *names: str | None) -> None:
@@ -277,6 +289,6 @@ def _read_part(data: Part, name: str, target: Target, training: Rows, weights: s
     data = with_fallback(data, decimal_of(training.features))
     table = as_table(data, texts=[target.name, *strings], numbers=others)
     try:
-        return rows_of(table, target, features, weights)[1].counted()
+        return rows_of(table, target, features, weights)[1]
     except ValueError as error:
         raise ValueError(f"{name} rows: {error}") from error

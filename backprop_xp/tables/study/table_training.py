@@ -11,11 +11,9 @@ import numpy as np
 from sklearn.base import clone
 
 from backprop_xp.display.progress import Report, reporting
-from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.model.fitted_model import residuals_of
 from backprop_xp.tables.model.model_file import PathLike, measures_of, write_anew
 from backprop_xp.tables.model.tabular import Callback, TabularClassifier, TabularRegressor
-from backprop_xp.tables.readers.table_files import naming_lines
 from backprop_xp.tables.study.column_warnings import column_warnings
 from backprop_xp.tables.study.evaluation import evaluate, report_of
 from backprop_xp.tables.study.problem import Problem, lines_about
@@ -47,16 +45,12 @@ def train_table(
     """
     if problem.held_out is not None:
         parameters = {**parameters, "validation_fraction": problem.held_out}
-    model, parts, told = estimator_for(problem.target, parameters), problem.parts(), list[str]()
+    model, told = estimator_for(problem.target, parameters), list[str]()
 
     def tell(state: TrainingState) -> None:
         """Print the lines at the first call, so that an error before it is a single line."""
         if not told:
-            features, missing = model.model_.features, out if resume else None
-            if "test" in parts:  # now, not after the training
-                with naming_lines(parts["test"].source):
-                    features.transform(parts["test"].features)
-            told.extend(_lines(problem, features, state.epoch - 1, missing))
+            told.extend(_lines(problem, state.epoch - 1, out if resume else None))
             for line in told:
                 say(line)
 
@@ -95,8 +89,7 @@ def _add_report(
         say(f"fold {fold} of {len(problem.labels) - 1}")
         other, drawn = clone(model), problem.parts(fold)
         _fit(other, problem, fold)
-        with naming_lines(drawn["test"].source, drawn["test"].features.index):
-            folds.append(evaluate(other, drawn)[0])
+        folds.append(evaluate(other, drawn)[0])
     more = {**model.metadata_, **report_of(model, parts, out, folds)}
     if isinstance(model, TabularRegressor) and "test" in parts:
         errors = residuals_of(parts["test"], model._outputs(parts["test"].features)[0])
@@ -115,8 +108,6 @@ def _fit(
     parts = problem.parts(split)
     training, held_out = parts["training"], parts.get("validation")
     with contextlib.ExitStack() as stack:
-        if held_out is not None:
-            stack.enter_context(naming_lines(held_out.source, held_out.features.index))
 
         @functools.cache
         def report() -> Report:
@@ -146,9 +137,7 @@ def losses_of(state: TrainingState) -> dict[str, np.ndarray]:
     return losses
 
 
-def _lines(
-    problem: Problem, features: Features, resumed: int, missing: PathLike | None
-) -> Iterator[str]:
+def _lines(problem: Problem, resumed: int, missing: PathLike | None) -> Iterator[str]:
     """Yield lines about a training that is resumed after an epoch, or begins after epoch 0.
 
     ``missing`` is the file that such a training should resume.
@@ -160,10 +149,10 @@ def _lines(
     if missing is not None:
         yield f"there is no {missing} to resume: the training starts from the beginning"
     yield from problem.column_lines()
-    rows, time = problem.rows("training"), problem.metadata["time"]
-    training = problem.table.take(rows)
-    yield from column_warnings(features, problem.table, training, problem.rule.take(rows), time)
-    rare = [name for name, count in training.target.value_counts().items() if count <= _RARE]
+    time = problem.metadata["time"]
+    yield from column_warnings(problem.detected.columns, problem.table, problem.rule, time)
+    training = problem.table.target.iloc[problem.rows("training")]
+    rare = [name for name, count in training.value_counts().items() if count <= _RARE]
     if problem.target.classes and rare:
         yield (
             f"few training rows have the class {', '.join(map(repr, rare[:_MAX_NAMES]))}: gradient "
