@@ -67,7 +67,7 @@ def validate(
     backends.refuse_distributed(X, "X")
     backends.refuse_masked(X, "X")
     if checks.get("y_numeric"):  # scikit-learn converts objects, with an error of Python's
-        refuse_dates(*y)
+        refuse_dates(y[0])
     home, xp = owner(X), np
     if home is not None and home.name != "numpy":
         if dispatches():

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,6 +30,9 @@ from backprop_xp.training.measures.metrics import r2
 
 # Weights by class: "balanced", a mapping, or one mapping for each label.
 ClassWeight: TypeAlias = str | Mapping[Any, float] | Sequence[Mapping[Any, float]] | None
+
+# A date with a time is a date.
+_DATES = date, time, timedelta, np.datetime64, np.timedelta64
 
 
 def _sum(o: Array, t: Array, mean: Callable[[Array, Array], Array]) -> Array:
@@ -168,15 +171,27 @@ def check_classes(binarizer: LabelBinarizer, y: Array, *, exact: bool) -> None:
         )
 
 
-def refuse_dates(y: Any) -> None:
-    """Raise ValueError for dates or timedeltas as numbers, also for those that are objects."""
+def refuse_dates(y: Any, what: str = "y", more: str = "") -> None:
+    """Raise ValueError for dates, times or timedeltas as numbers: they have no natural unit.
+
+    The first object that is not missing decides about objects. ``more`` ends the advice.
+    """
     home = owner(y)
     if hasattr(y, "toarray") or (home is not None and home.name != "numpy"):
         return
-    values = np.asarray(y)
-    one = values.flat[0] if values.dtype.kind == "O" and values.size else None
-    if values.dtype.kind in "mM" or isinstance(one, date | timedelta):
-        raise ValueError("y holds dates or times: convert them to numbers, such as days.")
+    values, first = np.asarray(y), None
+    if values.dtype.kind == "O":
+        first = next((one for one in values.flat if not _is_missing(one)), None)
+    if values.dtype.kind in "mM" or isinstance(first, _DATES) or type(first).__name__ == "Period":
+        raise ValueError(
+            f"{what} holds dates or times: convert them to numbers, such as days{more}."
+        )
+
+
+def _is_missing(value: object) -> bool:
+    """Whether an object is None, NaN, or a missing value of pandas."""
+    is_nan = isinstance(value, float) and value != value
+    return is_nan or type(value).__name__ in ("NoneType", "NAType", "NaTType")
 
 
 def refuse_missing_dates(y: Array) -> None:

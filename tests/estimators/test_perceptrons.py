@@ -5,6 +5,7 @@ Specifies ``architecture``, ``base``, ``bases``, ``estimators``, ``parameters``,
 """
 
 import copy
+import datetime
 import inspect
 import pickle
 import re
@@ -833,7 +834,18 @@ def test_dates_are_no_numbers_and_missing_ones_no_classes() -> None:
     days = np.asarray(["2020-01-01", "2020-01-02"] * 45, dtype="datetime64[D]")
     missing = np.where(np.arange(90) == 3, np.datetime64("NaT", "D"), days)
     objects = days.astype(object)
-    for y in (days, days - days[0], missing, objects, [*objects], objects - objects[0]):
+    late = np.where(np.arange(90) > 0, objects, None)  # the first one is missing
+    times = np.asarray([datetime.time(12)] * 90)
+    for y in (
+        days,
+        days - days[0],
+        missing,
+        objects,
+        [*objects],
+        objects - objects[0],
+        late,
+        times,
+    ):
         with pytest.raises(ValueError, match="y holds dates or times: convert them to numbers"):
             bx.MLPRegressor().fit(TWO[0], y)
     with pytest.raises(ValueError, match=r"y has a missing date \(row 3\)"):

@@ -10,11 +10,12 @@ from sklearn.utils import assert_all_finite, check_consistent_length, column_or_
 from sklearn.utils.validation import _check_sample_weight
 
 from backprop_xp.backends import owner, refuse_distributed, refuse_masked, to_host
+from backprop_xp.estimators.targets import refuse_dates
 from backprop_xp.tables.columns.preparation import checked_frame
 from backprop_xp.tables.columns.tolerance import in_row
 from backprop_xp.tables.model.rows import Rows, without_tiny
 from backprop_xp.tables.readers.frames import require_plain
-from backprop_xp.tables.readers.values import placed, refuse_dates
+from backprop_xp.tables.readers.values import placed
 
 
 def checked_rows(
@@ -42,7 +43,7 @@ def checked_rows(
         )
     values = column_or_1d(np.asarray(y if owner(y) is None else to_host(y)), warn=True)
     check_consistent_length(X, values)
-    refuse_dates(values, "y")
+    refuse_dates(values, more=", or for classes to strings")
     if values.dtype == object and (missing := pd.isna(values)).any():
         raise ValueError(
             f"y has a missing value (row {int(missing.argmax())}): leave such rows out."

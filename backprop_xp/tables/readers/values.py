@@ -36,8 +36,6 @@ _PARENTHESES = re.compile(r"\(([^()]*)\)")
 # A number that begins with a superfluous zero is a code, such as a postcode.
 CODE = r"^0\d+$"
 _BOOLEANS = {"true": True, "false": False}
-# pandas' names of these types of values.
-_DATES = ("datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period")
 # The types of the values in a column of objects, by the kind that they make a column of.
 _KINDS: dict[str, tuple[type, ...]] = {
     "strings": (str, uuid.UUID),
@@ -354,12 +352,3 @@ def booleans(column: pd.Series) -> pd.Series | None:
     if any(isinstance(value, str) for value in values):
         return None
     return pd.Series([values[row] for row in rows], column.index, dtype=object, name=column.name)
-
-
-def refuse_dates(values: pd.Series | np.ndarray, what: str) -> None:
-    """Raise ValueError for a target of dates, times or timedeltas, which have no natural unit."""
-    if pd.api.types.infer_dtype(values, skipna=True) in _DATES:
-        raise ValueError(
-            f"{what} holds dates or times: convert them to numbers, such as days, or for classes "
-            "to strings."
-        )

@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
+from backprop_xp.estimators.targets import refuse_dates
 from backprop_xp.tables.model.tabular_parameters import Task
 from backprop_xp.tables.readers.values import (
     TIME,
@@ -16,7 +17,6 @@ from backprop_xp.tables.readers.values import (
     find_style,
     is_string,
     numbers,
-    refuse_dates,
     style_with,
 )
 
@@ -75,7 +75,7 @@ def find_target(
     that nobody has declared to be classes.
     """
     name = str(column.name)
-    refuse_dates(column, f"the target {name!r}")
+    refuse_dates(column, f"the target {name!r}", ", or for classes to strings")
     is_declared = is_categorical or task == "classification"
     if is_string(column) and not is_declared and find_style(distinct(column)[0]) == TIME:
         raise ValueError(
