@@ -9,7 +9,7 @@ from backprop_xp import tables
 from backprop_xp.tables.columns import feature_records
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.readers import table_files
-from backprop_xp.tables.study.problem import Columns, make_problem
+from backprop_xp.tables.study.problem import ColumnChoice, make_problem
 from backprop_xp.tables.study.table_training import train_table
 from tests import messy_tables
 
@@ -18,7 +18,9 @@ QUICK: dict[str, Any] = {"hidden_layer_sizes": (8,), "max_iter": 12, "n_iter_no_
 
 def train(data: Any, target: str, **given: Any) -> Any:
     """Return the estimator that the command trains; ``given`` are also its columns and dtype."""
-    columns = Columns(**{name: given.pop(name) for name in Columns._fields if name in given})
+    columns = ColumnChoice(
+        **{name: given.pop(name) for name in ColumnChoice._fields if name in given}
+    )
     parameters = {"random_state": 0, **given.pop("parameters", {})}
     parameters |= {name: given.pop(name) for name in ("dtype",) if name in given}
     names = ("task", "test", "validation", "cv")

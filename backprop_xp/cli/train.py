@@ -200,12 +200,12 @@ def train(
         read = functools.partial(_share_or_table, separator, decimal, encoding)
         rows = read(data)  # raises ImportError without the extra
         from backprop_xp.tables.study.parallel_training import train_ranks
-        from backprop_xp.tables.study.problem import Columns, make_problem
+        from backprop_xp.tables.study.problem import ColumnChoice, make_problem
         from backprop_xp.tables.study.table_training import train_table
 
         chosen, logs = cast("Task | None", task), [] if log is None else [LossLog(log)]
         kinds = parameters["kinds"] or {}
-        columns = Columns(features or [], drop or [], weights, group, time, kinds)
+        columns = ColumnChoice(features or [], drop or [], weights, group, time, kinds)
         given = {**parameters, "backend": backend, "device": device, "dtype": dtype}
         failures = list[OSError]()
         options: dict[str, Any] = {"out": out, "resume": resume, "say": note, "callbacks": logs}

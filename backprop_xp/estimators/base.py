@@ -19,7 +19,7 @@ from backprop_xp.estimators.bases import BaseEstimator, CallbackSupportMixin
 from backprop_xp.estimators.parameters import STOCHASTIC, Model, check_parameters, hidden_sizes
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples
 from backprop_xp.estimators.slopes import Slopes
-from backprop_xp.estimators.stochastic import Task, begin_curves, descend
+from backprop_xp.estimators.stochastic import Minimization, begin_curves, descend
 from backprop_xp.estimators.streaming import Table
 from backprop_xp.networks import ensemble
 from backprop_xp.networks.chain.batch_rows import row_slices
@@ -127,8 +127,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
             trained, score = slopes.network(network, self.loss), slopes.score(score)
             checked, validation = slopes.samples(checked), slopes.validation(validation)
         on_device = self._to_device(choice, checked, validation, random_state)
-        task = Task(trained, samples.put(choice, theta), *on_device, score, random_state)
-        self._solve(task, network, data, incremental=incremental)
+        problem = Minimization(trained, samples.put(choice, theta), *on_device, score, random_state)
+        self._solve(problem, network, data, incremental=incremental)
         return self
 
     def _network(self, n_in: int) -> Network:
@@ -193,7 +193,9 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
             )
         return rows, left
 
-    def _solve(self, task: Task, network: Network, data: Samples, *, incremental: bool) -> None:
+    def _solve(
+        self, problem: Minimization, network: Network, data: Samples, *, incremental: bool
+    ) -> None:
         """Train, tell scikit-learn's callbacks about it, and write the network's attributes."""
         weight = data.sample_weight
         details = {"estimator": self, "X": data.x, "y": data.y}
@@ -208,9 +210,9 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
         for name in ("alpha_", "_interval"):  # of an earlier fit
             vars(self).pop(name, None)
         if self.solver in STOCHASTIC:
-            theta = descend(self, task, report, incremental=incremental)
+            theta = descend(self, problem, report, incremental=incremental)
         else:
-            theta = full_batch.solve(self, task, report)
+            theta = full_batch.solve(self, problem, report)
         self.__dict__.update(architecture.attributes_of(network, theta))
         context.call_on_fit_task_end(**details, reconstruction_attributes={})
         if not np.isfinite(to_host(theta)).all():

@@ -8,7 +8,7 @@ import numpy as np
 from backprop_xp.backends import Array, array_namespace, to_device_of, to_host
 from backprop_xp.estimators.architecture import draw_theta
 from backprop_xp.estimators.parameters import Model
-from backprop_xp.estimators.stochastic import Task, at_index, index_of_best
+from backprop_xp.estimators.stochastic import Minimization, at_index, index_of_best
 from backprop_xp.training.fit import fit
 from backprop_xp.training.optimizers.first_order import LevenbergMarquardt
 
@@ -27,19 +27,21 @@ class Folds(NamedTuple):
     thetas: Array
 
 
-def train_folds(model: Model, task: Task, optimizer: LevenbergMarquardt) -> Folds | None:
+def train_folds(model: Model, problem: Minimization, optimizer: LevenbergMarquardt) -> Folds | None:
     """Set ``alpha_`` if folds choose it; return their networks if an interval needs them.
 
     All networks that choose are one stack ``(strengths * folds * restarts, P)``, of the first
     member's starts: the strength is one for all members. The starts are new, because those of a
     warm start have seen all rows.
     """
-    of_rows = _drawn(task.samples.y.shape[0], task.random_state)
-    starts = draw_theta(model, task.network, task.random_state).reshape(-1, task.network.size)
+    of_rows = _drawn(problem.samples.y.shape[0], problem.random_state)
+    starts = draw_theta(model, problem.network, problem.random_state).reshape(
+        -1, problem.network.size
+    )
     kept = None
     if isinstance(model.alpha, str):
         thetas, losses = _trained(
-            model, task, optimizer, of_rows, ALPHAS, starts[: model.n_restarts]
+            model, problem, optimizer, of_rows, ALPHAS, starts[: model.n_restarts]
         )
         best = _best(losses)
         model.alpha_ = ALPHAS[best]
@@ -47,14 +49,14 @@ def train_folds(model: Model, task: Task, optimizer: LevenbergMarquardt) -> Fold
     if model._interval_kind != "conformal":
         return None
     if kept is None:
-        thetas, _ = _trained(model, task, optimizer, of_rows, (model._l2,), starts)
+        thetas, _ = _trained(model, problem, optimizer, of_rows, (model._l2,), starts)
         kept = thetas[0, ...]
     return Folds(of_rows, kept)
 
 
 def _trained(
     model: Model,
-    task: Task,
+    problem: Minimization,
     optimizer: LevenbergMarquardt,
     of_rows: np.ndarray,
     alphas: Sequence[float],
@@ -64,21 +66,21 @@ def _trained(
 
     The losses are ``(strengths,)``, means over all rows and members.
     """
-    x, y, weight = task.samples
+    x, y, weight = problem.samples
     counts = to_host(weight) if weight is not None else np.ones(len(of_rows))
     mask = of_rows == np.arange(of_rows.max() + 1)[:, None]
     mask = mask.reshape(*mask.shape, *(1 for _ in counts.shape[1:]))  # beside weights of entries
     members, cells = len(starts) // model.n_restarts, len(alphas) * len(mask)
 
     def put(values: np.ndarray) -> Array:
-        return to_device_of(task.theta, values, task.theta.dtype)
+        return to_device_of(problem.theta, values, problem.theta.dtype)
 
     def for_each(by_fold: np.ndarray, networks: int) -> Array:
         """Return a row for each network, from one for each fold."""
         return put(np.concatenate([np.repeat(by_fold, networks, axis=0)] * len(alphas)))
 
     result = fit(
-        task.network,
+        problem.network,
         put(np.tile(starts, (cells, 1))),
         x,
         y,
@@ -91,7 +93,7 @@ def _trained(
     index = index_of_best(result.history["training_loss"][-1], cells * members)
     thetas = at_index(result.theta, index)
     left_out = for_each(mask * counts, members)
-    losses = to_host(task.network.loss(thetas, x, y, sample_weight=left_out, l2=0.0))
+    losses = to_host(problem.network.loss(thetas, x, y, sample_weight=left_out, l2=0.0))
     shape = (len(alphas), len(mask), members)
     totals = np.sum((mask * counts).reshape(len(mask), -1), axis=-1)
     means = losses.reshape(shape).mean(axis=-1) @ totals

@@ -13,7 +13,7 @@ from backprop_xp.estimators.folds import train_folds
 from backprop_xp.estimators.parameters import Model, hidden_sizes
 from backprop_xp.estimators.samples import Samples
 from backprop_xp.estimators.scikit_learn_lbfgs import LimitedLBFGS
-from backprop_xp.estimators.stochastic import Report, Task, at_index, index_of_best
+from backprop_xp.estimators.stochastic import Minimization, Report, at_index, index_of_best
 from backprop_xp.training.fit import fit
 from backprop_xp.training.interfaces.states import TrainingState
 from backprop_xp.training.optimizers.first_order import LevenbergMarquardt
@@ -54,13 +54,13 @@ class Units(NamedTuple):
     theta: np.ndarray
 
     @classmethod
-    def of(cls, model: Model, task: Task) -> Self:
+    def of(cls, model: Model, problem: Minimization) -> Self:
         """Return the deviations of several targets whose squared errors lm adds, else 1.
 
         Levenberg-Marquardt ends when the sum hardly falls: it would not learn an output of small
         numbers beside one of large numbers.
         """
-        (x, y, weight), n, theta = task.samples, model.n_outputs_, np.ones(task.network.size)
+        (x, y, weight), n, theta = problem.samples, model.n_outputs_, np.ones(problem.network.size)
         if n == 1 or model.solver != "lm" or model.loss != "squared_error":
             return cls(np.ones(n), theta)
         values = to_host(y)[:, :n]
@@ -73,36 +73,36 @@ class Units(NamedTuple):
         theta[-rows * n :] = np.tile(outputs, rows)
         return cls(outputs, theta)
 
-    def scaled(self, task: Task, *, is_drawn: bool) -> Task:
-        """Return the task in these units; derivatives of the targets follow them in y.
+    def scaled(self, problem: Minimization, *, is_drawn: bool) -> Minimization:
+        """Return the problem in these units; derivatives of the targets follow them in y.
 
         A theta that ``is_drawn`` is one for targets of any unit.
         """
-        theta, (x, y, weight) = task.theta, task.samples
+        theta, (x, y, weight) = problem.theta, problem.samples
         units = np.tile(self.outputs, y.shape[-1] // self.outputs.size)
         samples = Samples(x, y / to_device_of(y, units, y.dtype), weight)
         if not is_drawn:
             theta = theta / to_device_of(theta, self.theta, theta.dtype)
-        return task._replace(theta=theta, samples=samples)
+        return problem._replace(theta=theta, samples=samples)
 
     def unscaled(self, theta: Array) -> Array:
         """Return theta for targets in their own units."""
         return theta * to_device_of(theta, self.theta, theta.dtype)
 
 
-def solve(model: Model, task: Task, report: Report | None) -> Array:
+def solve(model: Model, problem: Minimization, report: Report | None) -> Array:
     """Return theta after L-BFGS or Levenberg-Marquardt: of each member the best start.
 
     All members and starts are one stack. Ctrl-C ends the training after a whole step, as a report
     does.
     """
-    solver, units, folds = Solver(model), Units.of(model, task), None
-    task = units.scaled(task, is_drawn=model.n_iter_ == 0)
+    solver, units, folds = Solver(model), Units.of(model, problem), None
+    problem = units.scaled(problem, is_drawn=model.n_iter_ == 0)
     if solver.is_lm:
-        intervals.check_interval(model, task)
+        intervals.check_interval(model, problem)
         if model.alpha == "auto" or model._interval_kind == "conformal":
-            folds = train_folds(model, task, solver.optimizer)
-    state, has_ended = _fitted(model, task, report, solver, units)
+            folds = train_folds(model, problem, solver.optimizer)
+    state, has_ended = _fitted(model, problem, report, solver, units)
     losses, iterations = solver.progress(state)
     index = index_of_best(losses, model.n_members)
     model.n_iter_, model.loss_ = int(iterations[index].max()), losses[index].tolist()
@@ -117,16 +117,16 @@ def solve(model: Model, task: Task, report: Report | None) -> Array:
     vars(model).pop("_optimizer_state", None)
     vars(model).pop("_learning_rate", None)
     theta = at_index(state.theta, index)
-    if solver.is_lm and (interval := intervals.measured(model, task, theta, folds)) is not None:
+    if solver.is_lm and (interval := intervals.measured(model, problem, theta, folds)) is not None:
         model._interval = interval.in_units(*units)
     return units.unscaled(theta)
 
 
 def _fitted(
-    model: Model, task: Task, report: Report | None, solver: Solver, units: Units
+    model: Model, problem: Minimization, report: Report | None, solver: Solver, units: Units
 ) -> tuple[TrainingState, bool]:
     """Return the last state of a training, and whether a report or Ctrl-C has ended it."""
-    (x, y, weight), has_ended, done = task.samples, False, 0
+    (x, y, weight), has_ended, done = problem.samples, False, 0
 
     def after_epoch(state: TrainingState) -> bool:
         nonlocal has_ended, done
@@ -143,8 +143,8 @@ def _fitted(
 
     try:
         state = fit(
-            task.network,
-            task.theta,
+            problem.network,
+            problem.theta,
             x,
             y,
             optimizer=solver.optimizer,

@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 from backprop_xp.backends import Array, array_namespace, gather, to_device_of, to_host
 from backprop_xp.estimators.folds import Folds
 from backprop_xp.estimators.parameters import Model
-from backprop_xp.estimators.stochastic import Task
+from backprop_xp.estimators.stochastic import Minimization
 from backprop_xp.networks.chain.batch_rows import row_slices
 from backprop_xp.networks.derivatives.row_jacobians import outputs_and_jacobian
 from backprop_xp.networks.network import Network
@@ -44,10 +44,10 @@ class Conformal(NamedTuple):
     errors: np.ndarray
 
     @classmethod
-    def measured(cls, task: Task, folds: Folds) -> "Conformal":
+    def measured(cls, problem: Minimization, folds: Folds) -> "Conformal":
         """Return the folds' networks with the absolute errors of their left-out rows."""
-        x, y, _ = task.samples
-        found = to_host(_mean_of_members(task.network, folds.thetas, x))
+        x, y, _ = problem.samples
+        found = to_host(_mean_of_members(problem.network, folds.thetas, x))
         errors = np.abs(to_host(y) - found[folds.of_rows, np.arange(y.shape[0]), :])
         return cls(to_host(folds.thetas), folds.of_rows, errors)
 
@@ -111,12 +111,12 @@ class Laplace(NamedTuple):
     unit: np.ndarray
 
     @classmethod
-    def measured(cls, model: Model, task: Task, theta: Array) -> "Laplace":
+    def measured(cls, model: Model, problem: Minimization, theta: Array) -> "Laplace":
         """Return the posterior at theta; raise ValueError if the network may fit every row."""
-        (x, y, _), rows = task.samples, task.samples.y.shape[0]
-        _, matrix = task.network.gauss_newton(theta, x, y, l2=model._l2 / rows)
+        (x, y, _), rows = problem.samples, problem.samples.y.shape[0]
+        _, matrix = problem.network.gauss_newton(theta, x, y, l2=model._l2 / rows)
         factor = _root_of_inverse(to_host(matrix)) / math.sqrt(rows)
-        outputs, leverages = map(to_host, _outputs_and_leverages(task.network, theta, x, factor))
+        outputs, leverages = map(to_host, _outputs_and_leverages(problem.network, theta, x, factor))
         freedom = rows - leverages.sum(axis=0)
         if freedom.min() < 1.0:
             raise ValueError(
@@ -147,14 +147,14 @@ class Laplace(NamedTuple):
         return outputs - spread, outputs + spread
 
 
-KINDS: dict[str, type[Any]] = {"conformal": Conformal, "laplace": Laplace}
+INTERVALS: dict[str, type[Any]] = {"conformal": Conformal, "laplace": Laplace}
 
 
-def check_interval(model: Model, task: Task) -> None:
+def check_interval(model: Model, problem: Minimization) -> None:
     """Raise ValueError if the other parameters leave no interval of this kind."""
     if model._interval_kind is None:
         return
-    if task.samples.sample_weight is not None:
+    if problem.samples.sample_weight is not None:
         raise ValueError(
             "interval expects equal rows and values alone, but there is a sample_weight or dy: "
             "leave one of them out."
@@ -169,11 +169,13 @@ def check_interval(model: Model, task: Task) -> None:
                 )
 
 
-def measured(model: Model, task: Task, theta: Array, folds: Folds | None) -> Interval | None:
+def measured(
+    model: Model, problem: Minimization, theta: Array, folds: Folds | None
+) -> Interval | None:
     """Return what the parameter ``interval`` asks for."""
     if model._interval_kind == "conformal" and folds is not None:
-        return Conformal.measured(task, folds)
-    return None if model._interval_kind is None else Laplace.measured(model, task, theta)
+        return Conformal.measured(problem, folds)
+    return None if model._interval_kind is None else Laplace.measured(model, problem, theta)
 
 
 def _check(interval: Any, **shapes: tuple[int, ...]) -> None:

@@ -21,7 +21,7 @@ from backprop_xp.checks import real
 from backprop_xp.estimators import targets
 from backprop_xp.estimators.base import Classes, Perceptron, fit_method, validation_of
 from backprop_xp.estimators.bases import ClassifierMixin, RegressorMixin
-from backprop_xp.estimators.intervals import KINDS
+from backprop_xp.estimators.intervals import INTERVALS
 from backprop_xp.estimators.parameters import STOCHASTIC, Parameters, with_parameters
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples, on_host
 from backprop_xp.networks import ensemble
@@ -227,7 +227,9 @@ class MLPRegressor(RegressorMixin, Perceptron):
     {parameters}
     """
 
-    interval: Annotated[str | None, StrOptions({*KINDS}), None] = field(default=None, kw_only=True)
+    interval: Annotated[str | None, StrOptions({*INTERVALS}), None] = field(
+        default=None, kw_only=True
+    )
 
     _checks_of_y: ClassVar[dict[str, bool]] = {"multi_output": True, "y_numeric": True}
 

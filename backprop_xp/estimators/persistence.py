@@ -90,7 +90,7 @@ def _record(model: Any) -> dict[str, object]:
 def _interval_of(model: Any) -> dict[str, dict[str, np.ndarray]]:
     """Return the arrays of the prediction intervals by their kind, if the model has some."""
     found = getattr(model, "_interval", None)
-    kinds = {kind: name for name, kind in intervals.KINDS.items()}
+    kinds = {kind: name for name, kind in intervals.INTERVALS.items()}
     return {} if found is None else {kinds[type(found)]: found._asdict()}
 
 
@@ -148,7 +148,7 @@ def _rebuild(model: Any, file: Checkpoint, record: Mapping[str, Any]) -> None:
     model.out_activation_ = activation_name(network.loss_function)
     vars(model).update(attributes_of(network, file.theta))
     for kind, arrays in record.get("interval", {}).items():
-        model._interval = intervals.KINDS[kind](**arrays)
+        model._interval = intervals.INTERVALS[kind](**arrays)
         model._interval.check(network.size, model.n_outputs_)
 
 

@@ -33,7 +33,7 @@ from backprop_xp.training.optimizers.pytrees import mapped
 Report = Callable[[Array], bool]
 
 
-class Task(NamedTuple):
+class Minimization(NamedTuple):
     """A network, and the samples that a solver trains it on and validates it with.
 
     ``theta`` may be a stack ``(n_members * n_restarts, P)``, member by member: the best network of
@@ -73,13 +73,13 @@ class Rules:
     those of earlier calls, which a schedule counts too.
     """
 
-    def __init__(self, model: Model, task: Task, report: Report | None) -> None:
-        self._model, self._report, self._rows = model, report, task.samples.x.shape[0]
+    def __init__(self, model: Model, problem: Minimization, report: Report | None) -> None:
+        self._model, self._report, self._rows = model, report, problem.samples.x.shape[0]
         self.learning_rate, self.updates = model.learning_rate_init, 0
         early = model.early_stopping
         best = getattr(model, "best_validation_score_" if early else "best_loss_", None)
         best = np.inf if best is None else np.asarray(-1.0 if early else 1.0) * best
-        self.best = np.full(task.theta.shape[:-1], best)
+        self.best = np.full(problem.theta.shape[:-1], best)
         self.stale = np.asarray(model._no_improvement_count)
         self.epoch, self.has_ended = 0, False
         self.has_stopped = np.zeros(self.best.shape, dtype=bool)
@@ -139,23 +139,25 @@ class Rules:
         return ends
 
 
-def descend(model: Model, task: Task, report: Report | None, *, incremental: bool) -> Array:
+def descend(
+    model: Model, problem: Minimization, report: Report | None, *, incremental: bool
+) -> Array:
     """Return theta after scikit-learn's epochs, or after one epoch if ``incremental``.
 
     The curves and the other attributes that scikit-learn's solvers leave are written to the model.
     """
     if not hasattr(model, "loss_curve_"):  # as after L-BFGS
         begin_curves(model)
-    rules = Rules(model, task, report)
-    optimizer = _optimizer(model, task, rules.rate)
-    start = optimizer.initialize(task.theta)
+    rules = Rules(model, problem, report)
+    optimizer = _optimizer(model, problem, rules.rate)
+    start = optimizer.initialize(problem.theta)
     before: OptimizerState | None = getattr(model, "_optimizer_state", None)
     if incremental and before is not None and _continues(start, before):
-        start = state_on_device(task.theta, before)
+        start = state_on_device(problem.theta, before)
         rules.learning_rate, rules.updates = model._learning_rate, start.step
     state: TrainingState | None
     try:
-        state = _fit(model, task, rules, optimizer, start, 1 if incremental else model.max_iter)
+        state = _fit(model, problem, rules, optimizer, start, 1 if incremental else model.max_iter)
     except KeyboardInterrupt as error:
         state = getattr(error, "state", None)
         if state is None or state.epoch == 0:  # nothing was learnt
@@ -174,12 +176,14 @@ def descend(model: Model, task: Task, report: Report | None, *, incremental: boo
     return _keep(model, rules, state)
 
 
-def _optimizer(model: Model, task: Task, rate: Callable[[int], float | Array]) -> Optimizer:
+def _optimizer(
+    model: Model, problem: Minimization, rate: Callable[[int], float | Array]
+) -> Optimizer:
     betas: dict[str, Any] = {"beta1": model.beta_1, "beta2": model.beta_2, "epsilon": model.epsilon}
     if model.solver == "adam":
         return Adam(rate, **betas, corrected_epsilon=False)
     if model.solver == "adamw":
-        mask = task.network.weight_mask(task.theta)
+        mask = problem.network.weight_mask(problem.theta)
         return AdamW(rate, **betas, weight_decay=model._l2, mask=mask)
     if model.solver == "rmsprop":
         return RMSProp(rate, decay=model.beta_2, epsilon=model.epsilon)
@@ -209,14 +213,14 @@ def state_on_device(theta: Array, state: OptimizerState) -> Any:
 
 def _fit(
     model: Model,
-    task: Task,
+    problem: Minimization,
     rules: Rules,
     optimizer: Optimizer,
     optimizer_state: OptimizerState,
     epochs: int,
 ) -> TrainingState:
     """Return the state after ``bx.fit`` with the options that the parameters choose."""
-    (x, y, weight), rows = task.samples, task.samples.x.shape[0]
+    (x, y, weight), rows = problem.samples, problem.samples.x.shape[0]
     size = min(200, rows) if isinstance(model.batch_size, str) else model.batch_size
     if size > rows:
         warnings.warn(
@@ -227,30 +231,32 @@ def _fit(
     if model.early_stopping:  # fit keeps the best network; the rules end the training
         early = EarlyStopping(model.max_iter + 1, watch="score", mode="max")
         if np.isfinite(rules.best).all():  # of a warm start
-            known = rules.best, np.asarray(0), task.theta, optimizer_state
+            known = rules.best, np.asarray(0), problem.theta, optimizer_state
             best = Best(*known, "score", "max")
     # Other masks in each call. Several members have a seed each, for the order of the rows too.
-    members = task.theta.shape[0] if model.n_members > 1 else None
+    members = problem.theta.shape[0] if model.n_members > 1 else None
     seed = np.asarray(0)
-    if members or task.network.is_random:
-        seed = np.asarray((task.random_state.randint(2**31 - 1, size=members) + model.t_) % 2**31)
+    if members or problem.network.is_random:
+        seed = np.asarray(
+            (problem.random_state.randint(2**31 - 1, size=members) + model.t_) % 2**31
+        )
     return fit(
-        task.network,
-        task.theta,
+        problem.network,
+        problem.theta,
         x,
         y,
         optimizer=optimizer,
         epochs=epochs,
         batch_size=min(size, rows),
-        shuffle=model.shuffle and (members is not None or Orders(rows, task.random_state)),
+        shuffle=model.shuffle and (members is not None or Orders(rows, problem.random_state)),
         seed=seed.tolist(),
         sample_weight=weight,
-        validation=task.validation,
-        metrics=None if task.validation is None else {"score": task.score},
+        validation=problem.validation,
+        metrics=None if problem.validation is None else {"score": problem.score},
         clip=model.clip,
         l2_of_sum=None if model.solver == "adamw" else model._l2,
         early_stopping=early,
-        start=TrainingState(0, 0, task.theta, optimizer_state, best=best),
+        start=TrainingState(0, 0, problem.theta, optimizer_state, best=best),
         callbacks=[rules.after_epoch],
     ).state
 

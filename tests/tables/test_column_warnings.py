@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.model_selection import cross_val_score
 
 from backprop_xp.tables.study import column_warnings
-from backprop_xp.tables.study.problem import Columns, make_problem
+from backprop_xp.tables.study.problem import ColumnChoice, make_problem
 from backprop_xp.tables.study.table_training import train_table
 
 ROWS = 200
@@ -33,7 +33,9 @@ def lines_for(target: str, **columns: Any) -> list[str]:
             "y": np.where(x + draw.normal(size=ROWS) > 1.0, "yes", "no"),
         }
     )
-    chosen = Columns(drop=["y" if target == "number" else "number"], time=columns.pop("time", None))
+    chosen = ColumnChoice(
+        drop=["y" if target == "number" else "number"], time=columns.pop("time", None)
+    )
     frame = frame.assign(**{name: make(frame, draw) for name, make in columns.items()})
     parameters = {"preset": "fast", "max_iter": 1, "random_state": 0}
     problem = make_problem(frame, target, chosen, seed=0)
@@ -82,7 +84,7 @@ def test_strings_that_differ_only_in_blanks_or_case_are_named_in_one_line() -> N
         }
     )
     lines, parameters = list[str](), {"preset": "fast", "max_iter": 1, "random_state": 0}
-    train_table(make_problem(frame, "y", Columns(), seed=0), parameters, say=lines.append)
+    train_table(make_problem(frame, "y", ColumnChoice(), seed=0), parameters, say=lines.append)
     ending = "has values that differ only in blanks or case: "
     assert [line for line in lines if ending in line] == [
         f"'city' {ending}'New York' and 'NewYork', 'Oslo' and 'oslo '",
@@ -132,7 +134,7 @@ def test_the_warnings_depend_on_no_seed() -> None:
     frame = pd.DataFrame({**noisy, "text": [f"{i} or {i % 7}" for i in range(ROWS)], "y": y})
     found = []
     for seed in range(3):
-        problem, lines = make_problem(frame, "y", Columns(), seed=seed), list[str]()
+        problem, lines = make_problem(frame, "y", ColumnChoice(), seed=seed), list[str]()
         options = {"preset": "fast", "max_iter": 1, "random_state": seed}
         train_table(problem, options, say=lines.append)
         found.append([line for line in lines if "alone predicts" in line])
@@ -167,7 +169,7 @@ def test_a_wide_table_has_trees_for_the_columns_on_which_the_target_depends_most
     frame = pd.DataFrame({"leak": make(y, draw), "city": draw.choice(["Rome", "Oslo"], ROWS)})
     frame = frame.join(pd.DataFrame(draw.normal(size=(ROWS, 100))).add_prefix("g"))
     frame["y"] = np.where(y > 1.0, "yes", "no") if has_classes else y
-    problem = make_problem(frame, "y", Columns(), seed=0)
+    problem = make_problem(frame, "y", ColumnChoice(), seed=0)
     given = problem.detected.columns, problem.table, problem.rule, None
     first, *others = column_warnings.column_warnings(*given)
     assert first.startswith("97 of 102 columns are not checked for giving 'y' away")

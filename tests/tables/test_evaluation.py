@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss, mean_squared_error
 
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.study.evaluation import _of_best_stage, _plain_features
-from backprop_xp.tables.study.problem import Columns, make_problem
+from backprop_xp.tables.study.problem import ColumnChoice, make_problem
 from backprop_xp.tables.study.table_training import train_table
 from tests.helpers import thorough
 
@@ -36,7 +36,7 @@ def test_the_other_models_know_the_most_frequent_values_of_a_category_of_many() 
     """A column for each of all values could take more memory than there is."""
     codes = np.where(np.arange(1500) < 1200, np.arange(1500) % 300, 300)
     table = noisy(1500).assign(code=[f"v{i}" for i in codes])
-    model = train_table(make_problem(table, "y", Columns(), seed=0), QUICK)
+    model = train_table(make_problem(table, "y", ColumnChoice(), seed=0), QUICK)
     made, training = model.model_.features, table
     assert len(made.columns["code"].values) > 200
     plain = _plain_features(made, Rows(training, training["y"], None))
@@ -49,7 +49,7 @@ def test_the_other_models_know_the_most_frequent_values_of_a_category_of_many() 
 def test_boosting_that_a_class_of_one_row_makes_diverge_is_better_than_the_trivial_model() -> None:
     table, lines = noisy(8000), list[str]()
     table.loc[3, "y"] = "rare"
-    report = train_table(make_problem(table, "y", Columns(), seed=0), QUICK, say=lines.append)
+    report = train_table(make_problem(table, "y", ColumnChoice(), seed=0), QUICK, say=lines.append)
     scores = report.metadata_["report"]
     assert scores["boosting"]["log_loss"] < 0.9 * scores["baseline"]["log_loss"]
     assert any("few training rows have the class 'rare':" in line for line in lines)

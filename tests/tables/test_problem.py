@@ -17,7 +17,7 @@ import pandas as pd
 from backprop_xp import tables
 from backprop_xp.tables.columns.features import described_columns
 from backprop_xp.tables.study import target as target_column
-from backprop_xp.tables.study.problem import Columns, make_problem
+from backprop_xp.tables.study.problem import ColumnChoice, make_problem
 from backprop_xp.tables.study.split import units_of
 from backprop_xp.training.rows.preprocessing import split_rows
 from tests.table_trainings import QUICK, classes_of, frame, kinds_of, predictions, train
@@ -235,7 +235,7 @@ def test_values_of_another_kind_in_a_table_of_its_own_are_named_before_the_train
     data, other = (tables.TableFile(tmp_path / f"{name}.csv") for name in ("table", "other"))
     message = r"^the column 'a' has 'many' \(line 2 of .*other.csv\), but a number is expected"
     with pytest.raises(ValueError, match=message):
-        make_problem(data, "y", Columns(), seed=0, **{part: other})
+        make_problem(data, "y", ColumnChoice(), seed=0, **{part: other})
 
 
 @pytest.mark.once

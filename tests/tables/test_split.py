@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold, cross_validate
 
 from backprop_xp import tables
-from backprop_xp.tables.study.problem import Columns, Problem, make_problem
+from backprop_xp.tables.study.problem import ColumnChoice, Problem, make_problem
 from backprop_xp.tables.study.table_training import train_table
 from tests.helpers import thorough
 
@@ -46,7 +46,7 @@ def problem(target: str, cv: int | None = None, **columns: Any) -> Problem:
     return make_problem(
         table(),
         target,
-        Columns(drop=["y" if target == "number" else "number"], **columns),
+        ColumnChoice(drop=["y" if target == "number" else "number"], **columns),
         task=None,
         test=None if cv else 0.2,
         validation=0.2,
@@ -86,7 +86,7 @@ def test_the_group_is_no_feature_and_the_time_is_one_unless_it_is_dropped() -> N
     dropped = make_problem(
         table(),
         "y",
-        Columns(drop=["date"], time="date"),
+        ColumnChoice(drop=["date"], time="date"),
         task=None,
         test=0.2,
         validation=0.2,
@@ -120,7 +120,7 @@ def test_rows_without_a_target_do_not_shift_the_times() -> None:
     frame = table()
     frame.loc[frame.index % 3 == 0, "y"] = None
     made = make_problem(
-        frame, "y", Columns(time="date"), task=None, test=0.2, validation=0.2, seed=0
+        frame, "y", ColumnChoice(time="date"), task=None, test=0.2, validation=0.2, seed=0
     )
     days = {name: rows.features["day"] for name, rows in made.parts().items()}
     assert days["training"].max() < days["validation"].min()
@@ -132,7 +132,7 @@ def test_rows_without_a_target_do_not_shift_the_times() -> None:
 def test_missing_groups_and_times_are_an_error(name: str) -> None:
     frame = table()
     frame.loc[:4, ["group", "date"]] = None
-    columns = Columns(group="group") if name == "group" else Columns(time="date")
+    columns = ColumnChoice(group="group") if name == "group" else ColumnChoice(time="date")
     with pytest.raises(ValueError, match=f"the {name} '.*' is missing in 5 rows"):
         make_problem(frame, "y", columns, task=None, test=0.2, validation=0.2, seed=0)
 
@@ -145,7 +145,7 @@ def test_a_time_that_stands_for_no_time_is_missing(value: str | float) -> None:
         frame = frame.assign(time=frame["day"].astype("float64"))
     frame.loc[::30, "time"] = value
     with pytest.raises(ValueError, match=r"the time 'time' is missing in 4 rows"):
-        make_problem(frame, "y", Columns(time="time"), seed=0)
+        make_problem(frame, "y", ColumnChoice(time="time"), seed=0)
 
 
 @pytest.mark.once
@@ -153,7 +153,7 @@ def test_a_class_of_new_rows_alone_is_an_error_before_the_training() -> None:
     frame = table()
     frame["y"] = frame["y"].where(frame["day"] < 39, "new")
     with pytest.raises(ValueError, match="no training row has the class 'new' of the test rows"):
-        make_problem(frame, "y", Columns(time="day"), seed=3)
+        make_problem(frame, "y", ColumnChoice(time="day"), seed=3)
 
 
 # scikit-learn's folds, and its names of metrics.
@@ -168,7 +168,7 @@ PEERS = {
 @pytest.mark.parametrize("target", ["y", thorough("number")])
 def test_the_report_of_folds_is_that_of_scikit_learns_cross_validation(target: str) -> None:
     frame, lines = table().drop(columns="y" if target == "number" else "number"), list[str]()
-    made = make_problem(frame, target, Columns(), seed=3, cv=3)
+    made = make_problem(frame, target, ColumnChoice(), seed=3, cv=3)
     model = train_table(made, QUICK, say=lines.append)
     assert lines[-3:] == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3"]
     (kind, scoring), y = PEERS[target], frame.pop(target)
@@ -187,7 +187,7 @@ def test_the_report_of_folds_is_that_of_scikit_learns_cross_validation(target: s
 @pytest.mark.once
 def test_ctrl_c_in_a_fold_keeps_the_model_and_resume_computes_the_folds(tmp_path: Path) -> None:
     lines, path = list[str](), tmp_path / "model"
-    made = make_problem(table(), "y", Columns(), seed=3, cv=2)
+    made = make_problem(table(), "y", ColumnChoice(), seed=3, cv=2)
 
     def press(line: str) -> None:
         if line == "fold 2 of 2":

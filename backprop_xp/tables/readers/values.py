@@ -37,7 +37,7 @@ _PARENTHESES = re.compile(r"\(([^()]*)\)")
 CODE = r"^0\d+$"
 _BOOLEANS = {"true": True, "false": False}
 # The types of the values in a column of objects, by the kind that they make a column of.
-_KINDS: dict[str, tuple[type, ...]] = {
+_TYPES: dict[str, tuple[type, ...]] = {
     "strings": (str, uuid.UUID),
     "numbers": (bool, int, float, np.bool_, np.integer, np.floating, decimal.Decimal),
     "dates": (datetime.date, np.datetime64),
@@ -117,7 +117,7 @@ def is_categorical(column: pd.Series) -> bool:
 
 def kind_of(value: object) -> str | None:
     """Return ``strings``, ``numbers``, ``dates`` or ``times``, None for others, such as lists."""
-    return next((kind for kind, types in _KINDS.items() if isinstance(value, types)), None)
+    return next((kind for kind, types in _TYPES.items() if isinstance(value, types)), None)
 
 
 def foreign(column: pd.Series) -> np.ndarray:

@@ -41,7 +41,7 @@ from backprop_xp.tables.model.training_split import Split
 from backprop_xp.tables.readers.row_groups import row_groups, share_of
 from backprop_xp.tables.readers.values import distinct, is_string
 from backprop_xp.tables.study.evaluation import score
-from backprop_xp.tables.study.problem import Columns, chosen_features, lines_about
+from backprop_xp.tables.study.problem import ColumnChoice, chosen_features, lines_about
 from backprop_xp.tables.study.shares import Share, hashed
 from backprop_xp.tables.study.table_training import Estimator, estimator_for, reported
 from backprop_xp.tables.study.target import Target, as_array, find_target
@@ -100,7 +100,7 @@ def train_ranks(
     communicator: Any,
     source: str,
     target: str,
-    columns: Columns,
+    columns: ColumnChoice,
     parameters: Mapping[str, Any],
     *,
     validation: str,
@@ -147,7 +147,7 @@ def train_ranks(
 
 
 def _share(
-    ranks: Ranks, source: str, target: str, columns: Columns, validation: str, seed: int
+    ranks: Ranks, source: str, target: str, columns: ColumnChoice, validation: str, seed: int
 ) -> Share:
     """Return a rank's share of a dataset, of which no rows have been read."""
     try:

@@ -41,7 +41,7 @@ _PARTS = ("training", "validation", "test")
 Part: TypeAlias = float | TableData
 
 
-class Columns(NamedTuple):
+class ColumnChoice(NamedTuple):
     """The choice of columns: without ``features``, all but ``drop``, ``weights`` and ``group``.
 
     ``named_columns`` reads ``features`` and ``drop``.
@@ -99,7 +99,7 @@ class Problem(NamedTuple):
 def make_problem(
     data: TableData,
     target: str,
-    columns: Columns,
+    columns: ColumnChoice,
     *,
     task: Task | None = None,
     test: Part | None = None,
@@ -173,7 +173,7 @@ def lines_about(target: Target, without: int, weightless: int = 0) -> Iterator[s
 
 
 def _rule(
-    frame: pd.DataFrame, table: Rows, target: Target, columns: Columns, seed: int
+    frame: pd.DataFrame, table: Rows, target: Target, columns: ColumnChoice, seed: int
 ) -> SplitRule:
     if columns.group and columns.time:
         raise ValueError("rows are split by a group or by a time: omit one of group and time.")
@@ -204,7 +204,7 @@ def _check(problem: Problem) -> None:
                 )
 
 
-def chosen_features(frame: pd.DataFrame, target: str, columns: Columns) -> list[str]:
+def chosen_features(frame: pd.DataFrame, target: str, columns: ColumnChoice) -> list[str]:
     """Return the names of the chosen features.
 
     Raises ValueError for a column that is not there.
