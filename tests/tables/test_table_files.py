@@ -5,6 +5,7 @@ Specifies ``delimited``, ``formats``, ``frames`` and ``values``.
 
 import datetime
 import decimal
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pyarrow import feather, parquet
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.tables.readers import frames, table_files, values
+from backprop_xp.tables.readers import delimited, frames, table_files, values
 from backprop_xp.tables.readers.row_groups import pieces, row_groups
 from backprop_xp.tables.readers.values import is_string
 from tests.helpers import thorough
@@ -585,6 +586,50 @@ def test_strings_that_python_reads_as_numbers_are_numbers_but_for_underscores() 
     found, wrong = values.numbers(column)
     np.testing.assert_array_equal(found, [1000.0, np.inf, np.nan, np.nan, np.nan])
     assert wrong.tolist() == [False, False, True, True, False]
+
+
+FIELDS = [
+    *("1", "-2", "+3", "1.5", "1,5", "1e3", ".5", "5.", "1,234", "1.234,5", "1 234", "$5", "(12)"),
+    *("007", "0", "0.5", "0x1F", "1_000", "inf", "-inf", "1e999", "18446744073709551615", "--5"),
+    *(
+        "true",
+        "TRUE",
+        "False",
+        "tRuE",
+        "yes",
+        "12:30",
+        " 7 ",
+        "\u00a07",
+        "\uff17",
+        "",
+        "NA",
+        "?",
+        "a",
+    ),
+]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_a_file_has_the_numbers_and_booleans_that_the_values_of_its_strings_have(
+    decimal: str,
+) -> None:
+    """Arrow's conversion is the faster one: it may leave numbers to the other, and adds none."""
+    converted = 0
+    for one, other in itertools.combinations_with_replacement(FIELDS, 2):
+        found = delimited.typed(pa.table({"x": [one, other]}), (), decimal)["x"]
+        column = pd.Series([one, other], dtype="str")
+        if found.dtype.kind in "iuf":
+            style = values.find_style(values.distinct(column)[0], decimal)
+            assert style is not None, (one, other)
+            expected, _ = values.numbers(column, style)
+            np.testing.assert_array_equal(np.asarray(found, "float64"), expected, str((one, other)))
+        elif found.dtype.kind == "b":
+            booleans = values.booleans(column)
+            assert booleans is not None
+            assert found.tolist() == booleans.tolist()
+        converted += found.dtype.kind in "biuf"
+    assert converted > 50
 
 
 @pytest.mark.once

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from backprop_xp.tables.readers.values import (
+    BOOLEANS,
     CODE,
     EUROPEAN,
     MISSING,
@@ -38,9 +39,11 @@ _HEAD = 2**22
 # The size of pyarrow's blocks, and so of the longest line; the second is for files with a line too
 # long for the first. A process that read 193 MB took 203 MB of memory with one, 395 with the other.
 _LONGEST = (2**21, 2**24)
+# The cases of a boolean's word.
+_FORMS = str.title, str.upper, str.lower
 # Fields of a column that are tried before all of them.
 _SAMPLE = 100
-_BOOLEANS = pa.array([None, "True", "TRUE", "true", "False", "FALSE", "false"])
+_BOOLEANS = pa.array([None, *(form(word) for word in BOOLEANS for form in _FORMS)])
 
 
 # Opens the text of a file, in UTF-8.

@@ -35,7 +35,7 @@ _MISSING = frozenset(MISSING)
 _PARENTHESES = re.compile(r"\(([^()]*)\)")
 # A number that begins with a superfluous zero is a code, such as a postcode.
 CODE = r"^0\d+$"
-_BOOLEANS = {"true": True, "false": False}
+BOOLEANS = {"true": True, "false": False}
 # The types of the values in a column of objects, by the kind that they make a column of.
 _TYPES: dict[str, tuple[type, ...]] = {
     "strings": (str, uuid.UUID),
@@ -171,7 +171,7 @@ def numbers(column: pd.Series, style: str | None = None) -> tuple[np.ndarray, np
         [
             np.nan
             if string is None
-            else _BOOLEANS.get(string.strip().lower(), _number(string, style))
+            else BOOLEANS.get(string.strip().lower(), _number(string, style))
             for string in strings
         ],
         dtype="float64",
@@ -195,16 +195,10 @@ def find_style(
 ) -> str | None:
     """Return the style in which all strings are numbers or times of day, None without one.
 
-    ``decimal`` is that of their file: it decides what 1,234 means. With ``has_codes`` a code such
-    as 007 is a number too.
+    The options are those of ``find_style_of_most``.
     """
-    present = [string for string in strings if string is not None]
-    if not has_codes and any(re.search(CODE, string.strip()) for string in present):
-        return None
-    for style in (style_with(decimal), *STYLES):
-        if not any(np.isnan(_number(string, style)) for string in present):
-            return style
-    return None
+    found = find_style_of_most(strings, None, decimal, has_codes=has_codes)
+    return found and found[0]
 
 
 def are_odd(odd: int, others: int) -> bool:
@@ -213,12 +207,15 @@ def are_odd(odd: int, others: int) -> bool:
 
 
 def find_odd(
-    strings: Sequence[String], counts: Sequence[int], are_others: Callable[[str], bool]
+    strings: Sequence[String], counts: Sequence[int] | None, are_others: Callable[[str], bool]
 ) -> tuple[str, ...] | None:
     """Return the distinct strings that are not like the others, None if they are not few.
 
-    ``counts`` are the rows of each string. The odd ones may be in up to half of the rows.
+    ``counts`` are the rows of each string, None if no string may be odd. The odd ones may be in up
+    to half of the rows.
     """
+    if counts is None:
+        return () if all(string is None or are_others(string) for string in strings) else None
     odd, n, rows = list[str](), 0, 0
     present = sum(string is not None for string in strings)
     for string, count in zip(strings, counts, strict=True):
@@ -235,14 +232,19 @@ def find_odd(
 
 
 def find_style_of_most(
-    strings: Sequence[String], counts: Sequence[int], decimal: str = "."
+    strings: Sequence[String],
+    counts: Sequence[int] | None,
+    decimal: str = ".",
+    *,
+    has_codes: bool = False,
 ) -> tuple[str, tuple[str, ...]] | None:
     """Return the style in which all strings but a few are numbers, and these few; None without one.
 
-    ``counts`` are the rows of each string, ``decimal`` is as in ``find_style``. The style is the
-    one that leaves the fewest strings. A code such as 007 is no number.
+    This decides whether strings are numbers. ``counts`` are as in ``find_odd``; ``decimal`` is that
+    of their file, and decides what 1,234 means. The style is the one that leaves the fewest
+    strings, the first of equal ones. A code such as 007 is a number only with ``has_codes``.
     """
-    if any(string and re.search(CODE, string.strip()) for string in strings):
+    if not has_codes and any(string and re.search(CODE, string.strip()) for string in strings):
         return None
     found = list[tuple[str, tuple[str, ...]]]()
     for style in (style_with(decimal), *STYLES):
@@ -295,10 +297,10 @@ def _number(string: str, style: str) -> float:
     string = _PARENTHESES.sub(r"-\1", string.strip())
     if pattern.fullmatch(string):
         return float(removed.sub("", string).replace(decimal, "."))
-    if style != PLAIN or "_" in string:
+    if "_" in string or (style != PLAIN and re.search(r"\d", string)):
         return np.nan
     try:
-        return float(string)  # inf
+        return float(string)  # inf, in each style
     except ValueError:
         return np.nan
 
@@ -348,7 +350,7 @@ def has_numbers(strings: Sequence[String]) -> bool:
 def booleans(column: pd.Series) -> pd.Series | None:
     """Return the booleans that a column's strings hold; None if one is something else."""
     strings, rows = distinct(column)
-    values = [string and _BOOLEANS.get(string.strip().lower(), string) for string in strings]
+    values = [string and BOOLEANS.get(string.strip().lower(), string) for string in strings]
     if any(isinstance(value, str) for value in values):
         return None
     return pd.Series([values[row] for row in rows], column.index, dtype=object, name=column.name)
