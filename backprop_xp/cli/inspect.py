@@ -20,6 +20,7 @@ from backprop_xp.cli.table_output import (
 )
 from backprop_xp.display.numbers import number
 from backprop_xp.plots.canvas import new_figure
+from backprop_xp.tables.columns.kinds import kind_named
 
 if TYPE_CHECKING:
     from backprop_xp.tables.model.fitted_model import TabularModel
@@ -182,9 +183,7 @@ def as_text(found: output.JsonObject) -> str:
 
 
 def _columns(found: output.JsonObject) -> list[str]:
-    from backprop_xp.tables.columns.detection import KINDS  # pandas takes half a second
-
-    lines = {column["name"]: KINDS[column["kind"]].summary(column) for column in found["columns"]}
+    lines = {one["name"]: kind_named(one["kind"]).summary(one) for one in found["columns"]}
     lines |= {name: f"left out: {why}" for name, why in found["left_out"].items()}
     room = min(2 + max(map(len, lines)), output.width() // 2, _MAX_LABEL)
     return [output.with_label(shorten(name, room - 2), text, room) for name, text in lines.items()]

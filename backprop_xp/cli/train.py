@@ -23,7 +23,7 @@ from backprop_xp.cli.table_output import classes_table, epochs_of, metrics_table
 from backprop_xp.extras import install_command
 from backprop_xp.files.container import is_model_file
 from backprop_xp.plots.canvas import new_figure
-from backprop_xp.tables.columns.kinds import KIND_NAMES
+from backprop_xp.tables.columns.kinds import KINDS
 from backprop_xp.tables.model.presets import PRESETS
 from backprop_xp.tables.model.tabular_parameters import (
     DTYPES,
@@ -76,8 +76,8 @@ def _kinds(pairs: list[str] | None) -> dict[str, str] | None:
             fault = "is not a column and its kind, such as zip=category."
         elif name in kinds:
             fault = "names a column twice."
-        elif kind not in KIND_NAMES:
-            fault = f"has an unknown kind. {nearest(kind, [*KIND_NAMES])}"
+        elif kind not in KINDS:
+            fault = f"has an unknown kind. {nearest(kind, [*KINDS])}"
         if fault:
             raise typer.BadParameter(f"{pair!r} {fault}", param_hint="'--kind'")
         kinds[name] = kind

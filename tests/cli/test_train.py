@@ -819,7 +819,7 @@ REFUSED = [
     ),
     (
         "train table.csv --target y --kind b=txt",
-        "unknown kind. Did you mean 'text'? Known: num",
+        "unknown kind. Did you mean 'text'? Known: date",
     ),
     ("train table.csv --target y --kind b", "'--kind': 'b' is not a column and its kind,"),
     (

@@ -1,6 +1,6 @@
 """The C file of a tabular estimator, compiled, predicts as the estimator does from raw rows.
 
-Specifies ``c_row``, ``c_table_file`` and ``c_table_program``.
+Specifies ``category_in_c``, ``c_row``, ``c_table_file`` and ``c_table_program``.
 """
 
 import math
@@ -19,8 +19,9 @@ pytest.importorskip("onnxruntime")
 import pandas as pd
 
 import backprop_xp as bx
+from backprop_xp.files.c_export.c_source import string_in_c
 from backprop_xp.tables.columns.category import Category
-from backprop_xp.tables.model.c_row import fields_of, rows_in_c, string_in_c
+from backprop_xp.tables.model.c_row import fields_of, rows_in_c
 from tests import messy_tables
 from tests.c_programs import STRICT, compile_c
 from tests.commands import run
@@ -193,7 +194,7 @@ def test_the_file_of_a_table_has_no_name_of_another_model(tmp_path: Path) -> Non
     model = bx.TabularRegressor("fast", **QUICK, n_members=2).fit(frame, frame["a"])
     bx.tables.export_c(tmp_path / "model.c", model, name="z")
     names = rests(tmp_path / "model.c")
-    assert names > {"row", "mean", "is_missing", "category_1_codes"}
+    assert names > {"row", "mean", "is_missing", "column_1_codes"}
     assert_no_shared_name(names | names_of_networks(tmp_path))
 
 
@@ -230,8 +231,8 @@ def test_rows_that_c_cannot_hold_are_refused(tmp_path: Path) -> None:
     frame = pd.DataFrame({"id": numbers, "word": ["a", "b", "c"] * 20})
     model = bx.TabularRegressor("fast", **QUICK).fit(frame, np.arange(60.0))
     for name, value, message in (
-        ("id", 2**63, r"test: the column 'id' has in row 1 no integer below 2\*\*63"),
-        ("word", "a\0", r"test: the column 'word' has in row 1 a NUL, which ends a string in C"),
+        ("id", 2**63, r"test: .* 'id' has 9223372036854775808 \(row 1\), but C holds no integer"),
+        ("word", "a\0", r"test: .* 'word' has 'a\\x00' \(row 1\), but a NUL ends a string in C"),
     ):
         wrong = frame.iloc[:3].copy()
         wrong.loc[1, name] = value

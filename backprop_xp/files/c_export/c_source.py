@@ -170,3 +170,10 @@ def constant_lines(
             row = flat[start : min(start + 8, end)].tolist()
             yield f"    {', '.join(literal(value, values.dtype) for value in row)},"
     yield from ["};", ""]
+
+
+def string_in_c(text: str) -> str:
+    """Return a string in C: UTF-8, in escapes where a compiler could read other characters."""
+    plain = re.compile(rb"[ !#->@-\[\]-~]")
+    letters = (bytes([byte]) for byte in text.encode())
+    return '"' + "".join(b.decode() if plain.match(b) else f"\\{b[0]:03o}" for b in letters) + '"'

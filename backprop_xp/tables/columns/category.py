@@ -10,7 +10,9 @@ import pandas as pd
 
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.files import onnx
-from backprop_xp.tables.columns.column import Column, Sample
+from backprop_xp.files.c_export.c_source import Source, string_in_c
+from backprop_xp.tables.columns.category_in_c import code_in_c
+from backprop_xp.tables.columns.column import Column, Counts, Sample, refuse
 from backprop_xp.tables.columns.scaling import Scaling, Weights
 from backprop_xp.tables.readers.values import (
     MISSING,
@@ -43,6 +45,8 @@ class Category(Column):
     is_code: bool = False
     of_numbers: bool = False
     kind: ClassVar[str] = "category"
+    has_words: ClassVar[bool] = True
+    unwritten: ClassVar[Mapping[str, Any]] = {"of_numbers": False}
 
     @classmethod
     def detect(cls, sample: Sample) -> "Category | None":
@@ -71,15 +75,22 @@ class Category(Column):
             strings = [one for one, is_known in zip(strings, repeated, strict=True) if is_known]
         return replace(self, values=_sorted(strings))
 
-    def with_values(self, values: Iterable[String]) -> "Category":
-        """Return the category of these values, or this one if they are too many."""
-        found = replace(self, values=_sorted(values))
-        return found if found.has_few else self
-
     @property
-    def has_few(self) -> bool:
+    def is_counted(self) -> bool:
         """Whether the values are few, so that those of all rows are worth knowing."""
         return len({*self.values} - {None}) < _MAX_VALUES
+
+    def count(self, column: pd.Series) -> Counts:
+        return Counts(int(column.notna().sum()), values=frozenset(self.spellings(column)))
+
+    def with_counts(self, counts: Counts) -> "Category":
+        """Return the category of these values, or this one if they are too many."""
+        found = replace(self, values=_sorted(counts.values))
+        return found if found.is_counted else self
+
+    @property
+    def from_strings(self) -> bool:
+        return True
 
     def check(self) -> None:
         self._require(len({*self.values}) == len(self.values))
@@ -108,30 +119,45 @@ class Category(Column):
         values = ["missing" if value is None else value for value in self.values]
         return [name] if self.is_code else [f"{name}={value}" for value in values]
 
-    def encode(self, column: pd.Series) -> Array:
-        """Return the features of a column: all 0 for a value that training did not have.
+    def read(self, column: pd.Series) -> np.ndarray:
+        """Return the index of each value among those of training, their number for another value.
 
-        The code of such a value is the number of the values of training. A word for a missing value
-        is one, unless it is a value of training.
+        A word for a missing value is one, unless it is a value of training.
         """
         strings, rows = distinct(self.strings(column), keeps_words=True)
         indices = {value: i for i, value in enumerate(self.values)}
         unknown = len(self.values)
         missing = indices.get(None, unknown)
         codes = [indices.get(one, missing if is_missing(one) else unknown) for one in strings]
-        return self.features(np.asarray(codes)[rows])
+        return np.asarray(np.asarray(codes)[rows])
 
     def strings(self, column: pd.Series) -> pd.Series:
         """Return the values of a column as strings, those of numbers in one form."""
         return as_strings(column, of_numbers=self.of_numbers)
 
-    def features(self, codes: Array) -> Array:
-        """Return the features of codes, the indices of values."""
-        xp = array_namespace(codes)
-        columns = codes[:, None]
+    def features(self, values: Array) -> Array:
+        """Return the features of the indices of values."""
+        xp = array_namespace(values)
+        columns = values[:, None]
         if not self.is_code:  # no column is that of a value that training did not have
-            columns = columns == xp.arange(len(self.values), dtype=codes.dtype)
+            columns = columns == xp.arange(len(self.values), dtype=values.dtype)
         return xp.astype(columns, xp.float32)
+
+    def spellings(self, column: pd.Series) -> list[String]:
+        return distinct(self.strings(column), keeps_words=True)[0]
+
+    @property
+    def exported_type(self) -> str:
+        return "utf8"
+
+    def value_in_c(self, source: Source, name: str, value: str) -> str:
+        return code_in_c(source, name, self.values, value)
+
+    def literals_in_c(self, column: pd.Series) -> list[str]:
+        strings = ["" if pd.isna(one) else str(one) for one in self.strings(column)]
+        wrong = np.asarray(["\0" in one for one in strings])
+        refuse(column, wrong, "a NUL ends a string in C", "leave this row out")
+        return [string_in_c(one) for one in strings]
 
     def describe(self, scaling: Scaling, first: int) -> dict[str, Any]:
         return {"categories": list(self.values)}

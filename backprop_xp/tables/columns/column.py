@@ -1,18 +1,22 @@
 """The kind of a column: what a training learns about it, and the features that it becomes.
 
-Each kind is one class in a module of its own: ``Number``, ``Date``, ``Category`` and ``Text``.
+Each kind is one class in a module of its own, and a line of ``kinds.KINDS``: ``Number``, ``Date``,
+``Category`` and ``Text``. Its methods are all that the library knows of it: how its values are
+found, read, counted and scaled, their slopes, and their types in files, in ONNX and in C.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 
 from backprop_xp.backends import Array
 from backprop_xp.checks import plain
+from backprop_xp.files import onnx
+from backprop_xp.files.c_export.c_source import Source, literal
 from backprop_xp.tables.columns.scaling import Scaling, Weights
 from backprop_xp.tables.readers.values import (
     CellError,
@@ -93,21 +97,53 @@ class Sample:
         return None
 
 
+class Counts(NamedTuple):
+    """What rows show of a column: how many cells are present, the odd ones, and the known values.
+
+    ``odd`` are the different odd strings, ``total`` their rows and ``row`` the first of these.
+    """
+
+    present: int
+    odd: tuple[str, ...] = ()
+    total: int = 0
+    row: int = 0
+    values: frozenset[String] = frozenset()
+
+    def __add__(self, other: "Counts") -> "Counts":  # type: ignore[override]
+        first = self if self.odd and (not other.odd or self.row < other.row) else other
+        odd = (*dict.fromkeys([*first.odd, *self.odd, *other.odd]),)
+        present, total = self.present + other.present, self.total + other.total
+        return Counts(present, odd, total, first.row, self.values | other.values)
+
+    @property
+    def has_few_odd(self) -> bool:
+        """Whether some cells are odd, but less than half of them."""
+        return 0 < 2 * self.total < self.present
+
+
 @dataclass(frozen=True, eq=False)
 class Column:
     """A column in use; a subclass is a kind, whose fields are plain names, numbers and arrays.
 
     All rows decide the kind and how its values are read, by ``detect`` or ``chosen``. The training
-    rows teach the rest, by ``learnt``. ``has_graph`` is whether ONNX can compute the features.
+    rows teach the rest, by ``learnt``. ``read`` makes numbers of the cells, and ``features`` makes
+    features of these, by functions of arrays that ONNX and C can record; a kind without them has
+    ``has_graph = False``.
+
+    The defaults are those of a kind of floating numbers that a user chooses.
     """
 
     kind: ClassVar[str]
     has_graph: ClassVar[bool] = True
+    # Whether a word for a missing value is a value.
+    has_words: ClassVar[bool] = False
+    # The values, in a file, of fields that earlier versions did not write.
+    unwritten: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
     def detect(cls, sample: Sample) -> Self | str | None:
         """Return what a column is, why it is left out, or None for a column of another kind."""
-        raise NotImplementedError
+        return None
 
     @classmethod
     def chosen(cls, sample: Sample) -> Self:
@@ -148,7 +184,12 @@ class Column:
     @property
     def from_strings(self) -> bool:
         """Whether a file's column must be read as strings."""
-        return True
+        return False
+
+    @property
+    def from_numbers(self) -> bool:
+        """Whether a file's column must be read as numbers, codes such as 007 included."""
+        return not self.from_strings
 
     @property
     def n_codes(self) -> int:
@@ -161,7 +202,46 @@ class Column:
 
     def encode(self, column: pd.Series) -> Array:
         """Return the features ``(rows, width)``; ``CellError`` for a value of another kind."""
+        return self.features(self.read(column))
+
+    def read(self, column: pd.Series) -> np.ndarray:
+        """Return the cells of a column as numbers; ``CellError`` for a value of another kind."""
         raise NotImplementedError
+
+    def features(self, values: Array) -> Array:
+        """Return the features of the numbers that ``read`` returns, arrays of any library."""
+        raise NotImplementedError
+
+    def slopes(self, column: pd.Series) -> np.ndarray | None:
+        """Return the derivatives of the features by the column's number, ``(rows, width)``.
+
+        They are those before the scaling. None is for a kind without numbers to differentiate by.
+        """
+        return None
+
+    def spellings(self, column: pd.Series) -> Sequence[String]:
+        """Return the different strings that are values of their own, none for other kinds."""
+        return ()
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether ``count`` finds something."""
+        return False
+
+    def count(self, column: pd.Series) -> Counts:
+        """Return what rows show of the column; their index numbers them.
+
+        Only a part of all rows has decided the column. ``with_counts`` takes the sum over all.
+        """
+        is_odd = self.wrong(column) | are_among(column, self.odd_strings)
+        found, present = column[is_odd], int(column.notna().sum())
+        if found.empty or not is_string(found):
+            return Counts(present)
+        return Counts(present, tuple(dict.fromkeys(found)), len(found), int(found.index[0]))
+
+    def with_counts(self, counts: Counts) -> "Column":
+        """Return the column with what all rows show: odd strings unless they are in most rows."""
+        return self.with_odd(counts.odd) if counts.has_few_odd else self
 
     def wrong(self, column: pd.Series) -> np.ndarray:
         """Return a mask of the values of another kind, which ``encode`` refuses."""
@@ -176,9 +256,36 @@ class Column:
         """Return an object of ``described_columns`` in one line."""
         raise NotImplementedError
 
+    @property
+    def exported_type(self) -> str:
+        """The type of a value in ONNX and in C: ``float64``, ``int64`` or ``utf8``."""
+        return "float64"
+
+    @property
+    def unit(self) -> str:
+        """What the exported numbers count, "" for the column's own unit."""
+        return ""
+
     def graph_input(self) -> tuple[Any, Array]:
         """Return the column as the input of an ONNX graph, and its features: arrays of ndonnx."""
-        raise NotImplementedError
+        ndx, _ = onnx.libraries()
+        values = ndx.argument(shape=("rows",), dtype=getattr(ndx, self.exported_type))
+        return values, self.features(values)
+
+    def value_in_c(self, source: Source, name: str, value: str) -> str:
+        """Return the expression in C of a number of ``read``, given that of an exported value.
+
+        ``source`` keeps the tables that it needs; ``name`` is the column's own in C.
+        """
+        return value
+
+    def literals_in_c(self, column: pd.Series) -> list[str]:
+        """Return the exported values of a column as literals of C.
+
+        Raises ``CellError`` for a value that C cannot hold.
+        """
+        values = self.read(column).astype(self.exported_type)
+        return [literal(one, values.dtype) for one in values]
 
     def with_codes(self, above: int | None) -> "Column":
         """Return the column; its feature is a code if it has more values, None makes no codes."""

@@ -16,7 +16,6 @@ from pandas.tseries.api import guess_datetime_format
 
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.backends.scopes import process_wide
-from backprop_xp.files import onnx
 from backprop_xp.tables.columns.column import Column, Sample, are_among, choice_error, refuse
 from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.values import (
@@ -71,6 +70,7 @@ class Date(Column):
     zone: str | None = None
     odd: tuple[str, ...] = ()
     kind: ClassVar[str] = "date"
+    unwritten: ClassVar[Mapping[str, Any]] = {"odd": 0}
 
     def __post_init__(self) -> None:
         if self.zone is not None:
@@ -162,6 +162,14 @@ class Date(Column):
         return not (self.formats == () or self._of_numbers)
 
     @property
+    def from_numbers(self) -> bool:
+        return False
+
+    @property
+    def is_counted(self) -> bool:
+        return self.from_strings
+
+    @property
     def _of_numbers(self) -> bool:
         # Integers with a missing value are floating numbers, 20240105.0 in a file.
         return self.formats == (_COMPACT,)
@@ -169,13 +177,13 @@ class Date(Column):
     def names(self, name: str) -> list[str]:
         return [f"{name} {part}" for part in self.parts]
 
-    def encode(self, column: pd.Series) -> Array:
-        return split_dates(self.times(column), self.parts)
-
-    def times(self, column: pd.Series) -> np.ndarray:
+    def read(self, column: pd.Series) -> np.ndarray:
         """Return the dates of a column in microseconds since 1970 on the clock, int64."""
         _, shown = self._read(column)
         return shown.view("int64")
+
+    def features(self, values: Array) -> Array:
+        return split_dates(values, self.parts)
 
     def sort_key(self, column: pd.Series) -> np.ndarray:
         return self._read(column)[0]
@@ -220,10 +228,13 @@ class Date(Column):
         how = ", ".join(filter(None, [described["format"], described["zone"]]))
         return f"date{f' ({how})' if how else ''}: {', '.join(described['parts'])}"
 
-    def graph_input(self) -> tuple[Any, Array]:
-        ndx, _ = onnx.libraries()
-        values = ndx.argument(shape=("rows",), dtype=ndx.int64)
-        return values, split_dates(values, self.parts)
+    @property
+    def exported_type(self) -> str:
+        return "int64"
+
+    @property
+    def unit(self) -> str:
+        return f"microseconds since 1970{'' if self.zone is None else f' in {self.zone}'}"
 
 
 def find_formats(strings: Sequence[String], size: int = _SAMPLE) -> tuple[str, ...]:

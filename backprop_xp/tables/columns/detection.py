@@ -7,22 +7,15 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backprop_xp.tables.columns.category import Category
 from backprop_xp.tables.columns.column import Column, Sample, are_among
-from backprop_xp.tables.columns.date import Date
 from backprop_xp.tables.columns.features import Features
-from backprop_xp.tables.columns.kinds import refuse_unknown
-from backprop_xp.tables.columns.number import Number
+from backprop_xp.tables.columns.kinds import KINDS, kind_named, refuse_unknown
 from backprop_xp.tables.columns.scaling import Weights, learn_scaling
-from backprop_xp.tables.columns.text import Text
 from backprop_xp.tables.columns.tolerance import BadValues, in_row
 from backprop_xp.tables.readers.values import DECIMAL, are_odd, decimal_of, is_string, placed
 
 # Returns the place of a row for the user.
 Place: TypeAlias = Callable[[int], str]
-
-# A column is of the first kind that detects it.
-KINDS: dict[str, type[Column]] = {one.kind: one for one in (Date, Number, Category, Text)}
 
 
 class Detected(NamedTuple):
@@ -120,11 +113,11 @@ def detect_column(column: pd.Series, kind: str | None = None) -> Column | str:
 
 
 def _kind_of(sample: Sample, kind: str | None) -> Column | str:
-    if reason := sample.reason_to_leave_out(has_words=kind in (None, Category.kind)):
+    if reason := sample.reason_to_leave_out(has_words=kind is None or kind_named(kind).has_words):
         return reason
     if kind is not None:
-        return KINDS[kind].chosen(sample)
-    found = (kind.detect(sample) for kind in KINDS.values())
+        return kind_named(kind).chosen(sample)
+    found = (kind_named(name).detect(sample) for name in KINDS)
     return next(one for one in found if one is not None)
 
 

@@ -16,18 +16,10 @@ from backprop_xp.checks import integer, known
 from backprop_xp.files.container import decode, encode, refusing
 from backprop_xp.files.descriptions import describe, rebuild
 from backprop_xp.tables.columns.column import Column
-from backprop_xp.tables.columns.detection import KINDS
 from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.columns.kinds import KINDS, kind_named
 from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.values import String
-
-# Fields that earlier versions did not write, by the kind.
-_LATER: dict[str, dict[str, Any]] = {
-    "number": {"odd": 0},
-    "date": {"odd": 0},
-    "category": {"of_numbers": False},
-    "text": {"repeats": False, "of_numbers": False},
-}
 
 
 def record_of(features: Features) -> dict[str, Any]:
@@ -108,9 +100,9 @@ def _unpacked(letters: np.ndarray, lengths: np.ndarray) -> Iterator[String]:
 def _column(record: Mapping[str, Any], strings: Iterator[String]) -> Column:
     """Return the column of a record."""
     fields = {name: value for name, value in record.items() if name not in ("name", "kind")}
-    kind = KINDS[known(record["kind"], KINDS, "kind")]
+    kind = kind_named(known(record["kind"], [*KINDS], "kind"))
     hints = get_type_hints(kind)
-    fields = _LATER.get(kind.kind, {}) | fields
+    fields = {**kind.unwritten, **fields}
     for name in (one.name for one in dataclasses.fields(kind)):
         if get_origin(hints[name]) is tuple:
             count = integer(fields[name], name, at_least=0)

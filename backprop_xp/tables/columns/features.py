@@ -10,7 +10,6 @@ import pandas as pd
 
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.tables.columns.column import Column
-from backprop_xp.tables.columns.date import Date
 from backprop_xp.tables.columns.scaling import Scaling, within_range
 from backprop_xp.tables.readers.frames import refuse_foreign
 
@@ -46,8 +45,7 @@ class Features:
     @property
     def numbers(self) -> list[str]:
         """The columns that must be read from a file as numbers."""
-        columns = self.columns.items()
-        return [n for n, c in columns if not (c.from_strings or isinstance(c, Date))]
+        return [name for name, column in self.columns.items() if column.from_numbers]
 
     @property
     def codes(self) -> list[int]:
@@ -129,16 +127,21 @@ class Features:
                 f"category, --kind {shlex.quote(f'{texts[0]}=category')}."
             )
 
-    def slopes(self, frame: pd.DataFrame, names: list[str]) -> np.ndarray:
-        """Return the derivative of a feature by its number, ``(rows, names)``, NaN where missing.
+    def slopes(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Return the derivatives of features by their number, NaN where it is missing.
 
-        ``names`` are columns of numbers.
+        They are ``(rows, width)`` for each column of numbers, the first of ``feature_indices``.
         """
-        scaled = {name: column for name, column in self.columns.items() if column.is_scaled}
-        encoded = [column.encode(frame[name]) for name, column in scaled.items()]
-        slopes = self.scaling.slopes(within_range(np.concatenate(encoded, axis=1)))
-        indices = self.feature_indices()
-        return slopes[:, [indices[name][0] for name in names]]
+        encoded = [c.encode(frame[name]) for name, c in self.columns.items() if c.is_scaled]
+        scaled, start, found = np.empty((len(frame), 0)), 0, dict[str, np.ndarray]()
+        if encoded:
+            scaled = self.scaling.slopes(within_range(np.concatenate(encoded, axis=1)))
+        for name, column in self.columns.items():
+            end = start + column.width if column.is_scaled else start
+            if (own := column.slopes(frame[name])) is not None:
+                found[name] = own * scaled[:, start:end] if column.is_scaled else own
+            start = end
+        return found
 
     def parts(self, encoded: Mapping[str, Array]) -> list[Array]:
         """Return the features of encoded columns, of any array library, in parts side by side."""

@@ -1,16 +1,34 @@
-"""The kinds of columns that a user chooses, and what happens to other values: names and checks.
+"""The table of the kinds of columns, and the checks of kinds that a user chooses.
 
 This module imports none of the extra's libraries.
 """
 
+import importlib
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backprop_xp.checks import known, nearest
 
-KIND_NAMES = ("number", "category", "date", "text")
+if TYPE_CHECKING:
+    from backprop_xp.tables.columns.column import Column
+
+# Each kind is a class of a module, which knows all of itself. A column is of the first kind that
+# detects it.
+KINDS = {
+    "date": "backprop_xp.tables.columns.date:Date",
+    "number": "backprop_xp.tables.columns.number:Number",
+    "category": "backprop_xp.tables.columns.category:Category",
+    "text": "backprop_xp.tables.columns.text:Text",
+}
 # What predictions do with a value of another kind, and with a missing column.
 FAULT_ACTIONS = ("error", "missing")
+
+
+def kind_named(name: str) -> "type[Column]":
+    """Return the class of a kind, whose module is imported."""
+    module, _, kind = KINDS[name].partition(":")
+    found: type[Column] = getattr(importlib.import_module(module), kind)
+    return found
 
 
 def checked_kinds(value: Any, name: str) -> dict[str, str] | None:
@@ -21,8 +39,7 @@ def checked_kinds(value: Any, name: str) -> dict[str, str] | None:
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must map columns to kinds, such as {{'zip': 'category'}}.")
     kinds = {
-        str(column): known(kind, KIND_NAMES, f"{name}[{column!r}]")
-        for column, kind in value.items()
+        str(column): known(kind, [*KINDS], f"{name}[{column!r}]") for column, kind in value.items()
     }
     return kinds or None
 

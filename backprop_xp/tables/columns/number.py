@@ -10,7 +10,6 @@ import pandas as pd
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import integer, known
 from backprop_xp.display.numbers import number
-from backprop_xp.files import onnx
 from backprop_xp.tables.columns.column import Column, Sample, are_among, choice_error, refuse
 from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.values import (
@@ -39,6 +38,7 @@ class Number(Column):
     origin: int = 0
     odd: tuple[str, ...] = ()
     kind: ClassVar[str] = "number"
+    unwritten: ClassVar[Mapping[str, Any]] = {"odd": 0}
 
     @classmethod
     def detect(cls, sample: Sample) -> "Number | str | None":
@@ -89,11 +89,11 @@ class Number(Column):
     def names(self, name: str) -> list[str]:
         return [name]
 
-    def encode(self, column: pd.Series) -> Array:
-        return self._features(self.numbers(column))
+    @property
+    def is_counted(self) -> bool:
+        return self.from_strings
 
-    def numbers(self, column: pd.Series) -> np.ndarray:
-        """Return the numbers of a column; ``CellError`` for another value."""
+    def read(self, column: pd.Series) -> np.ndarray:
         values, wrong, ambiguous = self._read(column)
         refuse(column, wrong, "a number is expected, as in training")
         refuse(
@@ -122,8 +122,11 @@ class Number(Column):
             return ambiguous(column)
         return np.zeros(len(column), dtype=bool)
 
-    def _features(self, values: Array) -> Array:
+    def features(self, values: Array) -> Array:
         return subtract(values, self.origin)[:, None]
+
+    def slopes(self, column: pd.Series) -> np.ndarray:
+        return np.ones((len(column), 1))
 
     def describe(self, scaling: Scaling, first: int) -> dict[str, Any]:
         return {
@@ -138,10 +141,17 @@ class Number(Column):
         flag = ", flagged" if described["features"] > 1 else ""
         return f"number: center {center}, scale {scale}; missing: {filled}{flag}"
 
-    def graph_input(self) -> tuple[Any, Array]:
-        ndx, _ = onnx.libraries()
-        values = ndx.argument(shape=("rows",), dtype=ndx.int64 if self.origin else ndx.float64)
-        return values, self._features(values)
+    @property
+    def exported_type(self) -> str:
+        return "int64" if self.origin else "float64"
+
+    def literals_in_c(self, column: pd.Series) -> list[str]:
+        if self.origin:
+            values = self.read(column)
+            is_integer = values.dtype.kind in "iu"
+            wrong = values > 2**63 - 1 if is_integer else np.full(len(values), True)
+            refuse(column, wrong, "C holds no integer of 2**63 or more", "leave this row out")
+        return super().literals_in_c(column)
 
     def sort_key(self, column: pd.Series) -> np.ndarray:
         return np.asarray(self.encode(column)[:, 0])

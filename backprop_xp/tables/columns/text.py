@@ -42,6 +42,7 @@ class Text(Column):
     of_numbers: bool = False
     kind: ClassVar[str] = "text"
     has_graph: ClassVar[bool] = False
+    unwritten: ClassVar[Mapping[str, Any]] = {"repeats": False, "of_numbers": False}
 
     @classmethod
     def detect(cls, sample: Sample) -> "Text | str":
@@ -101,6 +102,10 @@ class Text(Column):
     @property
     def width(self) -> int:
         return len(self.axes.T)
+
+    @property
+    def from_strings(self) -> bool:
+        return True
 
     def names(self, name: str) -> list[str]:
         return [f"{name} {i}" for i in range(self.width)]

@@ -2,17 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from backprop_xp.files.c_export.c_source import in_comment, literal
-from backprop_xp.tables.columns.category import Category
+from backprop_xp.files.c_export.c_source import in_comment
 from backprop_xp.tables.columns.column import Column
-from backprop_xp.tables.columns.date import Date
-from backprop_xp.tables.columns.number import Number
 from backprop_xp.tables.model.fitted_model import TabularModel
+from backprop_xp.tables.readers.values import CellError
 
 # Words of C and C++ that cannot be the name of a field, and macros of headers and of GNU C.
 _WORDS = """
@@ -27,6 +23,8 @@ typename typeof typeof_unqual union unix unsigned using virtual void volatile wc
 xor_eq
 """
 _RESERVED = frozenset(_WORDS.split())
+# The types of fields by those of exported values.
+_TYPES = {"float64": "double", "int64": "long long", "utf8": "const char *"}
 _MEANING = """\
 /* Missing values are NAN, NULL or "", and for a date LLONG_MIN of <limits.h>. A boolean is 0 or 1,
  * a time of day or a timedelta is in seconds. Strings are UTF-8; an unknown one is no error. */
@@ -44,9 +42,7 @@ def fields_of(columns: Mapping[str, Column]) -> dict[str, tuple[str, str]]:
             i += 1
             field = f"{word}_{i}"
         taken.add(field)
-        is_integer = isinstance(column, Date) or (isinstance(column, Number) and column.origin)
-        kind = "long long" if is_integer else "double"
-        fields[name] = ("const char *" if isinstance(column, Category) else kind, field)
+        fields[name] = (_TYPES[column.exported_type], field)
     return fields
 
 
@@ -55,7 +51,8 @@ def row_lines(name: str, model: TabularModel) -> Iterator[str]:
     columns = model.features.columns
     yield from [*_MEANING, "typedef struct {"]
     for column, (kind, field) in fields_of(columns).items():
-        note = ascii(column) + _unit(columns[column])
+        unit = columns[column].unit
+        note = ascii(column) + (unit and f", {unit}")
         yield f"    {kind}{' ' * (kind[-1] != '*')}{field}; /* {in_comment(note)} */"
     yield from [f"}} {name}_row;", ""]
     if model.classes is not None:
@@ -65,48 +62,13 @@ def row_lines(name: str, model: TabularModel) -> Iterator[str]:
         yield from [f"/* The classes by their indices: {classes}. */", ""]
 
 
-def _unit(column: Column) -> str:
-    """Return what the numbers of a column count, as the end of a comment; "" for its own unit."""
-    if not isinstance(column, Date):
-        return ""
-    return f", microseconds since 1970{'' if column.zone is None else f' in {column.zone}'}"
-
-
 def rows_in_c(model: TabularModel, frame: pd.DataFrame) -> list[str]:
     """Return the literals of the rows of a plain table, fields in the order of the columns.
 
     Raises ValueError for values that the fields cannot hold.
     """
-    cells = [_cells(name, column, frame[name]) for name, column in model.features.columns.items()]
+    try:
+        cells = [one.literals_in_c(frame[name]) for name, one in model.features.columns.items()]
+    except CellError as error:
+        raise ValueError(f"test: {error}") from error
     return [f"{{{', '.join(row)}}}" for row in zip(*cells, strict=True)]
-
-
-def _cells(name: str, column: Column, given: pd.Series) -> list[str]:
-    """Return the literals of a column's values."""
-    match column:
-        case Category():
-            strings = ["" if pd.isna(one) else str(one) for one in column.strings(given)]
-            _refuse(name, ["\0" in one for one in strings], "a NUL, which ends a string in C")
-            return [string_in_c(one) for one in strings]
-        case Date():
-            values = column.times(given)
-        case Number():
-            values = column.numbers(given)
-            is_integer = values.dtype.kind in "iu"
-            wrong = (values > 2**63 - 1) if is_integer else np.full(len(values), True)
-            _refuse(name, wrong & (column.origin != 0), "no integer below 2**63")
-            values = values.astype("int64" if column.origin else "float64")
-    return [literal(one, values.dtype) for one in values]
-
-
-def _refuse(name: str, wrong: Any, what: str) -> None:
-    if np.any(wrong):
-        row = int(np.argmax(wrong))
-        raise ValueError(f"test: the column {name!r} has in row {row} {what}: leave this row out.")
-
-
-def string_in_c(text: str) -> str:
-    """Return a string in C: UTF-8, in escapes where a compiler could read other characters."""
-    plain = re.compile(rb"[ !#->@-\[\]-~]")
-    letters = (bytes([byte]) for byte in text.encode())
-    return '"' + "".join(b.decode() if plain.match(b) else f"\\{b[0]:03o}" for b in letters) + '"'

@@ -19,71 +19,12 @@ from backprop_xp.files.c_export.elementwise import cast
 from backprop_xp.files.c_export.lazy_arrays import LazyArray
 from backprop_xp.files.c_export.lazy_functions import argument, concat
 from backprop_xp.files.c_export.plan import plan
-from backprop_xp.tables.columns.category import Category
-from backprop_xp.tables.columns.date import Date, split_dates
-from backprop_xp.tables.columns.number import Number, subtract
-from backprop_xp.tables.model.c_row import fields_of, row_lines, string_in_c
+from backprop_xp.tables.model.c_row import fields_of, row_lines
 from backprop_xp.tables.model.c_table_program import test_program
 from backprop_xp.tables.model.fitted_model import TabularModel
-from backprop_xp.tables.readers.values import MISSING
 
-# The type of a column in C, and the array of a row's values of that type.
-_FIELDS = {"double": "numbers", "long long": "integers", "const char *": "codes"}
-_LOOKUP = """static int {name}_compare(const char *a, const char *b)
-{{
-    while (*a && *a == *b) {{
-        ++a;
-        ++b;
-    }}
-    return (unsigned char)*a - (unsigned char)*b;
-}}
-
-static const char *{name}_after(const char *text, const char *word)
-{{
-    while (*word && *text == *word) {{
-        ++text;
-        ++word;
-    }}
-    return *word ? 0 : text;
-}}
-
-static const char *{name}_after_spaces(const char *text)
-{{
-    static const char *const spaces[] = {{{spaces}}};
-    for (int i = 0; i < {space_count};) {{
-        const char *rest = {name}_after(text, spaces[i]);
-        i = rest ? 0 : i + 1;
-        text = rest ? rest : text;
-    }}
-    return text;
-}}
-
-/* Whether a text is a word for a missing value, with any spaces around it. */
-static int {name}_is_missing(const char *text)
-{{
-    static const char *const words[] = {{{words}}};
-    text = {name}_after_spaces(text);
-    for (int i = 0; i < {word_count}; ++i) {{
-        const char *rest = {name}_after(text, words[i]);
-        if (rest && !*{name}_after_spaces(rest)) return 1;
-    }}
-    return 0;
-}}
-
-/* The code of a text: values are sorted by their bytes. */
-static long long {name}_code(
-    const char *text, const char *const *values, const int *codes, int n, int missing, int unknown)
-{{
-    int low = 0, high = n;
-    while (text && low < high) {{
-        const int middle = (low + high) / 2, order = {name}_compare(text, values[middle]);
-        if (order == 0) return codes[middle];
-        if (order < 0) high = middle;
-        else low = middle + 1;
-    }}
-    return !text || {name}_is_missing(text) ? missing : unknown;
-}}
-"""
+# The array in C of a row's numbers of each exported type: a string becomes an integer.
+_ARRAYS = {"float64": "numbers", "int64": "integers", "utf8": "codes"}
 
 
 def export_model(
@@ -121,7 +62,7 @@ def _predict(
 ) -> Function:
     """Return ``NAME_predict``: features, the members' mean, and the meaning of it."""
     name, dtype, source = one.source.name, one.theta.dtype, one.source
-    features = plan({"x": _features(model, fields, dtype)})
+    features = plan({"x": _features(model, dtype)})
     given = argument("mean", one.outputs.shape, dtype)
     found = model.in_unit(cast(given, "float64"))
     unit = plan({"y": found})
@@ -145,25 +86,16 @@ def _predict(
     return Function(declaration, comment, lines, stack)
 
 
-def _features(
-    model: TabularModel, fields: Mapping[str, tuple[str, str]], dtype: np.dtype[Any]
-) -> LazyArray:
+def _features(model: TabularModel, dtype: np.dtype[Any]) -> LazyArray:
     """Return the features of a row, recorded: those of ``Features.transform``."""
-    encoded, kinds = dict[str, Any](), [kind for kind, _ in fields.values()]
-    counts, seen = {kind: kinds.count(kind) for kind in _FIELDS}, dict.fromkeys(_FIELDS, 0)
-    for name, column in model.features.columns.items():
-        kind = fields[name][0]
-        number = np.dtype("float64" if kind == "double" else "int64")
-        row = argument(_FIELDS[kind], (counts[kind],), number)
-        values = row[seen[kind] : seen[kind] + 1]
+    columns, encoded = model.features.columns, dict[str, Any]()
+    kinds = [column.exported_type for column in columns.values()]
+    seen = dict.fromkeys(_ARRAYS, 0)
+    for (name, column), kind in zip(columns.items(), kinds, strict=True):
+        number = np.dtype("float64" if kind == "float64" else "int64")
+        row = argument(_ARRAYS[kind], (kinds.count(kind),), number)
+        encoded[name] = column.features(row[seen[kind] : seen[kind] + 1])
         seen[kind] += 1
-        match column:
-            case Number(origin=origin):
-                encoded[name] = subtract(values, origin)[:, None]
-            case Date(parts=parts):
-                encoded[name] = split_dates(values, parts)
-            case Category():
-                encoded[name] = column.features(values)
     found = [cast(part, "float32") for part in model.features.parts(encoded)]
     return cast(concat(found, axis=1), dtype)
 
@@ -174,39 +106,11 @@ def _values(
     """Yield the lines that gather a row's values by their types; keep the tables of categories."""
     values: dict[str, list[str]] = {}
     for i, (name, column) in enumerate(model.features.columns.items()):
-        kind, field = fields[name]
-        value = f"row->{field}"
-        if isinstance(column, Category):
-            value = _code(source, i, column, value)
-        values.setdefault(kind, []).append(value)
+        value = column.value_in_c(source, f"column_{i}", f"row->{fields[name][1]}")
+        values.setdefault(column.exported_type, []).append(value)
     for kind, given in values.items():
-        number = "double" if kind == "double" else "long long"
-        yield f"const {number} {_FIELDS[kind]}[{len(given)}] = {{{', '.join(given)}}};"
-
-
-def _code(source: Source, i: int, column: Category, value: str) -> str:
-    """Return the expression of a category's code; keep its table, sorted by bytes."""
-    spaces = [letter for letter in map(chr, range(2**16)) if letter.isspace()]
-    words, blanks = (", ".join(map(string_in_c, texts)) for texts in (MISSING, spaces))
-    counts = {"word_count": len(MISSING), "space_count": len(spaces)}
-    lookup = _LOOKUP.format(name=source.name, words=words, spaces=blanks, **counts)
-    source.functions.setdefault("lookup", lookup)
-    table = f"{source.name}_category_{i}"
-    codes = {text: code for code, text in enumerate(column.values)}
-    unknown = len(codes)
-    missing = codes.pop(None, unknown)
-    # A string in C ends before a NUL, so a value with one is never given.
-    texts = [str(text) for text in codes if "\0" not in str(text)]
-    ranked = sorted(texts, key=str.encode)
-    strings = ", ".join(map(string_in_c, ranked)) or '""'
-    numbers = ", ".join(str(codes[text]) for text in ranked) or "0"
-    size = max(1, len(ranked))
-    source.functions[table] = (
-        f"static const char *const {table}[{size}] = {{{strings}}};\n"
-        f"static const int {table}_codes[{size}] = {{{numbers}}};\n"
-    )
-    arguments = f"{value}, {table}, {table}_codes, {len(ranked)}, {missing}, {unknown}"
-    return f"{source.name}_code({arguments})"
+        number = "double" if kind == "float64" else "long long"
+        yield f"const {number} {_ARRAYS[kind]}[{len(given)}] = {{{', '.join(given)}}};"
 
 
 def _block(lines: Sequence[str]) -> list[str]:

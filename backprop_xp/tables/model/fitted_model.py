@@ -15,7 +15,6 @@ from backprop_xp.networks.chain.batch_rows import row_slices, rows_at_once
 from backprop_xp.networks.derivatives.input_derivatives import slopes_through
 from backprop_xp.networks.network import Network
 from backprop_xp.tables.columns.features import Features
-from backprop_xp.tables.columns.number import Number
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular_parameters import Task
 
@@ -106,14 +105,15 @@ class TabularModel:
         They are in the unit of a regression's value. For classes each has all columns, side by
         side.
         """
-        indices = self.features.feature_indices()
-        names = [name for name, one in self.features.columns.items() if isinstance(one, Number)]
+        indices, own = self.features.feature_indices(), self.features.slopes(frame)
+        names = [*own]
         columns: Any = names
         if self.classes is not None:
             columns = pd.MultiIndex.from_product([self.classes, names], names=["class", "column"])
         if not names or not len(frame):
             return pd.DataFrame(index=frame.index, columns=columns, dtype="float64")
-        x, at = self.features.transform(frame), [indices[name][0] for name in names]
+        x, widths = self.features.transform(frame), [len(one.T) for one in own.values()]
+        at = [i for name, width in zip(names, widths, strict=True) for i in indices[name][:width]]
         choice = resolve(backend=backend, device=device, dtype=self.record["where"]["dtype"])
         theta = choice.backend.from_host(self.theta, choice.dtype, choice.device)
         parts = []
@@ -123,8 +123,10 @@ class TabularModel:
             slopes = ensemble.mean_slopes(self.network, theta, part)
             y, dy = (to_host(array).astype("float64") for array in (mean, slopes))
             parts.append(slopes_through(self.in_unit, y, dy[..., at]))
-        by_feature, own = np.concatenate(parts), self.features.slopes(frame, names)
-        found = by_feature * own.reshape(len(x), *(1,) * (by_feature.ndim - 2), -1)
+        by_feature, slopes = np.concatenate(parts), np.concatenate([*own.values()], axis=1)
+        found = by_feature * slopes.reshape(len(x), *(1,) * (by_feature.ndim - 2), -1)
+        # A column of several features has the sum over them.
+        found = np.add.reduceat(found, np.cumsum([0, *widths[:-1]]), axis=-1)
         return pd.DataFrame(found.reshape(len(x), -1), columns=columns, index=frame.index)
 
     def in_unit(self, mean: Array) -> Array:

@@ -14,7 +14,7 @@ from backprop_xp.backends import Backend, Device, dtype_name
 from backprop_xp.checks import boolean, integer, known, real
 from backprop_xp.files.json_values import from_json, to_json
 from backprop_xp.networks.layers.activations import ACTIVATIONS
-from backprop_xp.tables.columns.kinds import FAULT_ACTIONS, KIND_NAMES, checked_kinds
+from backprop_xp.tables.columns.kinds import FAULT_ACTIONS, KINDS, checked_kinds
 from backprop_xp.tables.model.presets import PRESETS, SCHEDULES
 from backprop_xp.training.measures.metrics import METRICS
 from backprop_xp.training.optimizers.first_order import OPTIMIZERS
@@ -129,7 +129,7 @@ class TabularParameters:
         Mapping[str, str] | None,
         checked_kinds,
         f"Kinds of columns in place of the detected ones, such as zip=category; may be repeated. "
-        f"{', '.join(KIND_NAMES)}.",
+        f"{', '.join(KINDS)}.",
         list[str],
     ] = None
     on_bad_value: Annotated[

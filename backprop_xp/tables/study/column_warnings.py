@@ -10,11 +10,9 @@ import pandas as pd
 from sklearn.model_selection import cross_val_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from backprop_xp.tables.columns.category import Category
 from backprop_xp.tables.columns.column import Column
 from backprop_xp.tables.columns.scaling import within_range
 from backprop_xp.tables.model.rows import Rows
-from backprop_xp.tables.readers.values import distinct
 from backprop_xp.tables.study.split import SplitRule
 
 # In about 40 real tables, columns that give the target away reach 0.95 to 1, and others at most
@@ -44,10 +42,8 @@ def column_warnings(
                 f"{name!r} has a different whole number in each row: leave it out with --drop "
                 f"{name!r} if it identifies rows"
             )
-    named = {
-        name: distinct(column.strings(table.features[name]), keeps_words=True)[0]
-        for name, column in columns.items()
-        if isinstance(column, Category)
+    named: dict[str, Iterable[Any]] = {
+        name: column.spellings(table.features[name]) for name, column in columns.items()
     }
     if rule.classes is not None:
         named[str(table.target.name)] = table.target.unique().tolist()

@@ -21,12 +21,9 @@ import pyarrow as pa
 
 from backprop_xp.backends import Array, Selection, resolve
 from backprop_xp.checks import integer, real
-from backprop_xp.tables.columns.category import Category
-from backprop_xp.tables.columns.column import Column, are_among
-from backprop_xp.tables.columns.date import Date
+from backprop_xp.tables.columns.column import Counts
 from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
-from backprop_xp.tables.columns.number import Number
 from backprop_xp.tables.columns.tolerance import BadValues, in_row
 from backprop_xp.tables.model.blas_threads import one_blas_thread
 from backprop_xp.tables.model.fitted_model import TabularModel
@@ -39,7 +36,6 @@ from backprop_xp.tables.model.tabular import Callback
 from backprop_xp.tables.model.tabular_parameters import Task, Values, checked_parameters
 from backprop_xp.tables.model.training_split import Split
 from backprop_xp.tables.readers.row_groups import row_groups, share_of
-from backprop_xp.tables.readers.values import distinct, is_string
 from backprop_xp.tables.study.evaluation import score
 from backprop_xp.tables.study.problem import ColumnChoice, chosen_features, lines_about
 from backprop_xp.tables.study.shares import Share, hashed
@@ -199,51 +195,21 @@ def _learn(
     return share, features, lines, held
 
 
-class _Cells(NamedTuple):
-    """The cells of a column: how many are present, and those that are odd, with the first one."""
-
-    present: int
-    odd: tuple[str, ...] = ()
-    total: int = 0
-    row: int = 0
-
-    @classmethod
-    def of(cls, column: Column, values: pd.Series) -> "_Cells":
-        """Return the cells of rows, which the index numbers."""
-        is_odd = column.wrong(values) | are_among(values, column.odd_strings)
-        found, present = values[is_odd], int(values.notna().sum())
-        if found.empty or not is_string(found):
-            return cls(present)
-        return cls(present, tuple(dict.fromkeys(found)), len(found), int(found.index[0]))
-
-    def __add__(self, other: "_Cells") -> "_Cells":  # type: ignore[override]
-        first = self if self.odd and (not other.odd or self.row < other.row) else other
-        odd = (*dict.fromkeys([*first.odd, *self.odd, *other.odd]),)
-        return _Cells(self.present + other.present, odd, self.total + other.total, first.row)
-
-    def line(self, name: str) -> str:
-        """Return a line for the user about the odd cells."""
-        return BadValues(name, self.total, self.odd[0], self.row).at(in_row(self.row))
-
-
 def _totals(
     share: Share, features: Features, held: Rows
-) -> tuple[np.ndarray, Counter[Any], dict[str, set[Any]], dict[str, _Cells]]:
-    """Return what this rank's training rows add up to, and the values of each category.
+) -> tuple[np.ndarray, Counter[Any], dict[str, Counts]]:
+    """Return what this rank's training rows add up to, and what all its rows show of columns.
 
     They add up to their number, the weight, and the mean and the squared deviations of a number to
     predict; to the number of rows of weight 0; and to the weight of each class. The rows of weight
-    0, and the cells of columns of strings, which follow, include the validation rows ``held``.
+    0, and the counts of columns, which follow, include the validation rows ``held``.
     """
-    columns = features.columns.items()
-    categories = {n: one for n, one in columns if isinstance(one, Category) and one.has_few}
-    values: dict[str, set[Any]] = {name: set() for name in categories}
-    strings = {n: one for n, one in columns if isinstance(one, Number | Date) and one.from_strings}
+    columns = {name: one for name, one in features.columns.items() if one.is_counted}
     tested = held.counted().features
-    cells = {name: _Cells.of(one, tested[name]) for name, one in strings.items()}
+    counts = {name: one.count(tested[name]) for name, one in columns.items()}
     sums, by_class = np.zeros(5), Counter[Any]()
     sums[4] = np.count_nonzero(held.weights == 0.0)
-    for piece in share.pieces([*values, *strings], share.validation):
+    for piece in share.pieces([*columns], share.validation):
         rows = share.rows(*piece)
         weights, counted = np.asarray(rows.weights), rows.counted().features
         count = np.count_nonzero(weights)
@@ -257,13 +223,11 @@ def _totals(
             own[2] = weights @ y / own[1]
             own[3] = weights @ (y - own[2]) ** 2
         sums = _merged(sums, own)
-        for name, known in values.items():
-            known.update(distinct(categories[name].strings(counted[name]), keeps_words=True)[0])
-        for name, one in strings.items():
-            cells[name] += _Cells.of(one, counted[name])
+        for name, one in columns.items():
+            counts[name] += one.count(counted[name])
     if not sums[0]:
         raise ValueError("its row groups have no training rows: start fewer processes.")
-    return sums, by_class, values, cells
+    return sums, by_class, counts
 
 
 def _merged(one: Array, other: Array) -> Array:
@@ -275,28 +239,22 @@ def _merged(one: Array, other: Array) -> Array:
     return total
 
 
-def _with_categories(
-    features: Features, values: Sequence[Mapping[str, set[Any]]], most: int | None
-) -> Features:
-    """Return features with all values of each category, unless they are too many."""
-    columns = dict(features.columns)
-    for name, column in features.columns.items():
-        if isinstance(column, Category) and column.has_few:
-            column = column.with_values({one for each in values for one in each[name]})
-        columns[name] = column.with_codes(most)
-    return replace(features, columns=columns)
-
-
-def _with_odd_cells(
-    features: Features, cells: Sequence[Mapping[str, _Cells]]
+def _with_counts(
+    features: Features, counts: Sequence[Mapping[str, Counts]], most: int | None
 ) -> tuple[Features, list[str]]:
-    """Return features that read the odd cells of all ranks as missing, and lines about them."""
+    """Return features with what the rows of all ranks show, and lines about odd cells.
+
+    A category of more than ``most`` values is a code.
+    """
     columns, lines = dict(features.columns), list[str]()
-    for name in cells[0]:
-        whole = functools.reduce(operator.add, (each[name] for each in cells))
-        if 0 < 2 * whole.total < whole.present:
-            columns[name] = columns[name].with_odd(whole.odd)
-            lines.append(whole.line(name))
+    for name, column in features.columns.items():
+        if name in counts[0]:
+            whole = functools.reduce(operator.add, (each[name] for each in counts))
+            column = column.with_counts(whole)
+            if whole.has_few_odd:
+                cells = BadValues(name, whole.total, whole.odd[0], whole.row)
+                lines.append(cells.at(in_row(whole.row)))
+        columns[name] = column.with_codes(most)
     return replace(features, columns=columns), lines
 
 
@@ -316,7 +274,7 @@ def _prepared(
     preset = PRESETS[given["preset"]]
     share, features, told, held = _learn(ranks, share, preset, task, given["kinds"])
     totals, held = ranks.exchange(_totals(share, features, held)), held.counted()
-    sums, counters, values, cells = zip(*totals, strict=True)
+    sums, counters, shown = zip(*totals, strict=True)
     count, weight, mean, squares, weightless = functools.reduce(_merged, sums).tolist()
     by_class = Counter[Any]()
     for each in counters:  # their sum would lack classes of weight 0
@@ -327,8 +285,8 @@ def _prepared(
         weights = np.asarray([by_class[name] for name in classes])
         training = Rows(pd.DataFrame(), pd.Series(range(len(classes))), weights)
     share = share._replace(target=share.target._replace(classes=classes), unit=weight / count)
-    features = _with_categories(features, values, preset.category and preset.category.above)
-    features, odd = _with_odd_cells(features, cells)
+    most = preset.category and preset.category.above
+    features, odd = _with_counts(features, shown, most)
     counts = {"training": int(count), "validation": sum(ranks.exchange(len(held.target)))}
     without = share.total - sum(counts.values()) - int(weightless)
     lines = [*lines_about(share.target, without, int(weightless))]
