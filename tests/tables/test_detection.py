@@ -1,6 +1,7 @@
 """The kinds of columns: their detection, and the features that they become.
 
-Specifies ``category``, ``column``, ``date``, ``features``, ``number``, ``scaling`` and ``text``.
+Specifies ``category``, ``column``, ``date``, ``date_formats``, ``features``, ``number``, ``scaling``
+and ``text``.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ import pyarrow as pa
 import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.tables.columns import (
-    date,
+    date_formats,
     detection,
     feature_records,
     features,
@@ -398,7 +399,7 @@ def test_the_case_of_months_and_halves_of_a_day_does_not_matter() -> None:
     days = pd.date_range("2020-03-01 00:30", periods=60, freq="31h")
     written = days.strftime("%d-%b-%y %I:%M %p")
     for strings in (written, written.str.upper(), written.str.lower()):
-        found = date.read_dates([*strings], date.find_formats([*strings]))
+        found = date_formats.read_dates([*strings], date_formats.find_formats([*strings]))
         np.testing.assert_array_equal(found, days.to_numpy("datetime64[us]"))
 
 
@@ -449,7 +450,7 @@ def test_a_single_row_decides_whether_month_or_day_is_first() -> None:
     days = pd.date_range("2020-03-01", "2020-03-12").repeat(4)
     for form, last in ONE_ORDER:
         strings = [*days.strftime(form), last, *days.strftime("%Y-%m-%d")]
-        found = date.read_dates(strings, date.find_formats(strings))
+        found = date_formats.read_dates(strings, date_formats.find_formats(strings))
         expected = [*days, pd.Timestamp("2020-03-25"), *days]
         np.testing.assert_array_equal(found, np.asarray(expected, dtype="datetime64[us]"))
 
@@ -718,7 +719,7 @@ def test_free_text_accepts_a_seed_of_any_size() -> None:
 def test_dates_that_two_threads_read_leave_the_filters_of_warnings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    guess, before = date.guess_datetime_format, [*warnings.filters]
+    guess, before = date_formats.guess_datetime_format, [*warnings.filters]
     has_begun, may_end = Event(), Event()
 
     def slow(string: str, dayfirst: bool) -> str | None:
@@ -730,11 +731,11 @@ def test_dates_that_two_threads_read_leave_the_filters_of_warnings(
             first.result()
         return guess(string, dayfirst=dayfirst)
 
-    monkeypatch.setattr(date, "guess_datetime_format", slow)
+    monkeypatch.setattr(date_formats, "guess_datetime_format", slow)
     with ThreadPoolExecutor(1) as thread:
-        first = thread.submit(date._guess_format, "2020-01-02", day_first=False)
+        first = thread.submit(date_formats._guess_format, "2020-01-02", day_first=False)
         assert has_begun.wait(HANGING)
-        assert date._guess_format("2021-01-02", day_first=False) == "%Y-%m-%d"
+        assert date_formats._guess_format("2021-01-02", day_first=False) == "%Y-%m-%d"
     assert warnings.filters == before
 
 

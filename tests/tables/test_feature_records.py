@@ -19,7 +19,7 @@ import pandas as pd
 import backprop_xp as bx
 from backprop_xp.files import container
 from backprop_xp.files.descriptions import describe
-from backprop_xp.tables.columns import date, feature_records
+from backprop_xp.tables.columns import date_formats, feature_records
 from backprop_xp.tables.columns.category import Category
 from backprop_xp.tables.columns.date import Date
 from backprop_xp.tables.columns.features import Features
@@ -172,12 +172,12 @@ def test_pandas_reads_each_format_that_a_record_may_have(every: int) -> None:
     singles = [f"%{letter}" for letter in letters]
     pairs = [f"{a} {b} %Y" for a, b in itertools.product(singles, repeat=2)]
     others = ["%", "%%", "%%Y", "%Y %", "%%%", "(", "%\n", "%d %m", ""]
-    allowed = [one for one in [*singles, *pairs, *others] if date.is_format(one)]
+    allowed = [one for one in [*singles, *pairs, *others] if date_formats.is_format(one)]
     assert {"%Y", "%d %m %Y"} <= {*allowed}
     assert "%d %m" not in allowed  # which needs a year
     assert 200 < len(allowed) < 400
     for one in allowed[::every]:
-        date.read_dates(["someday", "3 4"], [one])
+        date_formats.read_dates(["someday", "3 4"], [one])
 
 
 def test_the_formats_of_a_training_may_be_in_a_record() -> None:
@@ -185,7 +185,7 @@ def test_the_formats_of_a_training_may_be_in_a_record() -> None:
     written += ["29-JUN-23", "6/29/23 10:28 PM UTC", "June 2023", "6/2023"]
     written += ["2020-01-02 03:04:05+01:00", "January 2 2020", "20200102", "2020/1/2 5:07 PM"]
     for one in written:
-        assert [date.is_format(form) for form in date.find_formats([one])] == [True]
+        assert [date_formats.is_format(form) for form in date_formats.find_formats([one])] == [True]
 
 
 def test_a_category_of_many_values_takes_the_memory_of_its_features() -> None:

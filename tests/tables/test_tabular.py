@@ -1,7 +1,8 @@
 """The estimators of tables and the preparation, as scikit-learn uses them.
 
 Specifies ``blas_threads``, ``estimator_rows``, ``fitted_model``, ``model_training``,
-``preparation``, ``presets``, ``table_network``, ``tables`` and ``tabular_parameters``.
+``preparation``, ``presets``, ``table_network``, ``tables``, ``tabular_base`` and
+``tabular_parameters``.
 """
 
 import dataclasses

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
 # The options of scikit-learn's vectorizer: groups of 3 and 4 letters within words, the most
-# frequent ones. With the coordinates, 2**14 groups take 2 MB of a model's file.
+# frequent ones. The groups and the number of coordinates are those of skrub's ``StringEncoder``.
+# With the coordinates, 2**14 groups take 2 MB of a model's file.
 _LETTERS: dict[str, Any] = {"ngram_range": (3, 4), "analyzer": "char_wb", "max_features": 2**14}
 _COORDINATES = 30
 # The analysis is learnt from at most about so many rows, which bounds its memory.

@@ -32,7 +32,7 @@ from backprop_xp.tables.model.model_training import learn, prepared, untrained
 from backprop_xp.tables.model.presets import PRESETS, Recipe, recipe_for
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.table_network import totals_of_codes
-from backprop_xp.tables.model.tabular import Callback
+from backprop_xp.tables.model.tabular_base import Callback
 from backprop_xp.tables.model.tabular_parameters import Task, Values, checked_parameters
 from backprop_xp.tables.model.training_split import Split
 from backprop_xp.tables.readers.row_groups import row_groups, share_of

@@ -13,7 +13,8 @@ from sklearn.base import clone
 from backprop_xp.display.progress import Report, reporting
 from backprop_xp.tables.model.fitted_model import residuals_of
 from backprop_xp.tables.model.model_file import PathLike, measures_of, write_anew
-from backprop_xp.tables.model.tabular import Callback, TabularClassifier, TabularRegressor
+from backprop_xp.tables.model.tabular import TabularClassifier, TabularRegressor
+from backprop_xp.tables.model.tabular_base import Callback
 from backprop_xp.tables.study.column_warnings import column_warnings
 from backprop_xp.tables.study.evaluation import evaluate, report_of
 from backprop_xp.tables.study.problem import Problem, lines_about
