@@ -95,7 +95,7 @@ if TYPE_CHECKING:
         numeric_hessian,
         numeric_jacobian,
     )
-    from backprop_xp.tables.model.tabular import (
+    from backprop_xp.tables.interface.tabular import (
         TabularClassifier as TabularClassifier,
         TabularRegressor as TabularRegressor,
     )

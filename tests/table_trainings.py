@@ -9,8 +9,8 @@ from backprop_xp import tables
 from backprop_xp.tables.columns import feature_records
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.readers import table_files
-from backprop_xp.tables.study.problem import ColumnChoice, make_problem
-from backprop_xp.tables.study.table_training import train_table
+from backprop_xp.tables.report.problem import ColumnChoice, make_problem
+from backprop_xp.tables.report.table_training import train_table
 from tests import messy_tables
 
 QUICK: dict[str, Any] = {"hidden_layer_sizes": (8,), "max_iter": 12, "n_iter_no_change": 50}

@@ -39,10 +39,10 @@ ROOMS: dict[str, str] = {
     "networks": "numbers chain layers losses jets derivatives network mlp ensemble equations",
     "gradient_check": "inputs engine verdict entrances",
     "training": "optimizers measures interfaces rows steps epochs processes fit rate_range",
-    "tables": "readers columns model study",
+    "tables": "readers columns model export interface report",
 }
 # The units in whose folders ``__init__`` names every module, in the order of reading.
-GUIDED = ("networks", "gradient_check", "training")
+GUIDED = ("networks", "gradient_check", "training", "tables")
 
 # Maths computes on arrays; display has no arrays of its own.
 MATHS = {"networks", "gradient_check", "training"}
@@ -280,10 +280,14 @@ BROKEN: list[tuple[dict[str, str], str]] = [
         "line 2: namespace(x).ones(3) names no device",
     ),
     ({"surprise.py": ""}, "surprise has no layer"),
-    ({"tables/surprise.py": ""}, "broken.tables.surprise is in no room"),
     (
-        {"tables/readers/text.py": "from broken.tables.columns import number"}
-        | {"tables/columns/__init__.py": "", "tables/columns/number.py": ""},
+        {"tables/__init__.py": '"""Read ``surprise``."""', "tables/surprise.py": ""},
+        "broken.tables.surprise is in no room",
+    ),
+    (
+        {"tables/__init__.py": "", "tables/readers/__init__.py": '"""Read ``text``."""'}
+        | {"tables/readers/text.py": "from broken.tables.columns import number"}
+        | {"tables/columns/__init__.py": '"""Read ``number``."""', "tables/columns/number.py": ""},
         "line 1: readers imports broken.tables.columns.number, whose room comes after it",
     ),
     (

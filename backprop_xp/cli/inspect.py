@@ -23,8 +23,8 @@ from backprop_xp.plots.canvas import new_figure
 from backprop_xp.tables.columns.kinds import kind_named
 
 if TYPE_CHECKING:
+    from backprop_xp.tables.interface.tabular import TabularClassifier, TabularRegressor
     from backprop_xp.tables.model.fitted_model import TabularModel
-    from backprop_xp.tables.model.tabular import TabularClassifier, TabularRegressor
     from backprop_xp.tables.readers.formats import TableFile
 
 # The width of a label with its indent: the default and the maximum.
@@ -116,8 +116,8 @@ def importances_of(
     from sklearn.inspection import permutation_importance
 
     from backprop_xp.tables.readers.table_files import as_table, naming_lines, with_fallback
-    from backprop_xp.tables.study.problem import rows_of
-    from backprop_xp.tables.study.target import Target
+    from backprop_xp.tables.report.problem import rows_of
+    from backprop_xp.tables.report.target import Target
 
     model, names = estimator.model_, [*estimator.model_.features.columns]
     if model.target is None:

@@ -35,7 +35,7 @@ from backprop_xp.tables.model.tabular_parameters import (
 )
 
 if TYPE_CHECKING:
-    from backprop_xp.tables.model.tabular import TabularClassifier, TabularRegressor
+    from backprop_xp.tables.interface.tabular import TabularClassifier, TabularRegressor
     from backprop_xp.tables.readers.formats import TableFile
 
 # The options that are not named as their parameters.
@@ -199,9 +199,9 @@ def train(
         parameters["kinds"] = _kinds(parameters["kinds"])
         read = functools.partial(_share_or_table, separator, decimal, encoding)
         rows = read(data)  # raises ImportError without the extra
-        from backprop_xp.tables.study.parallel_training import train_ranks
-        from backprop_xp.tables.study.problem import ColumnChoice, make_problem
-        from backprop_xp.tables.study.table_training import train_table
+        from backprop_xp.tables.report.parallel_training import train_ranks
+        from backprop_xp.tables.report.problem import ColumnChoice, make_problem
+        from backprop_xp.tables.report.table_training import train_table
 
         chosen, logs = cast("Task | None", task), [] if log is None else [LossLog(log)]
         kinds = parameters["kinds"] or {}

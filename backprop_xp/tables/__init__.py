@@ -8,8 +8,10 @@ Each folder imports only those above it in this list:
 
 - ``readers``: files and DataFrames become plain columns;
 - ``columns``: the kinds of columns, and the features of a network made from them;
-- ``model``: the estimators, their parameters, training and file;
-- ``study``: a target, a split into parts, the training of the command, and its report.
+- ``model``: the parameters, the network, its training and its file;
+- ``export``: a model as a graph of ONNX, and as a file of C;
+- ``interface``: the transformer and the estimators, as scikit-learn has them;
+- ``report``: a target, a split into parts, the training of the command, and its report.
 """
 
 import contextlib
@@ -21,10 +23,9 @@ from backprop_xp.extras import install_command
 
 if TYPE_CHECKING:
     from backprop_xp.tables.columns.features import described_columns as described_columns
-    from backprop_xp.tables.columns.preparation import Preparation as Preparation
-    from backprop_xp.tables.model.c_table_file import export_c as export_c
-    from backprop_xp.tables.model.graph import export_onnx as export_onnx
-    from backprop_xp.tables.model.tabular import (
+    from backprop_xp.tables.interface.exports import export_c as export_c
+    from backprop_xp.tables.interface.preparation import Preparation as Preparation
+    from backprop_xp.tables.interface.tabular import (
         TabularClassifier as TabularClassifier,
         TabularRegressor as TabularRegressor,
         load as load,
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
 
 # Each is imported on first use: pandas takes half a second, scikit-learn seconds.
 _MODULES = {
-    "Preparation": "columns.preparation",
+    "Preparation": "interface.preparation",
     "TableFile": "readers.formats",
-    "TabularClassifier": "model.tabular",
-    "TabularRegressor": "model.tabular",
+    "TabularClassifier": "interface.tabular",
+    "TabularRegressor": "interface.tabular",
     "described_columns": "columns.features",
-    "export_c": "model.c_table_file",
-    "export_onnx": "model.graph",
-    "load": "model.tabular",
+    "export_c": "interface.exports",
+    "export_onnx": "interface.exports",
+    "load": "interface.tabular",
     "read": "readers.table_files",
     "read_pieces": "readers.table_files",
 }

@@ -1,6 +1,6 @@
 """The commands ``train``, ``predict`` and ``inspect``: their output, errors and files.
 
-Specifies ``inspect``, ``loss_log``, ``predict`` and ``table_output``.
+Specifies ``export``, ``inspect``, ``loss_log``, ``predict`` and ``table_output``.
 """
 
 import copy
@@ -36,8 +36,8 @@ from backprop_xp.cli.predict import predict
 from backprop_xp.display.progress import live
 from backprop_xp.tables.model import model_file, tabular_parameters
 from backprop_xp.tables.readers import table_files
-from backprop_xp.tables.readers.values import CellError
-from backprop_xp.tables.study import table_training
+from backprop_xp.tables.readers.cells import CellError
+from backprop_xp.tables.report import table_training
 from tests.commands import (
     NOWHERE,
     ONE_LINE,

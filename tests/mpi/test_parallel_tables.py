@@ -19,7 +19,7 @@ import pandas as pd
 
 import backprop_xp as bx
 from backprop_xp.tables.columns import feature_records
-from backprop_xp.tables.study.shares import hashed
+from backprop_xp.tables.report.shares import hashed
 from tests.helpers import HANGING
 
 MPIRUN = shutil.which("mpirun")
@@ -101,7 +101,7 @@ def test_an_error_on_one_rank_is_one_line_and_ends_all(folder: Path) -> None:
     done = train(3, "big", *options, status=2)
     lines = [line for line in done.stderr.splitlines() if line.startswith("error")]
     assert lines == [
-        "error: Rank 2 of 3 raised backprop_xp.tables.readers.values.CellError: the weights "
+        "error: Rank 2 of 3 raised backprop_xp.tables.readers.cells.CellError: the weights "
         f"'weight' have -1.0 (row {row}): finite numbers of at least 0 are expected."
     ]
 

@@ -10,11 +10,11 @@ import pandas as pd
 
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.files import onnx
+from backprop_xp.files.c_export.c_lookup import index_of_string
 from backprop_xp.files.c_export.c_source import Source, string_in_c
-from backprop_xp.tables.columns.category_in_c import code_in_c
 from backprop_xp.tables.columns.column import Column, Counts, Sample, refuse
 from backprop_xp.tables.columns.scaling import Scaling, Weights
-from backprop_xp.tables.readers.values import (
+from backprop_xp.tables.readers.cells import (
     MISSING,
     String,
     as_strings,
@@ -151,7 +151,7 @@ class Category(Column):
         return "utf8"
 
     def value_in_c(self, source: Source, name: str, value: str) -> str:
-        return code_in_c(source, name, self.values, value)
+        return index_of_string(source, name, self.values, MISSING, value)
 
     def literals_in_c(self, column: pd.Series) -> list[str]:
         strings = ["" if pd.isna(one) else str(one) for one in self.strings(column)]

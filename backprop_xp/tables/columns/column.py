@@ -18,7 +18,7 @@ from backprop_xp.checks import plain
 from backprop_xp.files import onnx
 from backprop_xp.files.c_export.c_source import Source, literal
 from backprop_xp.tables.columns.scaling import Scaling, Weights
-from backprop_xp.tables.readers.values import (
+from backprop_xp.tables.readers.cells import (
     CellError,
     String,
     as_strings,

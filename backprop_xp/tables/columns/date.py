@@ -21,7 +21,7 @@ from backprop_xp.tables.columns.date_formats import (
     read_dates,
 )
 from backprop_xp.tables.columns.scaling import Scaling
-from backprop_xp.tables.readers.values import String, as_strings, distinct, is_categorical
+from backprop_xp.tables.readers.cells import String, as_strings, distinct, is_categorical
 
 # Integers such as 20240105.
 _COMPACT = "%Y%m%d"

@@ -12,7 +12,7 @@ import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
 from backprop_xp.backends.scopes import process_wide
-from backprop_xp.tables.readers.values import String, are_odd, find_odd
+from backprop_xp.tables.readers.cells import String, are_odd, find_odd
 
 # Guessing a format is slow, so formats are guessed from a sample of about this many strings.
 SAMPLE = 1000

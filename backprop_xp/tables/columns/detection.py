@@ -12,7 +12,7 @@ from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.kinds import KINDS, kind_named, refuse_unknown
 from backprop_xp.tables.columns.scaling import Weights, learn_scaling
 from backprop_xp.tables.columns.tolerance import BadValues, in_row
-from backprop_xp.tables.readers.values import DECIMAL, are_odd, decimal_of, is_string, placed
+from backprop_xp.tables.readers.cells import DECIMAL, are_odd, decimal_of, is_string, placed
 
 # Returns the place of a row for the user.
 Place: TypeAlias = Callable[[int], str]

@@ -19,7 +19,7 @@ from backprop_xp.tables.columns.column import Column
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.kinds import KINDS, kind_named
 from backprop_xp.tables.columns.scaling import Scaling
-from backprop_xp.tables.readers.values import String
+from backprop_xp.tables.readers.cells import String
 
 
 def record_of(features: Features) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from backprop_xp.checks import integer, known
 from backprop_xp.display.numbers import number
 from backprop_xp.tables.columns.column import Column, Sample, are_among, choice_error, refuse
 from backprop_xp.tables.columns.scaling import Scaling
-from backprop_xp.tables.readers.values import (
+from backprop_xp.tables.readers.cells import (
     EXACT,
     PLAIN,
     STYLES,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from backprop_xp.tables.columns.column import Column, Sample
 from backprop_xp.tables.columns.scaling import Scaling
-from backprop_xp.tables.readers.values import as_strings, distinct
+from backprop_xp.tables.readers.cells import as_strings, distinct
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer

@@ -8,8 +8,8 @@ import pandas as pd
 
 from backprop_xp.checks import plain, stacklevel
 from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.readers.cells import foreign
 from backprop_xp.tables.readers.frames import to_pandas
-from backprop_xp.tables.readers.values import foreign
 
 
 def in_row(row: int, table: str = "") -> str:

@@ -1,1 +1,7 @@
-"""The estimators of tables: parameters, network, training and file."""
+"""A model of a table: its parameters, its network, its training and its file.
+
+The order of reading: ``presets`` and ``tabular_parameters`` (the parameters), ``rows`` (rows with
+targets and weights), ``fitted_model`` (the model, which predicts), ``training_split``,
+``table_network`` (the layers, and the first theta), ``model_file``, ``blas_threads`` and
+``model_training``.
+"""

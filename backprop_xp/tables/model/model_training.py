@@ -28,7 +28,7 @@ from backprop_xp.tables.model.table_network import (
 )
 from backprop_xp.tables.model.tabular_parameters import NOT_STORED, Values
 from backprop_xp.tables.model.training_split import Split
-from backprop_xp.tables.readers.values import decimal_of
+from backprop_xp.tables.readers.cells import decimal_of
 from backprop_xp.training.fit import fit
 from backprop_xp.training.interfaces.states import FitResult, TrainingState
 from backprop_xp.training.measures.averages import EMA

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from backprop_xp.tables.readers.values import (
+from backprop_xp.tables.readers.cells import (
     BOOLEANS,
     CODE,
     EUROPEAN,

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from backprop_xp.checks import plain
-from backprop_xp.tables.readers.values import (
+from backprop_xp.tables.readers.cells import (
     PLAIN,
     CellError,
     as_strings,

@@ -12,9 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from backprop_xp.tables.readers import delimited
-from backprop_xp.tables.readers.formats import PathOrFile, Source, TableFile, opened
-from backprop_xp.tables.readers.frames import plain_frame, to_pandas
-from backprop_xp.tables.readers.values import (
+from backprop_xp.tables.readers.cells import (
     DECIMAL,
     EUROPEAN,
     CellError,
@@ -24,6 +22,8 @@ from backprop_xp.tables.readers.values import (
     find_style,
     is_string,
 )
+from backprop_xp.tables.readers.formats import PathOrFile, Source, TableFile, opened
+from backprop_xp.tables.readers.frames import plain_frame, to_pandas
 
 # The maximum of rows of a piece.
 _ROWS = 2**14

@@ -1,0 +1,67 @@
+"""The arguments of ``fit`` of a tabular estimator, as checked rows."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
+from sklearn.utils.validation import _check_sample_weight
+
+from backprop_xp.backends import owner, refuse_distributed, refuse_masked, to_host
+from backprop_xp.estimators.targets import refuse_dates
+from backprop_xp.tables.columns.tolerance import in_row
+from backprop_xp.tables.interface.preparation import checked_frame
+from backprop_xp.tables.model.rows import Rows, without_tiny
+from backprop_xp.tables.readers.cells import placed
+from backprop_xp.tables.readers.frames import require_plain
+
+
+def checked_rows(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    names: Sequence[str] | None = None,
+    *,
+    numbers: Sequence[str] = (),
+    table: str = "",
+) -> tuple[Rows, np.ndarray]:
+    """Return the rows that have a weight, checked as scikit-learn does, and the labels of all rows.
+
+    Rows of weight 0 are dropped before the columns are read. ``names`` are those of the columns of
+    ``fit``, as in ``checked_frame``; errors name ``table``.
+    """
+    for argument, value in {"X": X, "y": y, "sample_weight": sample_weight}.items():
+        refuse_distributed(value, argument)
+        refuse_masked(value, argument)
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
+    values = column_or_1d(np.asarray(y if owner(y) is None else to_host(y)), warn=True)
+    check_consistent_length(X, values)
+    refuse_dates(values, more=", or for classes to strings")
+    if values.dtype == object and (missing := pd.isna(values)).any():
+        raise ValueError(
+            f"y has a missing value (row {int(missing.argmax())}): leave such rows out."
+        )
+    if values.dtype == object:  # it may hold only booleans, or only integers
+        values = pd.Series(values).infer_objects().to_numpy()
+    assert_all_finite(values, input_name="y")
+    weights = rows = None
+    if sample_weight is not None:
+        weights = sample_weight if owner(sample_weight) is None else to_host(sample_weight)
+        weights = _check_sample_weight(weights, values, dtype="float64", ensure_non_negative=True)
+        weights = without_tiny(weights)
+        if not weights.all():
+            rows = np.flatnonzero(weights)
+            weights = weights[rows]
+    frame = checked_frame(estimator, X, names, rows=rows, numbers=numbers)
+    with placed(partial(in_row, table=table)):
+        require_plain(frame)
+    name = getattr(y, "name", None)
+    target = pd.Series(values, name=name if isinstance(name, str) else None)
+    return Rows(frame, target if rows is None else target.iloc[rows], weights), values

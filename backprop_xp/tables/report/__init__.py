@@ -1,0 +1,6 @@
+"""The training of the command ``train``: the problem of a target, and the report on it.
+
+The order of reading: ``target`` (its task), ``split`` (the parts of the rows), ``problem`` (both,
+with the kinds of the columns), ``column_warnings``, ``evaluation`` (metrics beside other models)
+and ``table_training``; for datasets of several processes ``shares`` and ``parallel_training``.
+"""

@@ -1,0 +1,353 @@
+"""The training of ``train --parallel``: each rank of MPI streams its row groups of a dataset.
+
+A hash of each row's number chooses the validation rows, and a sample of the others from which the
+first rank learns the columns. Classes, categories, and the mean and the deviation of the target
+come from all training rows.
+"""
+
+import functools
+import math
+import operator
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from backprop_xp.backends import Array, Selection, resolve
+from backprop_xp.checks import integer, real
+from backprop_xp.tables.columns.column import Counts
+from backprop_xp.tables.columns.detection import detect
+from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.columns.tolerance import BadValues, in_row
+from backprop_xp.tables.interface.tabular_base import Callback
+from backprop_xp.tables.model.blas_threads import one_blas_thread
+from backprop_xp.tables.model.fitted_model import TabularModel
+from backprop_xp.tables.model.model_file import read_model, refuse_other_training, write_model
+from backprop_xp.tables.model.model_training import learn, prepared, untrained
+from backprop_xp.tables.model.presets import PRESETS, Recipe, recipe_for
+from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.model.table_network import totals_of_codes
+from backprop_xp.tables.model.tabular_parameters import Task, Values, checked_parameters
+from backprop_xp.tables.model.training_split import Split
+from backprop_xp.tables.readers.row_groups import row_groups, share_of
+from backprop_xp.tables.report.evaluation import score
+from backprop_xp.tables.report.problem import ColumnChoice, chosen_features, lines_about
+from backprop_xp.tables.report.shares import Share, hashed
+from backprop_xp.tables.report.table_training import Estimator, estimator_for, reported
+from backprop_xp.tables.report.target import Target, as_array, find_target
+from backprop_xp.training.interfaces.states import TrainingState
+from backprop_xp.training.processes.exchange import Ranks
+
+Say = Callable[[str], object]
+
+# Training rows of the sample; the maximum of validation rows. Both count the rows of all ranks.
+_SAMPLE, _MAX_VALIDATION = 100_000, 200_000
+# Rows of the largest batch that a preset chooses.
+_MAX_BATCH = 2**14
+
+
+class _Prepared(NamedTuple):
+    """What a rank needs for its training; ``rows`` is the number of its own training rows.
+
+    ``totals`` are the ``totals_of_codes`` of all ranks' training rows.
+    """
+
+    share: Share
+    estimator: Estimator
+    values: Values
+    split: Split
+    model: TabularModel
+    recipe: Recipe
+    rows: int
+    totals: np.ndarray
+
+    def saved_state(self, path: Path, choice: Selection) -> TrainingState:
+        """Return the state in the file of the same training; ValueError if that has ended."""
+        saved, state = read_model(path, choice)
+        refuse_other_training(path, saved, self.model)
+        is_longer = self.recipe.max_iter > saved.record["recipe"]["max_iter"]
+        if state is None or ("report" in saved.metadata and not is_longer):
+            raise ValueError(f"the training in {path} is finished.")
+        return state
+
+    def stream(
+        self, communicator: Any, choice: Selection, by_class: Any
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """Return the arguments of ``bx.fit`` that stream the share, and the totals of codes."""
+        model, share = self.model, self.share
+        batches = math.ceil(model.record["rows"]["training"] / self.recipe.batch_size)
+        host = resolve(backend="numpy", dtype=model.record["where"]["dtype"])
+        arrays = functools.partial(share.arrays, model, by_class, host)
+        data = {
+            "x": functools.partial(share.batches, arrays, self.rows, min(self.rows, batches)),
+            "validation": share.arrays(model, by_class, choice, self.split.validation),
+            "communicator": communicator,
+        }
+        return data, self.totals
+
+
+def train_ranks(
+    communicator: Any,
+    source: str,
+    target: str,
+    columns: ColumnChoice,
+    parameters: Mapping[str, Any],
+    *,
+    validation: str,
+    task: Task | None,
+    out: Path,
+    resume: bool,
+    say: Say,
+    callbacks: Sequence[Callback],
+    failed: Callable[[OSError], object],
+) -> Estimator:
+    """Return the estimator that all ranks train on a dataset; the first one writes its file.
+
+    An error on one rank is raised on all. ``failed`` is called with that of the last write.
+    """
+    ranks = Ranks(communicator)
+    is_first, where = not ranks.rank, {name: parameters[name] for name in ("backend", "device")}
+    try:
+        with reported(say), one_blas_thread():
+            choice, seed = resolve(**where, dtype=parameters["dtype"]), parameters["random_state"]
+            share = _share(ranks, source, target, columns, validation, seed)
+            found = _prepared(ranks, share, {**parameters, "verbose": True}, choice, task, say)
+            is_resumed = is_first and resume and out.exists()
+            learned = learn(
+                found.values,
+                found.split,
+                choice,
+                (found.model, found.recipe, found.saved_state(out, choice) if is_resumed else None),
+                checkpoint=out if is_first else None,
+                callbacks=callbacks if is_first else [],
+                stream=functools.partial(found.stream, communicator, choice),
+            )
+            model = _with_report(ranks, learned.model, found.split, out)
+            try:
+                if is_first:
+                    write_model(out, model, learned.optimizer, learned.state)
+            except OSError as error:
+                failed(error)
+            ranks.agree()
+    except BaseException as error:
+        if not hasattr(error, "state"):  # the ranks have agreed on an error of ``bx.fit``
+            ranks.agree(error)
+        raise
+    return type(found.estimator)._of(model, **where)
+
+
+def _share(
+    ranks: Ranks, source: str, target: str, columns: ColumnChoice, validation: str, seed: int
+) -> Share:
+    """Return a rank's share of a dataset, of which no rows have been read."""
+    try:
+        part = real(float(validation), "validation", above=0.0, below=1.0)
+    except ValueError as error:
+        raise ValueError(f"--validation is a share of the rows with --parallel: {error}") from None
+    groups, schema = row_groups(source)
+    count = sum(group.rows for group in groups)
+    part = min(part, _MAX_VALIDATION / count)
+    return Share(
+        groups=share_of(groups, ranks.rank, ranks.size),
+        total=count,
+        features=chosen_features(schema.empty_table().to_pandas(), target, columns),
+        weights=columns.weights,
+        validation=part,
+        sample=part + _SAMPLE / count,
+        seed=integer(seed, "random_state", at_least=0),
+        target=Target(target, "regression", ""),
+    )
+
+
+def _learn(
+    ranks: Ranks, share: Share, preset: Recipe, task: Task | None, kinds: Mapping[str, str] | None
+) -> tuple[Share, Features, list[str], Rows]:
+    """Return the share and the features that a sample teaches, and this rank's validation rows.
+
+    With the features come lines for the user about them.
+    """
+    found = [*share.pieces(share.features, 0.0, share.sample)]
+    numbers = np.concatenate([each for each, _ in found])
+    table = pa.Table.from_batches([batch for _, batch in found]).combine_chunks()
+    is_sample = hashed(numbers, share.seed) >= share.validation
+    sample, known = ranks.exchange(table.filter(pa.array(is_sample))), None
+    if not ranks.rank:
+        whole = pa.concat_tables(sample)
+        rows = share.rows(np.arange(len(whole)), whole)
+        if not len(rows.target):
+            raise ValueError(f"the target {share.target.name!r} is missing in every row.")
+        counted = rows.counted()
+        counted = counted._replace(features=counted.features[[*share.features]])
+        detected = detect(counted.features, kinds=kinds)
+        features = prepared(detected, counted, preset, share.seed)
+        # The odd cells of all rows follow.
+        lines = [*detected._replace(odd=()).lines()]
+        known = find_target(rows.target, task), features, lines
+    target, features, lines = ranks.exchange(known)[0]
+    share = share._replace(target=target, texts=features.texts)
+    held = share.rows(numbers[~is_sample], table.filter(pa.array(~is_sample)))
+    return share, features, lines, held
+
+
+def _totals(
+    share: Share, features: Features, held: Rows
+) -> tuple[np.ndarray, Counter[Any], dict[str, Counts]]:
+    """Return what this rank's training rows add up to, and what all its rows show of columns.
+
+    They add up to their number, the weight, and the mean and the squared deviations of a number to
+    predict; to the number of rows of weight 0; and to the weight of each class. The rows of weight
+    0, and the counts of columns, which follow, include the validation rows ``held``.
+    """
+    columns = {name: one for name, one in features.columns.items() if one.is_counted}
+    tested = held.counted().features
+    counts = {name: one.count(tested[name]) for name, one in columns.items()}
+    sums, by_class = np.zeros(5), Counter[Any]()
+    sums[4] = np.count_nonzero(held.weights == 0.0)
+    for piece in share.pieces([*columns], share.validation):
+        rows = share.rows(*piece)
+        weights, counted = np.asarray(rows.weights), rows.counted().features
+        count = np.count_nonzero(weights)
+        own = np.asarray([count, weights.sum(), 0.0, 0.0, len(weights) - count])
+        if share.target.classes:
+            indices, names = pd.factorize(as_array(rows.target))
+            found = np.bincount(indices, weights, len(names)).tolist()
+            by_class.update(dict(zip(names.tolist(), found, strict=True)))
+        elif own[1]:
+            y = share.target.values(rows.target)
+            own[2] = weights @ y / own[1]
+            own[3] = weights @ (y - own[2]) ** 2
+        sums = _merged(sums, own)
+        for name, one in columns.items():
+            counts[name] += one.count(counted[name])
+    if not sums[0]:
+        raise ValueError("its row groups have no training rows: start fewer processes.")
+    return sums, by_class, counts
+
+
+def _merged(one: Array, other: Array) -> Array:
+    """Return the sums of both, with mean and squares by Chan et al. (1983), equation 2.1."""
+    total, delta = one + other, other[2] - one[2]
+    part = other[1] / (total[1] or 1.0)
+    total[2] = one[2] + delta * part
+    total[3] += delta**2 * one[1] * part
+    return total
+
+
+def _with_counts(
+    features: Features, counts: Sequence[Mapping[str, Counts]], most: int | None
+) -> tuple[Features, list[str]]:
+    """Return features with what the rows of all ranks show, and lines about odd cells.
+
+    A category of more than ``most`` values is a code.
+    """
+    columns, lines = dict(features.columns), list[str]()
+    for name, column in features.columns.items():
+        if name in counts[0]:
+            whole = functools.reduce(operator.add, (each[name] for each in counts))
+            column = column.with_counts(whole)
+            if whole.has_few_odd:
+                cells = BadValues(name, whole.total, whole.odd[0], whole.row)
+                lines.append(cells.at(in_row(whole.row)))
+        columns[name] = column.with_codes(most)
+    return replace(features, columns=columns), lines
+
+
+def _prepared(
+    ranks: Ranks,
+    share: Share,
+    given: Mapping[str, Any],
+    choice: Selection,
+    task: Task | None,
+    say: Say,
+) -> _Prepared:
+    """Return what this rank needs for the training.
+
+    The training rows of the split stand for those of all ranks: they have the same mean and
+    deviation, or the same weight of each class.
+    """
+    preset = PRESETS[given["preset"]]
+    share, features, told, held = _learn(ranks, share, preset, task, given["kinds"])
+    totals, held = ranks.exchange(_totals(share, features, held)), held.counted()
+    sums, counters, shown = zip(*totals, strict=True)
+    count, weight, mean, squares, weightless = functools.reduce(_merged, sums).tolist()
+    by_class = Counter[Any]()
+    for each in counters:  # their sum would lack classes of weight 0
+        by_class.update(each)
+    classes, deviation = tuple(sorted(by_class)), math.sqrt(squares / weight)
+    training = Rows(pd.DataFrame(), pd.Series([mean - deviation, mean + deviation]), None)
+    if classes:
+        weights = np.asarray([by_class[name] for name in classes])
+        training = Rows(pd.DataFrame(), pd.Series(range(len(classes))), weights)
+    share = share._replace(target=share.target._replace(classes=classes), unit=weight / count)
+    most = preset.category and preset.category.above
+    features, odd = _with_counts(features, shown, most)
+    counts = {"training": int(count), "validation": sum(ranks.exchange(len(held.target)))}
+    without = share.total - sum(counts.values()) - int(weightless)
+    lines = [*lines_about(share.target, without, int(weightless))]
+    lines += [*told, *odd]
+    if share.validation * share.total >= _MAX_VALIDATION - 1:
+        lines.append(f"--validation is {share.validation:.3g}: at most {_MAX_VALIDATION:,} rows")
+    for line in lines:
+        say(line)
+    if given["batch_size"] is None and recipe_for(given, count).batch_size > _MAX_BATCH:
+        given = {**given, "batch_size": _MAX_BATCH}
+    estimator = estimator_for(share.target, given)
+    split = Split(training, share.indexed(held), np.asarray(classes) if classes else None)
+    checked = checked_parameters(estimator, share.target.task)
+    recipe = recipe_for(checked, counts["training"])
+    model = untrained(
+        checked,
+        recipe,
+        features,
+        split,
+        choice,
+        counts=counts,
+        seed=share.seed,
+        has_names=True,
+        target=share.target.name,
+        metadata={"validation": share.validation},
+    )
+    totals = sum(ranks.exchange(_totals_of_codes(share, features)))
+    own = int(sums[ranks.rank][0])
+    return _Prepared(share, estimator, checked, split, model, recipe, own, totals)
+
+
+def _totals_of_codes(share: Share, features: Features) -> np.ndarray:
+    """Return the ``totals_of_codes`` of this rank's training rows."""
+    totals = np.zeros(sum(features.codes))
+    if names := [name for name, column in features.columns.items() if column.n_codes]:
+        for piece in share.pieces(names, share.validation):
+            rows = share.rows(*piece)
+            totals += totals_of_codes(features, rows.features, rows.weights, None)
+    return totals
+
+
+def _with_report(ranks: Ranks, model: TabularModel, split: Split, out: Path) -> TabularModel:
+    """Return a model with the residuals and the report of the validation rows of all ranks."""
+    held, rows = split.validation, model.record["rows"]
+    outputs, _ = model.outputs(held.features)
+    parts = ranks.exchange((held.target.to_numpy(), held.weights, outputs))
+    y, weights, outputs = map(np.concatenate, zip(*parts, strict=True))
+    n_classes, trivial = 0, np.full(len(y), model.scale.mean)
+    if split.training.weights is not None:
+        n_classes, totals = len(split.training.weights), split.training.weights
+        trivial = np.broadcast_to(totals / totals.sum(), outputs.shape)
+    report = {
+        "task": model.task,
+        "rows": sum(rows.values()),
+        "features": len(model.features.columns),
+        "epochs": model.record["epoch"],
+        "parts": rows,
+        "validation": score(n_classes, y, outputs, weights),
+        "baseline": score(n_classes, y, trivial, weights),
+        "measured_on": dict.fromkeys(("validation", "baseline"), "validation"),
+        "model": os.fspath(out),
+    }
+    residuals = None if n_classes else np.stack([np.abs(y - outputs), weights], axis=1)
+    return replace(model, residuals=residuals, metadata={**model.metadata, "report": report})

@@ -1,0 +1,265 @@
+"""The command ``train --parallel`` on one rank; ``tests/mpi`` has several.
+
+Specifies ``shares``.
+"""
+
+import json
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("pyarrow")
+
+import pandas as pd
+
+import backprop_xp as bx
+from backprop_xp.tables.readers.row_groups import row_groups
+from backprop_xp.tables.report import parallel_training, shares
+from backprop_xp.tables.report.shares import Share, hashed
+from backprop_xp.tables.report.target import Target
+from tests.commands import ONE_LINE, run
+
+ROWS = 3000
+COMMAND = ("train", "big", "--target", "y", "--parallel", "--backend", "numpy")
+QUICK = ("--preset", "fast", "--hidden-layer-sizes", "8", "--max-iter", "4")
+
+
+class OneRank:
+    """A communicator of one process, with the methods of mpi4py's."""
+
+    def Get_rank(self) -> int:  # noqa: N802
+        return 0
+
+    def Get_size(self) -> int:  # noqa: N802
+        return 1
+
+    def allgather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def bcast(self, value: Any, root: int) -> Any:
+        return value
+
+    def Allreduce(self, part: Any, total: Any) -> None:  # noqa: N802
+        total[...] = part
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a dataset of two files in the folder ``big``."""
+    monkeypatch.chdir(tmp_path)
+    mpi = types.SimpleNamespace(MPI=types.SimpleNamespace(COMM_WORLD=OneRank()))
+    monkeypatch.setitem(sys.modules, "mpi4py", mpi)
+    Path("big").mkdir()
+    for i, part in enumerate((table()[:1000], table()[1000:])):
+        part.to_parquet(f"big/{i}.parquet", row_group_size=300)
+    return tmp_path
+
+
+def table() -> pd.DataFrame:
+    draw = np.random.default_rng(0)
+    a = draw.normal(size=ROWS)
+    frame = pd.DataFrame(
+        {
+            "number": range(ROWS),
+            "a": a,
+            "b": draw.choice(["low", "high"], ROWS),
+            "weight": draw.uniform(0.5, 2.0, ROWS),
+            "y": np.where(a > 0.3, "yes", "no"),
+            "z": 3.0 * a + 1e6,
+        }
+    )
+    frame.loc[::50, ["y", "z"]] = [None, np.nan]
+    frame.loc[[7, 2007], "b"] = "rare"
+    frame.loc[[8, 2008], "y"] = "rare"
+    return frame
+
+
+def training_rows(columns: list[str]) -> pd.DataFrame:
+    return table()[hashed(np.arange(ROWS), 0) >= 0.15].dropna(subset=columns)
+
+
+def test_a_training_is_better_than_the_baseline_and_its_file_is_an_ordinary_model(
+    folder: Path,
+) -> None:
+    done = run(*COMMAND, *QUICK, "--drop", "z,weight,number", "--json", "--log", "losses.jsonl")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    keys = "task rows features epochs parts validation baseline measured_on model"
+    assert list(report) == keys.split()
+    assert report["rows"] == sum(report["parts"].values()) == ROWS - 60
+    assert report["parts"]["training"] == len(training_rows(["y"]))
+    assert report["validation"]["log_loss"] < 0.7 * report["baseline"]["log_loss"]
+    assert len(Path("losses.jsonl").read_text().splitlines()) == 4
+    found = run("predict", "model.safetensors", "big/0.parquet")
+    assert found.exit_code == 0, found.output
+    assert found.stdout.startswith("prediction,probability_no,probability_rare,probability_yes\n")
+    shown = run("inspect", "model.safetensors")
+    assert shown.exit_code == 0, shown.output
+    assert "network" in shown.stdout
+
+
+def test_a_finished_training_resumes_with_more_epochs_only(folder: Path) -> None:
+    options = (*COMMAND, "--preset", "fast", "--hidden-layer-sizes", "8", "--max-iter")
+    assert run(*options, "2").exit_code == 0
+    done = run(*options, "2", "--resume")
+    assert done.exit_code == 2
+    assert "the training in model.safetensors is finished" in done.stderr
+    done = run(*options, "4", "--resume", "--json")
+    assert json.loads(done.stdout)["epochs"] == 4
+    assert bx.tables.load("model.safetensors").history_["loss"].shape[0] == 4
+
+
+def test_odd_cells_anywhere_are_missing_values_and_rows_of_weight_0_count_for_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel_training, "_SAMPLE", 300)
+    odd = table()
+    odd["a"] = odd["a"].round(3).astype("str")
+    odd["day"] = pd.date_range("2000-01-01", periods=ROWS).strftime("%d.%m.%Y")
+    values = hashed(np.arange(ROWS), 0)
+    usable = np.arange(ROWS) % 10 == 3
+    in_training, in_validation = (
+        np.flatnonzero(usable & at)[0] for at in (values > 0.5, values < 0.1)
+    )
+    odd.loc[[in_training, in_validation], "a"] = "?!"
+    odd.loc[in_validation, "day"] = "soon"
+    odd.loc[5::10, ["a", "weight"]] = ["no number", 0.0]
+    for i, part in enumerate((odd[:1000], odd[1000:])):
+        part.to_parquet(f"big/{i}.parquet", row_group_size=300)
+    options = ("--drop", "z,number", "--weights", "weight", "--json")
+    done = run(*COMMAND, *QUICK, *options)
+    assert done.exit_code == 0, done.output
+    assert "60 rows without 'y' are left out 300 rows of weight 0" in " ".join(done.stderr.split())
+    lines, first = " ".join(done.stderr.split()), min(in_training, in_validation)
+    assert f"the column 'a' has '?!' (row {first}), and 1 more: read as missing" in lines
+    assert f"the column 'day' has 'soon' (row {in_validation}): read as missing" in lines
+    assert json.loads(done.stdout)["rows"] == (odd["weight"] * odd["y"].notna() > 0.0).sum()
+    columns = bx.tables.load("model.safetensors").model_.features.columns
+    assert (columns["a"].odd_strings, columns["day"].odd_strings) == (("?!",), ("soon",))
+
+
+def test_counts_categories_classes_and_moments_are_those_of_all_training_rows(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel_training, "_SAMPLE", 300)
+    rare = {7, 2007, 8, 2008} & {*training_rows([]).index}
+    assert len(rare) >= 2
+    assert (hashed(np.asarray([*rare]), 0) > 0.15 + 300 / ROWS).all()  # not in the sample
+    done = run(*COMMAND, *QUICK, "--drop", "z,number,weight")
+    assert done.exit_code == 0, done.output
+    model = bx.tables.load("model.safetensors").model_
+    assert model.classes.tolist() == ["no", "rare", "yes"]
+    assert model.features.columns["b"].values == ("high", "low", "rare")
+    assert "60 rows without 'y' are left out" in done.stderr
+
+    done = run("train", "big", "--target", "z", "--parallel", *QUICK, "--weights", "weight")
+    assert done.exit_code == 0, done.output
+    model = bx.tables.load("model.safetensors").model_
+    rows = training_rows(["z"])
+    mean = np.average(rows["z"], weights=rows["weight"])
+    variance = np.average((rows["z"] - mean) ** 2, weights=rows["weight"])
+    np.testing.assert_allclose(model.scale.mean, mean, rtol=1e-15)
+    np.testing.assert_allclose(model.scale.scale, np.sqrt(variance), rtol=1e-9)
+
+
+def test_a_new_category_has_the_mean_embedding_by_the_weights_of_all_training_rows(
+    folder: Path,
+) -> None:
+    codes = [f"c{i % 40 % (i % 30 + 1)}" for i in range(ROWS)]
+    table().assign(code=codes).to_parquet("codes.parquet", row_group_size=300)
+    done = run(
+        *("train", "codes.parquet", "--target", "z", "--parallel", *QUICK),
+        *("--weights", "weight", "--features", "a,code", "--backend", "numpy"),
+    )
+    assert done.exit_code == 0, done.output
+    model = bx.tables.load("model.safetensors").model_
+    embeddings = model.network.unpack(model.theta)[0][-1]
+    rows = training_rows(["z"])["weight"]
+    weights = rows.groupby([codes[i] for i in rows.index]).sum()
+    values = [*model.features.columns["code"].values]
+    mean = np.average(embeddings[:-1], axis=0, weights=weights[values])
+    # The mean is rounded to float32.
+    np.testing.assert_allclose(embeddings[-1], mean, rtol=1e-6, atol=1e-7)
+    plain = np.mean(embeddings[:-1], axis=0)
+    assert np.abs(plain - mean).max() > 1e-3
+
+
+@pytest.mark.parametrize("buffer", [1000, 2**27])
+def test_an_epoch_has_each_training_row_once_in_an_order_of_its_own(
+    folder: Path, buffer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "_BUFFER", buffer)
+    groups, _ = row_groups("big")
+    target = Target("z", "regression", "")
+    share = Share(groups, ROWS, ["number"], None, 0.15, 0.2, 0, target)
+    expected = training_rows(["z"])["number"].to_numpy()
+
+    def epoch(i: int) -> list[np.ndarray]:
+        found = share.batches(lambda rows: (rows.features["number"],), len(expected), 26, i)
+        return [np.asarray(x) for (x,) in found]
+
+    first, second = epoch(0), epoch(1)
+    sizes = {len(x) for x in first}
+    assert len(first) == 26
+    assert max(sizes) - min(sizes) <= 1
+    orders = [np.concatenate(batches) for batches in (first, second)]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), expected)
+        assert (np.diff(order) < 0).mean() > 0.3
+    assert (orders[0] != orders[1]).mean() > 0.9
+    np.testing.assert_array_equal(np.concatenate(epoch(1)), orders[1])
+
+
+def test_the_validation_set_of_a_large_table_is_limited(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel_training, "_MAX_VALIDATION", 100)
+    done = run(*COMMAND, *QUICK, "--json")
+    assert done.exit_code == 0, done.output
+    assert "--validation is 0.0333: at most 100 rows" in done.stderr
+    assert json.loads(done.stdout)["parts"]["validation"] < 130
+
+
+REFUSED = [
+    ("--cv 3 --time a", r"'--parallel': cannot be combined with --cv, --time"),
+    ("--test 0.1 --plot a.png", r"cannot be combined with --test, --plot"),
+    ("--validation big/0.parquet", r"--validation is a share of the rows with --parallel"),
+    ("--features q", r"there is no column 'q'"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), REFUSED)
+def test_what_is_not_for_parallel_is_refused_in_one_line(
+    words: str, expected: str, folder: Path
+) -> None:
+    done = run(*COMMAND, *words.split())
+    assert done.exit_code == 2
+    assert ONE_LINE.fullmatch(done.stderr)
+    assert re.search(expected, done.stderr)
+
+
+@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD", "PMI"])
+def test_several_processes_without_parallel_are_refused_by_the_first(
+    name: str, folder: Path
+) -> None:
+    words = ("train", "big/0.parquet", "--target", "y")
+    done = run(*words, **{f"{name}_SIZE": "2", f"{name}_RANK": "0"})
+    assert done.exit_code == 2
+    assert "mpirun started several processes" in done.stderr
+    done = run(*words, **{f"{name}_SIZE": "2", f"{name}_RANK": "1"})
+    assert (done.exit_code, done.output) == (0, "")
+
+
+def test_parallel_without_mpi4py_says_how_to_install_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    done = run(*COMMAND)
+    assert done.exit_code == 2
+    assert re.search(r"pip install 'mpi4py>=[\d.]+' mpich$", done.stderr.rstrip())
