@@ -1,4 +1,15 @@
-"""The command line ``backprop-xp``: one module for each command. Needs the extra ``cli``."""
+"""The command line ``backprop-xp``: one module for each command. Needs the extra ``cli``.
+
+This module has the application. The order of reading: ``output`` (what commands print, and their
+errors), ``arguments`` (options that several commands take), then the commands, each of which
+imports only what is before it:
+
+- ``info``: what would run where;
+- ``check``: the check of a gradient;
+- ``table``: training, predictions, descriptions and exports of models of tables;
+- ``xor`` with ``xor_experiment``: the tutorial;
+- ``bench`` with ``race`` and ``contenders``: the times of other libraries.
+"""
 
 import sys
 from typing import Annotated, Any
@@ -7,8 +18,10 @@ import typer
 import typer.core
 
 import backprop_xp as bx
-from backprop_xp.cli import bench, check, export, info, inspect, predict, train, xor
+from backprop_xp.cli import bench, info, xor
+from backprop_xp.cli.check import command as gradient_check
 from backprop_xp.cli.output import ending_in_one_line, say, width
+from backprop_xp.cli.table import export, inspect, predict, train
 
 __all__ = ["app"]
 
@@ -50,7 +63,7 @@ def _command(
 
 
 _COMMANDS = (
-    *(info.info, xor.xor, check.check, bench.bench),
+    *(info.info, xor.xor, gradient_check.check, bench.bench),
     *(train.train, predict.predict, inspect.inspect, export.export),
 )
 for command in _COMMANDS:

@@ -189,7 +189,7 @@ def test_help_lists_the_names_that_an_option_takes_and_whole_summaries() -> None
 
 
 @pytest.mark.parametrize(
-    "library", ["typer", *map(thorough, ["backprop_xp.cli.train", "pydantic"]), "pandas"]
+    "library", ["typer", *map(thorough, ["backprop_xp.cli.table.train", "pydantic"]), "pandas"]
 )
 def test_ctrl_c_during_the_imports_ends_the_command_without_a_traceback(library: str) -> None:
     program = f"""

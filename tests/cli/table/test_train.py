@@ -31,8 +31,8 @@ import typer
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.cli.loss_log import LossLog
-from backprop_xp.cli.predict import predict
+from backprop_xp.cli.table.loss_log import LossLog
+from backprop_xp.cli.table.predict import predict
 from backprop_xp.display.progress import live
 from backprop_xp.tables.model import model_file, tabular_parameters
 from backprop_xp.tables.readers import table_files

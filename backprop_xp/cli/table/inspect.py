@@ -11,7 +11,7 @@ import typer
 import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.cli import arguments, output
-from backprop_xp.cli.table_output import (
+from backprop_xp.cli.table.table_output import (
     classes_table,
     epochs_of,
     metrics_table,

@@ -8,7 +8,6 @@ import typer
 
 import backprop_xp as bx
 from backprop_xp.backends import Selection, registry
-from backprop_xp.cli import conformance as kit, function_check as functions
 from backprop_xp.cli.arguments import (
     Activation,
     Json,
@@ -20,7 +19,8 @@ from backprop_xp.cli.arguments import (
     parse_sizes,
     refuse_more,
 )
-from backprop_xp.cli.backend_check import Finding, Problem, check_on, differences, draw
+from backprop_xp.cli.check import conformance as kit, function_check as functions
+from backprop_xp.cli.check.backend_check import Finding, Problem, check_on, differences, draw
 from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say, wrap
 from backprop_xp.display.progress import spinner
 from backprop_xp.gradient_check.inputs import problems

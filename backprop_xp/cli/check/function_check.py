@@ -15,7 +15,7 @@ import typer
 
 import backprop_xp as bx
 from backprop_xp.cli.arguments import number_within, refuse_others
-from backprop_xp.cli.custom_rules import jax_rules, torch_rules
+from backprop_xp.cli.check.custom_rules import jax_rules, torch_rules
 from backprop_xp.cli.output import complain, indent, say
 from backprop_xp.files.numpy_files import read_npy, read_npz
 from backprop_xp.gradient_check.entrances.api import halves

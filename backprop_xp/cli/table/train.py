@@ -17,9 +17,9 @@ import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.checks import nearest
 from backprop_xp.cli import arguments
-from backprop_xp.cli.loss_log import LossLog, is_log
 from backprop_xp.cli.output import errors_in_one_line, note, printable, printable_object, say
-from backprop_xp.cli.table_output import classes_table, epochs_of, metrics_table, parts_of
+from backprop_xp.cli.table.loss_log import LossLog, is_log
+from backprop_xp.cli.table.table_output import classes_table, epochs_of, metrics_table, parts_of
 from backprop_xp.extras import install_command
 from backprop_xp.files.container import is_model_file
 from backprop_xp.plots.canvas import new_figure

@@ -1,6 +1,6 @@
 """The command ``check``, in a child process where libraries must be missing.
 
-Specifies ``backend_check`` and ``conformance``.
+Specifies ``backend_check``, ``command`` and ``conformance``.
 """
 
 import os
@@ -13,7 +13,14 @@ import pytest
 import backprop_xp as bx
 from backprop_xp import testing
 from backprop_xp.backends import to_host
-from backprop_xp.cli.backend_check import Difference, Finding, Problem, check_on, differences, draw
+from backprop_xp.cli.check.backend_check import (
+    Difference,
+    Finding,
+    Problem,
+    check_on,
+    differences,
+    draw,
+)
 from backprop_xp.networks.layers.activations import ACTIVATIONS
 from backprop_xp.networks.losses.loss import LOSSES
 from tests.commands import NOWHERE, NUMPY, STRICT, run, start_without
