@@ -43,7 +43,7 @@ ROOMS: dict[str, str] = {
     "tables": "readers columns model export interface report",
 }
 # The units in whose folders ``__init__`` names every module, in the order of reading.
-GUIDED = ("networks", "gradient_check", "training", "tables", "cli")
+GUIDED = ("networks", "gradient_check", "training", "tables", "estimators", "cli")
 
 # Maths computes on arrays; display has no arrays of its own.
 MATHS = {"networks", "gradient_check", "training"}
