@@ -11,8 +11,9 @@ from backprop_xp.backends import Array, Selection
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_training import on_device
 from backprop_xp.tables.model.rows import Rows
-from backprop_xp.tables.readers.frames import plain_frame, require_plain
+from backprop_xp.tables.readers.frames import require_plain
 from backprop_xp.tables.readers.row_groups import RowGroup, pieces
+from backprop_xp.tables.readers.table_files import as_table
 from backprop_xp.tables.report.problem import weights_of
 from backprop_xp.tables.report.target import Target, target_values
 
@@ -62,7 +63,7 @@ class Share(NamedTuple):
         """Return the rows that have a target, numbered."""
         frame, name = table.to_pandas(use_threads=False), self.target.name
         if len(frame):
-            frame = plain_frame(frame, [name, *self.texts])
+            frame = as_table(frame, texts=[name, *self.texts]).frame
             require_plain(frame.set_axis(numbers))
         target = target_values(frame[name], self.target.classes)
         present = target.notna().to_numpy()
