@@ -25,13 +25,13 @@ def checked_rows(
     sample_weight: Any,
     names: Sequence[str] | None = None,
     *,
-    numbers: Sequence[str] = (),
     table: str = "",
+    **options: Any,
 ) -> tuple[Rows, np.ndarray]:
     """Return the rows that have a weight, checked as scikit-learn does, and the labels of all rows.
 
     Rows of weight 0 are dropped before the columns are read. ``names`` are those of the columns of
-    ``fit``, as in ``checked_frame``; errors name ``table``.
+    ``fit``, as in ``checked_frame``; errors name ``table``. ``options`` are those of ``as_table``.
     """
     for argument, value in {"X": X, "y": y, "sample_weight": sample_weight}.items():
         refuse_distributed(value, argument)
@@ -59,7 +59,7 @@ def checked_rows(
         if not weights.all():
             rows = np.flatnonzero(weights)
             weights = weights[rows]
-    frame = checked_frame(estimator, X, names, rows=rows, numbers=numbers)
+    frame = checked_frame(estimator, X, names, rows=rows, **options)
     with placed(partial(in_row, table=table)):
         require_plain(frame)
     name = getattr(y, "name", None)

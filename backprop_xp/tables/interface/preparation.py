@@ -67,7 +67,7 @@ class Preparation(TransformerMixin, BaseEstimator):
         if most is not None:
             most = integer(most, "max_one_hot", at_least=0)
         kinds = None if self.kinds is None else checked_kinds(self.kinds, "kinds")
-        frame = checked_frame(self, X, numbers=numbers_among(kinds))
+        frame = checked_frame(self, X, numbers=numbers_among(kinds), is_whole=True)
         seed = seed_of(self.random_state)
         require_plain(frame)
         found = detect(frame, kinds=kinds)

@@ -131,7 +131,7 @@ class Tabular(BaseEstimator, TabularParameters):
             file = checkpoint if resume and is_there else None
             options = file, checkpoint, callbacks, dict(metadata or {})
             values = checked_parameters(self, self._task)
-            given = self._checked(values, classes, *rows)
+            given = self._checked(values, classes, *rows, is_whole=detected is None)
             found = self._train(values, given, detected, *options)
         except BaseException:
             self.__dict__ = before
@@ -151,15 +151,18 @@ class Tabular(BaseEstimator, TabularParameters):
         X_val: Any,
         y_val: Any,
         sample_weight_val: Any,
+        *,
+        is_whole: bool,
     ) -> Given:
         """Return the arguments of ``fit``, checked as scikit-learn does, without rows of weight 0.
 
-        Labels without weight are classes, too.
+        Labels without weight are classes, too. ``is_whole`` is as in ``as_table``.
         """
         if X_val is None and not y_val is sample_weight_val is None:
             raise ValueError("y_val and sample_weight_val belong to a validation set: X_val.")
         numbers, held_out = numbers_among(values["kinds"]), None
-        rows, labels = checked_rows(self, X, y, sample_weight, numbers=numbers)
+        given: dict[str, Any] = {"numbers": numbers, "is_whole": is_whole}
+        rows, labels = checked_rows(self, X, y, sample_weight, **given)
         if X_val is not None:
             parts, names = (X_val, y_val, sample_weight_val), [*rows.features]
             held_out, _ = checked_rows(self, *parts, names, numbers=numbers, table="X_val")

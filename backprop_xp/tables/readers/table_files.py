@@ -47,12 +47,15 @@ def as_table(
     rows: np.ndarray | None = None,
     texts: Collection[str] = (),
     numbers: Collection[str] = (),
+    is_whole: bool = False,
 ) -> Table:
     """Return the plain table of a path, a ``TableFile``, a pandas or a polars DataFrame.
 
     ``rows`` are the indices of the rows of a DataFrame to take, by default all. The types of the
     columns depend on these alone, and the index has their numbers. ``texts`` and ``numbers`` are
-    columns as in ``read``; booleans of a DataFrame become strings in ``texts``.
+    columns as in ``read``; booleans of a DataFrame become strings in ``texts``. ``is_whole`` is
+    whether these rows decide the kinds of the columns: then a column of strings that are all
+    numbers with a decimal comma becomes one of numbers. A part of the rows decides nothing.
     """
     if isinstance(data, str | os.PathLike | TableFile):
         with opened(data) as source:
@@ -68,7 +71,9 @@ def as_table(
         )
     if frame.empty:
         raise ValueError(f"the table has {len(frame.columns)} columns and {len(frame)} rows.")
-    frame = _with_decimals(_with_numbers(frame, numbers), texts)
+    frame = _with_numbers(frame, numbers)
+    if is_whole:
+        frame = _with_decimals(frame)
     if rows is not None:
         frame.index = pd.Index(rows)
     return Table(frame, data, decimal_of(frame) or ".")
@@ -144,7 +149,7 @@ def _with_numbers(frame: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
     return frame
 
 
-def _with_decimals(frame: pd.DataFrame, texts: Collection[str]) -> pd.DataFrame:
+def _with_decimals(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a plain table with the numbers of a decimal comma that all strings of a column hold.
 
     Only a row that was left out had another value beside them, such as the last line of a report.
@@ -152,7 +157,7 @@ def _with_decimals(frame: pd.DataFrame, texts: Collection[str]) -> pd.DataFrame:
     if decimal_of(frame) != ",":
         return frame
     for name, column in frame.items():
-        if is_string(column) and name not in texts:
+        if is_string(column):
             strings, _ = distinct(column)
             if any(strings) and find_style(strings, ",") == EUROPEAN:
                 frame[name] = as_numbers(column)

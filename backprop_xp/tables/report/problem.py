@@ -232,6 +232,7 @@ def rows_of(
     They hold its classes or numbers. The numbers of the other rows follow: those without a target,
     and those of weight 0. Raises ValueError for a class that a known target lacks.
     """
+    is_whole = isinstance(target, str)
     name, classes = (target, ()) if isinstance(target, str) else (target.name, target.classes)
     _require(table.frame, name, *features, weights)
     with naming_lines(table.source):
@@ -254,7 +255,7 @@ def rows_of(
             target = find_target(values, task, is_categorical=categorical)
         values = pd.Series(target.values(values, table.decimal), name=name).iloc[counted]
         chosen = None if len(counted) == len(present) else at[counted]
-        frame = as_table(table.frame[[*features]], rows=chosen).frame
+        frame = as_table(table.frame[[*features]], rows=chosen, is_whole=is_whole).frame
         require_plain(frame)
     omitted = len(present) - len(at), len(at) - len(counted)
     return target, Rows(frame, values, weight, table.source), omitted

@@ -14,6 +14,7 @@ pytest.importorskip("pyarrow")
 
 import pandas as pd
 
+import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.tables.columns.features import described_columns
 from backprop_xp.tables.report import target as target_column
@@ -223,6 +224,28 @@ def test_rows_that_are_left_out_are_dropped_before_their_cells_are_read(column: 
     found = train(cells, "y", **options)
     assert found.preparation_.columns_ == expected.preparation_.columns_
     np.testing.assert_array_equal(found.theta_, expected.theta_)
+
+
+@pytest.mark.once
+def test_a_part_of_the_rows_does_not_decide_that_strings_are_numbers(tmp_path: Path) -> None:
+    """Only the newest rows have words, beside which numbers with a comma are names."""
+    draw = np.random.default_rng(0)
+    codes = draw.choice(["0,5", "1,5", "2,5", "3,5"], 200)
+    y = np.asarray([float(code.replace(",", ".")) % 2.0 for code in codes])
+    table = pd.DataFrame({"code": codes.astype(object), "y": y, "time": -np.arange(200)})
+    table.loc[:5, "code"] = ["ab", "cd", "ef", "gh", "ij", "kl"]
+    table.to_csv(tmp_path / "table.csv", sep=";", decimal=",", index=False)
+    file = tables.TableFile(tmp_path / "table.csv")
+    options: dict[str, Any] = {"drop": ["time"], "time": "time", "task": "regression"}
+    parameters = {"preset": "fast", "max_iter": 60}
+    model = train(file, "y", test=0.05, parameters=parameters, **options)
+    assert "0,5" in model.model_.features.columns["code"].values
+    assert model.metadata_["report"]["validation"]["r2"] > 0.99
+    # The same for a validation set, all of whose strings are numbers.
+    given = tables.read(file).drop(columns=["y", "time"])
+    model = bx.TabularRegressor(**parameters, random_state=0)
+    model.fit(given, y, X_val=given.iloc[6:100], y_val=y[6:100])
+    assert model.validation_score_ < 0.01
 
 
 @pytest.mark.once
