@@ -227,6 +227,40 @@ def test_rows_that_are_left_out_are_dropped_before_their_cells_are_read(column: 
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("cv", [None, 3])
+@pytest.mark.parametrize("group", [None, "group"])
+def test_a_single_odd_row_has_the_same_kinds_and_lines_for_any_seed(
+    cv: int | None, group: str | None
+) -> None:
+    draw, rows = np.random.default_rng(1), np.arange(90)
+    days = pd.date_range("2020-01-13", periods=90).strftime("%Y-%m-%d").to_series(index=rows)
+    table = pd.DataFrame(
+        {
+            "day": days.mask(rows == 7, "31.12.2021"),
+            "price": [f"{7.5 * i:,.1f}" if i != 13 else "?!" for i in rows],
+            "count": [str(i % 60) if i != 11 else "n.n." for i in rows],
+            "id": [f"u{i}" for i in rows],
+            "group": draw.integers(0, 20, 90),
+            "y": draw.normal(size=90),
+        }
+    )
+    found = []
+    for seed in range(4):
+        lines, options = list[str](), {"group": group, "drop": [] if group else ["group"]}
+        parameters = {"preset": "fast", "max_iter": 1, "random_state": seed}
+        model = train(table, "y", cv=cv, say=lines.append, parameters=parameters, **options)
+        found.append((model.preparation_.columns_, lines))
+    assert found == 4 * [found[0]]
+    columns, lines = found[0]
+    assert columns["day"].formats == ("%Y-%m-%d", "%d.%m.%Y")
+    assert lines[1:4] == [
+        "'id' is left out: it is an identifier",
+        "the column 'price' has '?!' (row 13): read as missing",
+        "the column 'count' has 'n.n.' (row 11): read as missing",
+    ]
+
+
+@pytest.mark.once
 def test_a_part_of_the_rows_does_not_decide_that_strings_are_numbers(tmp_path: Path) -> None:
     """Only the newest rows have words, beside which numbers with a comma are names."""
     draw = np.random.default_rng(0)
