@@ -19,7 +19,16 @@ KEPT = Path(__file__).with_suffix(".txt")
 BACKENDS = ("Backend", "BackendStatus", "Conversion", "DTypeNotKeptError", "Memory", "Probe")
 BACKENDS += ("Selection", "array_namespace", "explicit", "replaceable")
 # Methods for the library itself.
-INTERNAL = ("check_inputs", "check_theta", "codes", "dropped", "excess", "factors", "is_random")
+INTERNAL = (
+    "check_inputs",
+    "check_rows",
+    "check_theta",
+    "codes",
+    "dropped",
+    "excess",
+    "factors",
+    "is_random",
+)
 INTERNAL += ("kind_of_state", "layout", "outputs_shape", "parts", "rule", "shape_of", "unused")
 INTERNAL += ("weight", "widths")
 

@@ -78,7 +78,7 @@ REFUSED = [
     ("check --conformance --layer-norm --l2 0.5", "cannot be combined with --layer-norm, --l2:"),
     ("check --conformance --backend numpi", "Did you mean 'numpy'?"),
     ("check --conformance --backend numpy --device cuda:0", "'cuda:0' is unknown to the numpy"),
-    ("bench --case X", "'X' is unknown. Known: S, D, M, W."),
+    ("bench --case X", "'X' is unknown. Known: S, D, M, W, E."),
     ("bench --backend numpi", "Did you mean 'numpy'?"),
     ("bench --rounds 1", "--rounds"),
 ]
