@@ -120,8 +120,9 @@ def xp() -> XP:
         selection.backend.namespace().set_array_api_strict_flags(
             boolean_indexing=False, data_dependent_shapes=False
         )
-    if "cuda_emulator" in sys.modules:  # it has no solver of linear equations
+    if "cuda_emulator" in sys.modules:  # it has no linear algebra
         selection.backend.namespace().linalg.solve = solve_by_numpy
+        selection.backend.namespace().linalg.svd = svd_by_numpy
     return XP(selection)
 
 
@@ -131,6 +132,14 @@ def solve_by_numpy(a: Any, b: Any) -> Any:
 
     with bx.transfer_guard("allow"):
         return cupy.asarray(np.linalg.solve(a.get(), b.get()))
+
+
+def svd_by_numpy(a: Any, full_matrices: bool = True) -> Any:
+    """Return a singular value decomposition in CuPy's arrays."""
+    import cupy
+
+    with bx.transfer_guard("allow"):
+        return tuple(map(cupy.asarray, np.linalg.svd(a.get(), full_matrices=full_matrices)))
 
 
 @pytest.fixture(scope="session")
