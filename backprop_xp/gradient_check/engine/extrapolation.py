@@ -98,7 +98,9 @@ def with_kinks(
         bars = _reaching(slopes, bars, SAFETY * least / h)
     nearest = np.min(np.where(stays, h, np.inf), axis=0)
     bar, right, left = smallest(bars, bars, right, left)
-    is_kinked = np.isfinite(bar) & (found.bar > NO_KINK * np.abs(right - left))
+    # A smooth curve over longer steps skips a kink that shorter ones show.
+    is_smooth = (found.bar <= NO_KINK * np.abs(right - left)) & (found.step <= nearest)
+    is_kinked = np.isfinite(bar) & ~is_smooth
     kinked = NumericDerivative((left + right) / 2.0, bar, left, right, nearest)
     found, slope = found.where(is_kinked, kinked), np.copysign(np.inf, gap[-1])
     cusp = NumericDerivative(found.value, np.abs(slope), -slope, slope, found.step)

@@ -244,6 +244,16 @@ def test_kinks_that_noise_does_not_resolve_refute_no_gradient(
     assert doubled.verdict in ("fail", "inconclusive")
 
 
+@pytest.mark.parametrize(("layers", "size", "seed"), [(4, 1e-2, 39), (3, 1e-3, 22)])
+def test_a_smooth_curve_over_longer_steps_skips_no_kink(
+    layers: int, size: float, seed: int
+) -> None:
+    """The kinks nearby cancel over longer steps, whose slope is smooth and another one."""
+    value, gradient, theta = _small_network(layers, size, seed, single=False)
+    assert check.gradient(value, gradient, theta).verdict in ("kink", "inconclusive")
+    assert check.gradient(value, lambda p: 1.5 * gradient(p), theta).verdict == "fail"
+
+
 def test_slopes_beside_kinks_that_are_nearer_than_steps_show_are_in_doubt() -> None:
     """The slope between them lies outside of those to the right and to the left."""
 
