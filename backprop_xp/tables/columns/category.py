@@ -46,6 +46,7 @@ class Category(Column):
     of_numbers: bool = False
     kind: ClassVar[str] = "category"
     has_words: ClassVar[bool] = True
+    has_numbers: ClassVar[bool] = False
     unwritten: ClassVar[Mapping[str, Any]] = {"of_numbers": False}
 
     @classmethod

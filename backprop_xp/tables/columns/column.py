@@ -1,8 +1,8 @@
 """The kind of a column: what a training learns about it, and the features that it becomes.
 
 Each kind is one class in a module of its own, and a line of ``kinds.KINDS``: ``Number``, ``Date``,
-``Category`` and ``Text``. Its methods are all that the library knows of it: how its values are
-found, read, counted and scaled, their slopes, and their types in files, in ONNX and in C.
+``Category`` and ``Text``. Other modules ask for no kind: they call the methods of ``Column``. These
+detect, read, count and encode the values, and give their slopes and their types in ONNX and in C.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -137,6 +137,8 @@ class Column:
     has_graph: ClassVar[bool] = True
     # Whether a word for a missing value is a value.
     has_words: ClassVar[bool] = False
+    # Whether its cells are numbers: in a file also codes such as 007, unless it is of strings.
+    has_numbers: ClassVar[bool] = True
     # The values, in a file, of fields that earlier versions did not write.
     unwritten: ClassVar[Mapping[str, Any]] = {}
 
@@ -185,11 +187,6 @@ class Column:
     def from_strings(self) -> bool:
         """Whether a file's column must be read as strings."""
         return False
-
-    @property
-    def from_numbers(self) -> bool:
-        """Whether a file's column must be read as numbers, codes such as 007 included."""
-        return not self.from_strings
 
     @property
     def n_codes(self) -> int:

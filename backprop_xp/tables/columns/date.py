@@ -50,6 +50,7 @@ class Date(Column):
     zone: str | None = None
     odd: tuple[str, ...] = ()
     kind: ClassVar[str] = "date"
+    has_numbers: ClassVar[bool] = False
     unwritten: ClassVar[Mapping[str, Any]] = {"odd": 0}
 
     def __post_init__(self) -> None:
@@ -140,10 +141,6 @@ class Date(Column):
     @property
     def from_strings(self) -> bool:
         return not (self.formats == () or self._of_numbers)
-
-    @property
-    def from_numbers(self) -> bool:
-        return False
 
     @property
     def is_counted(self) -> bool:

@@ -107,9 +107,9 @@ def detect(
     return Detected(columns, left_out, odd, doubts)
 
 
-def detect_column(column: pd.Series, kind: str | None = None) -> Column | str:
-    """Return a column of a kind, by default of the detected one, or why it is left out."""
-    return _kind_of(Sample(column), kind)
+def detect_column(column: pd.Series) -> Column | str:
+    """Return a column of the detected kind, or why it is left out."""
+    return _kind_of(Sample(column), None)
 
 
 def _kind_of(sample: Sample, kind: str | None) -> Column | str:

@@ -45,7 +45,7 @@ class Features:
     @property
     def numbers(self) -> list[str]:
         """The columns that must be read from a file as numbers."""
-        return [name for name, column in self.columns.items() if column.from_numbers]
+        return [n for n, one in self.columns.items() if one.has_numbers and not one.from_strings]
 
     @property
     def codes(self) -> list[int]:
@@ -116,15 +116,15 @@ class Features:
             return np.empty((len(frame), 0), dtype=np.intp)
         return np.concatenate(found, axis=1).astype(np.intp)
 
-    def refuse_texts(self, language: str) -> None:
-        """Raise ValueError for a column of free text, which a graph or C cannot read."""
-        texts = [name for name, column in self.columns.items() if not column.has_graph]
-        if texts:
+    def refuse_without_graph(self, language: str) -> None:
+        """Raise ValueError for a column, such as one of free text, that no graph or C can read."""
+        names = [name for name, column in self.columns.items() if not column.has_graph]
+        if names:
             raise ValueError(
-                f"{language} has no operations for free text, such as the column {texts[0]!r}: "
-                "leave it out of the training, "
-                f"{' '.join(f'--drop {shlex.quote(name)}' for name in texts)}, or make it a "
-                f"category, --kind {shlex.quote(f'{texts[0]}=category')}."
+                f"{language} has no operations for the kind {self.columns[names[0]].kind!r} of the "
+                f"column {names[0]!r}: leave it out of the training, "
+                f"{' '.join(f'--drop {shlex.quote(name)}' for name in names)}, or make it a "
+                f"category, --kind {shlex.quote(f'{names[0]}=category')}."
             )
 
     def slopes(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -12,8 +12,7 @@ from backprop_xp.checks import known, nearest
 if TYPE_CHECKING:
     from backprop_xp.tables.columns.column import Column
 
-# Each kind is a class of a module, which knows all of itself. A column is of the first kind that
-# detects it.
+# The module and the class of each kind. A column is of the first kind that detects it.
 KINDS = {
     "date": "backprop_xp.tables.columns.date:Date",
     "number": "backprop_xp.tables.columns.number:Number",
@@ -54,5 +53,5 @@ def refuse_unknown(kinds: Mapping[str, str], names: Collection[str]) -> None:
 
 
 def numbers_among(kinds: Mapping[str, str] | None) -> list[str]:
-    """Return the columns whose chosen kind is a number."""
-    return [str(name) for name, kind in (kinds or {}).items() if kind == "number"]
+    """Return the columns whose chosen kind is one of numbers."""
+    return [str(name) for name, kind in (kinds or {}).items() if kind_named(kind).has_numbers]

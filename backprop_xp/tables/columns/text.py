@@ -43,6 +43,7 @@ class Text(Column):
     of_numbers: bool = False
     kind: ClassVar[str] = "text"
     has_graph: ClassVar[bool] = False
+    has_numbers: ClassVar[bool] = False
     unwritten: ClassVar[Mapping[str, Any]] = {"repeats": False, "of_numbers": False}
 
     @classmethod

@@ -32,7 +32,7 @@ def export_model(
 ) -> None:
     """Write a model as a file of C, and a program that tests it on rows of a plain table."""
     check_name(name)
-    model.features.refuse_texts("C")
+    model.features.refuse_without_graph("C")
     one, made = _functions(model, name)
     text = file_text(one, np.atleast_2d(model.theta), made, [*row_lines(name, model)])
     program = None

@@ -16,7 +16,7 @@ def write_model_graph(path: str | os.PathLike[str], model: TabularModel) -> None
     """Write a model as an ONNX file: one graph from a table's columns to predictions."""
     ndx, _ = libraries()
     columns = model.features.columns
-    model.features.refuse_texts("ONNX")
+    model.features.refuse_without_graph("ONNX")
     _check_names(columns, ["predictions"] if model.classes is None else ["label", "probabilities"])
     recorded = {name: column.graph_input() for name, column in columns.items()}
     encoded = {name: features for name, (_, features) in recorded.items()}

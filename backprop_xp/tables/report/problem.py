@@ -28,7 +28,7 @@ from backprop_xp.tables.readers.table_files import (
     place_of,
     with_fallback,
 )
-from backprop_xp.tables.report.split import SplitRule, units_of
+from backprop_xp.tables.report.split import SplitRule, groups_of, times_of
 from backprop_xp.tables.report.target import Target, find_target, target_values
 
 # A line names at most so many classes.
@@ -143,7 +143,7 @@ def make_problem(
         kinds=columns.kinds,
         places=[partial(place_of, one.source) for one in tables],
     )
-    rule = _rule(table.frame, rows, found, columns, seed)
+    rule = _rule(table.frame, rows, found, columns, detected, seed)
     if rule.units is not None and not (shares or cv):
         raise ValueError("omit group and time: test and validation are tables of their own.")
     metadata: dict[str, Any] = {name: shares.get(name, "a table") for name in parts}
@@ -173,7 +173,12 @@ def lines_about(target: Target, without: int, weightless: int = 0) -> Iterator[s
 
 
 def _rule(
-    frame: pd.DataFrame, table: Rows, target: Target, columns: ColumnChoice, seed: int
+    frame: pd.DataFrame,
+    table: Rows,
+    target: Target,
+    columns: ColumnChoice,
+    detected: Detected,
+    seed: int,
 ) -> SplitRule:
     if columns.group and columns.time:
         raise ValueError("rows are split by a group or by a time: omit one of group and time.")
@@ -181,10 +186,13 @@ def _rule(
     if target.classes:
         classes = np.unique(table.target.to_numpy(), return_inverse=True)[1]
     if name := columns.group or columns.time:
-        column = as_table(frame[[name]], rows=table.features.index.to_numpy()).frame
-        with naming_lines(table.source):
-            require_plain(column)
-        units = units_of(column[name], by_time=bool(columns.time))
+        own = table.features  # what has decided the kind of a time that is a feature
+        if name not in own:
+            own = as_table(frame[[name]], rows=own.index.to_numpy()).frame
+            with naming_lines(table.source):
+                require_plain(own)
+        known = detected.columns.get(name)
+        units = times_of(own[name], known) if columns.time else groups_of(own[name])
     return SplitRule(len(table.target), classes, units, bool(columns.time), seed)
 
 

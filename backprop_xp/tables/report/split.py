@@ -15,6 +15,7 @@ from sklearn.model_selection import (
     train_test_split,
 )
 
+from backprop_xp.tables.columns.column import Column
 from backprop_xp.tables.columns.detection import detect_column
 from backprop_xp.tables.columns.scaling import within_range
 from backprop_xp.training.rows.preprocessing import split_rows
@@ -93,21 +94,30 @@ class SplitRule(NamedTuple):
         return np.flatnonzero(np.isin(np.asarray(self.units), units))
 
 
-def units_of(column: pd.Series, *, by_time: bool) -> np.ndarray:
-    """Return the group of each row, or its time as a number; ValueError for a missing one.
+def groups_of(column: pd.Series) -> np.ndarray:
+    """Return the index of the group of each row; ValueError for a missing one."""
+    values = column.to_numpy()
+    _refuse_missing(f"the group {column.name!r}", pd.isna(values))
+    return np.unique(values, return_inverse=True)[1]
 
-    A time is missing where the feature of its column would be: also 9999-12-31, or infinity.
+
+def times_of(column: pd.Series, known: Column | None = None) -> np.ndarray:
+    """Return the index of the time of each row, in their order; ValueError for a missing one.
+
+    ``known`` is the column's kind, if it is a feature. A time is missing where its feature would
+    be: also 9999-12-31, or infinity.
     """
-    what, values = f"the {'time' if by_time else 'group'} {column.name!r}", column.to_numpy()
-    missing, hint = pd.isna(values), ""
-    if by_time:
-        found = detect_column(column.rename(None))  # also a row number is a time
-        if isinstance(found, str) or (values := found.sort_key(column)) is None:
-            kind = found if isinstance(found, str) else f"a {found.kind}"
-            raise ValueError(f"{what} is {kind}, but must hold dates or numbers.")
-        missing = np.isnan(within_range(found.encode(column))).any(axis=1)
-        hint = " (infinity and the years 1 and 9999 are missing, too)"
+    name = f"the time {column.name!r}"
+    found = known or detect_column(column.rename(None))  # also a row number is a time
+    if isinstance(found, str) or (values := found.sort_key(column)) is None:
+        kind = found if isinstance(found, str) else f"a {found.kind}"
+        raise ValueError(f"{name} is {kind}, but must hold dates or numbers.")
+    missing = np.isnan(within_range(found.encode(column))).any(axis=1)
+    _refuse_missing(name, missing, " (infinity and the years 1 and 9999 are missing, too)")
+    return np.unique(values, return_inverse=True)[1]
+
+
+def _refuse_missing(name: str, missing: np.ndarray, hint: str = "") -> None:
     if missing.any():
         count = f"{missing.sum():,}"
-        raise ValueError(f"{what} is missing in {count} rows{hint}: fill it, or omit the rows.")
-    return np.unique(values, return_inverse=True)[1]
+        raise ValueError(f"{name} is missing in {count} rows{hint}: fill it, or omit the rows.")

@@ -19,11 +19,13 @@ pytest.importorskip("pyarrow")
 import pandas as pd
 
 import backprop_xp as bx
+from backprop_xp import tables
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.tables.columns import kinds
 from backprop_xp.tables.columns.column import Column, Sample, choice_error, refuse
 from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.cells import numbers
+from backprop_xp.tables.report.problem import ColumnChoice, make_problem
 from tests.c_programs import STRICT, compile_c
 from tests.commands import run
 from tests.helpers import HANGING
@@ -160,6 +162,16 @@ def test_the_c_file_of_an_angle_predicts_as_the_model(tmp_path: Path) -> None:
     assert "double wind;" in (tmp_path / "model.c").read_text()
     compile_c(tmp_path, "model_test.c", [*STRICT, "-o", "right"])
     assert subprocess.run([tmp_path / "right"], timeout=HANGING).returncode == 0
+
+
+def test_codes_in_a_file_are_numbers_of_a_kind_that_has_numbers(tmp_path: Path) -> None:
+    frame, y = table()
+    codes = [f"{angle:03.0f}" for angle in frame["wind"].fillna(7.0)]
+    frame.assign(wind=codes, y=y).to_csv(tmp_path / "table.csv", index=False)
+    data, chosen = tables.TableFile(tmp_path / "table.csv"), ColumnChoice(kinds={"wind": "angle"})
+    problem = make_problem(data, "y", chosen, seed=0)
+    assert problem.detected.columns["wind"] == Angle()
+    assert problem.table.features["wind"].dtype == "float64"
 
 
 def test_the_commands_train_and_inspect_an_angle(

@@ -237,7 +237,7 @@ def test_an_error_of_the_command_is_one_line(
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ([f"{i} green bottles" for i in range(60)], "free text, such as .*'c'.*--drop c"),
+        ([f"{i} green bottles" for i in range(60)], "the kind 'text' of .*'c'.*--drop c"),
         (range(60), "a column is named 'label', which cannot be an input: rename"),
     ],
 )

@@ -19,7 +19,7 @@ from backprop_xp import tables
 from backprop_xp.tables.columns.features import described_columns
 from backprop_xp.tables.report import target as target_column
 from backprop_xp.tables.report.problem import ColumnChoice, make_problem
-from backprop_xp.tables.report.split import units_of
+from backprop_xp.tables.report.split import times_of
 from backprop_xp.training.rows.preprocessing import split_rows
 from tests.table_trainings import QUICK, classes_of, frame, kinds_of, predictions, train
 
@@ -136,7 +136,7 @@ def test_a_class_of_a_single_row_is_trained_on() -> None:
 def test_a_split_by_time_uses_the_moments_and_not_the_clocks() -> None:
     written = ["2020-01-01 12:00:00+09:00", "2020-01-01 04:00:00+00:00"]
     column = pd.Series([*written, "2020-01-01 00:30:00-05:00"], name="when")
-    assert units_of(column, by_time=True).tolist() == [0, 1, 2]
+    assert times_of(column).tolist() == [0, 1, 2]
 
 
 @pytest.mark.once

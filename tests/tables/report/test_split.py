@@ -128,6 +128,15 @@ def test_rows_without_a_target_do_not_shift_the_times() -> None:
 
 
 @pytest.mark.once
+def test_the_kind_that_a_user_chose_is_also_that_of_the_time() -> None:
+    frame = table().assign(number=lambda frame: frame["day"].map("{:03d}".format))
+    choice = ColumnChoice(time="number", kinds={"number": "number"})
+    found, expected = (
+        make_problem(frame, "y", columns, seed=0) for columns in (choice, ColumnChoice(time="day"))
+    )
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
 @pytest.mark.parametrize("name", ["group", "time"])
 def test_missing_groups_and_times_are_an_error(name: str) -> None:
     frame = table()
