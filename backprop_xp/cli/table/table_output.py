@@ -28,7 +28,10 @@ _MAX_CLASSES = 20
 
 
 def metrics_table(report: JsonObject) -> str:
-    """Return the metrics of the network and the other models side by side, with deviations."""
+    """Return the metrics of the network and the other models side by side, with deviations.
+
+    A last line says where the linear model is the better one.
+    """
     spread = report.get("deviations")
     # Five columns with deviations are too wide.
     models = [m for m in _HEADS if m in report and not (spread and m == "validation")]
@@ -45,9 +48,10 @@ def metrics_table(report: JsonObject) -> str:
             rows.append((label, cells))
     columns = zip(*(cells for _, cells in rows), strict=True)
     rooms = [max(9, *map(len, column)) + 2 for column in columns]
-    return "\n".join(
-        f"{label:<13}" + "".join(map(str.rjust, cells, rooms)) for label, cells in rows
-    )
+    lines = [f"{label:<13}" + "".join(map(str.rjust, cells, rooms)) for label, cells in rows]
+    if report.get("linear_is_better"):  # an older model's report does not have it
+        lines.append("the linear model is better here")
+    return "\n".join(lines)
 
 
 def parts_of(rows: Mapping[str, int]) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from sklearn import metrics
@@ -34,23 +34,33 @@ _TREES = 2000
 _ON_TEST = ("test", "linear", "boosting", "baseline")
 
 
+class Evaluation(NamedTuple):
+    """The metrics of models, and the figures of each class of the network, None for a number.
+
+    ``excess`` ``(rows, 2)`` has for each test row the network's loss minus that of the linear
+    model, and the row's weight.
+    """
+
+    scores: Scores
+    classes: list[dict[str, Any]] | None
+    excess: np.ndarray
+
+
 def report_of(
     model: TabularClassifier | TabularRegressor,
     parts: Mapping[str, Rows],
     path: PathLike | None,
-    folds: Sequence[Scores] = (),
+    folds: Sequence[Evaluation] = (),
 ) -> dict[str, Any]:
     """Return the ``report`` of a model on the test rows, and its ``classes``.
 
-    With the scores of folds, it has their means and their standard deviations instead.
+    With folds, it has the means and the standard deviations of their scores instead.
     """
-    measured_on, more = "test", dict[str, Any]()
-    scores: dict[str, Any]
+    measured_on, found = "test", [*folds] or [evaluate(model, parts)]
+    scores: dict[str, Any] = {**found[0].scores}
     if folds:
-        measured_on = f"{len(folds)} folds"
-        scores = {**_over_folds(folds, np.mean), "deviations": _over_folds(folds, np.std)}
-    else:
-        scores, more = evaluate(model, parts)
+        measured_on, each = f"{len(folds)} folds", [one.scores for one in folds]
+        scores = {**_over_folds(each, np.mean), "deviations": _over_folds(each, np.std)}
     report = {
         "task": model.model_.task,
         "rows": sum(len(rows.target) for rows in parts.values()),
@@ -62,17 +72,17 @@ def report_of(
         },
         **scores,
         "measured_on": {"validation": "validation"} | dict.fromkeys(_ON_TEST, measured_on),
+        "linear_is_better": is_above_0(*np.concatenate([one.excess for one in found]).T),
         "model": None if path is None else os.fspath(path),
     }
-    return {"report": report, **more}
+    classes = None if folds else found[0].classes
+    return {"report": report, **({} if classes is None else {"classes": classes})}
 
 
-def evaluate(
-    model: TabularClassifier | TabularRegressor, parts: Mapping[str, Rows]
-) -> tuple[dict[str, dict[str, float | None]], dict[str, Any]]:
-    """Return the metrics of the network and of other models on test rows, and ``classes``.
+def evaluate(model: TabularClassifier | TabularRegressor, parts: Mapping[str, Rows]) -> Evaluation:
+    """Return the evaluation of the network and of other models on test rows.
 
-    Those of the validation rows are of the networks that did not learn from a row.
+    The metrics of the validation rows are of the networks that did not learn from a row.
     """
     fitted, test = model.model_, parts["test"]
     given = model._given(parts["training"], parts.get("validation"), fitted.classes)
@@ -86,10 +96,32 @@ def evaluate(
     predictions = {"test": model._outputs(test.features)[0], **_of_others(model, split, test)}
     for name, found in predictions.items():
         scores[name] = score(n_classes, y, found, test.scaled_weights())
-    if not n_classes:
-        return scores, {}
-    figures = _class_figures(model.classes_, y, predictions["test"], test.weights)
-    return scores, {"classes": figures}
+    excess = _losses(y, predictions["test"]) - _losses(y, predictions["linear"])
+    weights, figures = test.scaled_weights(), None
+    if n_classes:
+        figures = _class_figures(model.classes_, y, predictions["test"], test.weights)
+    return Evaluation(
+        scores, figures, np.stack([excess, np.ones(len(y)) if weights is None else weights], axis=1)
+    )
+
+
+def is_above_0(values: np.ndarray, weights: np.ndarray) -> bool:
+    """Whether the weighted mean of values is above 0 by more than twice its standard error."""
+    n = np.count_nonzero(weights)
+    if n < 2:
+        return False
+    mean = np.average(values, weights=weights)
+    squares = (weights * (values - mean)) ** 2
+    return bool(mean * weights.sum() > 2.0 * np.sqrt(squares.sum() * n / (n - 1)))
+
+
+def _losses(y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Return the log-loss of each row's probabilities, or the squared error of its number."""
+    if predictions.ndim == 1:
+        return np.asarray((predictions - y) ** 2)
+    shares = predictions[np.arange(len(y)), y.astype(int)]
+    # As log_loss clips.
+    return np.asarray(-np.log(np.maximum(shares, np.finfo(predictions.dtype).eps)))
 
 
 def _over_folds(folds: Sequence[Scores], statistic: Callable[[Any], Any]) -> dict[str, Any]:
@@ -153,12 +185,7 @@ def _of_best_stage(
     staged = getattr(boosting, "staged_predict_proba", None) or boosting.staged_predict
 
     def loss(stage: tuple[np.ndarray, np.ndarray]) -> float:
-        held = stage[0]
-        if held.ndim == 1:
-            losses = (held - y_held) ** 2
-        else:
-            shares = held[np.arange(len(held)), y_held.astype(int)]
-            losses = -np.log(np.maximum(shares, np.finfo(held.dtype).eps))  # as log_loss clips
+        losses = _losses(y_held, stage[0])
         return float(np.nan_to_num(np.average(losses, weights=weights), nan=np.inf))
 
     _, best = min(zip(staged(x_held), staged(x), strict=True), key=loss)

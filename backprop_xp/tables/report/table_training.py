@@ -90,7 +90,7 @@ def _add_report(
         say(f"fold {fold} of {len(problem.labels) - 1}")
         other, drawn = clone(model), problem.parts(fold)
         _fit(other, problem, fold)
-        folds.append(evaluate(other, drawn)[0])
+        folds.append(evaluate(other, drawn))
     more = {**model.metadata_, **report_of(model, parts, out, folds)}
     if isinstance(model, TabularRegressor) and "test" in parts:
         errors = residuals_of(parts["test"], model._outputs(parts["test"].features)[0])

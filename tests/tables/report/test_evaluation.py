@@ -9,11 +9,13 @@ pytest.importorskip("sklearn")
 pytest.importorskip("pyarrow")
 
 import pandas as pd
+from scipy.stats import ttest_1samp
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.metrics import log_loss, mean_squared_error
 
+from backprop_xp.cli.table.table_output import metrics_table
 from backprop_xp.tables.model.rows import Rows
-from backprop_xp.tables.report.evaluation import _of_best_stage, _plain_features
+from backprop_xp.tables.report.evaluation import _of_best_stage, _plain_features, is_above_0
 from backprop_xp.tables.report.problem import ColumnChoice, make_problem
 from backprop_xp.tables.report.table_training import train_table
 from tests.helpers import thorough
@@ -43,6 +45,43 @@ def test_the_other_models_know_the_most_frequent_values_of_a_category_of_many() 
     assert plain.columns["code"].width == 200
     assert "v300" in plain.columns["code"].values
     assert made.columns["code"].is_code
+
+
+# Targets, the number of folds, and whether a linear model explains the target better.
+TRUTHS: dict[str, Any] = {
+    "a line": (lambda a, b: 5.0 * a - b, None, True),
+    "a line, in folds": (lambda a, b: 5.0 * a - b, 2, True),
+    "classes beside a line": (lambda a, b: np.where(5.0 * a - b > 0.0, "yes", "no"), None, True),
+    "a wave": (lambda a, b: np.sin(3.0 * a) + 0.0 * b, None, False),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", TRUTHS)
+def test_the_report_says_where_the_linear_model_is_better(name: str) -> None:
+    truth, cv, expected = TRUTHS[name]
+    table = noisy(400)
+    table["y"] = truth(table["a"], table["b"])
+    epochs = {"max_iter": 1 if expected else 60, "learning_rate_init": 0.02}
+    problem = make_problem(table, "y", ColumnChoice(), seed=0, cv=cv)
+    report = train_table(problem, QUICK | epochs).metadata_["report"]
+    assert report["linear_is_better"] is expected
+    assert metrics_table(report).endswith("\nthe linear model is better here") is expected
+    del report["linear_is_better"]  # as in a file of before
+    assert metrics_table(report).splitlines()[-1].startswith(("MAE", "ROC AUC"))
+
+
+@pytest.mark.once
+def test_a_mean_is_above_0_by_twice_its_standard_error_and_a_weight_counts_rows() -> None:
+    draw, found = np.random.default_rng(0), list[bool]()
+    for shift in np.linspace(0.0, 0.3, 30):
+        values = draw.normal(shift, size=100)
+        found.append(is_above_0(values, np.ones(100)))
+        assert found[-1] == (ttest_1samp(values, 0.0).statistic > 2.0)
+        counted = draw.integers(0, 2, 100)
+        assert is_above_0(values, counted) == is_above_0(values[counted > 0], counted[counted > 0])
+    assert 5 < sum(found) < 25
+    assert not is_above_0(np.asarray([1.0, -9.0]), np.asarray([1.0, 0.0]))
 
 
 @pytest.mark.once
