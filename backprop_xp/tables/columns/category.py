@@ -12,7 +12,8 @@ from backprop_xp.backends import Array, array_namespace
 from backprop_xp.files import onnx
 from backprop_xp.files.c_export.c_lookup import index_of_string
 from backprop_xp.files.c_export.c_source import Source, string_in_c
-from backprop_xp.tables.columns.column import Column, Counts, Sample, refuse
+from backprop_xp.tables.columns.column import Column, Sample, refuse
+from backprop_xp.tables.columns.counts import Counts, totals_of
 from backprop_xp.tables.columns.scaling import Scaling, Weights
 from backprop_xp.tables.readers.cells import (
     MISSING,
@@ -68,26 +69,30 @@ class Category(Column):
         is_declared = is_categorical(column) and has_numbers(sample.words[0])
         return cls((), of_numbers=is_declared or column.dtype.kind in "iufb")
 
-    def learnt(self, column: pd.Series, seed: int) -> "Category":
-        strings, rows = distinct(self.strings(column), keeps_words=True)
-        if _MAX_VALUES <= len(strings) < len(rows) // 2:
-            # A value of one row teaches what a value is that training did not have.
-            repeated = np.bincount(rows) > 1
-            strings = [one for one, is_known in zip(strings, repeated, strict=True) if is_known]
-        return replace(self, values=_sorted(strings))
-
     @property
     def is_counted(self) -> bool:
-        """Whether the values are few, so that those of all rows are worth knowing."""
         return len({*self.values} - {None}) < _MAX_VALUES
 
-    def count(self, column: pd.Series) -> Counts:
-        return Counts(int(column.notna().sum()), values=frozenset(self.spellings(column)))
+    def count(self, column: pd.Series, weights: Weights) -> Counts:
+        strings, rows = distinct(self.strings(column), keeps_words=True)
+        counts = np.bincount(rows, minlength=len(strings))
+        totals = counts if weights is None else np.bincount(rows, weights, minlength=len(strings))
+        pairs = zip(counts.tolist(), totals.tolist(), strict=True)
+        return Counts(totals_of(zip(strings, pairs, strict=True)))
 
-    def with_counts(self, counts: Counts) -> "Category":
-        """Return the category of these values, or this one if they are too many."""
-        found = replace(self, values=_sorted(counts.values))
-        return found if found.is_counted else self
+    def finish(self, counts: Counts, *, above: int | None, seed: int) -> "Category":
+        """Return the category of the values; at most 200, those of most weight, if it is no code.
+
+        Of many values, only those of two rows or more are known: the others teach what a value is
+        that training did not have.
+        """
+        totals = counts.totals
+        if _MAX_VALUES <= len(totals) < sum(count for count, _ in totals.values()) // 2:
+            totals = {value: total for value, total in totals.items() if total[0] > 1}
+        is_code, values = above is not None and len(totals) > above, [*_sorted(totals)]
+        if not is_code and len(totals) > _MAX_VALUES:
+            values = sorted(values, key=lambda value: -totals[value][1])[:_MAX_VALUES]
+        return replace(self, values=_sorted(values), is_code=is_code)
 
     @property
     def from_strings(self) -> bool:
@@ -103,18 +108,6 @@ class Category(Column):
     @property
     def n_codes(self) -> int:
         return len(self.values) + 1 if self.is_code else 0
-
-    def with_codes(self, above: int | None) -> "Category":
-        return replace(self, is_code=above is not None and len(self.values) > above)
-
-    def with_most_frequent(self, column: pd.Series, weights: Weights) -> "Category":
-        """Return the category of at most 200 values, those of most weight, if it is no code."""
-        if self.is_code or len(self.values) <= _MAX_VALUES:
-            return self
-        strings, rows = distinct(self.strings(column), keeps_words=True)
-        totals = np.bincount(rows, weights, minlength=len(strings))
-        order = totals.argsort(kind="stable")[::-1]
-        return replace(self, values=_sorted(strings[i] for i in order[:_MAX_VALUES]))
 
     def names(self, name: str) -> list[str]:
         values = ["missing" if value is None else value for value in self.values]

@@ -8,7 +8,7 @@ detect, read, count and encode the values, and give their slopes and their types
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from backprop_xp.backends import Array
 from backprop_xp.checks import plain
 from backprop_xp.files import onnx
 from backprop_xp.files.c_export.c_source import Source, literal
+from backprop_xp.tables.columns.counts import Counts, OddCells
 from backprop_xp.tables.columns.scaling import Scaling, Weights
 from backprop_xp.tables.readers.cells import (
     CellError,
@@ -97,38 +98,14 @@ class Sample:
         return None
 
 
-class Counts(NamedTuple):
-    """What rows show of a column: how many cells are present, the odd ones, and the known values.
-
-    ``odd`` are the different odd strings, ``total`` their rows and ``row`` the first of these.
-    """
-
-    present: int
-    odd: tuple[str, ...] = ()
-    total: int = 0
-    row: int = 0
-    values: frozenset[String] = frozenset()
-
-    def __add__(self, other: "Counts") -> "Counts":  # type: ignore[override]
-        first = self if self.odd and (not other.odd or self.row < other.row) else other
-        odd = (*dict.fromkeys([*first.odd, *self.odd, *other.odd]),)
-        present, total = self.present + other.present, self.total + other.total
-        return Counts(present, odd, total, first.row, self.values | other.values)
-
-    @property
-    def has_few_odd(self) -> bool:
-        """Whether some cells are odd, but less than half of them."""
-        return 0 < 2 * self.total < self.present
-
-
 @dataclass(frozen=True, eq=False)
 class Column:
     """A column in use; a subclass is a kind, whose fields are plain names, numbers and arrays.
 
     All rows decide the kind and how its values are read, by ``detect`` or ``chosen``. The training
-    rows teach the rest, by ``learnt``. ``read`` makes numbers of the cells, and ``features`` makes
-    features of these, by functions of arrays that ONNX and C can record; a kind without them has
-    ``has_graph = False``.
+    rows teach the rest, by ``count`` of each piece of them, and ``finish``. ``read`` makes numbers
+    of the cells, and ``features`` makes features of these, by functions of arrays that ONNX and C
+    can record; a kind without them has ``has_graph = False``.
 
     The defaults are those of a kind of floating numbers that a user chooses.
     """
@@ -165,8 +142,15 @@ class Column:
         """Return the column; it also reads these strings as missing values."""
         return self
 
-    def learnt(self, column: pd.Series, seed: int) -> "Column":
-        """Return the column with the vocabulary of training rows."""
+    def count(self, column: pd.Series, weights: Weights) -> Counts:
+        """Return what training rows of these weights teach, for ``finish``."""
+        return Counts()
+
+    def finish(self, counts: Counts, *, above: int | None, seed: int) -> "Column":
+        """Return the column with the vocabulary that all training rows teach.
+
+        A category of more than ``above`` values is a code; None makes none.
+        """
         return self
 
     def check(self) -> None:
@@ -222,23 +206,19 @@ class Column:
 
     @property
     def is_counted(self) -> bool:
-        """Whether ``count`` finds something."""
+        """Whether all rows of a large table are worth counting, and not those of a sample alone."""
         return False
 
-    def count(self, column: pd.Series) -> Counts:
-        """Return what rows show of the column; their index numbers them.
+    def odd_cells(self, column: pd.Series) -> OddCells:
+        """Return the odd cells of rows, of which only others have decided the column.
 
-        Only a part of all rows has decided the column. ``with_counts`` takes the sum over all.
+        The index of the column numbers the rows.
         """
         is_odd = self.wrong(column) | are_among(column, self.odd_strings)
         found, present = column[is_odd], int(column.notna().sum())
         if found.empty or not is_string(found):
-            return Counts(present)
-        return Counts(present, tuple(dict.fromkeys(found)), len(found), int(found.index[0]))
-
-    def with_counts(self, counts: Counts) -> "Column":
-        """Return the column with what all rows show: odd strings unless they are in most rows."""
-        return self.with_odd(counts.odd) if counts.has_few_odd else self
+            return OddCells(present)
+        return OddCells(present, tuple(dict.fromkeys(found)), len(found), int(found.index[0]))
 
     def wrong(self, column: pd.Series) -> np.ndarray:
         """Return a mask of the values of another kind, which ``encode`` refuses."""
@@ -283,17 +263,6 @@ class Column:
         """
         values = self.read(column).astype(self.exported_type)
         return [literal(one, values.dtype) for one in values]
-
-    def with_codes(self, above: int | None) -> "Column":
-        """Return the column; its feature is a code if it has more values, None makes no codes."""
-        return self
-
-    def with_most_frequent(self, column: pd.Series, weights: Weights) -> "Column":
-        """Return the column; one with a feature for each value knows the most frequent values.
-
-        ``weights`` are those of the rows.
-        """
-        return self
 
     def sort_key(self, column: pd.Series) -> np.ndarray | None:
         """Return numbers or dates that order the rows, None for a kind that has no order."""

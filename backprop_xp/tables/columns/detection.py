@@ -55,9 +55,7 @@ class Detected(NamedTuple):
         becomes a code; None makes none. Without a code the 200 most frequent values are known.
         """
         columns = {
-            name: one.learnt(frame[name], seed)
-            .with_codes(max_one_hot)
-            .with_most_frequent(frame[name], weights)
+            name: one.finish(one.count(frame[name], weights), above=max_one_hot, seed=seed)
             for name, one in self.columns.items()
         }
         scaled = (one.encode(frame[name]) for name, one in columns.items() if one.is_scaled)

@@ -1,6 +1,6 @@
 """Free text: coordinates of groups of letters. scikit-learn counts and decomposes them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.tables.columns.column import Column, Sample
-from backprop_xp.tables.columns.scaling import Scaling
+from backprop_xp.tables.columns.counts import Counts
+from backprop_xp.tables.columns.scaling import Scaling, Weights
 from backprop_xp.tables.readers.cells import as_strings, distinct
 
 if TYPE_CHECKING:
@@ -60,20 +61,23 @@ class Text(Column):
     def chosen(cls, sample: Sample) -> "Text":
         return cls(of_numbers=sample.column.dtype.kind in "iufb")
 
-    def learnt(self, column: pd.Series, seed: int) -> "Text":
+    def count(self, column: pd.Series, weights: Weights) -> Counts:
         strings, rows = distinct(as_strings(column, of_numbers=self.of_numbers))
-        given = [strings[row] or "" for row in rows]
+        return Counts(strings=tuple(strings[row] or "" for row in rows))
+
+    def finish(self, counts: Counts, *, above: int | None, seed: int) -> "Text":
+        given = counts.strings
         present = [string for string in given if string]
         if not present:
             return self
         repeats = 2 * len({*present}) < len(present)
         spaced = (rows[:: -(-len(rows) // _ROWS)] for rows in (given, present))
         # A column of few strings may have none in the rows that are evenly spaced.
-        made = self._learn(next(filter(any, spaced)), seed)
+        made = self._learn(next(rows for rows in spaced if any(rows)), seed)
         return replace(made, repeats=repeats, of_numbers=self.of_numbers)
 
     @classmethod
-    def _learn(cls, strings: list[str], seed: int) -> "Text":
+    def _learn(cls, strings: Sequence[str], seed: int) -> "Text":
         """Return the latent semantic analysis, divided by the root of its total variance."""
         from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer

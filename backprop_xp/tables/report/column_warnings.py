@@ -101,7 +101,7 @@ def _leaks(encoded: Mapping[str, np.ndarray], values: pd.Series, rule: SplitRule
 
 def _encoded(column: Column, values: pd.Series) -> np.ndarray:
     """Return the features that a detected column learns from rows; a category is a code."""
-    learnt = column.learnt(values, seed=0).with_codes(above=0)
+    learnt = column.finish(column.count(values, None), above=0, seed=0)
     return np.asarray(within_range(learnt.encode(values)))
 
 

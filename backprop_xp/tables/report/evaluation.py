@@ -212,10 +212,11 @@ def _others(model: TabularClassifier | TabularRegressor) -> dict[str, BaseEstima
 def _plain_features(features: Features, training: Rows) -> Features:
     """Return features that suit a linear model: standardized, and a 0 or 1 for each category."""
     weights = training.scaled_weights()
-    columns = {
-        name: column.with_codes(None).with_most_frequent(training.features[name], weights)
-        for name, column in features.columns.items()
-    }
+    columns = dict(features.columns)
+    for name, column in features.columns.items():
+        if column.n_codes:
+            counts = column.count(training.features[name], weights)
+            columns[name] = column.finish(counts, above=None, seed=0)
     numbers = [one.encode(training.features[n]) for n, one in columns.items() if one.is_scaled]
     scaling = learn_scaling(numbers, "standardize", weights)
     return dataclasses.replace(features, columns=columns, scaling=scaling)

@@ -7,7 +7,6 @@ come from all training rows.
 
 import functools
 import math
-import operator
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ import pyarrow as pa
 
 from backprop_xp.backends import Array, Selection, resolve
 from backprop_xp.checks import integer, real
-from backprop_xp.tables.columns.column import Counts
+from backprop_xp.tables.columns.counts import Counts, OddCells
 from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.tolerance import BadValues, in_row
@@ -195,23 +194,32 @@ def _learn(
     return share, features, lines, held
 
 
-def _totals(
-    share: Share, features: Features, held: Rows
-) -> tuple[np.ndarray, Counter[Any], dict[str, Counts]]:
-    """Return what this rank's training rows add up to, and what all its rows show of columns.
+class _Totals(NamedTuple):
+    """The totals of a rank's training rows.
 
-    They add up to their number, the weight, and the mean and the squared deviations of a number to
-    predict; to the number of rows of weight 0; and to the weight of each class. The rows of weight
-    0, and the counts of columns, which follow, include the validation rows ``held``.
+    ``sums`` are their number, their weight, the mean and the squared deviations of a number to
+    predict, and the number of rows of weight 0. ``by_class`` has the weight of each class, and
+    ``counts`` those of columns. The rows of weight 0 and the odd cells are also those of the
+    validation rows.
     """
+
+    sums: np.ndarray
+    by_class: Counter[Any]
+    counts: dict[str, Counts]
+    odd: dict[str, OddCells]
+
+
+def _totals(share: Share, features: Features, held: Rows) -> _Totals:
+    """Return the totals of this rank, which has the validation rows ``held``."""
     columns = {name: one for name, one in features.columns.items() if one.is_counted}
     tested = held.counted().features
-    counts = {name: one.count(tested[name]) for name, one in columns.items()}
+    odd = {name: one.odd_cells(tested[name]) for name, one in columns.items()}
+    counts = dict.fromkeys(columns, Counts())
     sums, by_class = np.zeros(5), Counter[Any]()
     sums[4] = np.count_nonzero(held.weights == 0.0)
     for piece in share.pieces([*columns], share.validation):
         rows = share.rows(*piece)
-        weights, counted = np.asarray(rows.weights), rows.counted().features
+        weights, counted = np.asarray(rows.weights), rows.counted()
         count = np.count_nonzero(weights)
         own = np.asarray([count, weights.sum(), 0.0, 0.0, len(weights) - count])
         if share.target.classes:
@@ -224,10 +232,12 @@ def _totals(
             own[3] = weights @ (y - own[2]) ** 2
         sums = _merged(sums, own)
         for name, one in columns.items():
-            counts[name] += one.count(counted[name])
+            cells = counted.features[name]
+            odd[name] = odd[name].merge(one.odd_cells(cells))
+            counts[name] = counts[name].merge(one.count(cells, counted.weights))
     if not sums[0]:
         raise ValueError("its row groups have no training rows: start fewer processes.")
-    return sums, by_class, counts
+    return _Totals(sums, by_class, counts, odd)
 
 
 def _merged(one: Array, other: Array) -> Array:
@@ -239,22 +249,22 @@ def _merged(one: Array, other: Array) -> Array:
     return total
 
 
-def _with_counts(
-    features: Features, counts: Sequence[Mapping[str, Counts]], most: int | None
+def _finished(
+    features: Features, totals: Sequence[_Totals], most: int | None, seed: int
 ) -> tuple[Features, list[str]]:
     """Return features with what the rows of all ranks show, and lines about odd cells.
 
     A category of more than ``most`` values is a code.
     """
     columns, lines = dict(features.columns), list[str]()
-    for name, column in features.columns.items():
-        if name in counts[0]:
-            whole = functools.reduce(operator.add, (each[name] for each in counts))
-            column = column.with_counts(whole)
-            if whole.has_few_odd:
-                cells = BadValues(name, whole.total, whole.odd[0], whole.row)
-                lines.append(cells.at(in_row(whole.row)))
-        columns[name] = column.with_codes(most)
+    for name in totals[0].counts:
+        cells = functools.reduce(OddCells.merge, (each.odd[name] for each in totals))
+        counts = functools.reduce(Counts.merge, (each.counts[name] for each in totals))
+        columns[name] = columns[name].finish(counts, above=most, seed=seed)
+        if cells.are_few:
+            columns[name] = columns[name].with_odd(cells.strings)
+            found = BadValues(name, cells.total, cells.strings[0], cells.row)
+            lines.append(found.at(in_row(cells.row)))
     return replace(features, columns=columns), lines
 
 
@@ -274,11 +284,11 @@ def _prepared(
     preset = PRESETS[given["preset"]]
     share, features, told, held = _learn(ranks, share, preset, task, given["kinds"])
     totals, held = ranks.exchange(_totals(share, features, held)), held.counted()
-    sums, counters, shown = zip(*totals, strict=True)
+    sums = [each.sums for each in totals]
     count, weight, mean, squares, weightless = functools.reduce(_merged, sums).tolist()
     by_class = Counter[Any]()
-    for each in counters:  # their sum would lack classes of weight 0
-        by_class.update(each)
+    for each in totals:  # the sum of the counters would lack classes of weight 0
+        by_class.update(each.by_class)
     classes, deviation = tuple(sorted(by_class)), math.sqrt(squares / weight)
     training = Rows(pd.DataFrame(), pd.Series([mean - deviation, mean + deviation]), None)
     if classes:
@@ -286,7 +296,7 @@ def _prepared(
         training = Rows(pd.DataFrame(), pd.Series(range(len(classes))), weights)
     share = share._replace(target=share.target._replace(classes=classes), unit=weight / count)
     most = preset.category and preset.category.above
-    features, odd = _with_counts(features, shown, most)
+    features, odd = _finished(features, totals, most, share.seed)
     counts = {"training": int(count), "validation": sum(ranks.exchange(len(held.target)))}
     without = share.total - sum(counts.values()) - int(weightless)
     lines = [*lines_about(share.target, without, int(weightless))]
@@ -313,9 +323,9 @@ def _prepared(
         target=share.target.name,
         metadata={"validation": share.validation},
     )
-    totals = sum(ranks.exchange(_totals_of_codes(share, features)))
+    codes = sum(ranks.exchange(_totals_of_codes(share, features)))
     own = int(sums[ranks.rank][0])
-    return _Prepared(share, estimator, checked, split, model, recipe, own, totals)
+    return _Prepared(share, estimator, checked, split, model, recipe, own, codes)
 
 
 def _totals_of_codes(share: Share, features: Features) -> np.ndarray:

@@ -1,16 +1,17 @@
 """The kinds of columns: their detection, and the features that they become.
 
-Specifies ``category``, ``column``, ``date``, ``date_formats``, ``features``, ``number``,
-``scaling`` and ``text``.
+Specifies ``category``, ``column``, ``counts``, ``date``, ``date_formats``, ``features``,
+``number``, ``scaling`` and ``text``.
 """
 
 import dataclasses
 import datetime
+import itertools
 import re
 import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -35,6 +36,7 @@ from backprop_xp.tables.columns import (
     text,
     tolerance,
 )
+from backprop_xp.tables.columns.counts import Counts, OddCells
 from backprop_xp.tables.readers import frames
 from tests import messy_tables
 from tests.helpers import HANGING
@@ -809,6 +811,35 @@ def test_what_detection_has_accepted_is_never_refused(name: str) -> None:
         features = detected.learn(parts[0].tail(5), None, **options)
         for part in parts:
             assert np.isfinite(features.transform(part)).all(), other
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", MET)
+def test_pieces_of_rows_teach_a_column_what_all_of_them_teach(name: str) -> None:
+    frame = frames.plain_frame(pd.DataFrame({"c": MET[name], "a": np.arange(len(MET[name]))}))
+    weights = np.random.default_rng(0).integers(1, 9, len(frame)).astype("float64")
+    cuts = [0, 7, 8, 40, len(frame)]
+    pieces = [slice(*pair) for pair in itertools.pairwise(cuts)]
+    options: dict[str, Any] = {"above": 20, "seed": 0}
+    for name, column in detection.detect(frame).columns.items():
+        cells = frame[name]
+        counts = [column.count(cells[rows], weights[rows]) for rows in pieces]
+        merged = reduce(Counts.merge, counts)
+        expected = column.count(cells, weights)
+        assert merged == expected
+        found = column.finish(merged, **options)
+        assert found.names("c") == column.finish(expected, **options).names("c")
+
+
+@pytest.mark.once
+def test_odd_cells_of_pieces_are_those_of_all_rows() -> None:
+    cells = pd.Series([f"{i}.5" for i in range(60)], name="c")
+    column = detection.detect(pd.DataFrame({"c": cells, "a": cells.index * 1.0})).columns["c"]
+    odd = cells.mask(cells.index.isin([9, 31, 50]), "?!").mask(cells.index == 30, "n. k.")
+    pieces = [column.odd_cells(odd[rows]) for rows in (slice(20, 40), slice(0, 20), slice(40, 60))]
+    found = reduce(OddCells.merge, pieces)
+    assert found == (60, ("?!", "n. k."), 4, 9)
+    assert (found.are_few, OddCells(60).are_few, OddCells(6, ("?!",), 3).are_few) == (True, 0, 0)
 
 
 @pytest.mark.once

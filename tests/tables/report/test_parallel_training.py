@@ -151,6 +151,11 @@ def test_counts_categories_classes_and_moments_are_those_of_all_training_rows(
     rare = {7, 2007, 8, 2008} & {*training_rows([]).index}
     assert len(rare) >= 2
     assert (hashed(np.asarray([*rare]), 0) > 0.15 + 300 / ROWS).all()  # not in the sample
+    held = np.flatnonzero((hashed(np.arange(ROWS), 0) < 0.15) & table()["y"].notna())[0]
+    frame = table()
+    frame.loc[held, "b"] = "in the validation set alone"
+    for i, part in enumerate((frame[:1000], frame[1000:])):
+        part.to_parquet(f"big/{i}.parquet", row_group_size=300)
     done = run(*COMMAND, *QUICK, "--drop", "z,number,weight")
     assert done.exit_code == 0, done.output
     model = bx.tables.load("model.safetensors").model_
