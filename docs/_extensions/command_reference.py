@@ -11,7 +11,7 @@ from typing import Any
 
 MARK = "<!-- all commands -->\n"
 # The modules with the help of the options.
-SOURCES = ("cli/*.py", "tables/tabular_parameters.py")
+SOURCES = ("cli/**/*.py", "tables/model/tabular_parameters.py")
 
 
 def reference() -> str:

@@ -1,4 +1,5 @@
 """The commands for tables: ``train``, ``predict``, ``inspect`` and ``export``.
 
-``loss_log`` writes the losses of a training to a file, and ``table_output`` prints metrics.
+``training_options`` has the options of ``train``. ``loss_log`` writes the losses of a training to a
+file, and ``table_output`` prints metrics.
 """

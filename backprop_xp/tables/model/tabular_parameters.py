@@ -1,6 +1,7 @@
 """The parameters of the tabular estimators: their types, checks, defaults and help.
 
-The command line makes its options of them. This module imports none of the extra's libraries.
+The options of the command ``train`` have the same checks and help. This module imports none of the
+extra's libraries.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -35,11 +36,10 @@ Check: TypeAlias = Callable[[Any, str], Any]
 
 
 class Parameter(NamedTuple):
-    """A check, a line of help, and the type of the command's option, None for no option."""
+    """A check, and a line of help, also that of the command's option."""
 
     check: Check
     help: str
-    option: type | None = None
 
 
 def _one_of(names: Collection[str]) -> Check:
@@ -77,60 +77,52 @@ def _class_weight(value: Any, name: str) -> Any:
 class TabularParameters:
     """The parameters of both tabular estimators; None is the preset's value.
 
-    Each has its type, its check, a line of help and, if it is an option, that option's type.
+    Each has its type, its check and a line of help.
     """
 
     preset: Annotated[
-        str, _one_of(PRESETS), f"{', '.join(PRESETS)}: the values of the other options.", str
+        str, _one_of(PRESETS), f"{', '.join(PRESETS)}: the values of the other options."
     ] = "default"
     _: KW_ONLY
     hidden_layer_sizes: Annotated[
-        int | Sequence[int] | None, _widths, "Widths of the hidden layers.", str
+        int | Sequence[int] | None, _widths, "Widths of the hidden layers."
     ] = None
-    activation: Annotated[str | None, _one_of(ACTIVATIONS), f"{', '.join(ACTIVATIONS)}.", str] = (
-        None
-    )
-    solver: Annotated[str | None, _one_of(OPTIMIZERS), f"{', '.join(OPTIMIZERS)}.", str] = None
+    activation: Annotated[str | None, _one_of(ACTIVATIONS), f"{', '.join(ACTIVATIONS)}."] = None
+    solver: Annotated[str | None, _one_of(OPTIMIZERS), f"{', '.join(OPTIMIZERS)}."] = None
     alpha: Annotated[
         float | None,
         partial(real, low=0.0),
         "L2 penalty; with adamw and lion the weight decay.",
-        float,
     ] = None
     batch_size: Annotated[
         int | None,
         integer,
         "Rows of a batch; fewer in small tables. Default: more in very large ones.",
-        int,
     ] = None
-    learning_rate: Annotated[str | None, _one_of(SCHEDULES), f"{', '.join(SCHEDULES)}.", str] = None
+    learning_rate: Annotated[str | None, _one_of(SCHEDULES), f"{', '.join(SCHEDULES)}."] = None
     learning_rate_init: Annotated[
-        float | None, partial(real, above=0.0), "The learning rate at its highest.", float
+        float | None, partial(real, above=0.0), "The learning rate at its highest."
     ] = None
-    max_iter: Annotated[int | None, integer, "Maximum number of epochs.", int] = None
-    dropout: Annotated[float | None, partial(real, low=0.0, below=1.0), "Dropout rate.", float] = (
-        None
-    )
-    layer_norm: Annotated[bool | None, boolean, "Normalize each hidden layer.", bool] = None
+    max_iter: Annotated[int | None, integer, "Maximum number of epochs."] = None
+    dropout: Annotated[float | None, partial(real, low=0.0, below=1.0), "Dropout rate."] = None
+    layer_norm: Annotated[bool | None, boolean, "Normalize each hidden layer."] = None
     n_members: Annotated[
-        int | None, integer, "Networks of the ensemble, trained at once and averaged.", int
+        int | None, integer, "Networks of the ensemble, trained at once and averaged."
     ] = None
     n_iter_no_change: Annotated[
-        int | None, integer, "Epochs to wait for a better validation result.", int
+        int | None, integer, "Epochs to wait for a better validation result."
     ] = None
     metric: Annotated[
         str | None,
         _one_of(METRICS),
         f"{', '.join(_OF_CLASSES)}; for numbers {', '.join(OF_NUMBERS)}. It ends the training and "
         "chooses the epoch. Default: the loss.",
-        str,
     ] = None
     kinds: Annotated[
         Mapping[str, str] | None,
         checked_kinds,
         f"Kinds of columns in place of the detected ones, such as zip=category; may be repeated. "
         f"{', '.join(KINDS)}.",
-        list[str],
     ] = None
     on_bad_value: Annotated[
         str,
@@ -153,7 +145,6 @@ class TabularParameters:
         int | np.random.RandomState | None,
         _any,
         "Seed of the split, the weights and the batches.",
-        int,
     ] = None
     backend: Annotated[str | Backend | None, _any, "Where to compute, as in bx.use_backend."] = None
     device: Annotated[Device, _any, "A device of the backend."] = None
@@ -169,7 +160,6 @@ class ClassifierParameters(TabularParameters):
         str | Mapping[Any, float] | None,
         _class_weight,
         "balanced: each class has the same total weight.",
-        str,
     ] = None
 
 

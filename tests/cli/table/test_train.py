@@ -1,6 +1,7 @@
 """The commands ``train``, ``predict`` and ``inspect``: their output, errors and files.
 
-Specifies ``export``, ``inspect``, ``loss_log``, ``predict`` and ``table_output``.
+Specifies ``export``, ``inspect``, ``loss_log``, ``predict``, ``table_output`` and
+``training_options``.
 """
 
 import copy
@@ -50,6 +51,8 @@ from tests.commands import (
 from tests.helpers import FullDisk, thorough
 
 QUICK = ("--hidden-layer-sizes", "8", "--max-iter", "6")
+# Parameters of predictions, of a share that --validation gives, and of the progress.
+NO_OPTIONS = {"on_bad_value", "on_missing_column", "validation_fraction", "verbose"}
 SCORED = ["validation", "test", "linear", "boosting", "baseline"]
 KEYS = ["task", "rows", "features", "epochs", "parts", *SCORED, "measured_on"]
 KEYS += ["linear_is_better", "model"]
@@ -200,11 +203,14 @@ def test_the_options_reach_the_training(folder: Path) -> None:
 def test_each_parameter_is_an_option_with_its_default_and_its_help() -> None:
     help_text = " ".join(run("train", "--help").stdout.split())
     defaults = {"preset": "default", "random_state": 0}
-    for name, (_, words, kind) in tabular_parameters.PARAMETERS.items():
-        if kind is not None:
+    for name, (_, words) in tabular_parameters.PARAMETERS.items():
+        option = name.replace("_", "-")
+        if name in NO_OPTIONS:
+            assert f"--{option}" not in help_text
+        elif name not in ("backend", "device", "dtype"):  # as in other commands
             ends = f" [default: {defaults[name]}]" if name in defaults else ""
-            option = name.replace("_", "-")
-            form = rf"--{option} / --no-{option}" if kind is bool else rf"--{option} <[\w\[\]]+>"
+            is_switch = name == "layer_norm"
+            form = rf"--{option} / --no-{option}" if is_switch else rf"--{option} <[\w\[\]]+>"
             assert re.search(rf"{form} {re.escape(words + ends)}", help_text), name
 
 
