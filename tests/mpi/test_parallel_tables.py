@@ -85,6 +85,20 @@ def test_any_number_of_ranks_has_one_validation_set_and_one_preparation(
         np.testing.assert_allclose(other.scale, first.scale, rtol=1e-12)
 
 
+def test_any_number_of_ranks_has_the_same_test_rows_of_the_same_groups(folder: Path) -> None:
+    for i in range(2):
+        frame = pd.read_parquet(f"big/{i}.parquet")
+        frame["group"] = [f"g{round(100 * one) % 60}" for one in frame["weight"]]
+        frame.to_parquet(f"big/{i}.parquet", row_group_size=400)
+    options = ("big", "--target", "y", "--drop", "z", "--parallel", "--json", *QUICK)
+    options += ("--group", "group", "--test", "0.2")
+    one, three = (json.loads(train(ranks, *options).stdout) for ranks in (1, 3))
+    assert one["parts"] == three["parts"]
+    assert one["baseline"] == pytest.approx(three["baseline"], rel=1e-12)
+    for report in (one, three):
+        assert report["test"]["rmse"] < 0.7 * report["baseline"]["rmse"]
+
+
 def test_a_rank_may_have_no_validation_rows(folder: Path) -> None:
     options = ("big", "--target", "y", "--drop", "z", "--parallel", "--json", *QUICK)
     report = json.loads(train(3, *options, "--validation", "0.0004").stdout)

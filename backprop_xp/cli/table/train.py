@@ -103,7 +103,7 @@ def train(
         rest: dict[str, Any] = {"out": out, "resume": resume, "say": note, "callbacks": logs}
         rest["failed"] = failures.append
         if parallel:
-            rest |= {"validation": validation, "task": chosen}
+            rest |= {"validation": validation, "test": test, "task": chosen}
             model = train_ranks(communicator, data, target, columns, parameters, **rest)
         else:
             parts = {"test": None if test is None else read(test), "validation": read(validation)}
@@ -130,29 +130,34 @@ def _check_outputs(
 
 
 def _communicator(context: typer.Context, *, parallel: bool) -> Any:
-    """Return the communicator of ``--parallel``, or None; one process alone prints from now on.
+    """Return the communicator of ``--parallel``, None for one process; others print nothing more.
 
     Raises BadParameter for options that are not for ``--parallel``.
     """
+    is_alone = max(int(os.environ.get(f"{name}_SIZE", 1)) for name in _LAUNCHERS) == 1
     if not parallel:
-        if max(int(os.environ.get(f"{name}_SIZE", 1)) for name in _LAUNCHERS) == 1:
+        if is_alone:
             return None
         if any(int(os.environ.get(f"{name}_RANK", 0)) for name in _LAUNCHERS):
             sys.exit(0)  # another status would end the first process before its line
         raise ValueError(
             "mpirun started several processes, and each would train the same: give --parallel."
         )
+    communicator: Any = None
     try:
         from mpi4py import MPI
+
+        communicator = MPI.COMM_WORLD
     except (ImportError, RuntimeError) as error:  # without mpi4py, without an MPI library
-        install = install_command("mpi", "mpich")
-        raise ImportError(f"--parallel needs mpi4py and MPI ({error}): {install}") from None
-    if MPI.COMM_WORLD.Get_rank():
+        if not is_alone:
+            install = install_command("mpi", "mpich")
+            raise ImportError(f"several processes need mpi4py ({error}): {install}") from None
+    if communicator is not None and communicator.Get_rank():
         sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    others = {"group", "time", "test", "cv", "plot", "separator", "decimal", "encoding"}
+    others = {"time", "cv", "plot", "separator", "decimal", "encoding"}
     reason = "the rows of a Parquet dataset are streamed."
     arguments.refuse_others(context, context.params.keys() - others, "--parallel", reason)
-    return MPI.COMM_WORLD
+    return communicator
 
 
 def _refuse_large(parameters: Mapping[str, Any]) -> None:

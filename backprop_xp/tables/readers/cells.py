@@ -176,7 +176,7 @@ def numbers(column: pd.Series, style: str | None = None) -> tuple[np.ndarray, np
         ],
         dtype="float64",
     )
-    wrong = np.asarray([string is not None for string in strings]) & np.isnan(values)
+    wrong = np.asarray([string is not None for string in strings], dtype=bool) & np.isnan(values)
     return values[rows], wrong[rows]
 
 

@@ -1,18 +1,18 @@
-"""The training of ``train --parallel``: each rank of MPI streams its row groups of a dataset.
+"""The training of ``train --parallel``: each rank streams its row groups of a dataset.
 
-A hash of each row's number chooses the validation rows, and a sample of the others from which the
-first rank learns the columns. Classes, categories, and the mean and the deviation of the target
-come from all training rows.
+A hash of each row's number, or of its group, chooses the validation and the test rows. The first
+rank learns the columns from a sample of the others. Classes, categories, and the mean and the
+deviation of the target come from all training rows.
 """
 
 import functools
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -37,16 +37,19 @@ from backprop_xp.tables.model.training_split import Split
 from backprop_xp.tables.readers.row_groups import row_groups, share_of
 from backprop_xp.tables.report.evaluation import score
 from backprop_xp.tables.report.problem import ColumnChoice, chosen_features, lines_about
-from backprop_xp.tables.report.shares import Share, hashed
+from backprop_xp.tables.report.shares import Share
 from backprop_xp.tables.report.table_training import Estimator, estimator_for, reported
 from backprop_xp.tables.report.target import Target, as_array, find_target
 from backprop_xp.training.interfaces.states import TrainingState
-from backprop_xp.training.processes.exchange import Ranks
+from backprop_xp.training.processes import exchange
+from backprop_xp.training.processes.one_process import OneProcess
 
 Say = Callable[[str], object]
+Ranks: TypeAlias = exchange.Ranks | OneProcess
 
-# Training rows of the sample; the maximum of validation rows. Both count the rows of all ranks.
-_SAMPLE, _MAX_VALIDATION = 100_000, 200_000
+# Training rows of the sample; the maximum of validation rows, and of test rows. They count the rows
+# of all ranks.
+_SAMPLE, _MAX_HELD = 100_000, 200_000
 # Rows of the largest batch that a preset chooses.
 _MAX_BATCH = 2**14
 
@@ -54,13 +57,15 @@ _MAX_BATCH = 2**14
 class _Prepared(NamedTuple):
     """What a rank needs for its training; ``rows`` is the number of its own training rows.
 
-    ``totals`` are the ``totals_of_codes`` of all ranks' training rows.
+    ``test`` are its test rows, None without ``--test``. ``totals`` are the ``totals_of_codes`` of
+    all ranks' training rows.
     """
 
     share: Share
     estimator: Estimator
     values: Values
     split: Split
+    test: Rows | None
     model: TabularModel
     recipe: Recipe
     rows: int
@@ -99,6 +104,7 @@ def train_ranks(
     parameters: Mapping[str, Any],
     *,
     validation: str,
+    test: str | None,
     task: Task | None,
     out: Path,
     resume: bool,
@@ -108,14 +114,16 @@ def train_ranks(
 ) -> Estimator:
     """Return the estimator that all ranks train on a dataset; the first one writes its file.
 
-    An error on one rank is raised on all. ``failed`` is called with that of the last write.
+    An error on one rank is raised on all. ``failed`` is called with that of the last write. Without
+    a communicator this process is the only rank.
     """
-    ranks = Ranks(communicator)
+    ranks = OneProcess() if communicator is None else exchange.Ranks(communicator)
     is_first, where = not ranks.rank, {name: parameters[name] for name in ("backend", "device")}
     try:
         with reported(say), one_blas_thread():
             choice, seed = resolve(**where, dtype=parameters["dtype"]), parameters["random_state"]
-            share = _share(ranks, source, target, columns, validation, seed)
+            parts = {"validation": validation} | ({} if test is None else {"test": test})
+            share = _share(ranks, source, target, columns, parts, seed)
             found = _prepared(ranks, share, {**parameters, "verbose": True}, choice, task, say)
             is_resumed = is_first and resume and out.exists()
             learned = learn(
@@ -127,7 +135,7 @@ def train_ranks(
                 callbacks=callbacks if is_first else [],
                 stream=functools.partial(found.stream, communicator, choice),
             )
-            model = _with_report(ranks, learned.model, found.split, out)
+            model = _with_report(ranks, learned.model, found.split, found.test, out)
             try:
                 if is_first:
                     write_model(out, model, learned.optimizer, learned.state)
@@ -142,23 +150,36 @@ def train_ranks(
 
 
 def _share(
-    ranks: Ranks, source: str, target: str, columns: ColumnChoice, validation: str, seed: int
+    ranks: Ranks,
+    source: str,
+    target: str,
+    columns: ColumnChoice,
+    parts: Mapping[str, str],
+    seed: int,
 ) -> Share:
-    """Return a rank's share of a dataset, of which no rows have been read."""
-    try:
-        part = real(float(validation), "validation", above=0.0, below=1.0)
-    except ValueError as error:
-        raise ValueError(f"--validation is a share of the rows with --parallel: {error}") from None
+    """Return a rank's share of a dataset, of which no rows have been read.
+
+    ``parts`` are the shares of the validation rows and, if any, the test rows.
+    """
     groups, schema = row_groups(source)
-    count = sum(group.rows for group in groups)
-    part = min(part, _MAX_VALIDATION / count)
+    count, shares = sum(group.rows for group in groups), dict[str, float]()
+    for name, given in parts.items():
+        try:
+            share = real(float(given), name, above=0.0, below=1.0)
+        except ValueError as error:
+            raise ValueError(f"--{name} is a share of the rows with --parallel: {error}") from None
+        shares[name] = min(share, _MAX_HELD / count)
+    if sum(shares.values()) >= 1.0:
+        raise ValueError("--validation and --test leave no training rows.")
     return Share(
         groups=share_of(groups, ranks.rank, ranks.size),
         total=count,
         features=chosen_features(schema.empty_table().to_pandas(), target, columns),
         weights=columns.weights,
-        validation=part,
-        sample=part + _SAMPLE / count,
+        group=columns.group,
+        validation=shares["validation"],
+        test=shares.get("test", 0.0),
+        sample=_SAMPLE / count,
         seed=integer(seed, "random_state", at_least=0),
         target=Target(target, "regression", ""),
     )
@@ -166,16 +187,20 @@ def _share(
 
 def _learn(
     ranks: Ranks, share: Share, preset: Recipe, task: Task | None, kinds: Mapping[str, str] | None
-) -> tuple[Share, Features, list[str], Rows]:
-    """Return the share and the features that a sample teaches, and this rank's validation rows.
+) -> tuple[Share, Features, list[str], dict[str, Rows]]:
+    """Return the share and the features that a sample teaches, and this rank's other rows.
 
-    With the features come lines for the user about them.
+    These are the validation rows and the test rows. With the features come lines for the user.
     """
-    found = [*share.pieces(share.features, 0.0, share.sample)]
-    numbers = np.concatenate([each for each, _ in found])
-    table = pa.Table.from_batches([batch for _, batch in found]).combine_chunks()
-    is_sample = hashed(numbers, share.seed) >= share.validation
-    sample, known = ranks.exchange(table.filter(pa.array(is_sample))), None
+    held = ("validation", "test") if share.test else ("validation",)
+    found: dict[str, list[tuple[np.ndarray, pa.RecordBatch]]] = {}
+    for part, *piece in share.pieces(share.features, *held, "sample"):
+        found.setdefault(part, []).append((piece[0], piece[1]))
+    tables = {
+        part: pa.Table.from_batches([batch for _, batch in pieces]).combine_chunks()
+        for part, pieces in found.items()
+    }
+    sample, known = ranks.exchange(tables["sample"]), None
     if not ranks.rank:
         whole = pa.concat_tables(sample)
         rows = share.rows(np.arange(len(whole)), whole)
@@ -190,8 +215,11 @@ def _learn(
         known = find_target(rows.target, task), features, lines
     target, features, lines = ranks.exchange(known)[0]
     share = share._replace(target=target, texts=features.texts)
-    held = share.rows(numbers[~is_sample], table.filter(pa.array(~is_sample)))
-    return share, features, lines, held
+    others = {
+        part: share.rows(np.concatenate([numbers for numbers, _ in found[part]]), tables[part])
+        for part in held
+    }
+    return share, features, lines, others
 
 
 class _Totals(NamedTuple):
@@ -200,7 +228,7 @@ class _Totals(NamedTuple):
     ``sums`` are their number, their weight, the mean and the squared deviations of a number to
     predict, and the number of rows of weight 0. ``by_class`` has the weight of each class, and
     ``counts`` those of columns. The rows of weight 0 and the odd cells are also those of the
-    validation rows.
+    validation rows and the test rows.
     """
 
     sums: np.ndarray
@@ -209,15 +237,18 @@ class _Totals(NamedTuple):
     odd: dict[str, OddCells]
 
 
-def _totals(share: Share, features: Features, held: Rows) -> _Totals:
-    """Return the totals of this rank, which has the validation rows ``held``."""
+def _totals(share: Share, features: Features, held: Collection[Rows]) -> _Totals:
+    """Return the totals of this rank, whose other rows are ``held``."""
     columns = {name: one for name, one in features.columns.items() if one.is_counted}
-    tested = held.counted().features
-    odd = {name: one.odd_cells(tested[name]) for name, one in columns.items()}
+    tested = [rows.counted().features for rows in held]
+    odd = {
+        name: functools.reduce(OddCells.merge, (one.odd_cells(rows[name]) for rows in tested))
+        for name, one in columns.items()
+    }
     counts = dict.fromkeys(columns, Counts())
     sums, by_class = np.zeros(5), Counter[Any]()
-    sums[4] = np.count_nonzero(held.weights == 0.0)
-    for piece in share.pieces([*columns], share.validation):
+    sums[4] = sum(np.count_nonzero(rows.weights == 0.0) for rows in held)
+    for _, *piece in share.pieces([*columns], "training"):
         rows = share.rows(*piece)
         weights, counted = np.asarray(rows.weights), rows.counted()
         count = np.count_nonzero(weights)
@@ -282,8 +313,9 @@ def _prepared(
     deviation, or the same weight of each class.
     """
     preset = PRESETS[given["preset"]]
-    share, features, told, held = _learn(ranks, share, preset, task, given["kinds"])
-    totals, held = ranks.exchange(_totals(share, features, held)), held.counted()
+    share, features, told, others = _learn(ranks, share, preset, task, given["kinds"])
+    totals = ranks.exchange(_totals(share, features, others.values()))
+    held = {name: rows.counted() for name, rows in others.items()}
     sums = [each.sums for each in totals]
     count, weight, mean, squares, weightless = functools.reduce(_merged, sums).tolist()
     by_class = Counter[Any]()
@@ -297,18 +329,25 @@ def _prepared(
     share = share._replace(target=share.target._replace(classes=classes), unit=weight / count)
     most = preset.category and preset.category.above
     features, odd = _finished(features, totals, most, share.seed)
-    counts = {"training": int(count), "validation": sum(ranks.exchange(len(held.target)))}
-    without = share.total - sum(counts.values()) - int(weightless)
+    each = ranks.exchange({name: len(rows.target) for name, rows in held.items()})
+    counts = {"training": int(count), "validation": sum(one["validation"] for one in each)}
+    n_test = sum(one.get("test", 0) for one in each)
+    without = share.total - sum(counts.values()) - n_test - int(weightless)
     lines = [*lines_about(share.target, without, int(weightless))]
     lines += [*told, *odd]
-    if share.validation * share.total >= _MAX_VALIDATION - 1:
-        lines.append(f"--validation is {share.validation:.3g}: at most {_MAX_VALIDATION:,} rows")
+    for name, part in {"validation": share.validation, "test": share.test}.items():
+        if part * share.total >= _MAX_HELD - 1:
+            lines.append(f"--{name} is {part:.3g}: at most {_MAX_HELD:,} rows")
     for line in lines:
         say(line)
     if given["batch_size"] is None and recipe_for(given, count).batch_size > _MAX_BATCH:
         given = {**given, "batch_size": _MAX_BATCH}
     estimator = estimator_for(share.target, given)
-    split = Split(training, share.indexed(held), np.asarray(classes) if classes else None)
+    known = {name: share.indexed(rows) for name, rows in held.items()}
+    split = Split(training, known["validation"], np.asarray(classes) if classes else None)
+    metadata: dict[str, Any] = {"validation": share.validation}
+    metadata |= {"test": share.test} if share.test else {}
+    metadata |= {"group": share.group} if share.group else {}
     checked = checked_parameters(estimator, share.target.task)
     recipe = recipe_for(checked, counts["training"])
     model = untrained(
@@ -321,43 +360,61 @@ def _prepared(
         seed=share.seed,
         has_names=True,
         target=share.target.name,
-        metadata={"validation": share.validation},
+        metadata=metadata,
     )
     codes = sum(ranks.exchange(_totals_of_codes(share, features)))
     own = int(sums[ranks.rank][0])
-    return _Prepared(share, estimator, checked, split, model, recipe, own, codes)
+    return _Prepared(share, estimator, checked, split, known.get("test"), model, recipe, own, codes)
 
 
 def _totals_of_codes(share: Share, features: Features) -> np.ndarray:
     """Return the ``totals_of_codes`` of this rank's training rows."""
     totals = np.zeros(sum(features.codes))
     if names := [name for name, column in features.columns.items() if column.n_codes]:
-        for piece in share.pieces(names, share.validation):
+        for _, *piece in share.pieces(names, "training"):
             rows = share.rows(*piece)
             totals += totals_of_codes(features, rows.features, rows.weights, None)
     return totals
 
 
-def _with_report(ranks: Ranks, model: TabularModel, split: Split, out: Path) -> TabularModel:
-    """Return a model with the residuals and the report of the validation rows of all ranks."""
-    held, rows = split.validation, model.record["rows"]
-    outputs, _ = model.outputs(held.features)
-    parts = ranks.exchange((held.target.to_numpy(), held.weights, outputs))
-    y, weights, outputs = map(np.concatenate, zip(*parts, strict=True))
-    n_classes, trivial = 0, np.full(len(y), model.scale.mean)
-    if split.training.weights is not None:
-        n_classes, totals = len(split.training.weights), split.training.weights
-        trivial = np.broadcast_to(totals / totals.sum(), outputs.shape)
+def _with_report(
+    ranks: Ranks, model: TabularModel, split: Split, test: Rows | None, out: Path
+) -> TabularModel:
+    """Return a model with the residuals and the report of the held rows of all ranks.
+
+    The baseline is measured on the test rows, or without any on the validation rows.
+    """
+    held = {"validation": split.validation} | ({} if test is None else {"test": test})
+    totals, last = split.training.weights, [*held][-1]
+    n_classes, scores, errors, parts = 0, dict[str, Any](), {}, dict(model.record["rows"])
+    if totals is not None:
+        n_classes = len(totals)
+    for name, rows in held.items():
+        own = rows.target.to_numpy(), rows.weights, model.outputs(rows.features)[0]
+        y, weights, outputs = map(np.concatenate, zip(*ranks.exchange(own), strict=True))
+        if not len(y):
+            raise ValueError(f"there are no {name} rows: choose a larger --{name}.")
+        parts[name], scores[name] = len(y), score(n_classes, y, outputs, weights)
+        if not n_classes:
+            errors[name] = np.stack([np.abs(y - outputs), weights], axis=1)
+        if name == last:
+            trivial = np.full(len(y), model.scale.mean)
+            if totals is not None:
+                trivial = np.broadcast_to(totals / totals.sum(), outputs.shape)
+            scores["baseline"] = score(n_classes, y, trivial, weights)
     report = {
         "task": model.task,
-        "rows": sum(rows.values()),
+        "rows": sum(parts.values()),
         "features": len(model.features.columns),
         "epochs": model.record["epoch"],
-        "parts": rows,
-        "validation": score(n_classes, y, outputs, weights),
-        "baseline": score(n_classes, y, trivial, weights),
-        "measured_on": dict.fromkeys(("validation", "baseline"), "validation"),
+        "parts": parts,
+        **scores,
+        "measured_on": {name: name for name in held} | {"baseline": last},
         "model": os.fspath(out),
     }
-    residuals = None if n_classes else np.stack([np.abs(y - outputs), weights], axis=1)
-    return replace(model, residuals=residuals, metadata={**model.metadata, "report": report})
+    return replace(
+        model,
+        residuals=errors.get("validation"),
+        test_residuals=errors.get("test"),
+        metadata={**model.metadata, "report": report},
+    )

@@ -11,6 +11,7 @@ from backprop_xp.backends import Array, Selection
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_training import on_device
 from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.readers.cells import CellError
 from backprop_xp.tables.readers.frames import require_plain
 from backprop_xp.tables.readers.row_groups import RowGroup, pieces
 from backprop_xp.tables.readers.table_files import as_table
@@ -33,9 +34,9 @@ def hashed(rows: np.ndarray, seed: int) -> np.ndarray:
 class Share(NamedTuple):
     """A rank's row groups, and what is known of the dataset.
 
-    Rows whose hash is below ``validation`` are the validation set, those up to ``sample`` the
-    sample of the training rows. ``texts`` are the columns to read as strings. The mean of the
-    weights is ``unit``.
+    ``validation`` and ``test`` are the shares of these parts, ``sample`` that of the training rows
+    which the preparation learns from. The rows of one ``group`` are in one part. ``texts`` are the
+    columns to read as strings. The mean of the weights is ``unit``.
     """
 
     groups: Sequence[RowGroup]
@@ -46,18 +47,44 @@ class Share(NamedTuple):
     sample: float
     seed: int
     target: Target
+    test: float = 0.0
+    group: str | None = None
     texts: Sequence[str] = ()
     unit: float = 1.0
 
     def pieces(
-        self, columns: Sequence[str], low: float, high: float = 1.0
-    ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
-        """Yield columns of the rows whose hash is in a range, with the rows' numbers."""
-        names = dict.fromkeys([*columns, self.target.name, *filter(None, [self.weights])])
-        for numbers, batch in pieces(self.groups, [*names]):
-            values = hashed(numbers, self.seed)
-            chosen = (values >= low) & (values < high)
-            yield numbers[chosen], batch.filter(pa.array(chosen))
+        self, columns: Sequence[str], *parts: str
+    ) -> Iterator[tuple[str, np.ndarray, pa.RecordBatch]]:
+        """Yield columns of the rows in parts: a part's name, the rows' numbers, and the rows.
+
+        The parts are ``"validation"``, ``"test"``, ``"training"`` and, of the latter, ``"sample"``.
+        """
+        own = filter(None, [self.target.name, self.weights, self.group])
+        for numbers, batch in pieces(self.groups, [*dict.fromkeys([*columns, *own])]):
+            masks = self._masks(numbers, batch)
+            for part in parts:
+                yield part, numbers[masks[part]], batch.filter(pa.array(masks[part]))
+
+    def _masks(self, numbers: np.ndarray, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+        """Return a mask of the rows in each part; a hash of the row or the group chooses it."""
+        rows = values = hashed(numbers, self.seed)
+        if self.group is not None:
+            groups = batch.column(self.group).to_pandas()
+            if (missing := groups.isna().to_numpy()).any():
+                raise CellError(
+                    f"the group {self.group!r} is missing",
+                    ": fill it, or leave out such rows.",
+                    int(numbers[missing.argmax()]),
+                )
+            values = hashed(pd.util.hash_array(groups.to_numpy()), self.seed)
+        first = self.validation + self.test
+        is_training, is_validation = values >= first, values < self.validation
+        return {
+            "validation": is_validation,
+            "test": ~(is_training | is_validation),
+            "training": is_training,
+            "sample": is_training & (rows >= first) & (rows < first + self.sample),
+        }
 
     def rows(self, numbers: np.ndarray, table: Any) -> Rows:
         """Return the rows that have a target, numbered."""
@@ -98,7 +125,7 @@ class Share(NamedTuple):
         groups = [self.groups[i] for i in draw.permutation(len(self.groups))]
         sizes = np.diff(np.arange(count + 1) * rows // count).tolist()
         waiting, read = list[Any](), 0
-        for piece in self._replace(groups=groups).pieces(self.features, self.validation):
+        for _, *piece in self._replace(groups=groups).pieces(self.features, "training"):
             waiting.append(arrays(self.indexed(self.rows(*piece).counted())))
             read += len(waiting[-1][0])
             if read < rows and sum(part[0].nbytes for part in waiting) < _BUFFER:

@@ -66,6 +66,7 @@ class OneProcess(AllRows):
     """The process of a training that has all rows and all networks: it agrees with itself."""
 
     is_alone = is_first = True
+    rank, size = 0, 1
     tell: Callable[[], None] | None = None
 
     def begin(
@@ -73,6 +74,10 @@ class OneProcess(AllRows):
     ) -> tuple[Array, Any, Any, Options]:
         """Return the arguments."""
         return theta, x, y, options
+
+    def exchange(self, value: Any) -> list[Any]:
+        """Return the value, in a list."""
+        return [value]
 
     def agree(self, error: BaseException | None = None) -> None:
         """Raise nothing."""

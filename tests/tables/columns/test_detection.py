@@ -827,6 +827,7 @@ def test_pieces_of_rows_teach_a_column_what_all_of_them_teach(name: str) -> None
         merged = reduce(Counts.merge, counts)
         expected = column.count(cells, weights)
         assert merged == expected
+        assert column.odd_cells(cells[:0]).merge(column.odd_cells(cells)).present == cells.count()
         found = column.finish(merged, **options)
         assert found.names("c") == column.finish(expected, **options).names("c")
 
@@ -839,6 +840,7 @@ def test_odd_cells_of_pieces_are_those_of_all_rows() -> None:
     pieces = [column.odd_cells(odd[rows]) for rows in (slice(20, 40), slice(0, 20), slice(40, 60))]
     found = reduce(OddCells.merge, pieces)
     assert found == (60, ("?!", "n. k."), 4, 9)
+    assert column.odd_cells(odd[:0]) == (0, (), 0, 0)
     assert (found.are_few, OddCells(60).are_few, OddCells(6, ("?!",), 3).are_few) == (True, 0, 0)
 
 

@@ -3,6 +3,7 @@
 Specifies ``shares``.
 """
 
+import itertools
 import json
 import re
 import sys
@@ -202,7 +203,7 @@ def test_an_epoch_has_each_training_row_once_in_an_order_of_its_own(
     monkeypatch.setattr(shares, "_BUFFER", buffer)
     groups, _ = row_groups("big")
     target = Target("z", "regression", "")
-    share = Share(groups, ROWS, ["number"], None, 0.15, 0.2, 0, target)
+    share = Share(groups, ROWS, ["number"], None, 0.15, 0.05, 0, target)
     expected = training_rows(["z"])["number"].to_numpy()
 
     def epoch(i: int) -> list[np.ndarray]:
@@ -224,7 +225,7 @@ def test_an_epoch_has_each_training_row_once_in_an_order_of_its_own(
 def test_the_validation_set_of_a_large_table_is_limited(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parallel_training, "_MAX_VALIDATION", 100)
+    monkeypatch.setattr(parallel_training, "_MAX_HELD", 100)
     done = run(*COMMAND, *QUICK, "--json")
     assert done.exit_code == 0, done.output
     assert "--validation is 0.0333: at most 100 rows" in done.stderr
@@ -233,7 +234,10 @@ def test_the_validation_set_of_a_large_table_is_limited(
 
 REFUSED = [
     ("--cv 3 --time a", r"'--parallel': cannot be combined with --cv, --time"),
-    ("--test 0.1 --plot a.png", r"cannot be combined with --test, --plot"),
+    ("--test 0.1 --plot a.png", r"cannot be combined with --plot"),
+    ("--test big/0.parquet", r"--test is a share of the rows with --parallel"),
+    ("--test 0.9", r"--validation and --test leave no training rows"),
+    ("--group c", r"there is no column 'c'"),
     ("--validation big/0.parquet", r"--validation is a share of the rows with --parallel"),
     ("--features q", r"there is no column 'q'"),
 ]
@@ -261,10 +265,82 @@ def test_several_processes_without_parallel_are_refused_by_the_first(
     assert (done.exit_code, done.output) == (0, "")
 
 
-def test_parallel_without_mpi4py_says_how_to_install_it(
+def test_one_process_streams_without_mpi4py_and_trains_as_one_rank_does(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = []
+    for module in (sys.modules["mpi4py"], None):
+        monkeypatch.setitem(sys.modules, "mpi4py", module)
+        done = run(*COMMAND, *QUICK, "--out", f"{module is None}.safetensors", "--json")
+        assert done.exit_code == 0, done.output
+        reports.append(json.loads(done.stdout))
+    one, other = (bx.tables.load(f"{name}.safetensors").theta_ for name in (True, False))
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)  # sums of float32
+    assert reports[0]["parts"] == reports[1]["parts"]
+
+
+def test_test_rows_are_for_the_report_alone_and_give_the_coverage_of_intervals(
+    folder: Path,
+) -> None:
+    words = ("train", "big", "--target", "z", "--parallel", *QUICK, "--weights", "weight")
+    done = run(*words, "--drop", "y", "--test", "0.25", "--json")
+    assert done.exit_code == 0, done.output
+    report, values = json.loads(done.stdout), hashed(np.arange(ROWS), 0)
+    rows = table()[(values >= 0.15) & (values < 0.4)].dropna(subset="z")
+    assert report["parts"]["test"] == len(rows)
+    assert report["rows"] == sum(report["parts"].values()) == ROWS - 60
+    assert report["measured_on"] == {part: part for part in ("validation", "test")} | {
+        "baseline": "test"
+    }
+    model = bx.tables.load("model.safetensors")
+    errors, weights = model.predict(rows) - rows["z"], rows["weight"]
+    expected = np.sqrt(np.average(errors**2, weights=weights))
+    assert report["test"]["rmse"] == pytest.approx(expected, rel=1e-6)
+    assert model.model_.record["rows"]["training"] == report["parts"]["training"]
+    assert 0.5 < model.model_.coverage_on_test(0.9) <= 1.0
+    shown = run("inspect", "model.safetensors")
+    assert re.search(r"measured on +test +test +validation$", shown.stdout, re.M)
+    done = run(*words, "--drop", "y", "--resume", "--max-iter", "6")
+    assert done.exit_code == 2
+    assert "model.safetensors cannot be resumed" in done.stderr
+
+
+def test_the_rows_of_a_group_are_in_one_part(folder: Path) -> None:
+    given = table()
+    given["person"] = [f"p{i % 97}" for i in range(ROWS)]
+    for i, part in enumerate((given[:1000], given[1000:])):
+        part.to_parquet(f"big/{i}.parquet", row_group_size=300)
+    groups, _ = row_groups("big")
+    target = Target("z", "regression", "")
+    share = Share(groups, ROWS, ["number"], None, 0.15, 0.1, 0, target, 0.2, "person")
+    found: dict[str, list[int]] = {}
+    for part, numbers, _ in share.pieces([], "validation", "test", "training", "sample"):
+        found.setdefault(part, []).extend(numbers.tolist())
+    sample = found.pop("sample")
+    assert sorted(itertools.chain(*found.values())) == [*range(ROWS)]
+    people = [{*given["person"].iloc[part]} for part in found.values()]
+    assert not any(one & other for one, other in itertools.combinations(people, 2))
+    assert min(map(len, people)) > 5
+    assert {*sample} < {*found["training"]}
+    assert 0.05 * ROWS < len(sample) < 0.15 * ROWS
+    words = ("train", "big", "--target", "z", "--parallel", *QUICK, "--group", "person")
+    done = run(*words, "--test", "0.2", "--drop", "y", "--json")
+    assert done.exit_code == 0, done.output
+    usable = given["z"].notna()
+    expected = {part: int(usable[rows].sum()) for part, rows in found.items()}
+    assert json.loads(done.stdout)["parts"] == expected
+    assert "person" not in bx.tables.load("model.safetensors").model_.features.columns
+    given.loc[1234, "person"] = None
+    given[1000:].to_parquet("big/1.parquet", row_group_size=300)
+    done = run(*words)
+    assert done.exit_code == 2
+    assert "the group 'person' is missing (row 1234): fill it" in done.stderr
+
+
+def test_several_processes_without_mpi4py_are_told_how_to_install_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "mpi4py", None)
-    done = run(*COMMAND)
+    done = run(*COMMAND, PMI_SIZE="2", PMI_RANK="0")
     assert done.exit_code == 2
     assert re.search(r"pip install 'mpi4py>=[\d.]+' mpich$", done.stderr.rstrip())
