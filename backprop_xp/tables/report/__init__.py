@@ -2,5 +2,6 @@
 
 The order of reading: ``target`` (its task), ``split`` (the parts of the rows), ``problem`` (both,
 with the kinds of the columns), ``column_warnings``, ``evaluation`` (metrics beside other models)
-and ``table_training``; for datasets of several processes ``shares`` and ``parallel_training``.
+and ``table_training``; for datasets larger than memory ``shares`` (of the row groups), ``totals``
+(of pieces of rows) and ``parallel_training``.
 """

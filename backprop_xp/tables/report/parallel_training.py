@@ -8,7 +8,6 @@ deviation of the target come from all training rows.
 import functools
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +17,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from backprop_xp.backends import Array, Selection, resolve
+from backprop_xp.backends import Selection, resolve
 from backprop_xp.checks import integer, real
-from backprop_xp.tables.columns.counts import Counts, OddCells
 from backprop_xp.tables.columns.detection import detect
 from backprop_xp.tables.columns.features import Features
-from backprop_xp.tables.columns.tolerance import BadValues, in_row
 from backprop_xp.tables.interface.tabular_base import Callback
 from backprop_xp.tables.model.blas_threads import one_blas_thread
 from backprop_xp.tables.model.fitted_model import TabularModel
@@ -39,7 +36,8 @@ from backprop_xp.tables.report.evaluation import score
 from backprop_xp.tables.report.problem import ColumnChoice, chosen_features, lines_about
 from backprop_xp.tables.report.shares import Share
 from backprop_xp.tables.report.table_training import Estimator, estimator_for, reported
-from backprop_xp.tables.report.target import Target, as_array, find_target
+from backprop_xp.tables.report.target import Target, find_target
+from backprop_xp.tables.report.totals import Totals, totals_of
 from backprop_xp.training.interfaces.states import TrainingState
 from backprop_xp.training.processes import exchange
 from backprop_xp.training.processes.one_process import OneProcess
@@ -222,81 +220,16 @@ def _learn(
     return share, features, lines, others
 
 
-class _Totals(NamedTuple):
-    """The totals of a rank's training rows.
-
-    ``sums`` are their number, their weight, the mean and the squared deviations of a number to
-    predict, and the number of rows of weight 0. ``by_class`` has the weight of each class, and
-    ``counts`` those of columns. The rows of weight 0 and the odd cells are also those of the
-    validation rows and the test rows.
-    """
-
-    sums: np.ndarray
-    by_class: Counter[Any]
-    counts: dict[str, Counts]
-    odd: dict[str, OddCells]
-
-
-def _totals(share: Share, features: Features, held: Collection[Rows]) -> _Totals:
+def _totals(share: Share, features: Features, held: Collection[Rows]) -> Totals:
     """Return the totals of this rank, whose other rows are ``held``."""
     columns = {name: one for name, one in features.columns.items() if one.is_counted}
-    tested = [rows.counted().features for rows in held]
-    odd = {
-        name: functools.reduce(OddCells.merge, (one.odd_cells(rows[name]) for rows in tested))
-        for name, one in columns.items()
-    }
-    counts = dict.fromkeys(columns, Counts())
-    sums, by_class = np.zeros(5), Counter[Any]()
-    sums[4] = sum(np.count_nonzero(rows.weights == 0.0) for rows in held)
+    of = functools.partial(totals_of, target=share.target, columns=columns)
+    found = functools.reduce(Totals.merge, (of(rows, is_training=False) for rows in held))
     for _, *piece in share.pieces([*columns], "training"):
-        rows = share.rows(*piece)
-        weights, counted = np.asarray(rows.weights), rows.counted()
-        count = np.count_nonzero(weights)
-        own = np.asarray([count, weights.sum(), 0.0, 0.0, len(weights) - count])
-        if share.target.classes:
-            indices, names = pd.factorize(as_array(rows.target))
-            found = np.bincount(indices, weights, len(names)).tolist()
-            by_class.update(dict(zip(names.tolist(), found, strict=True)))
-        elif own[1]:
-            y = share.target.values(rows.target)
-            own[2] = weights @ y / own[1]
-            own[3] = weights @ (y - own[2]) ** 2
-        sums = _merged(sums, own)
-        for name, one in columns.items():
-            cells = counted.features[name]
-            odd[name] = odd[name].merge(one.odd_cells(cells))
-            counts[name] = counts[name].merge(one.count(cells, counted.weights))
-    if not sums[0]:
+        found = found.merge(of(share.rows(*piece), is_training=True))
+    if not found.moments.rows:
         raise ValueError("its row groups have no training rows: start fewer processes.")
-    return _Totals(sums, by_class, counts, odd)
-
-
-def _merged(one: Array, other: Array) -> Array:
-    """Return the sums of both, with mean and squares by Chan et al. (1983), equation 2.1."""
-    total, delta = one + other, other[2] - one[2]
-    part = other[1] / (total[1] or 1.0)
-    total[2] = one[2] + delta * part
-    total[3] += delta**2 * one[1] * part
-    return total
-
-
-def _finished(
-    features: Features, totals: Sequence[_Totals], most: int | None, seed: int
-) -> tuple[Features, list[str]]:
-    """Return features with what the rows of all ranks show, and lines about odd cells.
-
-    A category of more than ``most`` values is a code.
-    """
-    columns, lines = dict(features.columns), list[str]()
-    for name in totals[0].counts:
-        cells = functools.reduce(OddCells.merge, (each.odd[name] for each in totals))
-        counts = functools.reduce(Counts.merge, (each.counts[name] for each in totals))
-        columns[name] = columns[name].finish(counts, above=most, seed=seed)
-        if cells.are_few:
-            columns[name] = columns[name].with_odd(cells.strings)
-            found = BadValues(name, cells.total, cells.strings[0], cells.row)
-            lines.append(found.at(in_row(cells.row)))
-    return replace(features, columns=columns), lines
+    return found
 
 
 def _prepared(
@@ -316,24 +249,21 @@ def _prepared(
     share, features, told, others = _learn(ranks, share, preset, task, given["kinds"])
     totals = ranks.exchange(_totals(share, features, others.values()))
     held = {name: rows.counted() for name, rows in others.items()}
-    sums = [each.sums for each in totals]
-    count, weight, mean, squares, weightless = functools.reduce(_merged, sums).tolist()
-    by_class = Counter[Any]()
-    for each in totals:  # the sum of the counters would lack classes of weight 0
-        by_class.update(each.by_class)
-    classes, deviation = tuple(sorted(by_class)), math.sqrt(squares / weight)
+    whole = functools.reduce(Totals.merge, totals)
+    count, weight, mean, squares = whole.moments
+    classes, deviation = tuple(sorted(whole.by_class)), math.sqrt(squares / weight)
     training = Rows(pd.DataFrame(), pd.Series([mean - deviation, mean + deviation]), None)
     if classes:
-        weights = np.asarray([by_class[name] for name in classes])
+        weights = np.asarray([whole.by_class[name] for name in classes])
         training = Rows(pd.DataFrame(), pd.Series(range(len(classes))), weights)
     share = share._replace(target=share.target._replace(classes=classes), unit=weight / count)
     most = preset.category and preset.category.above
-    features, odd = _finished(features, totals, most, share.seed)
+    features, odd = whole.finish(features, most, share.seed)
     each = ranks.exchange({name: len(rows.target) for name, rows in held.items()})
-    counts = {"training": int(count), "validation": sum(one["validation"] for one in each)}
+    counts = {"training": count, "validation": sum(one["validation"] for one in each)}
     n_test = sum(one.get("test", 0) for one in each)
-    without = share.total - sum(counts.values()) - n_test - int(weightless)
-    lines = [*lines_about(share.target, without, int(weightless))]
+    without = share.total - sum(counts.values()) - n_test - whole.weightless
+    lines = [*lines_about(share.target, without, whole.weightless)]
     lines += [*told, *odd]
     for name, part in {"validation": share.validation, "test": share.test}.items():
         if part * share.total >= _MAX_HELD - 1:
@@ -363,7 +293,7 @@ def _prepared(
         metadata=metadata,
     )
     codes = sum(ranks.exchange(_totals_of_codes(share, features)))
-    own = int(sums[ranks.rank][0])
+    own = totals[ranks.rank].moments.rows
     return _Prepared(share, estimator, checked, split, known.get("test"), model, recipe, own, codes)
 
 

@@ -1,6 +1,6 @@
 """The command ``train --parallel`` on one rank; ``tests/mpi`` has several.
 
-Specifies ``shares``.
+Specifies ``shares`` and ``totals``.
 """
 
 import itertools
