@@ -12,7 +12,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import Array, BackendUnavailableError, Selection
-from backprop_xp.cli.contenders import Case
+from backprop_xp.cli.bench.contenders import Case
 from backprop_xp.training.optimizers.first_order import Optimizer
 from benchmarks.gpu_trainings import bare_step
 

@@ -26,7 +26,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
 import backprop_xp as bx
-from backprop_xp.cli.race import Child, Entrant, quartiles, start_children
+from backprop_xp.cli.bench.race import Child, Entrant, quartiles, start_children
 from benchmarks.conftest import Row, in_units
 
 MEMBERS = 32

@@ -21,7 +21,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 import backprop_xp as bx
-from backprop_xp.cli.race import Entrant, race, start_children
+from backprop_xp.cli.bench.race import Entrant, race, start_children
 from benchmarks.conftest import Row, in_units
 
 SEEDS = 10

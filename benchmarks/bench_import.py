@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from backprop_xp.cli.race import Quartiles, quartiles
+from backprop_xp.cli.bench.race import Quartiles, quartiles
 from benchmarks.conftest import Row, in_units
 
 AIM = 0.040

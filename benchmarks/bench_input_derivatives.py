@@ -16,7 +16,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import backprop_xp as bx
-from backprop_xp.cli.race import Entrant, race, start_children
+from backprop_xp.cli.bench.race import Entrant, race, start_children
 from benchmarks.conftest import Row, in_units
 
 ROUNDS, CALLS = 15, 4

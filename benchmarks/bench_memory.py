@@ -9,8 +9,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import backprop_xp as bx
-from backprop_xp.cli.contenders import CASES, learner
-from backprop_xp.cli.race import Quartiles
+from backprop_xp.cli.bench.contenders import CASES, learner
+from backprop_xp.cli.bench.race import Quartiles
 from benchmarks.conftest import Row
 
 # The interpreter's own memory, such as its caches of small objects.

@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.cli.race import Quartiles, quartiles
+from backprop_xp.cli.bench.race import Quartiles, quartiles
 from benchmarks.conftest import Row, in_units
 
 ROWS, NUMBERS, ROUNDS = 300_000, 16, 7

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from backprop_xp.cli.bench import entrants
-from backprop_xp.cli.contenders import CASES, PEERS
-from backprop_xp.cli.race import race, start_children
+from backprop_xp.cli.bench.comparison import entrants
+from backprop_xp.cli.bench.contenders import CASES, PEERS
+from backprop_xp.cli.bench.race import race, start_children
 from benchmarks.conftest import Row, in_units
 
-ROUNDS = {"S": 21, "D": 21, "M": 15, "W": 7}
+ROUNDS = {"S": 21, "D": 21, "M": 15, "W": 7, "E": 15}
 OURS, OURS_COMPILED, OURS_ON_JAX = "backprop_xp", "backprop_xp with Numba", "backprop_xp on JAX"
 # The largest good ratios: ours on NumPy to a peer's time, and ours on JAX to JAX's time.
 AIMS = {

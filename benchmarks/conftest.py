@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from backprop_xp.cli.bench import as_lines, environment
-from backprop_xp.cli.race import Quartiles, quartiles
+from backprop_xp.cli.bench.comparison import as_lines, environment
+from backprop_xp.cli.bench.race import Quartiles, quartiles
 
 ROUNDS = 41
 sys.path.append(str(Path(__file__).parents[1]))  # child processes import benchmarks too

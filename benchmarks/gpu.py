@@ -22,7 +22,7 @@ from typing import IO, Any
 from gpu_parts import Line, digits
 from gpu_trainings import TRAININGS, cases
 
-from backprop_xp.cli.race import Child, Entrant, Outcome, race, start_children
+from backprop_xp.cli.bench.race import Child, Entrant, Outcome, race, start_children
 
 ROUNDS = 7
 FLOOR = "products, CuPy"

@@ -21,8 +21,8 @@ from gpu_trainings import Step, bare_step, cases, fit_in_cupy, products, synchro
 import backprop_xp as bx
 from backprop_xp.backends import get_backend, text_of, to_host
 from backprop_xp.backends.libraries.cupy import backend
-from backprop_xp.cli.contenders import Case, learner
-from backprop_xp.cli.race import quartiles
+from backprop_xp.cli.bench.contenders import Case, learner
+from backprop_xp.cli.bench.race import quartiles
 
 BLOCKS, CALLS = 15, 10  # blocks of steps, and the most steps in one: few enough for CUDA's queue
 FILLER = 4096  # the size of the products that keep the GPU busy

@@ -10,8 +10,8 @@ from typing import Any
 
 import backprop_xp as bx
 from backprop_xp.backends import get_backend
-from backprop_xp.cli import contenders
-from backprop_xp.cli.contenders import Case, Train, learner
+from backprop_xp.cli.bench import contenders
+from backprop_xp.cli.bench.contenders import Case, Train, learner
 
 TURN_SECONDS = 0.2
 CASES = {**contenders.CASES, "XL": Case((4096, 4096, 4096, 4096), 8192, 2)}

@@ -39,7 +39,7 @@ ROOMS: dict[str, str] = {
     "networks": "numbers chain layers losses jets derivatives network mlp ensemble equations",
     "gradient_check": "inputs engine verdict entrances",
     "training": "optimizers measures interfaces rows steps epochs processes fit rate_range",
-    "cli": "output arguments info check table xor_experiment xor contenders race bench",
+    "cli": "output arguments info check table xor_experiment xor bench",
     "tables": "readers columns model export interface report",
 }
 # The units in whose folders ``__init__`` names every module, in the order of reading.

@@ -8,7 +8,7 @@ imports only what is before it:
 - ``check``: the check of a gradient;
 - ``table``: training, predictions, descriptions and exports of models of tables;
 - ``xor`` with ``xor_experiment``: the tutorial;
-- ``bench`` with ``race`` and ``contenders``: the times of other libraries.
+- ``bench``: the times of other libraries.
 """
 
 import sys
@@ -18,7 +18,8 @@ import typer
 import typer.core
 
 import backprop_xp as bx
-from backprop_xp.cli import bench, info, xor
+from backprop_xp.cli import info, xor
+from backprop_xp.cli.bench import comparison
 from backprop_xp.cli.check import command as gradient_check
 from backprop_xp.cli.output import ending_in_one_line, say, width
 from backprop_xp.cli.table import export, inspect, predict, train
@@ -63,7 +64,7 @@ def _command(
 
 
 _COMMANDS = (
-    *(info.info, xor.xor, gradient_check.check, bench.bench),
+    *(info.info, xor.xor, gradient_check.check, comparison.bench),
     *(train.train, predict.predict, inspect.inspect, export.export),
 )
 for command in _COMMANDS:

@@ -23,7 +23,7 @@ from backprop_xp.backends import text_of
 PAUSE = 0.06
 # These make OpenBLAS choose kernels for another processor.
 _MISLEADING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-_CHILD = "import sys; from backprop_xp.cli.race import take_turns; take_turns(*sys.argv[1:])"
+_CHILD = "import sys; from backprop_xp.cli.bench.race import take_turns; take_turns(*sys.argv[1:])"
 
 # An object of JSON; a string "error" says why it is empty otherwise.
 Answer: TypeAlias = dict[str, Any]

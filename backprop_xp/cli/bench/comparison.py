@@ -11,10 +11,10 @@ import typer
 import backprop_xp as bx
 from backprop_xp.backends import get_backend
 from backprop_xp.cli.arguments import Backend, Device, Json, known
-from backprop_xp.cli.contenders import CASES, PEERS
+from backprop_xp.cli.bench.contenders import CASES, PEERS
+from backprop_xp.cli.bench.race import Entrant, Outcome, race, start_children
 from backprop_xp.cli.info import machine
 from backprop_xp.cli.output import JsonObject, complain, one_line, say, wrap
-from backprop_xp.cli.race import Entrant, Outcome, race, start_children
 
 _OURS = "backprop_xp"
 
@@ -62,7 +62,7 @@ def bench(
 
 def entrants(peers: Sequence[str], backend: str = "", device: str = "") -> list[Entrant]:
     """Return our trainings and the peers'."""
-    maker = "backprop_xp.cli.contenders:turns"
+    maker = "backprop_xp.cli.bench.contenders:turns"
     ours = Entrant(_OURS, maker, (_OURS, backend, device))
     return [ours, *(Entrant(name, maker, (name,)) for name in peers)]
 

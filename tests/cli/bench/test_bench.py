@@ -1,6 +1,6 @@
 """The command ``bench`` and its race: entrants and output, never their speed.
 
-Specifies ``contenders`` and ``race``.
+Specifies ``comparison``, ``contenders`` and ``race``.
 """
 
 import json
@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.cli import contenders, race
-from backprop_xp.cli.bench import entrants
-from backprop_xp.cli.contenders import CASES, PEERS, Case
-from backprop_xp.cli.race import Entrant
+from backprop_xp.cli.bench import contenders, race
+from backprop_xp.cli.bench.comparison import entrants
+from backprop_xp.cli.bench.contenders import CASES, PEERS, Case
+from backprop_xp.cli.bench.race import Entrant
 from tests.commands import ONE_LINE, run
 from tests.helpers import HANGING
 
@@ -26,7 +26,7 @@ TINY = [
     Case((3, 4, 1), batch=4, batches=2, epochs=1, members=3),
 ]
 INSTALLED = ["backprop_xp", *(name for name, library in PEERS.items() if library.is_installed)]
-MAKER = "backprop_xp.cli.contenders:turns"
+MAKER = "backprop_xp.cli.bench.contenders:turns"
 
 
 @pytest.mark.parametrize("case", TINY, ids=str)
