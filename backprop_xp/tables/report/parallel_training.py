@@ -260,9 +260,13 @@ def _prepared(
     most = preset.category and preset.category.above
     features, odd = whole.finish(features, most, share.seed)
     each = ranks.exchange({name: len(rows.target) for name, rows in held.items()})
-    counts = {"training": count, "validation": sum(one["validation"] for one in each)}
-    n_test = sum(one.get("test", 0) for one in each)
-    without = share.total - sum(counts.values()) - n_test - whole.weightless
+    n_held = {name: sum(one[name] for one in each) for name in held}
+    for name, n in n_held.items():
+        if not n:
+            what = "rows" if share.group is None else f"groups of {share.group!r}"
+            raise ValueError(f"too few {what} for --{name}: give more, or choose a larger share.")
+    counts = {"training": count, "validation": n_held["validation"]}
+    without = share.total - count - sum(n_held.values()) - whole.weightless
     lines = [*lines_about(share.target, without, whole.weightless)]
     lines += [*told, *odd]
     for name, part in {"validation": share.validation, "test": share.test}.items():
@@ -322,8 +326,6 @@ def _with_report(
     for name, rows in held.items():
         own = rows.target.to_numpy(), rows.weights, model.outputs(rows.features)[0]
         y, weights, outputs = map(np.concatenate, zip(*ranks.exchange(own), strict=True))
-        if not len(y):
-            raise ValueError(f"there are no {name} rows: choose a larger --{name}.")
         parts[name], scores[name] = len(y), score(n_classes, y, outputs, weights)
         if not n_classes:
             errors[name] = np.stack([np.abs(y - outputs), weights], axis=1)

@@ -12,7 +12,7 @@ from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_training import on_device
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.readers.cells import CellError
-from backprop_xp.tables.readers.frames import require_plain
+from backprop_xp.tables.readers.frames import refuse_foreign, require_plain
 from backprop_xp.tables.readers.row_groups import RowGroup, pieces
 from backprop_xp.tables.readers.table_files import as_table
 from backprop_xp.tables.report.problem import weights_of
@@ -69,7 +69,8 @@ class Share(NamedTuple):
         """Return a mask of the rows in each part; a hash of the row or the group chooses it."""
         rows = values = hashed(numbers, self.seed)
         if self.group is not None:
-            groups = batch.column(self.group).to_pandas()
+            groups = batch.column(self.group).to_pandas().rename(self.group).set_axis(numbers)
+            refuse_foreign(groups)
             if (missing := groups.isna().to_numpy()).any():
                 raise CellError(
                     f"the group {self.group!r} is missing",

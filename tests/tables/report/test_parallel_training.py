@@ -335,6 +335,14 @@ def test_the_rows_of_a_group_are_in_one_part(folder: Path) -> None:
     done = run(*words)
     assert done.exit_code == 2
     assert "the group 'person' is missing (row 1234): fill it" in done.stderr
+    for person, error in {
+        "p1": "too few groups of 'person' for --validation: give more",
+        (1.0, 2.0): "the column 'person' holds ndarray (row 0): numbers, strings or dates",
+    }.items():
+        given.assign(person=[person] * ROWS).to_parquet("one.parquet", row_group_size=300)
+        done = run("train", "one.parquet", *words[2:])
+        assert done.exit_code == 2
+        assert error in done.stderr
 
 
 def test_several_processes_without_mpi4py_are_told_how_to_install_it(
