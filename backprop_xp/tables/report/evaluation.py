@@ -21,6 +21,7 @@ from backprop_xp.estimators.targets import class_weights
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.scaling import learn_scaling
 from backprop_xp.tables.interface.tabular import TabularClassifier, TabularRegressor
+from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_file import PathLike
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.training_split import Split
@@ -61,22 +62,33 @@ def report_of(
     if folds:
         measured_on, each = f"{len(folds)} folds", [one.scores for one in folds]
         scores = {**_over_folds(each, np.mean), "deviations": _over_folds(each, np.std)}
-    report = {
-        "task": model.model_.task,
-        "rows": sum(len(rows.target) for rows in parts.values()),
-        "features": len(model.model_.features.columns),
-        "epochs": model.n_iter_,
-        "parts": {
-            **model.model_.record["rows"],
-            **{name: len(rows.target) for name, rows in parts.items() if name == "test"},
-        },
+    more = {
         **scores,
         "measured_on": {"validation": "validation"} | dict.fromkeys(_ON_TEST, measured_on),
         "linear_is_better": is_above_0(*np.concatenate([one.excess for one in found]).T),
-        "model": None if path is None else os.fspath(path),
     }
+    test = {"test": len(parts["test"].target)} if "test" in parts else {}
+    report = described(model.model_, {**model.model_.record["rows"], **test}, more, path)
     classes = None if folds else found[0].classes
     return {"report": report, **({} if classes is None else {"classes": classes})}
+
+
+def described(
+    model: TabularModel,
+    parts: Mapping[str, int],
+    measured: Mapping[str, Any],
+    path: PathLike | None,
+) -> dict[str, Any]:
+    """Return a report: a training, the number of rows of its parts, and what was measured."""
+    return {
+        "task": model.task,
+        "rows": sum(parts.values()),
+        "features": len(model.features.columns),
+        "epochs": model.record["epoch"],
+        "parts": dict(parts),
+        **measured,
+        "model": None if path is None else os.fspath(path),
+    }
 
 
 def evaluate(model: TabularClassifier | TabularRegressor, parts: Mapping[str, Rows]) -> Evaluation:

@@ -7,7 +7,6 @@ deviation of the target come from all training rows.
 
 import functools
 import math
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from backprop_xp.tables.model.table_network import totals_of_codes
 from backprop_xp.tables.model.tabular_parameters import Task, Values, checked_parameters
 from backprop_xp.tables.model.training_split import Split
 from backprop_xp.tables.readers.row_groups import row_groups, share_of
-from backprop_xp.tables.report.evaluation import score
+from backprop_xp.tables.report.evaluation import described, score
 from backprop_xp.tables.report.problem import ColumnChoice, chosen_features, lines_about
 from backprop_xp.tables.report.shares import Share
 from backprop_xp.tables.report.table_training import Estimator, estimator_for, reported
@@ -334,16 +333,8 @@ def _with_report(
             if totals is not None:
                 trivial = np.broadcast_to(totals / totals.sum(), outputs.shape)
             scores["baseline"] = score(n_classes, y, trivial, weights)
-    report = {
-        "task": model.task,
-        "rows": sum(parts.values()),
-        "features": len(model.features.columns),
-        "epochs": model.record["epoch"],
-        "parts": parts,
-        **scores,
-        "measured_on": {name: name for name in held} | {"baseline": last},
-        "model": os.fspath(out),
-    }
+    scores["measured_on"] = {name: name for name in held} | {"baseline": last}
+    report = described(model, parts, scores, out)
     return replace(
         model,
         residuals=errors.get("validation"),
