@@ -18,11 +18,14 @@ __all__ = ["Check", "NotApplicable", "Outcome", "checks", "conformance", "run"]
 
 
 def checks(*groups: str) -> list[Check]:
-    """Return the checks of some groups, or all: "protocol", "moving data", "parity", "trust"."""
-    # The pytest plugin is in this package: every run of pytest imports it.
-    from backprop_xp.testing import contract, parity, trust
+    """Return the checks of some groups, or all.
 
-    every = [*contract.CHECKS, *parity.CHECKS, *trust.CHECKS]
+    The groups are "protocol", "moving data", "parity", "parts" and "trust".
+    """
+    # The pytest plugin is in this package: every run of pytest imports it.
+    from backprop_xp.testing import contract, parity, parts, trust
+
+    every = [*contract.CHECKS, *parity.CHECKS, *parts.CHECKS, *trust.CHECKS]
     for group in groups:
         known(group, list(dict.fromkeys(check.group for check in every)), "group")
     return [check for check in every if not groups or check.group in groups]

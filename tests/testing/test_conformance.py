@@ -1,20 +1,24 @@
 """The conformance kit: it passes on the suite's backend, and notices each planted fault.
 
-Specifies ``array_api_strict``, ``contract``, ``kit``, ``numpy``, ``parity``, ``protocol``,
-``testing`` and ``trust``.
+Specifies ``array_api_strict``, ``contract``, ``kit``, ``numpy``, ``parity``, ``parts``,
+``protocol``, ``testing`` and ``trust``.
 """
 
+import ast
 import re
 import unittest
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import backprop_xp as bx
 from backprop_xp import testing
+from backprop_xp.testing.parts import FUNCTIONS
 from tests import broken_backends as broken
 
-GROUPS = ["protocol", "moving data", "parity", "trust"]
+GROUPS = ["protocol", "moving data", "parity", "parts", "trust"]
 
 
 def failures(backend: Any, device: Any = None, *groups: str) -> dict[str, str]:
@@ -24,8 +28,8 @@ def failures(backend: Any, device: Any = None, *groups: str) -> dict[str, str]:
 
 
 # JAX compiles each check's operations, those of a gradient check up to 50 s. Its default session
-# has no gradient check, and of the parity in single precision a training alone.
-SINGLE = re.compile(r"parity: (?!training, AdamW).*(float32|complex64)")
+# has no gradient check, of the parity in single precision a training alone, and no parts.
+SINGLE = re.compile(r"parity: (?!training, AdamW).*(float32|complex64)|parts: .*float(32|64)")
 CHECKS = [
     pytest.param(
         check,
@@ -80,6 +84,62 @@ def test_each_check_has_its_own_name_in_one_of_the_groups_by_which_they_are_chos
     ]
     with pytest.raises(ValueError, match=r"group 'math' is unknown\. Known: protocol, moving"):
         testing.checks("math")
+
+
+PACKAGE = Path(bx.__file__).parent
+# What computes on a backend; the others read, write and show.
+COMPUTING = ("backends", "networks", "training", "gradient_check", "estimators")
+
+
+def _is_namespace(node: ast.expr) -> bool:
+    if isinstance(node, ast.Call):
+        return getattr(node.func, "id", "") in ("array_namespace", "namespace_of")
+    return getattr(node, "id", getattr(node, "attr", "")) in ("xp", "namespace")
+
+
+def _functions_called() -> set[str]:
+    """Return the functions of the standard that the package calls, by their dotted names."""
+    strict, found = pytest.importorskip("array_api_strict"), set[str]()
+    files = [path for unit in COMPUTING for path in (PACKAGE / unit).rglob("*.py")]
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Attribute) or "libraries" in path.parts:
+                continue
+            if _is_namespace(node.value) and callable(getattr(strict, node.attr, None)):
+                found.add(node.attr)
+            owner = node.value
+            is_linear = isinstance(owner, ast.Attribute) and owner.attr == "linalg"
+            if is_linear and _is_namespace(owner.value):
+                found.add(f"linalg.{node.attr}")
+    return found - {
+        "__array_namespace_info__",
+        "float32",
+        "float64",
+        "complex64",
+        "complex128",
+        "int32",
+        "int64",
+    }
+
+
+def test_the_table_has_each_function_of_the_standard_that_the_library_calls_once() -> None:
+    names = " ".join(FUNCTIONS.values()).split()
+    assert len(set(names)) == len(names)
+    assert _functions_called() <= set(names)
+
+
+def test_missing_functions_are_named_with_the_parts_that_need_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(broken.XP, "argsort")
+    monkeypatch.setattr(broken.XP, "linalg", SimpleNamespace(svd=broken.XP.linalg.svd))
+    found = failures(broken.STRICT, "device1", "parts")
+    assert found["parts: functions"] == (
+        "the namespace lacks functions of Levenberg-Marquardt and L-BFGS: linalg.diagonal, "
+        "linalg.solve; of metrics: argsort"
+    )
+    kinds = {name.partition(",")[0] for name in found}
+    assert kinds == {"parts: functions", "parts: second order", "parts: metrics"}
 
 
 # Planted faults

@@ -1,0 +1,146 @@
+"""The checks of the library's parts: the functions that each needs, and their results beside NumPy.
+
+``parity`` checks a network and its steps; these check what is made of networks. The first one names
+every missing function of the standard with the part that needs it, before any part fails.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from backprop_xp.backends import Array
+from backprop_xp.networks.ensemble import predict, uncertainty
+from backprop_xp.networks.equations.equation_layers import Equation
+from backprop_xp.networks.equations.group_layers import group_rows
+from backprop_xp.networks.equations.standard_errors import standard_errors
+from backprop_xp.networks.mlp import mlp
+from backprop_xp.networks.network import Network
+from backprop_xp.testing.kit import TOLERANCES, Case, checks_of, expect
+from backprop_xp.training.fit import fit
+from backprop_xp.training.measures.metrics import METRICS
+from backprop_xp.training.optimizers.lbfgs import LBFGS
+from backprop_xp.training.optimizers.levenberg_marquardt import LevenbergMarquardt
+
+# The functions of the standard, each with the first part that needs it.
+FUNCTIONS = {
+    "networks and their training": (
+        "abs all any arange argmax asarray astype broadcast_arrays broadcast_to clip concat cos "
+        "empty_like exp expm1 eye finfo floor full full_like iinfo isdtype isfinite isinf isnan "
+        "log log1p matrix_transpose max maximum mean min minimum moveaxis ones ones_like "
+        "permute_dims real reshape round sign sin sinh sqrt stack sum take tanh where zeros "
+        "zeros_like"
+    ),
+    "equations and derivatives by x": "cosh hypot linspace pow squeeze",
+    "standard errors": "linalg.svd",
+    "Levenberg-Marquardt and L-BFGS": "flip linalg.diagonal linalg.solve triu vecdot",
+    "metrics": "argsort cumulative_sum take_along_axis",
+    "the gradient check": "imag",
+    "the estimators": "sort",
+}
+
+_DRAW = np.random.default_rng(1)
+_X, _Y = _DRAW.normal(size=(8, 2)), _DRAW.uniform(0.1, 0.9, size=(8, 2))
+_NET = mlp([2, 3, 2], hidden="tanh", loss="half_squared_error", l2=0.1)
+_THETA = _DRAW.normal(0.0, 0.7, size=(2, _NET.size))
+# Scores with ties, and classes of which each has rows.
+_SCORES = np.round(_DRAW.uniform(0.05, 0.95, size=(8, 6)), 1)
+_LABELS = np.eye(6)[[0, 1, 2, 3, 4, 5, 0, 1]]
+_POINTS = np.linspace(0.1, 1.0, 6)[:, None]
+_SECOND_ORDER: dict[str, Callable[[], Any]] = {"LM": LevenbergMarquardt, "L-BFGS": LBFGS}
+
+
+def _functions(case: Case) -> None:
+    """Check that the namespace has each function of the standard that the library calls."""
+    missing = []
+    for part, names in FUNCTIONS.items():
+        lacking = [name for name in names.split() if not _has(case.backend.namespace(), name)]
+        missing += [f"{part}: {', '.join(lacking)}"] if lacking else []
+    expect(not missing, f"the namespace lacks functions of {'; of '.join(missing)}")
+
+
+def _has(namespace: Any, name: str) -> bool:
+    for part in name.split("."):
+        namespace = getattr(namespace, part, None)
+    return callable(namespace)
+
+
+def _second_order(name: str, dtype: str, case: Case) -> None:
+    """Check theta after two steps of a stack by full batches."""
+
+    def compute(theta: Array, x: Array, y: Array) -> Array:
+        return fit(_NET, theta, x, y, optimizer=_SECOND_ORDER[name](), epochs=2).theta
+
+    case.require_computed(dtype, compute, _THETA, _X, _Y)
+
+
+def _derivatives(dtype: str, case: Case) -> None:
+    """Check the Gauss-Newton matrix, and first and second derivatives by x."""
+
+    def compute(theta: Array, x: Array, y: Array) -> list[object]:
+        found = _NET.gauss_newton(theta, x, y)
+        by_x = [_NET.input_jacobian(theta, x), _NET.input_hessian(theta, x)]
+        return [*found[:2], *by_x, _NET.laplacian(theta, x, predict=True)]
+
+    case.require_computed(dtype, compute, _THETA, _X, _Y)
+
+
+def _equation(dtype: str, case: Case) -> None:
+    """Check an equation with a group of readings and an unknown coefficient."""
+
+    def compute(theta: Array, points: Array, readings: Array) -> list[object]:
+        layers = mlp([1, 3, 1], hidden="tanh").layers
+        unknown = {"k": 0.7}
+        law = Equation(layers, lambda s: s.u_xx + s.k * s.xp.sin(s.u), "x", unknown=unknown)
+        reading = Equation(layers, lambda s: s.u, "x", unknown=unknown)
+        groups: dict[str, Any] = {
+            "law": (law, points),
+            "readings": (reading, points[:3, :], readings[:3, :]),
+        }
+        layer, x, y, weight = group_rows(groups)
+        network = Network([layer], "mean_squared_error")
+        theta = theta[:, : network.size]
+        return [*network.loss_and_gradient(theta, x, y, sample_weight=weight)]
+
+    case.require_computed(dtype, compute, _THETA, _POINTS, np.cos(_POINTS))
+
+
+def _errors(dtype: str, case: Case) -> None:
+    """Check the standard errors of a coefficient, at the least squares of a parabola."""
+
+    def compute(theta: Array, points: Array, readings: Array) -> list[object]:
+        layers = mlp([1, 1]).layers
+        curve = Equation(layers, lambda s: s.u + s.k * s.x**2, "x", unknown={"k": 0.0})
+        network = Network([curve], "mean_squared_error")
+        found = standard_errors(network, theta, points, readings, measured=[curve])
+        return [found.unknown["k"], found.noise]
+
+    powers = np.concatenate([_POINTS, _POINTS**0, _POINTS**2], axis=1)
+    theta = np.linalg.lstsq(powers, np.cos(_POINTS)[:, 0])[0]
+    case.require_computed(dtype, compute, theta, _POINTS, np.cos(_POINTS))
+
+
+def _metrics(dtype: str, case: Case) -> None:
+    """Check every metric, with ties among the scores."""
+
+    def compute(scores: Array, labels: Array) -> list[Array]:
+        return [metric(scores, labels, None) for metric in METRICS.values()]
+
+    case.require_computed(dtype, compute, _SCORES, _LABELS)
+
+
+def _ensemble(dtype: str, case: Case) -> None:
+    """Check the mean, the spread and the entropies of a stack's predictions."""
+    classes = mlp([2, 3, 2], hidden="tanh", loss="categorical_cross_entropy")
+
+    def compute(theta: Array, x: Array) -> list[Array]:
+        return [*predict(_NET, theta, x), *uncertainty(classes, theta, x)]
+
+    case.require_computed(dtype, compute, _THETA, _X)
+
+
+CHECKS = [
+    *checks_of("parts", [_functions]),
+    *checks_of("parts", [_second_order], _SECOND_ORDER, TOLERANCES),
+    *checks_of("parts", [_derivatives, _equation, _errors, _metrics, _ensemble], TOLERANCES),
+]
