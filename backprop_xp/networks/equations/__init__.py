@@ -3,5 +3,5 @@
 ``derivative_layers`` return derivatives by x, ``constrained_layers`` a function that keeps
 conditions. ``points`` has what a user's equation receives, ``equation_layers`` the residuals of a
 differential equation, and ``group_layers`` several equations, each on its rows.
-``standard_errors`` are those of what is learned from noisy readings.
+``influence`` is that of noisy readings on what is learned, and ``standard_errors`` follow from it.
 """

@@ -1,4 +1,7 @@
-"""Standard errors: against linear regression, SciPy's curve fit, and repeated trainings."""
+"""Standard errors: against linear regression, SciPy's curve fit, and repeated trainings.
+
+Specifies ``influence``.
+"""
 
 from collections.abc import Callable
 from typing import Any
