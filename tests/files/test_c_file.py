@@ -157,6 +157,11 @@ LAYERS = {
             unknown={"k": 1.0},
         )
     ],
+    "Equation of points": [
+        bx.Equation(
+            ONE_OUTPUT, lambda s: (s[0].u_x - s[1].u * s[2].u, s[0].x * s[1].u), "x", points=3
+        )
+    ],
     "a layer of one's own": [bx.Dense(3, 3), Polynomial(), bx.Dense(6, 2, _cube())],
     "a layer that ignores a feature": [Cut(), bx.Dense(2, 2)],
     "a layer that ignores its parameter": [Unread()],

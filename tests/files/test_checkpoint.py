@@ -73,11 +73,15 @@ def value_itself(s: Any) -> Any:
     return s.u
 
 
+def between_points(s: Any) -> Any:
+    return s[0].u - s[1].u_x * s[2].x
+
+
 def zero_at_the_ends(x: Any) -> Any:
     return x[..., :1] * (1.0 - x[..., :1])
 
 
-for function in (residual, value_itself, zero_at_the_ends):
+for function in (residual, value_itself, between_points, zero_at_the_ends):
     bx.register(f"{function.__name__} of a test", function)
 
 LAYERS = [
@@ -90,6 +94,7 @@ LAYERS = [
     *(bx.Standardize([1.0, -2.0, 0.0], [0.5, 2.0, 3.0]), bx.Standardize(2.0, 0.1)),
     bx.Derivatives([bx.Dense(3, 2, "tanh")], [(), (1,), (2, 0)]),
     bx.Equation([bx.Dense(2, 1, "silu")], residual, "xy", given=["given"], unknown={"k": 2.0}),
+    bx.Equation([bx.Dense(1, 1)], between_points, "x", points=3),
     bx.Constrained([bx.Dense(3, 1, "tanh")], zero_at_the_ends),
     bx.Groups([bx.Equation([bx.Dense(3, 1)], value_itself, "xyz")], [1]),
     bx.Columns(bx.Scale(1), bx.LayerNorm(2)),

@@ -45,6 +45,14 @@ LAYERS = {
             unknown={"k": 2.0},
         )
     ],
+    "Equation of points": [
+        bx.Equation(
+            [bx.Dense(1, 1, "tanh")],
+            lambda s: (s[0].u_x - s[1].u * s[2].u, s[0].x * s[1].u),
+            "x",
+            points=3,
+        )
+    ],
     "Groups": [
         bx.Groups(
             [

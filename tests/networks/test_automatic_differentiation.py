@@ -23,6 +23,9 @@ STACK, BATCH, N_IN, N_OUT = 2, 5, 3, 2
 _DENSE, _TANH = bx.Dense(N_IN, N_OUT), bx.Dense(N_IN, N_OUT, "tanh")
 _LAYERS = [bx.Dense(N_IN, 1, "tanh")]
 _EQUATION = bx.Equation(_LAYERS, lambda s: (s.u_xx * s.u, s.k * s.u_t), "xty", unknown={"k": 0.4})
+_OF_POINTS = bx.Equation(
+    [bx.Dense(1, 1, "tanh")], lambda s: (s[0].u_x * s[1].u, s[1].u - s[2].u), "x", points=3
+)
 # An example of each kind of layer, with the layers beside it.
 EXAMPLES: dict[Any, Sequence[Any]] = {
     bx.Dense: [_TANH],
@@ -43,6 +46,7 @@ EXAMPLES: dict[Any, Sequence[Any]] = {
 }
 NETWORKS = {
     **{kind.__name__: bx.Network(EXAMPLES[kind], "log_cosh", l2=0.1) for kind in LAYERS},
+    "Equation of points": bx.Network([_OF_POINTS], "huber"),
     **{
         f"{hidden} hidden": bx.Network([bx.Dense(N_IN, 4, hidden), bx.Dense(4, N_OUT)], "huber")
         for hidden in ACTIVATIONS

@@ -2,37 +2,43 @@
 
 As in ``layers``, ``x`` is ``(..., batch, n_in)``, ``y`` is ``(..., batch, n_out)``, ``g = dL/dy``.
 A residual is a function of quantities, ``(..., batch, 1)`` each: outputs of layers and their
-derivatives, columns of x, and unknown coefficients.
+derivatives, columns of x, and unknown coefficients. With several points a row of x has the columns
+of each point side by side, and each point has quantities of its own.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from backprop_xp.backends import (
     Array,
     Namespace,
     array_namespace,
+    columns_of,
     device_of,
     get_backend,
     require_floating,
     sum_over_batch,
 )
-from backprop_xp.checks import real, sequence
+from backprop_xp.checks import integer, sequence
 from backprop_xp.display.reprs import repr_of
 from backprop_xp.networks.chain.containers import Chain
 from backprop_xp.networks.chain.propagation import Cache, Gradients, Layer, Parameters
 from backprop_xp.networks.equations.derivative_layers import check_differentiable
-from backprop_xp.networks.equations.points import Point, Quantity
+from backprop_xp.networks.equations.points import Point, Points, Quantity, of_width
+from backprop_xp.networks.equations.quantity_names import (
+    check_names,
+    names_of,
+    output_names,
+    starts_of,
+)
 from backprop_xp.networks.jets.jet import Jet, is_condition
 from backprop_xp.networks.jets.parts import lifted
 from backprop_xp.networks.jets.passes import Term, backward, forward, namespace_of, plan_of, whole
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.numbers.initializers import INITIALIZERS, Generator, HostArray
 from backprop_xp.networks.numbers.random_bits import Key
-
-_RESERVED = ("d", "laplacian", "xp", "weights")
 
 
 @dataclass(frozen=True, init=False)
@@ -46,6 +52,10 @@ class Equation(Chain):
     ``"tx"`` are two variables or outputs; a string ``given`` is one name. Functions are those of
     ``s.xp``. Names of several letters, ``["time", "x1"]``, have derivatives
     ``s.d("u", "time", "x1")``. ``s.laplacian("u", "x", "y")`` is ``u_xx + u_yy``, in less time.
+
+    With ``points`` of 2 or more, a condition between points, ``s`` is a sequence of points:
+    ``s[0].u - s[1].u``. A row of x then has the columns of each point side by side, ``(batch,
+    points * n)`` for n variables and given columns. Each point has the derivatives that it uses.
 
     One call of the residual at construction finds the derivatives that it needs. A training fits
     the residual to targets of 0. Raises ValueError for a residual that mixes rows of x, and for
@@ -70,6 +80,7 @@ class Equation(Chain):
     given: tuple[str, ...]
     unknown: Mapping[str, float] = field(hash=False)
     outputs: tuple[str, ...]
+    points: int
     n_in: int = field(compare=False)
     n_out: int = field(compare=False)
     order: int = field(compare=False)
@@ -87,22 +98,22 @@ class Equation(Chain):
         given: str | Sequence[str] = (),
         unknown: Mapping[str, float] | None = None,
         outputs: str | Sequence[str] | None = None,
+        points: int = 1,
     ) -> None:
         layers = tuple(sequence(layers, "layers", 'bx.mlp([2, 16, 1], hidden="tanh").layers'))
         super().__init__(*layers)
         if not callable(residual):
             raise TypeError(f"residual must be a function of a point s, not {residual!r}.")
-        starts = _starts(unknown or {})
-        found = {"variables": _names(variables, "variables")}
+        starts, points = starts_of(unknown or {}), integer(points, "points")
+        found = {"variables": names_of(variables, "variables")}
         # A string is one name: what is no variable has no derivatives, whose names take letters.
-        found["given"] = (given,) if isinstance(given, str) else _names(given, "given")
+        found["given"] = (given,) if isinstance(given, str) else names_of(given, "given")
         widths = self.n_in, self.n_out  # of the layers
-        found["outputs"] = _outputs(widths, found["variables"], outputs)
-        _check_names([*found["outputs"], *found["variables"], *found["given"], *starts])
-        _check_no_derivatives(found["outputs"], found["variables"], (*found["given"], *starts))
-        vars(self).update(**found, residual=residual, unknown=starts)
-        n_in = len(found["variables"]) + len(found["given"])
-        vars(self).update(names=(*self.names, *starts), n_in=n_in, keeps_width=False)
+        found["outputs"] = output_names(widths, found["variables"], outputs)
+        check_names(found["outputs"], found["variables"], [*found["given"], *starts])
+        vars(self).update(**found, residual=residual, unknown=starts, points=points)
+        vars(self).update(n_in=points * self._width, keeps_width=False)
+        vars(self).update(names=(*self.names, *starts))
         vars(self).update(shapes=(*self.shapes, *((1, 1) for _ in starts)))
         used, n_out = self._tried()
         order = max(len(one.term) for one in used)
@@ -137,15 +148,23 @@ class Equation(Chain):
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return the residual."""
-        count, terms = len(parameters) - len(self.unknown), self._terms
-        own, variables = self.by_layer(parameters), x[..., : len(self.variables)]
-        found, passes = forward(self.layers, own, variables, plan_of(terms), rng)
+        own, count = self.by_layer(parameters), len(parameters) - len(self.unknown)
+        found, passes = dict[Quantity, Array](), []
+        for terms, points in self._passes:
+            at = self._variables_of(x, points)
+            outputs, cache = forward(self.layers, own, at, plan_of(terms), rng)
+            passes.append(cache)
+            each = self._outputs_of(points)
+            for term, output in zip(terms, outputs, strict=True):
+                columns = of_width(output, len(each))
+                named = (replace(one, term=term) for one in each)
+                found.update({one: columns[..., i, None] for i, one in enumerate(named)})
         values = {
-            one: found[terms.index(one.term)][..., one.number, None]
+            one: found[one]
             if one.kind == "output"
             else parameters[count + one.number]
             if one.kind == "unknown"
-            else x[..., one.number, None]
+            else x[..., one.point * self._width + one.number, None]
             for one in self.used
         }
         residual = self._residual_of(array_namespace(x), values)
@@ -159,36 +178,78 @@ class Equation(Chain):
         zeros = xp.zeros_like(each[0, ...])
         found = {one: each[i, ...] for i, one in enumerate(self.used)}
 
-        def back(kind: str, count: int, term: Term = ()) -> Array:
-            """Return the gradients by the quantities of a kind, side by side."""
-            parts = [found.get(Quantity(kind, i, term), zeros) for i in range(count)]
-            return xp.concat(parts, axis=-1)
+        def side_by_side(quantities: Iterable[Quantity]) -> Array:
+            return xp.concat([found.get(one, zeros) for one in quantities], axis=-1)
 
-        gs = [back("output", len(self.outputs), term) for term in self._terms]
-        own, plan = self.by_layer(parameters), plan_of(self._terms)
-        to_x, gradients = backward(self.layers, own, passes, gs, plan, **options)
+        own, total, to_x = self.by_layer(parameters), list[Array](), dict[int, Array]()
+        n_out, width = len(self.outputs), len(self.variables)
+        for (terms, points), own_cache in zip(self._passes, passes, strict=True):
+            outputs = self._outputs_of(points)
+            gs = [
+                of_width(side_by_side(replace(one, term=term) for one in outputs), n_out)
+                for term in terms
+            ]
+            back, gradients = backward(self.layers, own, own_cache, gs, plan_of(terms), **options)
+            if back is not None:
+                parts = columns_of(of_width(back, len(points) * width), [width] * len(points))
+                to_x.update(zip(points, parts, strict=True))
+            total = (
+                [a + b for a, b in zip(total, gradients, strict=True)] if total else [*gradients]
+            )
         unknown = (
             sum_over_batch(found.get(Quantity("unknown", i), zeros))
             for i in range(len(self.unknown))
         )
-        if to_x is not None:
-            direct, n = back("column", self.n_in), len(self.variables)
-            to_x = xp.concat([to_x + direct[..., :n], direct[..., n:]], axis=-1)
-        return to_x, (*gradients, *unknown)
+        backs = list[Array]()
+        for point in range(self.points if to_x else 0):
+            direct = side_by_side(Quantity("column", i, (), point) for i in range(self._width))
+            by_variables = direct[..., :width]
+            backs += [to_x[point] + by_variables if point in to_x else by_variables]
+            backs += [direct[..., width:]]
+        return xp.concat(backs, axis=-1) if backs else None, (*total, *unknown)
+
+    @property
+    def _width(self) -> int:
+        """The number of columns of x that a point has."""
+        return len(self.variables) + len(self.given)
+
+    def _variables_of(self, x: Array, points: Sequence[int]) -> Array:
+        """Return the variables of some points, those of a row below each other."""
+        starts, n = [self._width * point for point in points], len(self.variables)
+        parts = [x[..., start : start + n] for start in starts]
+        return of_width(array_namespace(x).concat(parts, axis=-1), n) if parts[1:] else parts[0]
+
+    def _outputs_of(self, points: Sequence[int]) -> list[Quantity]:
+        """Return the outputs of some points, those of each point side by side."""
+        numbers = range(len(self.outputs))
+        return [Quantity("output", i, (), point) for point in points for i in numbers]
 
     @functools.cached_property
-    def _terms(self) -> tuple[Term, ...]:
-        """The terms of derivatives that the residual uses."""
-        return tuple(dict.fromkeys(one.term for one in self.used if one.kind == "output"))
+    def _passes(self) -> tuple[tuple[tuple[Term, ...], tuple[int, ...]], ...]:
+        """The terms of derivatives that the residual uses, with the points that use the same."""
+        terms = dict[int, dict[Term, None]]()
+        for one in self.used:
+            if one.kind == "output":
+                terms.setdefault(one.point, {})[one.term] = None
+        alike = dict[frozenset[Term], tuple[tuple[Term, ...], list[int]]]()
+        for point, own in sorted(terms.items()):
+            alike.setdefault(frozenset(own), (tuple(own), []))[1].append(point)
+        return tuple((own, tuple(points)) for own, points in alike.values())
 
     @functools.cached_property
-    def _quantities(self) -> dict[str, Quantity]:
-        """The quantities by name, each output without derivatives."""
+    def _quantities(self) -> tuple[dict[str, Quantity], ...]:
+        """The quantities of each point by name, each output without derivatives."""
         kinds = {"output": self.outputs, "column": (*self.variables, *self.given)}
-        kinds["unknown"] = tuple(self.unknown)
-        return {
-            name: Quantity(kind, i) for kind, names in kinds.items() for i, name in enumerate(names)
-        }
+        named = [
+            {
+                name: Quantity(kind, i, (), point)
+                for kind, names in kinds.items()
+                for i, name in enumerate(names)
+            }
+            for point in range(self.points)
+        ]
+        unknown = {name: Quantity("unknown", i) for i, name in enumerate(self.unknown)}
+        return tuple({**own, **unknown} for own in named)
 
     def _tried(self) -> tuple[tuple[Quantity, ...], int]:
         """Return the quantities that the residual uses, and the number of its columns."""
@@ -198,18 +259,20 @@ class Equation(Chain):
         def value_of(quantity: Quantity) -> Jet:
             # Two rows of a number that no formula is likely to divide by, and the derivatives by
             # the second row, on which the residual of the first one must not depend.
-            is_row = quantity.kind != "unknown"
-            value = xp.full((1 + is_row, 1), 0.7310585, device="cpu")
+            is_row, number = quantity.kind != "unknown", 0.7310585 / (1.0 + quantity.point)
+            value = xp.full((1 + is_row, 1), number, device="cpu")
             by_second = xp.asarray([[[0.0], [1.0]]], device="cpu") if is_row else None
             return used.setdefault(quantity, Jet(namespace, value, by_second))
 
         with xp.errstate(all="ignore"):
-            parts = self._parts(Point(namespace, self._quantities, self.variables, value_of))
+            parts = self._parts(namespace, value_of)
         if any(map(_mixes_rows, parts)):
             raise ValueError(
                 "The residual of each row must be made of that row alone and have its axis: sums "
                 "and means over the rows of x are not possible, since a training takes some rows "
-                "at a time."
+                "at a time. A condition between points, such as u(0) = u(1), or an integral, is an "
+                "Equation with points=2 or more, whose rows have several points: lambda s: s[0].u "
+                "- s[1].u."
             )
         if not any(one.kind == "output" for one in used):
             raise ValueError(
@@ -218,9 +281,12 @@ class Equation(Chain):
             )
         return tuple(used), sum(part.shape[-1] for part in parts)
 
-    def _parts(self, point: Point) -> list[Jet]:
-        """Return the residual's parts, one for each equation."""
-        result = self.residual(point)
+    def _parts(self, namespace: Any, value_of: Callable[[Quantity], Jet]) -> list[Jet]:
+        """Return the residual's parts, one for each equation, of these quantities."""
+        points = Points(
+            Point(namespace, names, self.variables, value_of) for names in self._quantities
+        )
+        result = self.residual(points if self.points > 1 else points[0])
         parts = list(result) if isinstance(result, tuple | list) else [result]
         for part in parts:
             if not isinstance(part, Jet) or is_condition(part):
@@ -240,54 +306,11 @@ class Equation(Chain):
             one: Jet(namespace, value, lifted(unit[:, i, None, None], len(value.shape)))
             for i, (one, value) in enumerate(values.items())
         }
-        parts = self._parts(Point(namespace, self._quantities, self.variables, jets.__getitem__))
+        parts = self._parts(namespace, jets.__getitem__)
         # A part of unknown coefficients alone has a single row.
         zeros = xp.zeros_like(some)
         joined: Jet = namespace.concat([part + zeros for part in parts], axis=-1)
         return joined
-
-
-def _names(names: str | Sequence[str], argument: str) -> tuple[str, ...]:
-    """Return names; those of a string are its letters."""
-    return tuple(names if isinstance(names, str) else sequence(names, argument, '["time", "x1"]'))
-
-
-def _starts(unknown: Mapping[str, float]) -> dict[str, float]:
-    if not isinstance(unknown, Mapping):
-        raise TypeError(f'unknown must be a dictionary such as {{"k": 1.0}}, not {unknown!r}.')
-    return {name: real(start, f"unknown[{name!r}]") for name, start in unknown.items()}
-
-
-def _outputs(
-    widths: tuple[int | None, int | None],
-    variables: tuple[str, ...],
-    outputs: str | Sequence[str] | None,
-) -> tuple[str, ...]:
-    """Return a name for each output of the layers, of these widths."""
-    n_in, n_out = widths
-    if n_in not in (None, len(variables)):
-        raise ValueError(
-            f"The layers take {n_in} columns, but there are {len(variables)} variables: "
-            f"{', '.join(variables)}. Further columns of x are given=."
-        )
-    names = _names(outputs or "uvw"[: n_out or 1], "outputs")
-    if n_out is not None and len(names) != n_out:
-        raise ValueError(
-            f"The layers have {n_out} outputs, but {len(names)} names: {', '.join(names)}. Name "
-            'all by outputs=, such as outputs=["u", "v", "w", "p"].'
-        )
-    return names
-
-
-def _check_names(names: Sequence[str]) -> None:
-    for i, name in enumerate(names):
-        if not isinstance(name, str) or not name.isidentifier() or name in _RESERVED:
-            raise ValueError(
-                f"{name!r} cannot be the name of a quantity: an identifier is expected, other than "
-                f"{', '.join(_RESERVED)}."
-            )
-        if name in names[:i]:
-            raise ValueError(f"{name!r} is the name of two quantities of the equation.")
 
 
 def _mixes_rows(part: Jet) -> bool:
@@ -295,15 +318,3 @@ def _mixes_rows(part: Jet) -> bool:
     if part.ndim < 2:
         return True
     return part.first is not None and bool((abs(part.first[..., :1, :]) > 0.0).any())
-
-
-def _check_no_derivatives(
-    outputs: Sequence[str], variables: Sequence[str], names: Sequence[str]
-) -> None:
-    """Raise ValueError for names that the residual would use for derivatives."""
-    for name in names:
-        output, _, letters = name.partition("_")
-        if output in outputs and letters and not {*letters} - {*variables}:
-            raise ValueError(
-                f"{name!r} cannot be the name of a quantity: it is a derivative of {output}."
-            )

@@ -26,6 +26,7 @@ from backprop_xp.networks.chain.containers import Chain
 from backprop_xp.networks.chain.propagation import Cache, Gradients, Parameters
 from backprop_xp.networks.derivatives.definition import Definition, define
 from backprop_xp.networks.equations.equation_layers import Equation
+from backprop_xp.networks.equations.points import of_width
 from backprop_xp.networks.losses.loss import LOSSES
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.numbers.initializers import Generator, HostArray
@@ -112,7 +113,7 @@ class Groups(Chain):
         """Return the points of each equation as rows."""
         pairs = [*zip(self.equations, self.points, strict=True)]
         parts = columns_of(x, [one.n_in * n for one, n in pairs])
-        return [_of_width(part, one.n_in) for (one, _), part in zip(pairs, parts, strict=True)]
+        return [of_width(part, one.n_in) for (one, _), part in zip(pairs, parts, strict=True)]
 
     def split(self, theta: Array) -> tuple[Array, dict[str, Array]]:
         """Return theta of ``network`` and the unknown coefficients, as ``Equation.split`` does."""
@@ -127,7 +128,7 @@ class Groups(Chain):
         found, caches = [], []
         for one, n, points in zip(self.equations, self.points, self._points_of(x), strict=True):
             y, cache = one.forward(parameters, points, rng)
-            found.append(_of_width(y, one.n_out * n))
+            found.append(of_width(y, one.n_out * n))
             caches.append(cache)
         return array_namespace(x).concat(found, axis=-1), caches
 
@@ -137,17 +138,11 @@ class Groups(Chain):
         pairs = [*zip(self.equations, self.points, strict=True)]
         parts = columns_of(g, [one.n_out * n for one, n in pairs])
         for (one, n), part, own_cache in zip(pairs, parts, cache, strict=True):
-            back, own = one.backward(parameters, own_cache, _of_width(part, one.n_out), **options)
+            back, own = one.backward(parameters, own_cache, of_width(part, one.n_out), **options)
             if back is not None:
-                backs.append(_of_width(back, one.n_in * n))
+                backs.append(of_width(back, one.n_in * n))
             total = [a + b for a, b in zip(total, own, strict=True)] if total else [*own]
         return array_namespace(g).concat(backs, axis=-1) if backs else None, tuple(total)
-
-
-def _of_width(array: Array, width: int) -> Array:
-    """Return rows of this width: points side by side below each other, or the inverse."""
-    shape = (*array.shape[:-2], -1, width)
-    return array if array.shape[-1] == width else array_namespace(array).reshape(array, shape)
 
 
 def group_rows(
@@ -238,7 +233,7 @@ def _checked(name: str, equation: Any, points: Array, targets: Any) -> tuple[Any
     if len(shape) != 2 or shape[1] != equation.n_in or not n:
         raise ValueError(
             f"{_points_of(name)} has shape {shape}, but (n, {equation.n_in}) is expected: the "
-            f"variables, then the given columns.{_as_column(shape)}"
+            f"variables, then the given columns{_of_each(equation)}.{_as_column(shape)}"
         )
     expected = (n, equation.n_out)
     if targets is None:
@@ -251,6 +246,10 @@ def _checked(name: str, equation: Any, points: Array, targets: Any) -> tuple[Any
             f"each point, is expected.{_as_column(targets.shape)}"
         )
     return equation, points, targets
+
+
+def _of_each(equation: Equation) -> str:
+    return f", of each of the {equation.points} points in a row" if equation.points > 1 else ""
 
 
 def _points_of(name: str) -> str:

@@ -1,12 +1,14 @@
 """The argument of a differential equation's residual: its quantities, by name.
 
 Each quantity is ``(..., batch, 1)``: an output of layers or a derivative of it, a column of x, or
-an unknown coefficient.
+an unknown coefficient. A residual with several points gets a sequence of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
+from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import nearest
 from backprop_xp.networks.jets.functions import JetNamespace
 from backprop_xp.networks.jets.jet import Jet
@@ -15,11 +17,15 @@ from backprop_xp.networks.jets.passes import Term
 
 @dataclass(frozen=True)
 class Quantity:
-    """An output with its derivatives' term, a column of x or an unknown, by its number."""
+    """An output with its derivatives' term, a column of x or an unknown, by its number.
+
+    An output and a column are those of a point of the row.
+    """
 
     kind: str
     number: int
     term: Term = ()
+    point: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,12 @@ class Point:
                 'several letters are s.d("u", "time", "time").'
             )
         return self.d(output, *letters)
+
+    def __getitem__(self, i: int) -> NoReturn:
+        raise TypeError(
+            f"The residual gets one point s, without s[{i!r}]. Several points in a row of x, such "
+            "as 2, are points=2 of the Equation."
+        )
 
     def d(self, output: str, *variables: str) -> Jet:
         """Return the derivative of an output by variables, of the first or the second order."""
@@ -85,3 +97,21 @@ class Point:
     @property
     def _outputs(self) -> list[str]:
         return [name for name, quantity in self._names.items() if quantity.kind == "output"]
+
+
+class Points(tuple[Point, ...]):
+    """The argument of a residual with several points: ``s[0].u``, ``s[1].u_x``."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"The residual gets a sequence of {len(self)} points, which has no {name!r}. Take that "
+            f"of one point: s[0].{name}."
+        )
+
+
+def of_width(array: Array, width: int) -> Array:
+    """Return rows of this width: points side by side below each other, or the inverse."""
+    shape = (*array.shape[:-2], -1, width)
+    return array if array.shape[-1] == width else array_namespace(array).reshape(array, shape)

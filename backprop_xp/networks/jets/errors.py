@@ -60,6 +60,14 @@ def _not_a_sequence(what: str) -> TypeError:
     )
 
 
+def _not_callable(what: str) -> TypeError:
+    return TypeError(
+        f"{what} is not possible: a quantity such as s.u has its value at the point of the row. "
+        "A residual of several points, such as t and t - 1, is that of an Equation with points=2, "
+        "whose rows of x have both: lambda s: s[0].u_t + s[1].u."
+    )
+
+
 def _not_writable(what: str) -> TypeError:
     return TypeError(
         "The derivatives by the inputs are computed on jets, which nothing can be written into. "
@@ -88,6 +96,7 @@ REFUSED: dict[str, tuple[str, Callable[[str], TypeError]]] = {
     "__len__": ("len(...)", _not_a_sequence),
     "__contains__": ('"in"', _not_a_sequence),
     "__setitem__": ("x[...] = value", _not_writable),
+    "__call__": ("A call such as s.u(s.t - 1.0)", _not_callable),
     "__bool__": ('"if", "and", "or", "not", max(...), min(...) or bool(...)', _not_one),
 }
 

@@ -1,6 +1,6 @@
 """The residual of a differential equation as a layer.
 
-Specifies ``points``.
+Specifies ``quantity_names``.
 """
 
 import functools
@@ -95,7 +95,7 @@ def test_a_laplacian_is_the_sum_of_second_derivatives(xp: Any) -> None:
 
 
 def test_only_the_derivatives_that_a_residual_uses_are_computed() -> None:
-    terms = {name: make()._terms for name, make in EQUATIONS.items()}
+    terms = {name: make()._passes[0][0] for name, make in EQUATIONS.items()}
     assert terms["heat"] == ((0,), (1, 1))
     assert terms["poisson"] == ((1, 1, 2, 2), (1, 2), (0,), (0, 0, 1, 1, 2, 2), (2, 2))
     assert terms["flow"] == ((0,), (1,), (), (0, 1))

@@ -138,7 +138,7 @@ def test_each_group_computes_the_derivatives_of_its_own_residual_alone(xp: Any) 
     layer, *_ = grouped(xp)
     assert layer.points == (3, 1)
     assert (layer.n_in, layer.n_out) == (3 * 2 + 3, 3 + 2)
-    assert [one._terms for one in layer.equations] == [((0,), (1, 1)), ((), (0,))]
+    assert [one._passes[0][0] for one in layer.equations] == [((0,), (1, 1)), ((), (0,))]
 
 
 @pytest.mark.float64  # the complex step of one precision

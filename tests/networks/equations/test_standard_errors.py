@@ -84,6 +84,22 @@ def test_what_no_reading_decides_about_changes_nothing(xp: Any) -> None:
     check(xp, errors, expected, TIMES)
 
 
+def test_a_reading_may_be_a_difference_between_two_points(xp: Any) -> None:
+    pairs = np.concatenate([TIMES, TIMES[::-1] + 0.3], axis=1)
+    differences = READINGS + generator.normal(0.0, 0.1, (9, 1))
+    columns = np.stack([pairs[:, 0] - pairs[:, 1], pairs[:, 0] ** 2], axis=1)
+    (slope, k), squares, *_ = np.linalg.lstsq(columns, differences[:, 0])
+    covariance = squares[0] / 7.0 * np.linalg.inv(columns.T @ columns)
+    equation = bx.Equation(
+        [LINE], lambda s: s[0].u - s[1].u + s[0].k * s[0].t ** 2, "t", unknown=UNKNOWN, points=2
+    )
+    network = bx.Network([equation], "mean_squared_error")
+    theta, x, y = xp.put(np.array([slope, 0.3, k]), pairs, differences)
+    errors = bx.standard_errors(network, theta, x, y, measured=[equation])
+    xp.assert_close(errors.unknown["k"], np.sqrt(covariance[1, 1]), 1e-11)
+    xp.assert_close(errors.freedom, np.asarray(7.0), 1e-11)
+
+
 def test_a_penalty_counts_as_in_ridge_regression(xp: Any) -> None:
     columns = np.concatenate([TIMES, np.ones_like(TIMES), TIMES**2], axis=1)
     l2, weight = 0.3, 2.0 / 9.0
