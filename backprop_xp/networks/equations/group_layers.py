@@ -5,6 +5,8 @@ group computes the derivatives of its own residual alone.
 """
 
 import functools
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -52,7 +54,7 @@ class Groups(Chain):
 
     A row of x has ``points[i]`` points of equation i, one behind the other, then those of the next
     equation; the outputs are their residuals in this order. ``group_rows`` makes the layer and its
-    rows.
+    rows, with the ``groups``' names.
 
     >>> import backprop_xp as bx
     >>> layers, residuals = bx.mlp([1, 8, 1]).layers, (lambda s: s.u_x + s.u, lambda s: s.u - 1.0)
@@ -66,13 +68,19 @@ class Groups(Chain):
     runs_in_order = writes = False
     equations: tuple[Equation, ...]
     points: tuple[int, ...]
+    groups: tuple[str, ...]
     n_in: int = field(compare=False)
     n_out: int = field(compare=False)
     order: int = field(compare=False)
 
     __repr__ = repr_of
 
-    def __init__(self, equations: Sequence[Equation], points: Sequence[int]) -> None:
+    def __init__(
+        self,
+        equations: Sequence[Equation],
+        points: Sequence[int],
+        groups: Sequence[str] | None = None,
+    ) -> None:
         equations = tuple(sequence(equations, "equations", "[inside, boundary]"))
         counts = tuple(integer(n, "points") for n in sequence(points, "points", "[10, 1]"))
         for i, one in enumerate(equations):
@@ -89,10 +97,16 @@ class Groups(Chain):
                 f"There are {len(equations)} equations and {len(counts)} numbers of points, but a "
                 "number for each of one equation or more is expected."
             )
+        names = sequence(groups or [*map(str, range(len(counts)))], "groups", '["inside", "start"]')
+        if len(names) != len(counts):
+            raise ValueError(
+                f"groups has {len(names)} names, but there are {len(counts)} equations."
+            )
         super().__init__(*equations[0].layers)
         pairs = [*zip(equations, counts, strict=True)]
-        vars(self).update(equations=equations, points=counts, names=equations[0].names)
-        vars(self).update(shapes=equations[0].shapes, order=max(one.order for one in equations))
+        vars(self).update(equations=equations, points=counts, groups=tuple(names))
+        vars(self).update(names=equations[0].names, shapes=equations[0].shapes)
+        vars(self).update(order=max(one.order for one in equations))
         vars(self).update(n_in=sum(one.n_in * n for one, n in pairs))
         vars(self).update(n_out=sum(one.n_out * n for one, n in pairs))
 
@@ -100,6 +114,19 @@ class Groups(Chain):
     def network(self) -> Network:
         """The network of the layers alone, which returns the outputs."""
         return self.equations[0].network
+
+    @property
+    def metrics(self) -> dict[str, "GroupLoss"]:
+        """The mean squared error of each group, by name, for ``metrics`` of ``bx.fit``.
+
+        The history then has it after each epoch, for one more pass forward. ``weights`` of
+        ``group_rows`` do not change it: the loss is the mean of these numbers with those weights.
+        """
+        widths = [one.n_out * n for one, n in zip(self.equations, self.points, strict=True)]
+        ends = [*itertools.accumulate(widths)]
+        parts = [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
+        pairs = zip(self.groups, parts, strict=True)
+        return {name: GroupLoss(part.start, part.stop) for name, part in pairs}
 
     @functools.cached_property
     def _alone(self) -> tuple[Definition, ...]:
@@ -145,6 +172,28 @@ class Groups(Chain):
         return array_namespace(g).concat(backs, axis=-1) if backs else None, tuple(total)
 
 
+@dataclass(frozen=True)
+class GroupLoss:
+    """The mean squared error of some columns of the targets, as a metric."""
+
+    start: int
+    stop: int
+    mode: ClassVar[str] = "min"
+
+    def __call__(self, predictions: Array, targets: Array, weights: Array | None = None) -> Array:
+        """Return the mean, weighted within the columns, ``(*stack,)``; NaN without a weight."""
+        xp, own = array_namespace(predictions), slice(self.start, self.stop)
+        squares = (predictions[..., own] - targets[..., own]) ** 2
+        share = xp.ones_like(squares)
+        if weights is not None:
+            is_of_entries = tuple(weights.shape[-2:]) == tuple(targets.shape[-2:])
+            share = share * (weights[..., own] if is_of_entries else weights[..., None])
+        total = xp.sum(share, axis=(-2, -1))
+        is_none = total == 0.0
+        mean = xp.sum(share * squares, axis=(-2, -1)) / (total + xp.astype(is_none, total.dtype))
+        return xp.where(is_none, xp.full_like(mean, math.nan), mean)
+
+
 def group_rows(
     groups: Mapping[str, tuple[Equation, Any] | tuple[Equation, Any, Any]],
     *,
@@ -185,7 +234,7 @@ def group_rows(
     (first_name, *_), (_, first, _) = groups, checked[0]
     counts = [points.shape[0] for _, points, _ in checked]
     count = _row_count(counts)
-    layer = Groups([one for one, _, _ in checked], [-(-n // count) for n in counts])
+    layer = Groups([one for one, _, _ in checked], [-(-n // count) for n in counts], [*groups])
     parts: list[list[Array]] = [[], [], []]
     for name, (_, points, targets), per_row in zip(groups, checked, layer.points, strict=True):
         require_like(first, points, _points_of(name), _points_of(first_name))

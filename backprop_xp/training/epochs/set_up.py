@@ -127,6 +127,7 @@ def _begun(
         objective = Objective(network, rows, strength_of(rows, shared.l2, shared.l2_of_sum))
         if is_new:
             objective.warn_if_saturated(theta)
+            objective.warn_of_few_residuals(theta)
             if hasattr(optimizer, "begin"):
                 theta = optimizer.begin(theta, objective)
         units = objective.units(theta)

@@ -13,6 +13,8 @@ from backprop_xp.networks.chain.layout import unpack
 from backprop_xp.networks.derivatives.bound import loss_and_gradient_of
 from backprop_xp.networks.derivatives.gauss_newton import Dual, Primal, correction, quadratic
 from backprop_xp.networks.derivatives.objective import loss_and_outputs_of, loss_of, outputs_of
+from backprop_xp.networks.equations.equation_layers import Equation
+from backprop_xp.networks.equations.group_layers import Groups
 from backprop_xp.networks.layers.activations import identity
 from backprop_xp.networks.layers.core import Dense
 from backprop_xp.networks.layers.saturation import first_units
@@ -128,6 +130,29 @@ class Objective(NamedTuple):
             "the first layer, or by scikit-learn's StandardScaler.",
             stacklevel=stacklevel(),
         )
+
+    def warn_of_few_residuals(self, theta: Array) -> None:
+        """Warn of an equation that has fewer residuals than parameters, and no penalty."""
+        if not any(isinstance(layer, Equation | Groups) for layer in self.network.layers):
+            return
+        rows, size = self.rows, self.network.size
+        *_, count, n_out = self.network.outputs_shape(theta, rows.x)
+        _, weight = without_shares(rows.y, rows.sample_weight, n_out)
+        residuals = count * n_out
+        if weight is not None and residuals >= size:  # which moves them to the host
+            counts = to_host(weight) != 0.0
+            is_of_rows = rows.y.shape[-1] == n_out
+            numbers = counts.sum(-1) * n_out if is_of_rows else counts.sum((-2, -1))
+            residuals = int(numbers.min())
+        l2 = 0.0 if self.l2 is None else self.l2
+        has_penalty = (l2 if isinstance(l2, float) else to_host(l2).min()) > 0.0
+        if residuals < size and not has_penalty:
+            warnings.warn(
+                f"the equation has {residuals} residuals for {size} parameters, and no penalty: a "
+                "tiny loss is then possible with a wrong solution between the points. Take more "
+                "points, a smaller network, or a penalty such as l2=1e-6.",
+                stacklevel=stacklevel(),
+            )
 
     def begun(self, theta: Array) -> Array:
         """Return theta with outputs of the targets' mean and deviation, where that lowers the loss.

@@ -109,7 +109,9 @@ def test_levenberg_marquardt_has_the_steps_of_one_row_of_all_points(
         x, y, weight = given
         network = bx.Network(layers, "mean_squared_error")
         theta = xp.initialize(network, stack=stack)
-        options = {"optimizer": bx.LevenbergMarquardt(), "epochs": 4, "sample_weight": weight}
+        # The penalty avoids a warning: there are fewer residuals than parameters.
+        options = {"optimizer": bx.LevenbergMarquardt(), "epochs": 4, "l2": 1e-9}
+        options["sample_weight"] = weight
         found.append(bx.fit(network, theta, x, y, **options).history["loss"])
     np.testing.assert_allclose(*found, rtol=AFTER_STEPS)
     assert (found[0][-1] < 0.5 * found[0][0]).all()
@@ -159,6 +161,40 @@ def test_a_training_takes_batches_of_all_groups(xp: Any) -> None:
     theta, unknown = layer.split(result.theta)
     assert layer.network.predict(theta, xp.asarray(POINTS)).shape == (2, 11, 1)
     assert unknown["k"].shape == (2,)
+
+
+@pytest.mark.float64  # NaN for a group without a weight, and digits
+@pytest.mark.parametrize("weights", [{"readings": 3.0}, {"inside": 0.0}])
+def test_the_history_has_each_groups_loss(xp: Any, weights: dict[str, float]) -> None:
+    layer, x, y, weight = grouped(xp, weights=weights)
+    network = bx.Network([layer], "mean_squared_error")
+    options = {"optimizer": bx.Adam(1e-2), "epochs": 2, "sample_weight": weight}
+    result = bx.fit(
+        network, xp.initialize(network, stack=(2,)), x, y, metrics=layer.metrics, **options
+    )
+    readings = xp.host(bx.Network([READINGS], "huber").forward(result.theta, xp.asarray(READ)))
+    expected = np.nanmean((readings - TARGETS) ** 2, axis=(-2, -1))
+    xp.assert_close(result.history["readings"][-1], expected, PARITY)
+    if "inside" in weights:
+        assert np.isnan(result.history["inside"]).all()
+        return
+    # The loss is their mean with the weights.
+    found = (result.history["inside"][-1] + 3.0 * result.history["readings"][-1]) / 4.0
+    xp.assert_close(network.loss(result.theta, x, y, sample_weight=weight), found, PARITY)
+
+
+def test_a_groups_loss_takes_weights_of_rows(xp: Any) -> None:
+    predictions, targets = xp.put(np.arange(6.0).reshape(3, 2), np.zeros((3, 2)))
+    first = bx.Groups([INSIDE, INSIDE], [1, 1], ["a", "b"]).metrics["b"]
+    xp.assert_close(first(predictions, targets), np.asarray(35.0 / 3.0), PARITY)
+    weight = xp.asarray([1.0, 0.0, 3.0])
+    xp.assert_close(first(predictions, targets, weight), np.asarray(76.0 / 4.0), PARITY)
+
+
+@pytest.mark.once
+def test_groups_have_a_name_each() -> None:
+    with pytest.raises(ValueError, match="groups has 1 names, but there are 2 equations"):
+        bx.Groups([INSIDE, INSIDE], [1, 1], ["a"])
 
 
 def test_a_file_has_the_groups(xp: Any, tmp_path: Path) -> None:

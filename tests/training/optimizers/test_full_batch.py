@@ -381,3 +381,49 @@ def test_targets_that_were_not_measured_count_neither_in_the_loss_nor_in_the_uni
     xp.assert_equal(found.theta, expected.theta)
     error = xp.host(network.predict(found.theta, xp.asarray(X)) - xp.asarray(y)) / scale
     assert np.max(np.mean(weight * error**2, axis=(-2, -1))) < 0.05
+
+
+SLOPE = bx.Equation(NETWORK.layers, lambda s: s.u_x + s.u, "x")
+
+
+def _steps(xp: Any, rows: int, weight: Any = None, **options: Any) -> Any:
+    """Train the equation, of 16 parameters, at so many points for two steps."""
+    network = bx.Network([SLOPE], "mean_squared_error")
+    x = np.linspace(-1.0, 1.0, rows)[:, None]
+    weight = None if weight is None else xp.asarray(weight)
+    given = xp.initialize(network), *xp.put(x, 0.0 * x)
+    options = {"optimizer": OPTIMIZERS["LBFGS"], "epochs": 2, **options}
+    return bx.fit(network, *given, sample_weight=weight, **options)
+
+
+@each_optimizer
+def test_fewer_residuals_than_parameters_without_a_penalty_warn(xp: Any, name: str) -> None:
+    with pytest.warns(UserWarning, match="15 residuals for 16 parameters, and no penalty.* l2=1e"):
+        result = _steps(xp, 15, optimizer=OPTIMIZERS[name])
+    _steps(xp, 16, optimizer=OPTIMIZERS[name])
+    network, (x, y) = bx.Network([SLOPE], "mean_squared_error"), xp.put(X[:15], 0.0 * X[:15])
+    options = {"optimizer": OPTIMIZERS[name], "epochs": 3, "start": result}
+    bx.fit(network, result.theta, x, y, **options)  # the same training
+
+
+def test_residuals_without_a_weight_do_not_count_and_a_penalty_is_enough(xp: Any) -> None:
+    with pytest.warns(UserWarning, match="15 residuals for 16 parameters"):
+        _steps(xp, 20, np.arange(20.0) < 15.0)
+    with pytest.warns(UserWarning, match="15 residuals for 16 parameters"):
+        _steps(xp, 20, (np.arange(20.0) < 15.0)[:, None])
+    _steps(xp, 15, l2=1e-9)
+    _fit(xp, xp.initialize(bx.mlp([1, 20, 1])), "LBFGS", network=bx.mlp([1, 20, 1]))
+
+
+@pytest.mark.float64  # a damping of many steps
+def test_the_last_damping_goes_on_with_other_rows(xp: Any) -> None:
+    """The first step of a new training would begin with 1e-3 otherwise."""
+    theta = xp.initialize(NETWORK, stack=2)
+    first = _fit(xp, theta, "LevenbergMarquardt")
+    damping = first.optimizer_state.damping
+    assert (xp.host(damping) != 1e-3).all()
+    x, y = xp.put(np.concatenate([X, X + 0.05]), np.concatenate([Y, Y]))
+    again = bx.LevenbergMarquardt(damping)
+    xp.assert_equal(again.initialize(first.theta).damping, damping)
+    losses = bx.fit(NETWORK, first.theta, x, y, optimizer=again, epochs=3).history["loss"]
+    assert (losses[-1] < losses[0]).all()
