@@ -129,12 +129,27 @@ def _by_name(value: object, path: str, arrays: dict[str, Array]) -> object:
     makers = [{"call": name} for name, known in REGISTRY["call"].items() if known is maker]
     makers += [{"registered": name} for name, known in registered if _is_same_class(known, maker)]
     if not makers or bound is None:
+        if isinstance(value, FunctionType):
+            raise _without_name(value, path)
         also = "" if bound is not None else ", and has an attribute for each of its parameters"
         raise TypeError(
             f"{path} is {argument_text(value)}, which a file cannot name until it is registered"
             f'{also}: bx.register("a name", ...) with it, or with its class.'
         )
     return {**makers[0], "with": _each(bound.arguments, path, arrays)}
+
+
+def _without_name(function: FunctionType, path: str) -> TypeError:
+    """Return the error of a function that is not registered, with the call that does it."""
+    name = function.__name__
+    what, first = f"the function {argument_text(function)}", ""
+    if name == "<lambda>":
+        what, name = "a lambda", path.rpartition(".")[2]
+        first = f"give it a name, {name} = lambda ...: ..., and "
+    return TypeError(
+        f"{path} is {what}, which a file cannot name until it is registered: {first}call "
+        f'bx.register("my {name}", {name}), here and before bx.load.'
+    )
 
 
 def _each(values: Mapping[str, object], path: str, arrays: dict[str, Array]) -> dict[str, object]:

@@ -7,21 +7,26 @@ from types import ModuleType
 import numpy as np
 
 from backprop_xp.atomic_files import write
-from backprop_xp.backends import Array
+from backprop_xp.backends import Array, DType, dtype_name
+from backprop_xp.checks import known
 from backprop_xp.extras import install_command
-from backprop_xp.files.recording import exported, recording
+from backprop_xp.files.recording import exported, in_precision, recording
 from backprop_xp.networks.chain.layout import unpack
 from backprop_xp.networks.chain.propagation import forward_through, linked
 from backprop_xp.networks.network import Network
 
 
-def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) -> None:
-    """Write ``network.predict`` of one theta ``(P,)`` as an ONNX file, in theta's precision.
+def export_onnx(
+    path: str | os.PathLike[str], network: Network, theta: Array, *, dtype: DType | None = None
+) -> None:
+    """Write ``network.predict`` of one theta ``(P,)`` as an ONNX file.
+
+    ``dtype`` is the precision of its numbers, ``"float32"`` or ``"float64"``, by default theta's.
 
     Its input ``x`` is ``(batch, n_in)`` with any number of rows, its output ``predictions``
     ``(batch, n_out)``. Dropout is left out, as in inference. Raises ValueError for a stack of
-    thetas and for a network that does not define its number of features, TypeError for a layer of
-    your own that cannot be recorded.
+    thetas, for numbers that ``dtype`` cannot hold, and for a network that does not define its
+    number of features; TypeError for a layer of your own that cannot be recorded.
 
     >>> import os, tempfile
     >>> import backprop_xp as bx
@@ -31,6 +36,9 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
     """
     ndx, _ = libraries()
     host, n_in = exported(network, theta), network.widths[0]
+    if dtype is not None:
+        precision = known(dtype_name(dtype), ("float32", "float64"), "dtype")
+        host = in_precision(host, "theta", precision)
     x = ndx.argument(shape=("batch", n_in), dtype=getattr(ndx, host.dtype.name))
     write_graph(path, {"x": x}, {"predictions": recorded_predictions(network, host, x)})
 

@@ -37,6 +37,15 @@ def exported(network: Network, theta: Array, *, stack: bool = False) -> np.ndarr
     return to_host(theta)
 
 
+def in_precision(values: np.ndarray, name: str, dtype: str) -> np.ndarray:
+    """Return values in the dtype of a file; raise ValueError if one is beyond its range."""
+    with np.errstate(over="ignore"):
+        found = values.astype(dtype)
+    if np.any(np.isfinite(values) & ~np.isfinite(found)):
+        raise ValueError(f"{name} has numbers beyond the range of {dtype}: use dtype='float64'.")
+    return found
+
+
 @contextlib.contextmanager
 def recording(
     language: str, arrays: str, elsewhere: str = "In the loss's inverse link."

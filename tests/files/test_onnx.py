@@ -133,6 +133,22 @@ def test_the_graph_is_as_stable_as_the_network(name: str, tmp_path: Path) -> Non
     np.testing.assert_allclose(_run(tmp_path / "model.onnx", x), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.once
+def test_the_file_has_the_precision_of_dtype(tmp_path: Path) -> None:
+    network = bx.mlp([3, 4, 2], hidden="tanh")
+    theta = network.initialize(backend="numpy", dtype="float64")
+    x = np.random.default_rng(4).normal(size=(5, 3))
+    for dtype, close in (("float32", 1e-6), ("float64", 1e-14)):
+        bx.export_onnx(tmp_path / "model.onnx", network, theta, dtype=dtype)
+        found = _run(tmp_path / "model.onnx", x.astype(dtype))
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, network.predict(theta, x), rtol=close, atol=close)
+    with pytest.raises(ValueError, match="theta has numbers beyond the range of float32"):
+        bx.export_onnx(tmp_path / "model.onnx", network, 1e40 * theta, dtype="float32")
+    with pytest.raises(ValueError, match="dtype"):
+        bx.export_onnx(tmp_path / "model.onnx", network, theta, dtype="float16")
+
+
 def test_the_file_needs_only_onnxruntime(tmp_path: Path) -> None:
     network = bx.mlp([3, 4, 2], loss="categorical_cross_entropy")
     bx.export_onnx(tmp_path / "model.onnx", network, network.initialize(backend="numpy"))

@@ -15,7 +15,7 @@ from backprop_xp.files.c_export.c_self_test import test_program
 from backprop_xp.files.c_export.c_source import Source, in_comment
 from backprop_xp.files.c_export.c_text import check_name, check_tested, file_text, write_files
 from backprop_xp.files.c_export.lazy_functions import argument
-from backprop_xp.files.recording import exported
+from backprop_xp.files.recording import exported, in_precision
 from backprop_xp.networks.network import Network
 from backprop_xp.training.rows.preprocessing import Standardized
 
@@ -102,7 +102,7 @@ def export_network(
     check_name(options.name)
     precision = known(dtype_name(options.dtype), ("float32", "float64"), "dtype")
     wanted = boolean(options.derivatives, "derivatives"), boolean(options.gradient, "gradient")
-    host = _cast(exported(network, theta, stack=True), "theta", precision)
+    host = in_precision(exported(network, theta, stack=True), "theta", precision)
     given = options.preparation
     scaling = None if given is None else _scaling(network, given, precision)
     one, made = _functions(network, host, options.name, scaling, wanted)
@@ -137,15 +137,6 @@ def _estimator(path: object, given: object, theta: object) -> Estimator:
     return given
 
 
-def _cast(values: np.ndarray, name: str, dtype: str) -> np.ndarray:
-    """Return values in the dtype of the file; ValueError if one is beyond its range."""
-    with np.errstate(over="ignore"):
-        found = values.astype(dtype)
-    if np.any(np.isfinite(values) & ~np.isfinite(found)):
-        raise ValueError(f"{name} has numbers beyond the range of {dtype}: use dtype='float64'.")
-    return found
-
-
 def _scaling(network: Network, given: Standardized | Mapping[str, Array], dtype: str) -> Scaling:
     """Return a preparation's mean and scale on the host.
 
@@ -164,7 +155,7 @@ def _scaling(network: Network, given: Standardized | Mapping[str, Array], dtype:
             f"preparation has the arrays {shapes}, but mean and scale (1, {n_in}) are expected, as "
             "of bx.data.standardize."
         )
-    mean, scale = (_cast(to_host(parts[name]).reshape(1, -1), name, dtype) for name in names)
+    mean, scale = (in_precision(to_host(parts[name]).reshape(1, -1), name, dtype) for name in names)
     if not np.all(scale):
         at = int(np.argmin(scale != 0))
         raise ValueError(f"scale[{at}] is 0 in {dtype}: a constant feature has the scale 1.")

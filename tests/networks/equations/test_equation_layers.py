@@ -147,7 +147,10 @@ def test_a_file_names_a_registered_residual(xp: Any, tmp_path: Path) -> None:
     assert read.network == network
     xp.assert_close(read.predict(x), network.predict(theta, x))
     nameless = bx.Network([bx.Equation(TWO, lambda s: s.u_t, "tx")], "huber")
-    with pytest.raises(TypeError, match=r"residual is .*lambda.* until it is registered"):
+    message = (
+        r"residual is a lambda, .*residual = lambda .*bx\.register\(\"my residual\", residual\)"
+    )
+    with pytest.raises(TypeError, match=message):
         bx.save(tmp_path / "other", nameless, theta[:-1])
 
 
