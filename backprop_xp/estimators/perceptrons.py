@@ -355,6 +355,17 @@ class MLPRegressor(RegressorMixin, Perceptron):
         )
         return self._columns_of(slopes)
 
+    def input_hessian(self, X: MatrixLike) -> Array:
+        """Return the second derivatives of ``predict`` by the features of each row.
+
+        They are ``(batch, n_features, n_features)``, or ``(batch, n_outputs, n_features,
+        n_features)`` for several outputs. Those of relu, the default, are 0.
+        """
+        curvatures, *_ = self._applied(
+            X, "input_hessian", lambda *given: [ensemble.mean_curvatures(*given)]
+        )
+        return self._columns_of(curvatures)
+
     def _columns_of(self, values: Array) -> Array:
         return values[:, 0] if self.n_outputs_ == 1 else values
 

@@ -120,6 +120,17 @@ def mean_slopes(network: Network, theta: Array, x: Array) -> Array:
     return found if len(theta.shape) == 1 else array_namespace(found).mean(found, axis=0)
 
 
+def mean_curvatures(network: Network, theta: Array, x: Array) -> Array:
+    """Return the second derivatives of the members' mean prediction by x.
+
+    They are ``(batch, n_out, n_in, n_in)``.
+    """
+    outputs, xp = range(network.outputs_shape(theta, x)[-1]), array_namespace(theta)
+    each = [network.input_hessian(theta, x, output=k, predict=True) for k in outputs]
+    found = xp.stack(each, axis=-3)
+    return found if len(theta.shape) == 1 else xp.mean(found, axis=0)
+
+
 def _outputs(
     network: Network, theta: Array, x: Any, batch_size: int | None
 ) -> Iterator[Iterator[Array]]:

@@ -242,7 +242,9 @@ def test_what_has_no_members_is_refused() -> None:
 
 @pytest.mark.parametrize("n_members", [1, 3])
 @pytest.mark.parametrize("n_outputs", [1, 2])
-def test_input_gradient_is_the_slope_of_predict(xp: Any, n_members: int, n_outputs: int) -> None:
+def test_input_gradient_and_hessian_are_slopes_of_predict(
+    xp: Any, n_members: int, n_outputs: int
+) -> None:
     generator = np.random.default_rng(4)
     x = generator.normal(size=(30, 3))
     y = np.stack([np.sin(x[:, 0]), x[:, 1] * x[:, 2]], axis=-1)[:, :n_outputs]
@@ -258,6 +260,21 @@ def test_input_gradient_is_the_slope_of_predict(xp: Any, n_members: int, n_outpu
         slope = (model.predict(x + step) - model.predict(x - step)) / 2e-2
         # A step of 1e-2 truncates 1e-4 of the third derivative, and rounds in float32.
         np.testing.assert_allclose(found[..., i], slope, rtol=0.0, atol=5e-3)
+    curvatures = model.input_hessian(x)
+    assert curvatures.shape == (*found.shape, 3)
+    for i, step in enumerate(1e-2 * np.eye(3)):
+        slope = (model.input_gradient(x + step) - model.input_gradient(x - step)) / 2e-2
+        np.testing.assert_allclose(curvatures[..., i], slope, rtol=0.0, atol=5e-3)
+
+
+@pytest.mark.once
+def test_input_hessian_goes_through_the_inverse_link() -> None:
+    x = np.random.default_rng(4).normal(size=(30, 2))
+    options: Any = {"loss": "poisson", "n_members": 1, "hidden_layer_sizes": (), "max_iter": 3}
+    model = _fitted(bx.MLPRegressor, (x, np.exp(x[:, 0])), **options)
+    slopes, rate = model.input_gradient(x), model.predict(x)[:, None, None]
+    expected = slopes[:, :, None] * slopes[:, None, :] / rate  # of exp(a x + b)
+    np.testing.assert_allclose(model.input_hessian(x), expected, rtol=1e-10)
 
 
 # Targets of three classes, of two, of labels; as the classifier's loss takes them.
