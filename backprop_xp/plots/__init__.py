@@ -7,6 +7,7 @@ moved to the host. Raises ImportError without matplotlib.
 
 from backprop_xp.plots.canvas import save
 from backprop_xp.plots.curves import learning_curves, rate_range
+from backprop_xp.plots.equations import residual, solution
 from backprop_xp.plots.gradients import gradient_entries, taylor_remainders
 from backprop_xp.plots.predictions import calibration, confusion_matrix, residuals
 from backprop_xp.plots.sensitivities import sensitivities
@@ -20,9 +21,11 @@ __all__ = [
     "gradient_entries",
     "learning_curves",
     "rate_range",
+    "residual",
     "residuals",
     "save",
     "sensitivities",
+    "solution",
     "taylor_remainders",
     "weight_histograms",
 ]

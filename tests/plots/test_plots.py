@@ -1,7 +1,7 @@
 """Plots: the tests read matplotlib's objects.
 
-Specifies ``canvas``, ``curves``, ``gradients``, ``labels``, ``plots``, ``predictions``,
-``sensitivities``, ``surface`` and ``weights``.
+Specifies ``canvas``, ``curves``, ``equations``, ``gradients``, ``labels``, ``plots``,
+``predictions``, ``sensitivities``, ``surface`` and ``weights``.
 """
 
 import subprocess
@@ -816,3 +816,80 @@ def test_matplotlib_is_imported_by_the_first_plot_and_pyplot_only_for_new_axes(
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match="pip install 'matplotlib>="):
         plots.learning_curves({"loss": [1.0]})
+
+
+# Equations
+
+
+def _equations(xp: Any, n: int) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the layer of two groups, theta, and the groups, over n variables."""
+    layers = bx.mlp([n, 4, 1], hidden="tanh").layers
+    names, unknown = "tx"[:n], {"k": 1.0}
+    law = bx.Equation(layers, lambda s: s.u_t + s.k * s.u, names, unknown=unknown)
+    read = bx.Equation(layers, lambda s: s.u, names, unknown=unknown)
+    pair = bx.Equation(layers, lambda s: s[0].u - s[1].u, names, unknown=unknown, points=2)
+    generator = np.random.default_rng(3)
+    at, pairs = (generator.uniform(size=shape) for shape in ((30, n), (3, 2 * n)))
+    groups = {
+        "law": (law, xp.asarray(at)),
+        "pairs": (pair, xp.asarray(2.0 + pairs)),
+        "readings": (read, *xp.put(at[:20], np.exp(-at[:20, :1]))),
+    }
+    layer, *_ = bx.group_rows(groups)
+    return layer, xp.initialize(bx.Network([layer], "mean_squared_error")), groups
+
+
+def test_a_solution_is_a_curve_with_its_band_its_readings_and_the_points(xp: Any) -> None:
+    layer, theta, groups = _equations(xp, 1)
+    _, x, y, weight = bx.group_rows(groups)
+    network, read = bx.Network([layer], "mean_squared_error"), groups["readings"][0]
+    with pytest.warns(UserWarning, match="not a minimum"):
+        errors = bx.standard_errors(
+            network, theta, x, y, measured=[read], sample_weight=weight, l2=0.1
+        )
+    ax = plots.solution(layer, theta, groups, readings="readings", errors=errors)
+    assert legend(ax) == ["u", "90 % band", "law", "pairs", "readings"]
+    curve, _, pairs, readings = ax.lines
+    at = np.asarray(curve.get_xdata())
+    assert at[-1] == pairs.get_xdata().max() > 2.0  # both points of a row
+    values = layer.network.predict(layer.split(theta)[0], xp.asarray(at[:, None]))
+    xp.assert_close(np.asarray(curve.get_ydata()), xp.host(values)[:, 0], 1e-12)
+    xp.assert_close(np.asarray(readings.get_ydata()), xp.host(groups["readings"][2])[:, 0], 1e-12)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("t", "u")
+
+
+def test_a_solution_of_two_variables_is_a_plane_of_shades(xp: Any) -> None:
+    layer, theta, groups = _equations(xp, 2)
+    ax = plots.solution(layer, theta, groups)
+    assert legend(ax) == ["law", "pairs", "readings"]
+    assert (ax.get_xlabel(), ax.get_ylabel(), len(ax.collections)) == ("t", "x", 1)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_residual_is_drawn_over_the_variables(xp: Any, n: int) -> None:
+    _, theta, groups = _equations(xp, n)
+    equation, points = groups["law"]
+    ax = plots.residual(equation, theta, points)
+    assert ax.get_xlabel() == "t"
+    if n == 2:
+        low, high = ax.collections[0].get_clim()
+        assert low == -high
+        return
+    _, curve, _ = ax.lines
+    at = xp.asarray(np.asarray(curve.get_xdata())[:, None])
+    expected = bx.Network([equation], "mean_squared_error").predict(theta, at)
+    xp.assert_close(np.asarray(curve.get_ydata()), xp.host(expected)[:, 0], 1e-12)
+
+
+def test_what_cannot_be_drawn_of_an_equation_is_an_error(xp: Any) -> None:
+    layer, theta, groups = _equations(xp, 1)
+    with pytest.raises(ValueError, match="readings='law' is not a group with targets"):
+        plots.solution(layer, theta, groups, readings="law")
+    with pytest.raises(ValueError, match=r"theta has shape .*, but one network is drawn"):
+        plots.solution(layer, theta[None, :], groups)
+    with pytest.raises(ValueError, match="given columns or several points"):
+        plots.residual(groups["pairs"][0], theta, groups["pairs"][1])
+    three = bx.Equation(bx.mlp([3, 4, 1], hidden="tanh").layers, lambda s: s.u_x, "xyz")
+    theta = xp.initialize(bx.Network([three], "huber"))
+    with pytest.raises(ValueError, match="variables x, y, z, but one or two can be drawn"):
+        plots.residual(three, theta, np.ones((2, 3)))
