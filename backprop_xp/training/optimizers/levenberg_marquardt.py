@@ -65,8 +65,9 @@ class LevenbergMarquardt(Configured):
     ones saturate the units, whose gradient is then 0, and a warning says so. A mean of some
     deviations is not warned of: the fit of a curve is worse from 5 deviations, and fails at 10.
 
-    ``result.optimizer_state.damping`` is a ``damping`` too: a training on other rows begins with the
-    last one. An equation with fewer residuals than parameters, and without a penalty, is warned of.
+    ``result.optimizer_state.damping`` is a valid ``damping``: a training on other rows then begins
+    with the last one. A warning names an equation with fewer residuals than parameters and no
+    penalty.
 
     A curvature of your own loss that is negative at the start is an error. Where it becomes
     negative later, it counts as 0.
