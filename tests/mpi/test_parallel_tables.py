@@ -19,7 +19,7 @@ import pandas as pd
 
 import backprop_xp as bx
 from backprop_xp.tables.columns import feature_records
-from backprop_xp.tables.report.shares import hashed
+from backprop_xp.tables.report.split import hashed
 from tests.helpers import HANGING
 
 MPIRUN = shutil.which("mpirun")

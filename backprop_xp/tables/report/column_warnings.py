@@ -49,7 +49,7 @@ def column_warnings(
         named[str(table.target.name)] = table.target.unique().tolist()
     yield from filter(None, (_line_about_alike(name, values) for name, values in named.items()))
     # A rare class needs all its rows.
-    labels = pd.Series(0 if rule.classes is None else rule.classes, index=range(rule.rows))
+    labels = pd.Series(0 if rule.classes is None else rule.classes, index=rule.numbers)
     shuffled = labels.sample(frac=1.0, random_state=0)
     rows = shuffled.groupby(shuffled).head(max(_FOLDS, _ROWS // labels.nunique())).index.to_numpy()
     sample, rule = table.take(rows), rule.take(rows)._replace(seed=0)

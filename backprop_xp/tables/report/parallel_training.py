@@ -174,8 +174,7 @@ def _share(
         features=chosen_features(schema.empty_table().to_pandas(), target, columns),
         weights=columns.weights,
         group=columns.group,
-        validation=shares["validation"],
-        test=shares.get("test", 0.0),
+        shares=shares,
         sample=_SAMPLE / count,
         seed=integer(seed, "random_state", at_least=0),
         target=Target(target, "regression", ""),
@@ -189,9 +188,8 @@ def _learn(
 
     These are the validation rows and the test rows. With the features come lines for the user.
     """
-    held = ("validation", "test") if share.test else ("validation",)
     found: dict[str, list[tuple[np.ndarray, pa.RecordBatch]]] = {}
-    for part, *piece in share.pieces(share.features, *held, "sample"):
+    for part, *piece in share.pieces(share.features, *share.shares, "sample"):
         found.setdefault(part, []).append((piece[0], piece[1]))
     tables = {
         part: pa.Table.from_batches([batch for _, batch in pieces]).combine_chunks()
@@ -214,7 +212,7 @@ def _learn(
     share = share._replace(target=target, texts=features.texts)
     others = {
         part: share.rows(np.concatenate([numbers for numbers, _ in found[part]]), tables[part])
-        for part in held
+        for part in share.shares
     }
     return share, features, lines, others
 
@@ -268,7 +266,7 @@ def _prepared(
     without = share.total - count - sum(n_held.values()) - whole.weightless
     lines = [*lines_about(share.target, without, whole.weightless)]
     lines += [*told, *odd]
-    for name, part in {"validation": share.validation, "test": share.test}.items():
+    for name, part in share.shares.items():
         if part * share.total >= _MAX_HELD - 1:
             lines.append(f"--{name} is {part:.3g}: at most {_MAX_HELD:,} rows")
     for line in lines:
@@ -278,9 +276,7 @@ def _prepared(
     estimator = estimator_for(share.target, given)
     known = {name: share.indexed(rows) for name, rows in held.items()}
     split = Split(training, known["validation"], np.asarray(classes) if classes else None)
-    metadata: dict[str, Any] = {"validation": share.validation}
-    metadata |= {"test": share.test} if share.test else {}
-    metadata |= {"group": share.group} if share.group else {}
+    metadata = {**share.shares, **({"group": share.group} if share.group else {})}
     checked = checked_parameters(estimator, share.target.task)
     recipe = recipe_for(checked, counts["training"])
     model = untrained(

@@ -187,13 +187,14 @@ def _rule(
         classes = np.unique(table.target.to_numpy(), return_inverse=True)[1]
     if name := columns.group or columns.time:
         own = table.features  # what has decided the kind of a time that is a feature
-        if name not in own:
-            own = as_table(frame[[name]], rows=own.index.to_numpy()).frame
-            with naming_lines(table.source):
+        with naming_lines(table.source):
+            if name not in own:
+                own = as_table(frame[[name]], rows=own.index.to_numpy()).frame
                 require_plain(own)
-        known = detected.columns.get(name)
-        units = times_of(own[name], known) if columns.time else groups_of(own[name])
-    return SplitRule(len(table.target), classes, units, bool(columns.time), seed)
+            known = detected.columns.get(name)
+            units = times_of(own[name], known) if columns.time else groups_of(own[name])
+    numbers = np.arange(len(table.target))
+    return SplitRule(numbers, classes, units, bool(columns.time), seed)
 
 
 def _check(problem: Problem) -> None:

@@ -1,6 +1,6 @@
 """The share of a process in a training on a Parquet dataset: its rows, read in pieces."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,43 +11,33 @@ from backprop_xp.backends import Array, Selection
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_training import on_device
 from backprop_xp.tables.model.rows import Rows
-from backprop_xp.tables.readers.cells import CellError
 from backprop_xp.tables.readers.frames import refuse_foreign, require_plain
 from backprop_xp.tables.readers.row_groups import RowGroup, pieces
 from backprop_xp.tables.readers.table_files import as_table
 from backprop_xp.tables.report.problem import weights_of
+from backprop_xp.tables.report.split import SplitRule, groups_of
 from backprop_xp.tables.report.target import Target, target_values
 
 # Bytes of the rows that are shuffled together.
 _BUFFER = 2**27
 
 
-def hashed(rows: np.ndarray, seed: int) -> np.ndarray:
-    """Return a number in [0, 1) for each row: the output of SplitMix64 (Steele et al. 2014)."""
-    z = np.random.SeedSequence(seed).generate_state(1, np.uint64)
-    z = z + rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
-    return np.asarray((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
-
-
 class Share(NamedTuple):
     """A rank's row groups, and what is known of the dataset.
 
-    ``validation`` and ``test`` are the shares of these parts, ``sample`` that of the training rows
-    which the preparation learns from. The rows of one ``group`` are in one part. ``texts`` are the
-    columns to read as strings. The mean of the weights is ``unit``.
+    ``shares`` are those of the validation rows and, if any, the test rows; ``sample`` is that of
+    the training rows which the preparation learns from. The rows of one ``group`` are in one part.
+    ``texts`` are the columns to read as strings. The mean of the weights is ``unit``.
     """
 
     groups: Sequence[RowGroup]
     total: int
     features: Sequence[str]
     weights: str | None
-    validation: float
+    shares: Mapping[str, float]
     sample: float
     seed: int
     target: Target
-    test: float = 0.0
     group: str | None = None
     texts: Sequence[str] = ()
     unit: float = 1.0
@@ -61,31 +51,23 @@ class Share(NamedTuple):
         """
         own = filter(None, [self.target.name, self.weights, self.group])
         for numbers, batch in pieces(self.groups, [*dict.fromkeys([*columns, *own])]):
-            masks = self._masks(numbers, batch)
+            how: dict[str, Any] = {"by_time": False, "seed": self.seed, "by_hash": True}
+            rule = SplitRule(numbers, None, self._groups(numbers, batch), **how)
+            (labels,) = rule.labels(self.shares)
             for part in parts:
-                yield part, numbers[masks[part]], batch.filter(pa.array(masks[part]))
+                mask = labels == part
+                if part == "sample":  # of the rows, also if groups choose the training rows
+                    by_row = rule._replace(units=None).labels({**self.shares, part: self.sample})[0]
+                    mask = (labels == "training") & (by_row == part)
+                yield part, numbers[mask], batch.filter(pa.array(mask))
 
-    def _masks(self, numbers: np.ndarray, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
-        """Return a mask of the rows in each part; a hash of the row or the group chooses it."""
-        rows = values = hashed(numbers, self.seed)
-        if self.group is not None:
-            groups = batch.column(self.group).to_pandas().rename(self.group).set_axis(numbers)
-            refuse_foreign(groups)
-            if (missing := groups.isna().to_numpy()).any():
-                raise CellError(
-                    f"the group {self.group!r} is missing",
-                    ": fill it, or leave out such rows.",
-                    int(numbers[missing.argmax()]),
-                )
-            values = hashed(pd.util.hash_array(groups.to_numpy()), self.seed)
-        first = self.validation + self.test
-        is_training, is_validation = values >= first, values < self.validation
-        return {
-            "validation": is_validation,
-            "test": ~(is_training | is_validation),
-            "training": is_training,
-            "sample": is_training & (rows >= first) & (rows < first + self.sample),
-        }
+    def _groups(self, numbers: np.ndarray, batch: pa.RecordBatch) -> np.ndarray | None:
+        """Return the hash of each row's group, None without groups."""
+        if self.group is None:
+            return None
+        groups = batch.column(self.group).to_pandas().rename(self.group).set_axis(numbers)
+        refuse_foreign(groups)
+        return groups_of(groups, by_hash=True)
 
     def rows(self, numbers: np.ndarray, table: Any) -> Rows:
         """Return the rows that have a target, numbered."""

@@ -1,4 +1,4 @@
-"""The row groups of a Parquet dataset: shares of processes, rows in pieces, hashes of rows."""
+"""The row groups of a Parquet dataset: shares of processes, and rows in pieces."""
 
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from backprop_xp.tables.readers.row_groups import RowGroup, pieces, row_groups, share_of
-from backprop_xp.tables.report.shares import hashed
 
 
 def groups_of(rows: np.ndarray) -> list[RowGroup]:
@@ -33,17 +32,6 @@ def test_the_shares_have_nearly_equal_rows() -> None:
     groups = groups_of(np.random.default_rng(0).integers(900, 1100, 100))
     counts = [sum(one.rows for one in share_of(groups, rank, 7)) for rank in range(7)]
     assert max(counts) - min(counts) < 2 * 1100
-
-
-def test_the_hash_is_uniform_and_depends_on_the_row_and_the_seed_alone() -> None:
-    rows = np.arange(100_000)
-    values = hashed(rows, 3)
-    counts = np.bincount((values * 100).astype(int))
-    assert len(counts) == 100
-    assert abs(counts / 1000 - 1.0).max() < 0.15  # 1000 +- 32 in each bin
-    assert abs(np.corrcoef(values[1:], values[:-1])[0, 1]) < 0.02
-    assert abs(np.corrcoef(values, hashed(rows, 4))[0, 1]) < 0.02
-    np.testing.assert_array_equal(hashed(rows[500:600], 3), values[500:600])
 
 
 def test_pieces_have_the_numbers_of_their_rows(tmp_path: Path) -> None:

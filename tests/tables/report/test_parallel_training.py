@@ -22,7 +22,8 @@ import pandas as pd
 import backprop_xp as bx
 from backprop_xp.tables.readers.row_groups import row_groups
 from backprop_xp.tables.report import parallel_training, shares
-from backprop_xp.tables.report.shares import Share, hashed
+from backprop_xp.tables.report.shares import Share
+from backprop_xp.tables.report.split import hashed
 from backprop_xp.tables.report.target import Target
 from tests.commands import ONE_LINE, run
 
@@ -203,7 +204,7 @@ def test_an_epoch_has_each_training_row_once_in_an_order_of_its_own(
     monkeypatch.setattr(shares, "_BUFFER", buffer)
     groups, _ = row_groups("big")
     target = Target("z", "regression", "")
-    share = Share(groups, ROWS, ["number"], None, 0.15, 0.05, 0, target)
+    share = Share(groups, ROWS, ["number"], None, {"validation": 0.15}, 0.05, 0, target)
     expected = training_rows(["z"])["number"].to_numpy()
 
     def epoch(i: int) -> list[np.ndarray]:
@@ -312,7 +313,8 @@ def test_the_rows_of_a_group_are_in_one_part(folder: Path) -> None:
         part.to_parquet(f"big/{i}.parquet", row_group_size=300)
     groups, _ = row_groups("big")
     target = Target("z", "regression", "")
-    share = Share(groups, ROWS, ["number"], None, 0.15, 0.1, 0, target, 0.2, "person")
+    parts = {"validation": 0.15, "test": 0.2}
+    share = Share(groups, ROWS, ["number"], None, parts, 0.1, 0, target, "person")
     found: dict[str, list[int]] = {}
     for part, numbers, _ in share.pieces([], "validation", "test", "training", "sample"):
         found.setdefault(part, []).extend(numbers.tolist())

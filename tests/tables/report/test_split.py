@@ -15,6 +15,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, cross_validate
 
 from backprop_xp import tables
 from backprop_xp.tables.report.problem import ColumnChoice, Problem, make_problem
+from backprop_xp.tables.report.split import SplitRule, hashed
 from backprop_xp.tables.report.table_training import train_table
 from tests.helpers import thorough
 
@@ -79,6 +80,31 @@ def test_rows_of_one_group_are_never_in_two_parts_or_folds(target: str) -> None:
     assert sorted(tested) == list(range(ROWS))
 
 
+def test_the_hash_is_uniform_and_depends_on_the_row_and_the_seed_alone() -> None:
+    rows = np.arange(100_000)
+    values = hashed(rows, 3)
+    counts = np.bincount((values * 100).astype(int))
+    assert len(counts) == 100
+    assert abs(counts / 1000 - 1.0).max() < 0.15  # 1000 +- 32 in each bin
+    assert abs(np.corrcoef(values[1:], values[:-1])[0, 1]) < 0.02
+    assert abs(np.corrcoef(values, hashed(rows, 4))[0, 1]) < 0.02
+    np.testing.assert_array_equal(hashed(rows[500:600], 3), values[500:600])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("units", [None, np.random.default_rng(1).integers(0, 99, 1000)])
+def test_pieces_by_hash_have_the_parts_of_the_whole(units: np.ndarray | None) -> None:
+    rule = SplitRule(np.arange(1000), None, units, False, 3, by_hash=True)
+    shares = {"validation": 0.15, "test": 0.2}
+    (whole,) = rule.labels(shares)
+    pieces = [rule.take(np.arange(i, i + 200)).labels(shares)[0] for i in range(0, 1000, 200)]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    values = hashed(rule.numbers if units is None else units, 3)
+    expected = {"validation": values < 0.15, "test": (values >= 0.15) & (values < 0.35)}
+    for name, mask in (expected | {"training": values >= 0.35}).items():
+        np.testing.assert_array_equal(whole == name, mask)
+
+
 @pytest.mark.once
 def test_the_group_is_no_feature_and_the_time_is_one_unless_it_is_dropped() -> None:
     assert "group" not in problem("y", group="group").table.features
@@ -140,9 +166,9 @@ def test_the_kind_that_a_user_chose_is_also_that_of_the_time() -> None:
 @pytest.mark.parametrize("name", ["group", "time"])
 def test_missing_groups_and_times_are_an_error(name: str) -> None:
     frame = table()
-    frame.loc[:4, ["group", "date"]] = None
+    frame.loc[3:8, ["group", "date"]] = None
     columns = ColumnChoice(group="group") if name == "group" else ColumnChoice(time="date")
-    with pytest.raises(ValueError, match=f"the {name} '.*' is missing in 5 rows"):
+    with pytest.raises(ValueError, match=rf"the {name} '.*' is missing \(row 3\): fill it"):
         make_problem(frame, "y", columns, task=None, test=0.2, validation=0.2, seed=0)
 
 
@@ -153,7 +179,7 @@ def test_a_time_that_stands_for_no_time_is_missing(value: str | float) -> None:
     if value == np.inf:
         frame = frame.assign(time=frame["day"].astype("float64"))
     frame.loc[::30, "time"] = value
-    with pytest.raises(ValueError, match=r"the time 'time' is missing in 4 rows"):
+    with pytest.raises(ValueError, match=r"is missing \(row 0\): .* years 1 and 9999"):
         make_problem(frame, "y", ColumnChoice(time="time"), seed=0)
 
 
