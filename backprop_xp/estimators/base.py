@@ -16,6 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from backprop_xp.backends import Array, Selection, refuse_distributed, refuse_masked, to_host
 from backprop_xp.estimators import architecture, full_batch, samples, targets
 from backprop_xp.estimators.bases import BaseEstimator, CallbackSupportMixin
+from backprop_xp.estimators.intervals import check_interval
 from backprop_xp.estimators.parameters import STOCHASTIC, Model, check_parameters, hidden_sizes
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples
 from backprop_xp.estimators.slopes import Slopes
@@ -110,6 +111,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
         if not (continues and hasattr(self, "classes_")):
             classes = "new"
         checked = self._validate(data, classes, reset=begins)
+        check_interval(self, checked, has_slopes=dy is not None)
         random_state = check_random_state(self.random_state)
         self.n_outputs_ = checked.y.shape[1]
         network = self._network(checked.x.shape[1])

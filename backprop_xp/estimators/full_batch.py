@@ -98,10 +98,8 @@ def solve(model: Model, problem: Minimization, report: Report | None) -> Array:
     """
     solver, units, folds = Solver(model), Units.of(model, problem), None
     problem = units.scaled(problem, is_drawn=model.n_iter_ == 0)
-    if solver.is_lm:
-        intervals.check_interval(model, problem)
-        if model.alpha == "auto" or model._interval_kind == "conformal":
-            folds = train_folds(model, problem, solver.optimizer)
+    if solver.is_lm and (model.alpha == "auto" or model._interval_kind == "conformal"):
+        folds = train_folds(model, problem, solver.optimizer)
     state, has_ended = _fitted(model, problem, report, solver, units)
     losses, iterations = solver.progress(state)
     index = index_of_best(losses, model.n_members)

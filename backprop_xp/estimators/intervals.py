@@ -10,6 +10,7 @@ from scipy.special import stdtrit
 from backprop_xp.backends import Array, array_namespace, gather, to_device_of, to_host
 from backprop_xp.estimators.folds import Folds
 from backprop_xp.estimators.parameters import Model
+from backprop_xp.estimators.samples import Samples
 from backprop_xp.estimators.stochastic import Minimization
 from backprop_xp.networks.chain.batch_rows import row_slices
 from backprop_xp.networks.derivatives.row_jacobians import outputs_and_jacobian
@@ -44,11 +45,14 @@ class Conformal(NamedTuple):
     errors: np.ndarray
 
     @classmethod
-    def measured(cls, problem: Minimization, folds: Folds) -> "Conformal":
-        """Return the folds' networks with the absolute errors of their left-out rows."""
-        x, y, _ = problem.samples
+    def measured(cls, model: Model, problem: Minimization, folds: Folds) -> "Conformal":
+        """Return the folds' networks with the absolute errors of their left-out rows.
+
+        The errors are those of the values: columns of derivatives follow them in y.
+        """
+        (x, y, _), n = problem.samples, model.n_outputs_
         found = to_host(_mean_of_members(problem.network, folds.thetas, x))
-        errors = np.abs(to_host(y) - found[folds.of_rows, np.arange(y.shape[0]), :])
+        errors = np.abs(to_host(y) - found[folds.of_rows, np.arange(y.shape[0]), :])[:, :n]
         return cls(to_host(folds.thetas), folds.of_rows, errors)
 
     def in_units(self, outputs: np.ndarray, theta: np.ndarray) -> "Conformal":
@@ -150,16 +154,20 @@ class Laplace(NamedTuple):
 INTERVALS: dict[str, type[Any]] = {"conformal": Conformal, "laplace": Laplace}
 
 
-def check_interval(model: Model, problem: Minimization) -> None:
-    """Raise ValueError if the other parameters leave no interval of this kind."""
+def check_interval(model: Model, samples: Samples, *, has_slopes: bool) -> None:
+    """Raise ValueError if the samples or the other parameters leave no interval of this kind."""
     if model._interval_kind is None:
         return
-    if problem.samples.sample_weight is not None:
+    if samples.sample_weight is not None:
         raise ValueError(
-            "interval expects equal rows and values alone, but there is a sample_weight or dy: "
-            "leave one of them out."
+            "interval expects equal rows, but there is a sample_weight: leave one of them out."
         )
     if model._interval_kind == "laplace":
+        if has_slopes:
+            raise ValueError(
+                "interval='laplace' assumes one variance of the noise, but the derivatives dy have "
+                "another than y: interval='conformal' takes dy."
+            )
         expected = {"loss": "squared_error", "n_members": 1}
         for name, value in expected.items():
             if getattr(model, name) != value:
@@ -174,7 +182,7 @@ def measured(
 ) -> Interval | None:
     """Return what the parameter ``interval`` asks for."""
     if model._interval_kind == "conformal" and folds is not None:
-        return Conformal.measured(problem, folds)
+        return Conformal.measured(model, problem, folds)
     return None if model._interval_kind is None else Laplace.measured(model, problem, theta)
 
 

@@ -259,8 +259,35 @@ def test_what_laplace_does_not_take_is_an_error(name: str) -> None:
 
 @pytest.mark.once
 def test_sample_weights_are_refused() -> None:
-    with pytest.raises(ValueError, match="interval expects equal rows and values alone, but there"):
+    with pytest.raises(ValueError, match="interval expects equal rows, but there is a sample_weig"):
         bx.MLPRegressor(**OPTIONS, interval="conformal").fit(X, Y, np.ones(40))
+
+
+@pytest.mark.once
+def test_conformal_covers_values_that_derivatives_teach() -> None:
+    """Bounds as in ``test_conformal_covers_a_curve_with_any_noise``; a third of dy is missing."""
+    generator = np.random.default_rng(6)
+    x, rows = generator.uniform(-2.0, 2.0, size=(4200, 1)), 200
+    y = np.sin(2.0 * x[:, 0]) + NOISE * generator.normal(size=4200)
+    dy = 2.0 * np.cos(2.0 * x[:rows]) + 0.1 * generator.normal(size=(rows, 1))
+    dy[::3] = np.nan
+    for more in ({}, {"alpha": "auto", "n_members": 2}):
+        model = bx.MLPRegressor(**{**OPTIONS, **more}, interval="conformal")
+        lower, upper = model.fit(x[:rows], y[:rows], dy=dy).predict_interval(x[rows:])
+        covered = np.mean((lower <= y[rows:]) & (y[rows:] <= upper))
+        low, high = scipy.stats.beta.interval(1.0 - RARE, 181, 20)
+        assert low <= covered <= high
+        # The errors are those of values: the width is the noise's, not that of derivatives.
+        assert np.mean(upper - lower) == pytest.approx(2.0 * 1.645 * NOISE, rel=0.2)
+
+
+@pytest.mark.once
+def test_laplace_refuses_derivatives_and_weights_beside_them_are_refused() -> None:
+    dy = 2.0 * np.cos(2.0 * X)
+    with pytest.raises(ValueError, match=r"the derivatives dy have another .*conformal' takes dy"):
+        bx.MLPRegressor(**OPTIONS, interval="laplace").fit(X, Y, dy=dy)
+    with pytest.raises(ValueError, match="interval expects equal rows"):
+        bx.MLPRegressor(**OPTIONS, interval="conformal").fit(X, Y, np.ones(40), dy=dy)
 
 
 @pytest.mark.once
