@@ -147,7 +147,8 @@ def _rounds(lines: Lines, order: int, rounding: float) -> _Round:
         is_longer, is_doubtful = fresh.used > best.used[some], (gap > 0.0) | fresh.is_rough
         is_better = (fresh.bar < before) & ~(is_longer & is_doubtful)
         is_explained = ~fresh.is_flat & ~fresh.is_noise
-        shrinks = fresh.is_flat | (fresh.noise < best.noise[some])
+        # With the step a kink shrinks by MOST, and noise by 1: half-way between.
+        shrinks = fresh.is_flat | (fresh.noise < best.noise[some] / MOST**0.5)
         is_better = np.where(was_lost, is_explained | shrinks & ~fresh.is_flat, is_better)
         is_lost = was_lost & ~is_explained & (shrinks | best.is_rough[some])
         is_lost |= ~was_lost & is_better & fresh.is_rough
