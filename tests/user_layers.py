@@ -125,6 +125,20 @@ def sample_theta(network: bx.Network, stack: tuple[int, ...] = ()) -> np.ndarray
     return np.random.default_rng(20).normal(0.0, 0.7, (*stack, network.size))
 
 
+def require_stack_of(xp: Any, network: bx.Network, theta: Any, x: Any, y: Any, most: float) -> None:
+    """Assert that losses and gradients of a stack are those of its networks, one by one.
+
+    ``most`` is the largest difference, relative to the largest entry.
+    """
+    found = [*network.loss_and_gradient(*xp.put(theta, x, y)), *network.vjp(*xp.put(theta, x, y))]
+    for i in range(len(theta)):
+        alone = xp.put(theta[i], x, y)
+        expected = [*network.loss_and_gradient(*alone), *network.vjp(*alone)]
+        for ours, theirs in zip(found, expected, strict=True):
+            size = float(np.max(np.abs(xp.host(theirs))))
+            xp.assert_close(xp.host(ours)[i] / size, theirs / size, most)
+
+
 def sample_data(
     loss: str = "", stack: tuple[int, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -34,7 +34,7 @@ def solution(
     ticks below a curve, or dots on a plane of shades. ``readings`` is the name of the group whose
     targets are values of this ``output``, drawn beside a curve. ``errors`` of
     ``bx.standard_errors`` give a curve its band of 90 %. Raises ValueError for more variables, for
-    a stack, and for an unknown group.
+    a band over two, for a stack, and for an unknown group.
     """
     first = layer.equations[0] if isinstance(layer, Groups) else layer
     _check_theta(theta)
@@ -43,6 +43,11 @@ def solution(
         raise ValueError(f"readings={readings!r} is not a group with targets: {[*groups]}.")
     network, names = first.network, first.variables
     at, shape = _grid(np.concatenate([*points.values()]), names)
+    if errors is not None and len(shape) == 2:
+        raise ValueError(
+            "errors are the band of a curve, but two variables are drawn as a plane: omit them, "
+            "and take errors.of(points) there."
+        )
     theta, _ = layer.split(theta)
     values = _columns(network, theta, at)[:, output]
     ax = new_axes() if ax is None else ax
@@ -50,7 +55,7 @@ def solution(
         _plane(ax, at, values.reshape(shape), first.outputs[output])
     else:
         ax.plot(at[:, 0], values, color=colour(0), label=first.outputs[output])
-    if errors is not None and len(shape) == 1:
+    if errors is not None:
         placed = to_device_of(theta, at, theta.dtype)
         band = to_host(errors.quantile(_COVERAGE) * errors.of(placed)[:, output])
         edges = values - band, values + band

@@ -887,6 +887,12 @@ def test_what_cannot_be_drawn_of_an_equation_is_an_error(xp: Any) -> None:
         plots.solution(layer, theta, groups, readings="law")
     with pytest.raises(ValueError, match=r"theta has shape .*, but one network is drawn"):
         plots.solution(layer, theta[None, :], groups)
+    plane, flat, both = _equations(xp, 2)
+    band: Any = object()  # errors are refused before they are read
+    with pytest.raises(
+        ValueError, match=r"two variables are drawn as a plane: .*errors\.of\(points\)"
+    ):
+        plots.solution(plane, flat, both, errors=band)
     with pytest.raises(ValueError, match="given columns or several points"):
         plots.residual(groups["pairs"][0], theta, groups["pairs"][1])
     three = bx.Equation(bx.mlp([3, 4, 1], hidden="tanh").layers, lambda s: s.u_x, "xyz")

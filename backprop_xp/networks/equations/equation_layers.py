@@ -74,6 +74,7 @@ class Equation(Chain):
     """
 
     differentiates: ClassVar[bool] = True
+    returns_residuals: ClassVar[bool] = True
     writes = False
     residual: Callable[[Any], Any]
     variables: tuple[str, ...]

@@ -65,6 +65,7 @@ class Groups(Chain):
     """
 
     differentiates: ClassVar[bool] = True
+    returns_residuals: ClassVar[bool] = True
     runs_in_order = writes = False
     equations: tuple[Equation, ...]
     points: tuple[int, ...]

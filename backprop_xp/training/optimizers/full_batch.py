@@ -13,8 +13,6 @@ from backprop_xp.networks.chain.layout import unpack
 from backprop_xp.networks.derivatives.bound import loss_and_gradient_of
 from backprop_xp.networks.derivatives.gauss_newton import Dual, Primal, correction, quadratic
 from backprop_xp.networks.derivatives.objective import loss_and_outputs_of, loss_of, outputs_of
-from backprop_xp.networks.equations.equation_layers import Equation
-from backprop_xp.networks.equations.group_layers import Groups
 from backprop_xp.networks.layers.activations import identity
 from backprop_xp.networks.layers.core import Dense
 from backprop_xp.networks.layers.saturation import first_units
@@ -133,7 +131,7 @@ class Objective(NamedTuple):
 
     def warn_of_few_residuals(self, theta: Array) -> None:
         """Warn of an equation that has fewer residuals than parameters, and no penalty."""
-        if not any(isinstance(layer, Equation | Groups) for layer in self.network.layers):
+        if not any(getattr(layer, "returns_residuals", False) for layer in self.network.layers):
             return
         rows, size = self.rows, self.network.size
         *_, count, n_out = self.network.outputs_shape(theta, rows.x)

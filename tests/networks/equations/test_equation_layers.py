@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.user_layers import sample_theta
+from tests.user_layers import require_stack_of, sample_theta
 
 # Some hundred roundings, relative to the largest entry.
 PARITY = 1e-12
@@ -108,13 +108,7 @@ def test_a_stack_is_its_equations_one_by_one(xp: Any, name: str) -> None:
     network = bx.Network([equation], "huber", l2=0.1)
     theta, x = sample_theta(network, (2,)), generator.normal(size=(5, equation.n_in))
     y = generator.normal(size=(5, equation.n_out))
-    found = [*network.loss_and_gradient(*xp.put(theta, x, y)), *network.vjp(*xp.put(theta, x, y))]
-    for i in range(2):
-        alone = xp.put(theta[i], x, y)
-        expected = [*network.loss_and_gradient(*alone), *network.vjp(*alone)]
-        for ours, theirs in zip(found, expected, strict=True):
-            size = float(np.max(np.abs(xp.host(theirs))))
-            xp.assert_close(xp.host(ours)[i] / size, theirs / size, PARITY)
+    require_stack_of(xp, network, theta, x, y, PARITY)
     split = equation.split(xp.asarray(theta))
     assert split[0].shape == (2, equation.network.size)
     assert {value.shape for value in split[1].values()} <= {(2,)}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.user_layers import sample_theta
+from tests.user_layers import require_stack_of, sample_theta
 
 # Some hundred roundings, relative to the largest entry.
 PARITY = 1e-12
@@ -121,13 +121,7 @@ def test_backpropagation_through_several_points_passes_the_check(xp: Any, name: 
 def test_a_stack_is_its_equations_one_by_one(xp: Any, name: str) -> None:
     layer, network, _, x = sample(name)
     theta, y = sample_theta(network, (2,)), generator.normal(size=(4, layer.n_out))
-    found = [*network.loss_and_gradient(*xp.put(theta, x, y)), *network.vjp(*xp.put(theta, x, y))]
-    for i in range(2):
-        alone = xp.put(theta[i], x, y)
-        expected = [*network.loss_and_gradient(*alone), *network.vjp(*alone)]
-        for ours, theirs in zip(found, expected, strict=True):
-            size = float(np.max(np.abs(xp.host(theirs))))
-            xp.assert_close(xp.host(ours)[i] / size, theirs / size, PARITY)
+    require_stack_of(xp, network, theta, x, y, PARITY)
 
 
 @pytest.mark.long

@@ -48,7 +48,7 @@ def test_the_other_models_know_the_most_frequent_values_of_a_category_of_many() 
 
 
 # Targets, the number of folds, and whether a linear model explains the target better.
-TRUTHS: dict[str, Any] = {
+TARGETS: dict[str, Any] = {
     "a line": (lambda a, b: 5.0 * a - b, None, True),
     "a line, in folds": (lambda a, b: 5.0 * a - b, 2, True),
     "classes beside a line": (lambda a, b: np.where(5.0 * a - b > 0.0, "yes", "no"), None, True),
@@ -57,11 +57,11 @@ TRUTHS: dict[str, Any] = {
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("name", TRUTHS)
+@pytest.mark.parametrize("name", TARGETS)
 def test_the_report_says_where_the_linear_model_is_better(name: str) -> None:
-    truth, cv, expected = TRUTHS[name]
+    target, cv, expected = TARGETS[name]
     table = noisy(400)
-    table["y"] = truth(table["a"], table["b"])
+    table["y"] = target(table["a"], table["b"])
     epochs = {"max_iter": 1 if expected else 60, "learning_rate_init": 0.02}
     problem = make_problem(table, "y", ColumnChoice(), seed=0, cv=cv)
     report = train_table(problem, QUICK | epochs).metadata_["report"]

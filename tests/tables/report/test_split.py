@@ -163,6 +163,7 @@ def test_the_kind_that_a_user_chose_is_also_that_of_the_time() -> None:
     np.testing.assert_array_equal(found.labels, expected.labels)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["group", "time"])
 def test_missing_groups_and_times_are_an_error(name: str) -> None:
     frame = table()
