@@ -1,6 +1,5 @@
 """The base class of the estimators of tables: the order of a fit, predictions, and files."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,13 +32,11 @@ from backprop_xp.tables.interface.preparation import (
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_file import (
     PathLike,
-    has_ended,
     read_model,
-    refuse_other_training,
     write_model,
 )
-from backprop_xp.tables.model.model_training import Learned, learn, prepared, untrained
-from backprop_xp.tables.model.presets import PRESETS, recipe_for
+from backprop_xp.tables.model.model_training import Learned, Source, learn, prepared, started
+from backprop_xp.tables.model.presets import PRESETS
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular_parameters import (
     TabularParameters,
@@ -216,38 +213,31 @@ class Tabular(BaseEstimator, TabularParameters):
     ) -> Learned:
         """Return the trained model; the training in ``file`` continues."""
         choice = resolve(backend=self.backend, device=self.device, dtype=values["dtype"])
-        saved, state = (None, None) if file is None else read_model(file, choice)
+        written = None if file is None else (file, *read_model(file, choice))
+        saved = None if written is None else written[1]
         draws = not isinstance(self.random_state, int | np.integer)
         seed = saved.record["seed"] if saved and draws else seed_of(self.random_state)
         known = saved.features if saved else detected or self._detect(given, values["kinds"])
         split = self._split(given, seed)
-        recipe = recipe_for(values, split.counts["training"])
         if isinstance(known, Detected):
-            known = prepared(known, split.training, recipe, seed)
-        model = untrained(
+            known = prepared(known, split.training, PRESETS[values["preset"]], seed)
+        source = Source(known, split, split.counts)
+        start = started(
             values,
-            recipe,
-            known,
-            split,
+            source,
             choice,
+            written,
             seed=seed,
             has_names=hasattr(self, "feature_names_in_"),
             target=given.rows.target.name,
-            metadata=metadata if saved is None else {**saved.metadata, **metadata},
+            metadata=metadata,
         )
-        if file is not None and saved is not None:
-            refuse_other_training(file, saved, model)
-            is_longer = recipe.max_iter > saved.record["recipe"]["max_iter"]
-            if state is None or (has_ended(saved, state) and not is_longer):
-                return Learned(saved, is_written=True)
-            if is_longer:
-                # What was added after the end, such as a report, is of another model.
-                model = dataclasses.replace(model, metadata=metadata)
-        self.model_ = model  # callbacks may look at the preparation
-        start = model, recipe, state
+        if start.is_over:
+            return Learned(start.model, is_written=True)
+        self.model_ = start.model  # callbacks may look at the preparation
         keeps = self._keeps_interrupted and checkpoint is None
         options: dict[str, Any] = {"callbacks": callbacks, "keeps_interrupted": keeps}
-        return learn(values, split, choice, start, checkpoint=checkpoint, **options)
+        return learn(values, source, choice, start, checkpoint=checkpoint, **options)
 
     def _split(self, given: Given, seed: int) -> Split:
         rows, held_out, classes = given

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Number
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -17,8 +17,15 @@ from backprop_xp.tables.columns.detection import Detected
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.model.blas_threads import one_blas_thread
 from backprop_xp.tables.model.fitted_model import TabularModel, TargetScale, residuals_of
-from backprop_xp.tables.model.model_file import TrainingFile, progress, versions
-from backprop_xp.tables.model.presets import Recipe
+from backprop_xp.tables.model.model_file import (
+    PathLike,
+    TrainingFile,
+    has_ended,
+    progress,
+    refuse_other_training,
+    versions,
+)
+from backprop_xp.tables.model.presets import Recipe, recipe_for
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.table_network import (
     first_theta,
@@ -39,6 +46,35 @@ from backprop_xp.training.optimizers.pytrees import mapped
 
 # Multiplications of a layer's product from which several BLAS threads are faster than one.
 _WORTH_THREADS = 2**24
+
+# Called with the model before its training, the recipe, and the weight of each class or None.
+# Returns the arguments of ``bx.fit`` that have the rows, and their ``totals_of_codes``.
+Stream: TypeAlias = Callable[..., tuple[dict[str, Any], np.ndarray]]
+
+
+class Source(NamedTuple):
+    """What a training learns from: features that its rows have taught, and the split of the rows.
+
+    With a ``stream`` the training rows of the split stand for more rows: they have the same mean
+    and deviation, or the same weight of each class. ``counts`` are the numbers of all rows.
+    """
+
+    features: Features
+    split: Split
+    counts: Mapping[str, int]
+    stream: Stream | None = None
+
+
+class Start(NamedTuple):
+    """The start of a training: its model, its recipe, and the state that continues or None.
+
+    ``is_over`` is whether the training in a file has ended; then ``model`` is that of the file.
+    """
+
+    model: TabularModel
+    recipe: Recipe
+    state: TrainingState | None = None
+    is_over: bool = False
 
 
 class Learned(NamedTuple):
@@ -65,21 +101,41 @@ def prepared(detected: Detected, rows: Rows, recipe: Recipe, seed: int) -> Featu
     )
 
 
-def untrained(
+def started(
     values: Values,
-    recipe: Recipe,
-    features: Features,
-    split: Split,
+    source: Source,
     selection: Selection,
+    file: tuple[PathLike, TabularModel, TrainingState | None] | None,
     *,
-    seed: int,
-    counts: Mapping[str, int] | None = None,
+    metadata: Mapping[str, Any],
     **more: Any,
-) -> TabularModel:
-    """Return the model before its training; ``more`` are other fields of it.
+) -> Start:
+    """Return the start of a training; with a ``file``, its path and content, of the one in it.
 
-    ``counts`` are the numbers of the rows that those of the split stand for.
+    ``more`` are the seed, and other fields of the model. Raises ValueError for the file of another
+    training.
     """
+    recipe = recipe_for(values, source.counts["training"])
+    model = _untrained(values, recipe, source, selection, metadata=metadata, **more)
+    if file is None:
+        return Start(model, recipe)
+    path, saved, state = file
+    # What was added after the end, such as a report, is of the model in the file.
+    model = dataclasses.replace(model, metadata={**saved.metadata, **metadata})
+    refuse_other_training(path, saved, model)
+    is_longer = recipe.max_iter > saved.record["recipe"]["max_iter"]
+    if state is None or (has_ended(saved, state) and not is_longer):
+        return Start(saved, recipe, state, is_over=True)
+    if is_longer:
+        model = dataclasses.replace(model, metadata=metadata)
+    return Start(model, recipe, state)
+
+
+def _untrained(
+    values: Values, recipe: Recipe, source: Source, selection: Selection, *, seed: int, **more: Any
+) -> TabularModel:
+    """Return the model before its training; ``more`` are other fields of it."""
+    features, split, *_ = source
     training, n_classes = split.training, 0 if split.classes is None else len(split.classes)
     parts = {"training": training, "validation": split.validation}
     return TabularModel(
@@ -92,7 +148,7 @@ def untrained(
             "parameters": {name: v for name, v in values.items() if name not in NOT_STORED},
             "recipe": {n: tuple(v) if isinstance(v, tuple) else v for n, v in vars(recipe).items()},
             "seed": seed,
-            "rows": counts or split.counts,
+            "rows": source.counts,
             "data": {name: rows.fingerprint() for name, rows in parts.items()},
             "where": {"backend": selection.backend.name, "dtype": dtype_name(selection.dtype)},
             "versions": versions(),
@@ -119,36 +175,24 @@ def _moments(rows: Rows) -> TargetScale:
 
 def learn(
     values: Values,
-    split: Split,
+    source: Source,
     selection: Selection,
-    start: tuple[TabularModel, Recipe, TrainingState | None],
+    start: Start,
     *,
-    checkpoint: Any,
+    checkpoint: PathLike | None,
     callbacks: Sequence[Callable[[TrainingState], bool | None]],
     keeps_interrupted: bool = False,
-    stream: Callable[..., tuple[dict[str, Any], np.ndarray]] | None = None,
 ) -> Learned:
     """Return the model after its training, which writes the file ``checkpoint`` unless None.
 
     The last write is left to the caller. A training that ends at its number of epochs can resume.
     After Ctrl-C, ``keeps_interrupted`` returns the best model so far, with a warning.
-
-    ``stream`` returns arguments of ``bx.fit`` in place of the rows, for the weight of each class or
-    None, and the ``totals_of_codes`` of the training rows.
     """
-    model, recipe, state = start
-    metric, seed = values["metric"], model.record["seed"]
+    model, recipe, state, _ = start
+    split, metric, seed = source.split, values["metric"], model.record["seed"]
     by_class, shares = _class_weights(values, split)
-    data: dict[str, Any] = {"batch_size": recipe.batch_size, "class_weight": by_class}
-    if stream is None:
-        data["x"], data["y"], data["sample_weight"] = on_device(split.training, model, selection)
-        data["validation"] = split.held_out
-        if split.held_out is None:
-            data["validation"] = on_device(split.validation, model, selection)
-        rows, at = split.parts["training"]
-        totals = totals_of_codes(model.features, rows.features, rows.weights, at)
-    else:
-        data, totals = stream(by_class)
+    stream = source.stream or functools.partial(_in_memory, split, selection)
+    data, totals = stream(model, recipe, by_class)
     finished = functools.partial(with_mean_embeddings, model.network, totals)
     theta = first_theta(model.network, shares, seed, recipe.n_members, selection)
     theta = theta if state is None else state.theta
@@ -190,6 +234,19 @@ def learn(
     if checkpoint is None or result.epochs < recipe.max_iter:  # early stopping ended it
         return Learned(trained)
     return Learned(trained, optimizer, mapped(_on_host, result.state))
+
+
+def _in_memory(
+    split: Split, selection: Selection, model: TabularModel, recipe: Recipe, by_class: Any
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Return what a ``Stream`` returns, for the rows of a split."""
+    data: dict[str, Any] = {"batch_size": recipe.batch_size, "class_weight": by_class}
+    data["x"], data["y"], data["sample_weight"] = on_device(split.training, model, selection)
+    data["validation"] = split.held_out
+    if split.held_out is None:
+        data["validation"] = on_device(split.validation, model, selection)
+    rows, at = split.parts["training"]
+    return data, totals_of_codes(model.features, rows.features, rows.weights, at)
 
 
 def _gains_by_threads(model: TabularModel, recipe: Recipe) -> bool:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -23,12 +23,12 @@ from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.interface.tabular_base import Callback
 from backprop_xp.tables.model.blas_threads import one_blas_thread
 from backprop_xp.tables.model.fitted_model import TabularModel
-from backprop_xp.tables.model.model_file import read_model, refuse_other_training, write_model
-from backprop_xp.tables.model.model_training import learn, prepared, untrained
+from backprop_xp.tables.model.model_file import read_model, write_model
+from backprop_xp.tables.model.model_training import Source, learn, prepared, started
 from backprop_xp.tables.model.presets import PRESETS, Recipe, recipe_for
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.table_network import totals_of_codes
-from backprop_xp.tables.model.tabular_parameters import Task, Values, checked_parameters
+from backprop_xp.tables.model.tabular_parameters import Task, checked_parameters
 from backprop_xp.tables.model.training_split import Split
 from backprop_xp.tables.readers.row_groups import row_groups, share_of
 from backprop_xp.tables.report.evaluation import described, score
@@ -37,7 +37,6 @@ from backprop_xp.tables.report.shares import Share
 from backprop_xp.tables.report.table_training import Estimator, estimator_for, reported
 from backprop_xp.tables.report.target import Target, find_target
 from backprop_xp.tables.report.totals import Totals, totals_of
-from backprop_xp.training.interfaces.states import TrainingState
 from backprop_xp.training.processes import exchange
 from backprop_xp.training.processes.one_process import OneProcess
 
@@ -49,48 +48,6 @@ Ranks: TypeAlias = exchange.Ranks | OneProcess
 _SAMPLE, _MAX_HELD = 100_000, 200_000
 # Rows of the largest batch that a preset chooses.
 _MAX_BATCH = 2**14
-
-
-class _Prepared(NamedTuple):
-    """What a rank needs for its training; ``rows`` is the number of its own training rows.
-
-    ``test`` are its test rows, None without ``--test``. ``totals`` are the ``totals_of_codes`` of
-    all ranks' training rows.
-    """
-
-    share: Share
-    estimator: Estimator
-    values: Values
-    split: Split
-    test: Rows | None
-    model: TabularModel
-    recipe: Recipe
-    rows: int
-    totals: np.ndarray
-
-    def saved_state(self, path: Path, choice: Selection) -> TrainingState:
-        """Return the state in the file of the same training; ValueError if that has ended."""
-        saved, state = read_model(path, choice)
-        refuse_other_training(path, saved, self.model)
-        is_longer = self.recipe.max_iter > saved.record["recipe"]["max_iter"]
-        if state is None or ("report" in saved.metadata and not is_longer):
-            raise ValueError(f"the training in {path} is finished.")
-        return state
-
-    def stream(
-        self, communicator: Any, choice: Selection, by_class: Any
-    ) -> tuple[dict[str, Any], np.ndarray]:
-        """Return the arguments of ``bx.fit`` that stream the share, and the totals of codes."""
-        model, share = self.model, self.share
-        batches = math.ceil(model.record["rows"]["training"] / self.recipe.batch_size)
-        host = resolve(backend="numpy", dtype=model.record["where"]["dtype"])
-        arrays = functools.partial(share.arrays, model, by_class, host)
-        data = {
-            "x": functools.partial(share.batches, arrays, self.rows, min(self.rows, batches)),
-            "validation": share.arrays(model, by_class, choice, self.split.validation),
-            "communicator": communicator,
-        }
-        return data, self.totals
 
 
 def train_ranks(
@@ -116,23 +73,40 @@ def train_ranks(
     """
     ranks = OneProcess() if communicator is None else exchange.Ranks(communicator)
     is_first, where = not ranks.rank, {name: parameters[name] for name in ("backend", "device")}
+    given = {**parameters, "verbose": True}
     try:
         with reported(say), one_blas_thread():
-            choice, seed = resolve(**where, dtype=parameters["dtype"]), parameters["random_state"]
+            choice, seed = resolve(**where, dtype=given["dtype"]), given["random_state"]
             parts = {"validation": validation} | ({} if test is None else {"test": test})
             share = _share(ranks, source, target, columns, parts, seed)
-            found = _prepared(ranks, share, {**parameters, "verbose": True}, choice, task, say)
+            share, rows, tested = _prepared(ranks, communicator, share, given, choice, task, say)
+            count = rows.counts["training"]
+            if given["batch_size"] is None and recipe_for(given, count).batch_size > _MAX_BATCH:
+                given["batch_size"] = _MAX_BATCH
+            estimator = estimator_for(share.target, given)
+            values = checked_parameters(estimator, share.target.task)
             is_resumed = is_first and resume and out.exists()
-            learned = learn(
-                found.values,
-                found.split,
+            start = started(
+                values,
+                rows,
                 choice,
-                (found.model, found.recipe, found.saved_state(out, choice) if is_resumed else None),
+                (out, *read_model(out, choice)) if is_resumed else None,
+                seed=share.seed,
+                has_names=True,
+                target=target,
+                metadata={**share.shares, **({"group": share.group} if share.group else {})},
+            )
+            if start.is_over and (start.state is None or "report" in start.model.metadata):
+                raise ValueError(f"the training in {out} is finished.")
+            learned = learn(
+                values,
+                rows,
+                choice,
+                start,
                 checkpoint=out if is_first else None,
                 callbacks=callbacks if is_first else [],
-                stream=functools.partial(found.stream, communicator, choice),
             )
-            model = _with_report(ranks, learned.model, found.split, found.test, out)
+            model = _with_report(ranks, learned.model, rows.split, tested, out)
             try:
                 if is_first:
                     write_model(out, model, learned.optimizer, learned.state)
@@ -143,7 +117,7 @@ def train_ranks(
         if not hasattr(error, "state"):  # the ranks have agreed on an error of ``bx.fit``
             ranks.agree(error)
         raise
-    return type(found.estimator)._of(model, **where)
+    return type(estimator)._of(model, **where)
 
 
 def _share(
@@ -231,17 +205,14 @@ def _totals(share: Share, features: Features, held: Collection[Rows]) -> Totals:
 
 def _prepared(
     ranks: Ranks,
+    communicator: Any,
     share: Share,
     given: Mapping[str, Any],
     choice: Selection,
     task: Task | None,
     say: Say,
-) -> _Prepared:
-    """Return what this rank needs for the training.
-
-    The training rows of the split stand for those of all ranks: they have the same mean and
-    deviation, or the same weight of each class.
-    """
+) -> tuple[Share, Source, Rows | None]:
+    """Return what this rank learns from, its share and its test rows, None without any."""
     preset = PRESETS[given["preset"]]
     share, features, told, others = _learn(ranks, share, preset, task, given["kinds"])
     totals = ranks.exchange(_totals(share, features, others.values()))
@@ -262,38 +233,31 @@ def _prepared(
         if not n:
             what = "rows" if share.group is None else f"groups of {share.group!r}"
             raise ValueError(f"too few {what} for --{name}: give more, or choose a larger share.")
-    counts = {"training": count, "validation": n_held["validation"]}
     without = share.total - count - sum(n_held.values()) - whole.weightless
-    lines = [*lines_about(share.target, without, whole.weightless)]
-    lines += [*told, *odd]
+    lines = [*lines_about(share.target, without, whole.weightless), *told, *odd]
     for name, part in share.shares.items():
         if part * share.total >= _MAX_HELD - 1:
             lines.append(f"--{name} is {part:.3g}: at most {_MAX_HELD:,} rows")
     for line in lines:
         say(line)
-    if given["batch_size"] is None and recipe_for(given, count).batch_size > _MAX_BATCH:
-        given = {**given, "batch_size": _MAX_BATCH}
-    estimator = estimator_for(share.target, given)
-    known = {name: share.indexed(rows) for name, rows in held.items()}
-    split = Split(training, known["validation"], np.asarray(classes) if classes else None)
-    metadata = {**share.shares, **({"group": share.group} if share.group else {})}
-    checked = checked_parameters(estimator, share.target.task)
-    recipe = recipe_for(checked, counts["training"])
-    model = untrained(
-        checked,
-        recipe,
-        features,
-        split,
-        choice,
-        counts=counts,
-        seed=share.seed,
-        has_names=True,
-        target=share.target.name,
-        metadata=metadata,
-    )
     codes = sum(ranks.exchange(_totals_of_codes(share, features)))
     own = totals[ranks.rank].moments.rows
-    return _Prepared(share, estimator, checked, split, known.get("test"), model, recipe, own, codes)
+    known = {name: share.indexed(rows) for name, rows in held.items()}
+
+    def stream(model: TabularModel, recipe: Recipe, by_class: Any) -> tuple[dict[str, Any], Any]:
+        batches = math.ceil(count / recipe.batch_size)
+        host = resolve(backend="numpy", dtype=model.record["where"]["dtype"])
+        arrays = functools.partial(share.arrays, model, by_class, host)
+        data = {
+            "x": functools.partial(share.batches, arrays, own, min(own, batches)),
+            "validation": share.arrays(model, by_class, choice, known["validation"]),
+            "communicator": communicator,
+        }
+        return data, codes
+
+    split = Split(training, known["validation"], np.asarray(classes) if classes else None)
+    counts = {"training": count, "validation": n_held["validation"]}
+    return share, Source(features, split, counts, stream), known.get("test")
 
 
 def _totals_of_codes(share: Share, features: Features) -> np.ndarray:

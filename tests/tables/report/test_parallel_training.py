@@ -3,6 +3,7 @@
 Specifies ``shares`` and ``totals``.
 """
 
+import dataclasses
 import itertools
 import json
 import re
@@ -20,6 +21,7 @@ pytest.importorskip("pyarrow")
 import pandas as pd
 
 import backprop_xp as bx
+from backprop_xp.tables.model.model_file import write_anew
 from backprop_xp.tables.readers.row_groups import row_groups
 from backprop_xp.tables.report import parallel_training, shares
 from backprop_xp.tables.report.shares import Share
@@ -115,6 +117,20 @@ def test_a_finished_training_resumes_with_more_epochs_only(folder: Path) -> None
     done = run(*options, "4", "--resume", "--json")
     assert json.loads(done.stdout)["epochs"] == 4
     assert bx.tables.load("model.safetensors").history_["loss"].shape[0] == 4
+
+
+@pytest.mark.parametrize("target", ["y", "z"])
+def test_a_training_that_ended_before_its_report_resumes_for_the_report(
+    target: str, folder: Path
+) -> None:
+    words = ("train", "big", "--target", target, *COMMAND[4:], *QUICK, "--json")
+    report = json.loads(run(*words).stdout)
+    model = bx.tables.load("model.safetensors").model_
+    metadata = {name: value for name, value in model.metadata.items() if name != "report"}
+    write_anew("model.safetensors", dataclasses.replace(model, metadata=metadata))
+    done = run(*words, "--resume")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == report
 
 
 def test_odd_cells_anywhere_are_missing_values_and_rows_of_weight_0_count_for_nothing(
