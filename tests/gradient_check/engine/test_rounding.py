@@ -102,7 +102,8 @@ def test_a_jacobian_with_a_saturated_row_never_fails_and_one_10_percent_larger_d
             depth * np.array([1.0, 0.9]),
         )  # fmt: skip
         assert _verdict(*case, 1.0) != "fail", depth
-        assert _verdict(*case, 1.1) not in ("pass", "kink"), depth
+        if np.any(case[2](case[3])):  # otherwise 10 % more is the same number
+            assert _verdict(*case, 1.1) not in ("pass", "kink"), depth
 
 
 @pytest.mark.parametrize("away", [7.0, 100.0])
