@@ -31,19 +31,23 @@ _is_close = functools.partial(math.isclose, rel_tol=2e-3)
 class _Evidence(NamedTuple):
     """A tensor: its analytic and numeric gradient and the parameter, in arrays of one shape.
 
-    The numeric gradient is known where it is ``compared``. ``slack`` is the part of a difference
-    that rounding explains; ``is_wrong``: some difference exceeds its tolerance. For a Jacobian the
-    arrays have a first axis of results.
+    ``bar`` is the part of a difference that rounding explains, infinite where the numeric gradient
+    is unknown. Differences are ``compared`` where it is small; ``is_wrong``: some difference
+    exceeds its tolerance. For a Jacobian the arrays have a first axis of results.
     """
 
     name: str
     analytic: np.ndarray
     parameter: np.ndarray
     numeric: np.ndarray
+    bar: np.ndarray
     compared: np.ndarray
-    slack: float
     is_wrong: bool
     label: Callable[[list[int]], str] = str
+
+    @property
+    def slack(self) -> float:  # the largest bar of a compared entry
+        return float(np.max(self.bar[self.compared]))
 
     @property
     def difference(self) -> np.ndarray:  # its magnitude, 0 where it is unknown
@@ -104,9 +108,11 @@ def _evidence(entries: Comparison) -> Iterator[_Evidence]:
     analytic, value = function.gx, entries.numeric.value
     parameter = np.broadcast_to(function.x[:, None], analytic.shape)
     numeric, compared = np.zeros_like(analytic), np.zeros(analytic.shape, dtype=bool)
+    bars = np.full(analytic.shape, np.inf)
     numeric[columns] = np.where(np.isfinite(value), value, 0.0)
     slack = entries.numeric.bar + entries.analytic.bar
     slack = slack + tolerance_of(function, "entries") * np.abs(value)
+    bars[columns] = np.where(np.isfinite(value), slack, np.inf)
     difference = np.abs(entries.analytic.value - value)
     is_clear = slack <= 0.5 * _MOST_LEFT_OVER * difference
     wrong, is_jacobian = entries.error > entries.tolerance, function.problem.is_jacobian
@@ -118,11 +124,14 @@ def _evidence(entries: Comparison) -> Iterator[_Evidence]:
         compared[columns] |= known
         if np.any(known) and (np.any(analytic[part]) or np.any(numeric[part])):
             shape = analytic.shape[1:] + tensor_shape if is_jacobian else tensor_shape
-            arrays = (a[part].T.reshape(shape) for a in (analytic, parameter, numeric, compared))
-            most, is_wrong = float(np.max(slack[known])), bool(np.any(wrong[inside]))
+            every = (analytic, parameter, numeric, bars, compared)
+            arrays, is_wrong = (
+                (a[part].T.reshape(shape) for a in every),
+                bool(np.any(wrong[inside])),
+            )
             entries_of = np.arange(part.start, part.stop).reshape(tensor_shape)
             label = functools.partial(_label, function.problem, entries_of)
-            yield _Evidence._make((name, *arrays, most, is_wrong, label))
+            yield _Evidence._make((name, *arrays, is_wrong, label))
 
 
 def _label(problem: Problem, entries: np.ndarray, index: list[int]) -> str:
@@ -152,7 +161,7 @@ def _explanations(e: _Evidence, problem: Problem) -> Iterator[str]:
             f"is {words}" for words, candidate in _candidates(e, problem) if e.agrees(candidate)
         )
         yield from _added(e, problem)
-        if np.all(e.compared):
+        if np.all(np.isfinite(e.bar)):
             yield from _permuted(e)
         yield from _units(e)
 
@@ -241,14 +250,14 @@ def _added(e: _Evidence, problem: Problem) -> Iterator[str]:
 def _permuted(e: _Evidence) -> Iterator[str]:
     """Find permuted rows, columns, or entries of a vector, matched by a weighted sum of each."""
     is_vector = e.analytic.size == max(e.analytic.shape, default=1)
-    pair = np.stack([e.analytic, e.numeric])
-    pair = pair.reshape(2, -1, 1 if is_vector else e.analytic.shape[-1])
-    for kind, rows in (("entries" if is_vector else "rows", pair), ("columns", pair.mT)):
-        order = np.argsort(rows @ np.sqrt(np.arange(rows.shape[2]) + 2.0), kind="stable")
-        analytic, numeric = np.take_along_axis(rows, order[:, :, None], axis=1)
-        if np.max(np.abs(analytic - numeric)) <= e.left_over and e.analytic.size > _ENOUGH:
-            difference = np.max(np.abs(rows[0] - rows[1]), axis=1)
-            moved = np.flatnonzero(difference > e.left_over).tolist()
+    three = np.stack([e.analytic, e.numeric, np.fmax(e.left_over, e.bar)])
+    three = three.reshape(3, -1, 1 if is_vector else e.analytic.shape[-1])
+    for kind, rows in (("entries" if is_vector else "rows", three), ("columns", three.mT)):
+        order = np.argsort(rows[:2] @ np.sqrt(np.arange(rows.shape[2]) + 2.0), kind="stable")
+        (analytic, numeric, bar), left_over = rows, rows[2][order[1]]
+        agrees = np.abs(analytic[order[0]] - numeric[order[1]]) <= left_over
+        if np.all(agrees) and np.sum(e.compared) > _ENOUGH:
+            moved = np.flatnonzero(np.any(np.abs(analytic - numeric) > bar, axis=1)).tolist()
             if len(moved) == 2:
                 yield f"has {kind} {moved[0]} and {moved[1]} swapped"
             yield f"has its {kind} permuted: {len(moved)} {kind} contain the derivatives of others"
