@@ -187,6 +187,10 @@ def _at_nodes(
     is_flat, unit = moved == 0.0, np.where(moved > 0.0, unit_of(values), 0.0)
     floor = 0.5 * np.fmax(function.epsilon * largest, unit)
     noise, is_noise = _noise(row, between - fx, floor, nodes)
+    # One line may show little of the rounding by chance: most of them show how large it is.
+    shows = ~is_flat & np.isfinite(noise)
+    shared = np.median(np.where(shows, noise / floor, 0.0), axis=0)
+    noise = np.fmax(noise, np.fmin(shared, UNITS) * floor)
     is_rough = is_noise & (noise > np.fmax(ROUGH * largest, UNITS * unit))
     value, h = _derivative(row, order, nodes) / h**order, np.abs(h)
     amplified = np.linalg.norm(nodes.derivative[order]) / h**order

@@ -256,8 +256,8 @@ def _permuted(e: _Evidence) -> Iterator[str]:
         order = np.argsort(rows[:2] @ np.sqrt(np.arange(rows.shape[2]) + 2.0), kind="stable")
         (analytic, numeric, bar), left_over = rows, rows[2][order[1]]
         agrees = np.abs(analytic[order[0]] - numeric[order[1]]) <= left_over
-        if np.all(agrees) and np.sum(e.compared) > _ENOUGH:
-            moved = np.flatnonzero(np.any(np.abs(analytic - numeric) > bar, axis=1)).tolist()
+        moved = np.flatnonzero(np.any(np.abs(analytic - numeric) > bar, axis=1)).tolist()
+        if moved and np.all(agrees) and np.sum(e.compared) > _ENOUGH:
             if len(moved) == 2:
                 yield f"has {kind} {moved[0]} and {moved[1]} swapped"
             yield f"has its {kind} permuted: {len(moved)} {kind} contain the derivatives of others"
