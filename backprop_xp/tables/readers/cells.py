@@ -35,6 +35,8 @@ _MISSING = frozenset(MISSING)
 _PARENTHESES = re.compile(r"\(([^()]*)\)")
 # A number that begins with a superfluous zero is a code, such as a postcode.
 CODE = r"^0\d+$"
+# An integer that may be beyond 2**53. Those that float64 cannot tell apart are codes, too.
+LONG = r"^[-+]?\d{16,}$"
 BOOLEANS = {"true": True, "false": False}
 # The types of the values in a column of objects, by the kind that they make a column of.
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -242,9 +244,9 @@ def find_style_of_most(
 
     This decides whether strings are numbers. ``counts`` are as in ``find_odd``; ``decimal`` is that
     of their file, and decides what 1,234 means. The style is the one that leaves the fewest
-    strings, the first of equal ones. A code such as 007 is a number only with ``has_codes``.
+    strings, the first of equal ones. Codes, such as 007, are numbers only with ``has_codes``.
     """
-    if not has_codes and any(string and re.search(CODE, string.strip()) for string in strings):
+    if not has_codes and _have_codes(strings):
         return None
     found = list[tuple[str, tuple[str, ...]]]()
     for style in (style_with(decimal), *STYLES):
@@ -253,6 +255,13 @@ def find_style_of_most(
             return style, odd
         found += [] if odd is None else [(style, odd)]
     return min(found, key=lambda one: len(one[1]), default=None)
+
+
+def _have_codes(strings: Sequence[String]) -> bool:
+    present = [string.strip() for string in strings if string]
+    long = {string.removeprefix("+") for string in present if re.search(LONG, string)}
+    are_alike = len({float(string) for string in long}) < len(long)
+    return are_alike or any(re.search(CODE, string) for string in present)
 
 
 def as_numbers(column: pd.Series) -> pd.Series:

@@ -22,6 +22,7 @@ from backprop_xp.tables.readers.cells import (
     BOOLEANS,
     CODE,
     EUROPEAN,
+    LONG,
     MISSING,
     MISSING_IN_FILES,
     PLAIN,
@@ -215,7 +216,10 @@ def _cast(words: pa.ChunkedArray, decimal: str) -> pa.ChunkedArray | None:
             found = pc.cast(words, kind)
             zeros = words.filter(pc.starts_with(words, "0"))
             codes = pc.match_substring_regex(zeros, f"{CODE}|^0[xX]")  # 0x1F is cast, too
-            return None if pc.any(codes).as_py() else found
+            long = pc.unique(words.filter(pc.match_substring_regex(words, LONG)))
+            held = pa.float64() if words.null_count else kind  # pandas' integers are never missing
+            are_alike = pc.count_distinct(pc.cast(long, held)).as_py() < len(long)
+            return None if are_alike or pc.any(codes).as_py() else found
     is_boolean = pc.is_in(words, value_set=_BOOLEANS)
     return pc.cast(words, pa.bool_()) if pc.all(is_boolean).as_py() else None
 

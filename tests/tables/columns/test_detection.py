@@ -275,6 +275,24 @@ def test_the_preparation_of_a_string_does_not_depend_on_other_rows() -> None:
         np.testing.assert_array_equal(transform(made, one)[0], expected)
 
 
+@pytest.mark.parametrize("first", [2**60, 10**19, 10**400])
+@pytest.mark.parametrize("is_read", [False, True])
+def test_integers_that_float64_cannot_tell_apart_are_codes(
+    is_read: bool, first: int, tmp_path: Path
+) -> None:
+    codes = pd.Series([str(first + i % 3) for i in range(60)], dtype="str", name="code")
+    table = pd.DataFrame({"code": codes, "a": np.arange(60.0)})
+    if is_read:
+        table.loc[59, "code"] = None  # otherwise they are int64, where that holds them
+        table.to_csv(tmp_path / "rows.csv", index=False)
+        table = bx.tables.read(tmp_path / "rows.csv")
+        assert table["code"].dtype == codes.dtype
+    made = prepare(table)
+    assert made.columns["code"].kind == "category"
+    apart = ["123456789012345678901", "1", "1e300"] * 20
+    assert prepare(table.assign(code=apart)).columns["code"].kind == "number"
+
+
 @pytest.mark.parametrize(("first", "step"), [(1_700_000_000_000, 60), (0.0, 1e-3), (-1e12, 1e-2)])
 def test_numbers_far_from_zero_keep_their_differences(first: float, step: float) -> None:
     order = np.random.default_rng(0).permutation(200)
