@@ -2,7 +2,7 @@
 
 ``python benchmarks/tables.py --half tune --seeds 0 1`` writes a line of JSON per table, seed and
 contender to ``tables.jsonl``, and skips the lines that are there. It tries lines with an error
-again, so the same command continues after an interruption. ``--fresh`` runs 12 other tables, which
+again, so the same command continues after an interruption. ``--fresh`` runs 24 other tables, which
 chose nothing. ``--report`` prints the tables of docs/benchmarks.md from these lines; ``--picture``
 draws the critical differences. The requirements are the dependency group ``bench-tables``.
 
@@ -171,7 +171,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--out", type=Path, default=Path("tables.jsonl"), help="results file; default: %(default)s")
     add("--half", choices=("tune", "show"), help="the tables of a half; default: all 32")
-    add("--fresh", action="store_true", help="the 12 tables that chose nothing, not the 32")
+    add("--fresh", action="store_true", help="the 24 tables that chose nothing, not the 32")
     add("--tables", nargs="+", choices=RECORDS, metavar="NAME", help=f"of {', '.join(RECORDS)}")
     add("--contenders", nargs="+", metavar="NAME", help=f"module:function, or {list(CONTENDERS)}")
     add("--seeds", nargs="+", type=int, default=SEEDS, help="default: 0 to 4")

@@ -82,7 +82,7 @@ def verdict(case: Case, label: str, method: str) -> str:
 
 def may_hide(case: Case, label: str, method: str) -> bool:
     """Whether 5 % of an entry is below 1 % of the norm of P equal terms, which rounding hides."""
-    n = sum(np.size(part) for part in case.inputs(label))
+    n = sum(numbers(part).size for part in case.inputs(label))
     return method == "directional" and label in case.expected and n > 5.0**2
 
 
