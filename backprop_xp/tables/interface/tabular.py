@@ -1,8 +1,9 @@
 """scikit-learn estimators of tables: preparation and network in one."""
 
 import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import Any, ClassVar, Self, TypeVar, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from backprop_xp.backends import Backend, Device
 from backprop_xp.checks import plain
 from backprop_xp.estimators.bases import ClassifierMixin, RegressorMixin
 from backprop_xp.files.container import refusing
-from backprop_xp.tables.interface.tabular_base import Tabular
+from backprop_xp.tables.interface.tabular_base import Callback, Tabular
 from backprop_xp.tables.model.model_file import PathLike, read_model
 from backprop_xp.tables.model.tabular_parameters import ClassifierParameters, Task, described
 
@@ -98,6 +99,42 @@ class TabularRegressor(RegressorMixin, Tabular):
     """
 
     _task: ClassVar[Task] = "regression"
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        dy: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+        checkpoint: PathLike | None = None,
+        resume: bool = False,
+        callbacks: Sequence[Callback] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Fit to a table X and y, as ``Tabular.fit`` does; return the estimator.
+
+        ``dy`` are derivatives of y by columns of numbers, which are learned too: a DataFrame or a
+        mapping with some of these columns, or an array ``(rows, columns)``, NaN where not known.
+        They are in units of y over those of the column, as ``input_gradient`` returns them. Each
+        counts as much as a value of y, multiplied by the scale of its column. Those of missing
+        numbers are ignored. The validation loss of rows of X has them too, that of ``X_val`` not.
+        Raises ValueError for columns of another kind, and beside embedded categories.
+
+        >>> import numpy as np, pandas as pd
+        >>> import backprop_xp as bx
+        >>> table = pd.DataFrame({"t": np.linspace(0.0, 600.0, 40)})
+        >>> model = bx.TabularRegressor(random_state=0)
+        >>> model = model.fit(table, np.sin(table["t"] / 100.0), dy=np.cos(table / 100.0) / 100.0)
+        >>> model.score(table, np.sin(table["t"] / 100.0)) > 0.99
+        True
+        """
+        rows = X, y, sample_weight, X_val, y_val, sample_weight_val
+        options: dict[str, Any] = {"checkpoint": checkpoint, "resume": resume, "dy": dy}
+        return self._fit(rows, **options, callbacks=callbacks, metadata=metadata)
 
     def _targets(self, y: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, None]:
         values = pd.to_numeric(pd.Series(y), errors="coerce").to_numpy()

@@ -112,6 +112,7 @@ class Tabular(BaseEstimator, TabularParameters):
         detected: Detected | None = None,
         classes: np.ndarray | None = None,
         *,
+        dy: Any = None,
         checkpoint: PathLike | None = None,
         resume: bool = False,
         callbacks: Sequence[Callback] = (),
@@ -128,7 +129,7 @@ class Tabular(BaseEstimator, TabularParameters):
             file = checkpoint if resume and is_there else None
             options = file, checkpoint, callbacks, dict(metadata or {})
             values = checked_parameters(self, self._task)
-            given = self._checked(values, classes, *rows, is_whole=detected is None)
+            given = self._checked(values, classes, *rows, dy=dy, is_whole=detected is None)
             found = self._train(values, given, detected, *options)
         except BaseException:
             self.__dict__ = before
@@ -149,6 +150,7 @@ class Tabular(BaseEstimator, TabularParameters):
         y_val: Any,
         sample_weight_val: Any,
         *,
+        dy: Any,
         is_whole: bool,
     ) -> Given:
         """Return the arguments of ``fit``, checked as scikit-learn does, without rows of weight 0.
@@ -159,7 +161,7 @@ class Tabular(BaseEstimator, TabularParameters):
             raise ValueError("y_val and sample_weight_val belong to a validation set: X_val.")
         numbers, held_out = numbers_among(values["kinds"]), None
         given: dict[str, Any] = {"numbers": numbers, "is_whole": is_whole}
-        rows, labels = checked_rows(self, X, y, sample_weight, **given)
+        rows, labels = checked_rows(self, X, y, sample_weight, dy=dy, **given)
         if X_val is not None:
             parts, names = (X_val, y_val, sample_weight_val), [*rows.features]
             held_out, _ = checked_rows(self, *parts, names, numbers=numbers, table="X_val")

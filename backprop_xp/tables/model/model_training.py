@@ -27,6 +27,7 @@ from backprop_xp.tables.model.model_file import (
 )
 from backprop_xp.tables.model.presets import Recipe, recipe_for
 from backprop_xp.tables.model.rows import Rows
+from backprop_xp.tables.model.slope_targets import OfTarget, SlopeTargets
 from backprop_xp.tables.model.table_network import (
     first_theta,
     network_for,
@@ -191,7 +192,9 @@ def learn(
     model, recipe, state, _ = start
     split, metric, seed = source.split, values["metric"], model.record["seed"]
     by_class, shares = _class_weights(values, split)
-    stream = source.stream or functools.partial(_in_memory, split, selection)
+    slopes = SlopeTargets.of(model.features, split.training)
+    trained_network = model.network if slopes is None else slopes.network(model.network)
+    stream = source.stream or functools.partial(_in_memory, split, selection, slopes)
     data, totals = stream(model, recipe, by_class)
     finished = functools.partial(with_mean_embeddings, model.network, totals)
     theta = first_theta(model.network, shares, seed, recipe.n_members, selection)
@@ -207,13 +210,13 @@ def learn(
     try:
         with contextlib.nullcontext() if _gains_by_threads(model, recipe) else one_blas_thread():
             result = fit(
-                model.network,
+                trained_network,
                 theta,
                 **data,
                 optimizer=optimizer,
                 epochs=recipe.max_iter,
                 seed=order,
-                metrics=None if metric is None else [metric],
+                metrics=_metrics(metric, slopes),
                 average=EMA(recipe.decay) if recipe.decay else None,
                 early_stopping=EarlyStopping(recipe.n_iter_no_change, watch=metric),
                 plateau=recipe.plateau,
@@ -237,16 +240,29 @@ def learn(
 
 
 def _in_memory(
-    split: Split, selection: Selection, model: TabularModel, recipe: Recipe, by_class: Any
+    split: Split,
+    selection: Selection,
+    slopes: SlopeTargets | None,
+    model: TabularModel,
+    recipe: Recipe,
+    by_class: Any,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Return what a ``Stream`` returns, for the rows of a split."""
+    """Return what a ``Stream`` returns, for the rows of a split and their derivatives."""
     data: dict[str, Any] = {"batch_size": recipe.batch_size, "class_weight": by_class}
-    data["x"], data["y"], data["sample_weight"] = on_device(split.training, model, selection)
+    rows_of = functools.partial(on_device, model=model, selection=selection, slopes=slopes)
+    data["x"], data["y"], data["sample_weight"] = rows_of(split.training)
     data["validation"] = split.held_out
     if split.held_out is None:
-        data["validation"] = on_device(split.validation, model, selection)
+        data["validation"] = rows_of(split.validation)
     rows, at = split.parts["training"]
     return data, totals_of_codes(model.features, rows.features, rows.weights, at)
+
+
+def _metrics(metric: str | None, slopes: SlopeTargets | None) -> Any:
+    """Return the metrics of ``bx.fit``: that of the target, also beside derivatives."""
+    if metric is None or slopes is None:
+        return None if metric is None else [metric]
+    return {metric: OfTarget(metric)}
 
 
 def _gains_by_threads(model: TabularModel, recipe: Recipe) -> bool:
@@ -260,16 +276,25 @@ def _on_host(leaf: Any) -> Any:
 
 
 def on_device(
-    rows: Rows, model: TabularModel, selection: Selection
+    rows: Rows,
+    model: TabularModel,
+    selection: Selection,
+    slopes: SlopeTargets | None = None,
 ) -> tuple[Array, Array, Array | None]:
-    """Return rows where the training runs; three or more classes are integer labels."""
+    """Return rows where the training runs; three or more classes are integer labels.
+
+    ``slopes`` are the columns by which derivatives are learned: then each entry has a weight.
+    """
     dtype, y, weights = selection.dtype, rows.target.to_numpy(), rows.scaled_weights()
     put = functools.partial(selection.backend.from_host, device=selection.device)
     x = put(model.features.transform(rows.features), dtype)
     if model.network.loss_function.labels:
         targets = put(y.astype("int32"))
     else:
-        targets = put((y[..., None] - model.scale.mean) / model.scale.scale, dtype)
+        columns = (y[..., None] - model.scale.mean) / model.scale.scale
+        if slopes is not None:
+            columns, weights = slopes.beside(columns, rows, model.features, model.scale.scale)
+        targets = put(columns, dtype)
     return x, targets, None if weights is None else put(weights, dtype)
 
 

@@ -18,18 +18,22 @@ def without_tiny(weights: np.ndarray) -> np.ndarray:
 class Rows(NamedTuple):
     """Rows: their features as plain columns, the target column, and their weights or None.
 
-    ``source`` is the file or the table that they come from, if that is known.
+    ``source`` is the file or the table that they come from, if that is known. ``slopes`` are the
+    derivatives of the target by columns of numbers, NaN where not known, if any are learned.
     """
 
     features: pd.DataFrame
     target: pd.Series
     weights: np.ndarray | None
     source: TableData = None
+    slopes: pd.DataFrame | None = None
 
     def take(self, rows: np.ndarray) -> "Rows":
         """Return the rows of these indices."""
         weights = None if self.weights is None else self.weights[rows]
-        return Rows(self.features.iloc[rows], self.target.iloc[rows], weights, self.source)
+        slopes = None if self.slopes is None else self.slopes.iloc[rows]
+        features, target = self.features.iloc[rows], self.target.iloc[rows]
+        return Rows(features, target, weights, self.source, slopes)
 
     def counted(self) -> "Rows":
         """Return the rows whose weight is above 0."""
@@ -43,6 +47,8 @@ class Rows(NamedTuple):
         columns = [*(self.features[name] for name in self.features), self.target]
         if self.weights is not None:
             columns.append(pd.Series(self.weights, name="weights"))
+        if self.slopes is not None:
+            columns += [self.slopes[name].rename(f"dy {name}") for name in self.slopes]
         for column in columns:
             digest.update(f"{column.name} {column.dtype}".encode())
             digest.update(pd.util.hash_pandas_object(column, index=False).to_numpy().tobytes())
