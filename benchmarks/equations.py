@@ -1,246 +1,136 @@
-"""Differential equations solved by networks: the error after equal CPU time.
+"""Five equations beside DeepXDE: the error after equal CPU time, each library in its own way.
 
-``python benchmarks/equations.py`` runs each contender in a process of its own with one thread and
-prints the table of docs/benchmarks.md: Levenberg-Marquardt here, one start or a stack of four; a
-loop of JAX with SciPy's L-BFGS-B; and DeepXDE on PyTorch, Adam for a third of the time, then
-L-BFGS. All have the same network, points, start (but DeepXDE, which draws its own), and conditions
-that hold exactly. Compilation does not count. DeepXDE is left out if it is not installed.
-``--seeds 1 --seconds 1`` takes a minute.
+``python benchmarks/equations.py`` runs each library in a process of its own with one thread, and
+prints the table of docs/benchmarks.md. DeepXDE on PyTorch has the networks, points and conditions
+of its own examples, but smaller ones where these are better in the time: Adam for a third of it,
+then L-BFGS. Here Levenberg-Marquardt trains, as docs/equation_recipes.md does. Imports do not
+count. References are closed forms, quadrature, and SciPy's solutions on fine grids.
+``--seeds 1 --seconds 5`` takes two minutes. DeepXDE is left out if it is not installed.
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import sparse
 from scipy.integrate import solve_ivp
-from scipy.optimize import minimize
+from scipy.interpolate import RegularGridInterpolator
+from scipy.sparse.linalg import spsolve
 
 import backprop_xp as bx
+from backprop_xp.backends import array_namespace
 
-WIDTHS, POINTS, READINGS, TEST_ROWS = [24, 24, 1], 300, 40, 1000
-# The readings' weight beside that of the residuals.
-READINGS_COUNT = 100.0
-WAVES = 4.0
+VISCOSITY, DIFFUSION = 0.01 / np.pi, 0.001
+TEST_ROWS = 2000
+# Points that are added after so many epochs, until there are enough.
+ADDED, EPOCHS_EACH, ENOUGH = 100, 30, 2000
 
-
-class Problem(NamedTuple):
-    """An equation on a box, whose solution is known; ``k`` is its unknown coefficient, if any.
-
-    ``residual(s)`` is made of ``s.u``, its derivatives, the variables and ``s.xp``. Solutions are
-    ``value + factor * network``.
-    """
-
-    variables: str
-    low: list[float]
-    high: list[float]
-    residual: Callable[[Any], Any]
-    solution: Callable[[np.ndarray], np.ndarray]
-    factor: Callable[[Any], Any]
-    value: float = 0.0
-    k: float | None = None
-
-    def points(self, rows: int, seed: int) -> np.ndarray:
-        shape = (rows, len(self.low))
-        return np.random.default_rng(seed).uniform(self.low, self.high, shape)
-
-
-def sines(x: np.ndarray, first: float, second: float) -> np.ndarray:
-    return np.sin(first * np.pi * x[:, :1]) * np.sin(second * np.pi * x[:, 1:])
-
-
-def poisson(s: Any) -> Any:
-    source = 2.0 * np.pi**2 * s.xp.sin(np.pi * s.x) * s.xp.sin(np.pi * s.y)
-    return (s.u_xx + s.u_yy + source) / (2.0 * np.pi**2)
-
-
-def helmholtz(s: Any) -> Any:
-    factor = (1.0 + WAVES**2) * np.pi**2
-    source = (factor - 1.0) * s.xp.sin(np.pi * s.x) * s.xp.sin(WAVES * np.pi * s.y)
-    return (s.u_xx + s.u_yy + s.u + source) / factor
-
-
-def pendulum(x: np.ndarray) -> np.ndarray:
-    def slopes(t: float, state: np.ndarray) -> list[float]:
-        return [state[1], -np.sin(state[0])]
-
-    found = solve_ivp(slopes, (0.0, 8.0), [2.0, 0.0], "DOP853", rtol=1e-12, dense_output=True)
-    return found.sol(x[:, 0])[:1].T
-
-
-def edges(x: Any) -> Any:
-    return x[..., :1] * (1.0 - x[..., :1]) * x[..., 1:] * (1.0 - x[..., 1:])
-
-
-def wide_edges(x: Any) -> Any:
-    return (1.0 - x[..., :1] ** 2) * (1.0 - x[..., 1:] ** 2)
-
-
-PROBLEMS = {
-    "Poisson": Problem("xy", [0.0] * 2, [1.0] * 2, poisson, lambda x: sines(x, 1.0, 1.0), edges),
-    "Helmholtz": Problem(
-        "xy", [-1.0] * 2, [1.0] * 2, helmholtz, lambda x: sines(x, 1.0, WAVES), wide_edges
-    ),
-    "heat": Problem(
-        "tx",
-        [0.0] * 2,
-        [0.5, 1.0],
-        lambda s: s.u_t - s.k * s.u_xx,
-        lambda x: np.exp(-0.3 * np.pi**2 * x[:, :1]) * np.sin(np.pi * x[:, 1:]),
-        lambda x: x[..., 1:] * (1.0 - x[..., 1:]),
-        k=0.1,
-    ),
-    "pendulum": Problem(
-        "t",
-        [0.0],
-        [8.0],
-        lambda s: s.u_tt + s.xp.sin(s.u),
-        pendulum,
-        lambda x: (x / 8.0) ** 2,
-        2.0,
-    ),
-}
-TRUE_K = 0.3
-
-
-class Data(NamedTuple):
-    """The points of the residuals, and readings, for a problem with an unknown coefficient."""
-
-    inside: np.ndarray
-    at: np.ndarray
-    readings: np.ndarray
-
-
-def data_of(problem: Problem, seed: int) -> Data:
-    at = problem.points(READINGS, seed + 1000)
-    return Data(problem.points(POINTS, seed), at, problem.solution(at))
+Function = Callable[[np.ndarray], np.ndarray]
 
 
 class Found(NamedTuple):
-    """The solution that a contender found, and its coefficient."""
+    """The solution that a library found, and its unknown coefficient, if any."""
 
-    u: Callable[[np.ndarray], np.ndarray]
-    k: float | None
-
-
-def standardized(problem: Problem) -> bx.Standardize:
-    low, high = np.asarray(problem.low), np.asarray(problem.high)
-    return bx.Standardize((low + high) / 2.0, (high - low) / 2.0)
+    u: Function
+    k: float | None = None
 
 
-def layer_of(problem: Problem) -> tuple[Any, ...]:
-    """Return the equation, and that of the readings."""
-    layers = bx.mlp([len(problem.low), *WIDTHS], hidden="tanh").layers
-    inner = [standardized(problem), *layers]
-    u = bx.Constrained(inner, problem.factor, lambda x: problem.value)
-    options = {"unknown": {"k": problem.k}} if problem.k else {}
-    residuals = problem.residual, lambda s: s.u
-    return tuple(bx.Equation([u], each, problem.variables, **options) for each in residuals)
+class Problem(NamedTuple):
+    """An equation on a box, without the points where ``is_inside`` is False.
+
+    The libraries' functions take a seed and the seconds of CPU time. ``k`` is the true coefficient.
+    """
+
+    low: list[float]
+    high: list[float]
+    solution: Callable[[], Function]
+    ours: Callable[[int, float], Found]
+    deepxde: Callable[[int, float], Found]
+    is_inside: Callable[[np.ndarray], np.ndarray] = lambda x: np.ones(len(x), dtype=bool)
+    k: float | None = None
 
 
-def ours(starts: int) -> Callable[[Problem, int, float], Found]:
-    """Return a training by Levenberg-Marquardt, the best of some starts, which share the time."""
-
-    def solve(problem: Problem, seed: int, seconds: float) -> Found:
-        data, (equation, reading) = data_of(problem, seed), layer_of(problem)
-        groups: dict[str, Any] = {"inside": (equation, data.inside)}
-        if problem.k:
-            groups["readings"] = reading, data.at, data.readings
-        weights = {"readings": READINGS_COUNT} if problem.k else None
-        layer, x, y, weight = bx.group_rows(groups, weights=weights)
-        network = bx.Network([layer], "mean_squared_error")
-        theta = network.initialize(seed=seed, stack=(starts,), backend="numpy")
-        optimizer = bx.LevenbergMarquardt(tolerance=0.0)
-        options = {"optimizer": optimizer, "epochs": 10**6, "sample_weight": weight}
-        start = time.process_time()
-        for state in bx.train(network, theta, x, y, **options):
-            theta = state.theta
-            if time.process_time() - start > seconds:
-                break
-        best = np.argmin(network.loss(theta, x, y, sample_weight=weight))
-        own, unknown = layer.split(theta[best])
-        k = float(unknown["k"]) if problem.k else None
-        return Found(lambda x: layer.network.predict(own, x), k)
-
-    return solve
+def drawn(low: Any, high: Any, rows: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(low, high, (rows, len(low)))
 
 
-def jax_lbfgs(problem: Problem, seed: int, seconds: float) -> Found:
-    """Return a training by a compiled loss of JAX, jvp of jvp, and SciPy's L-BFGS-B."""
-    import jax
-
-    jax.config.update("jax_enable_x64", True)
-    xp, data = jax.numpy, data_of(problem, seed)
-    network = layer_of(problem)[0].network
-    sizes = [len(problem.low), *WIDTHS]
-    start = network.initialize(seed=seed, backend="numpy")
-    theta = np.append(start, problem.k or 0.0)
-    ends = np.asarray([problem.low, problem.high])
-    middle, half = ends.mean(0), np.diff(ends, axis=0)[0] / 2.0
-
-    def u(theta: Any, x: Any) -> Any:
-        a, i = (x - middle) / half, 0
-        for n, m in itertools.pairwise(sizes):
-            weights, bias = theta[i : i + n * m].reshape(n, m), theta[i + n * m : i + n * m + m]
-            a, i = a @ weights + bias, i + n * m + m
-            a = xp.tanh(a) if i < len(start) else a
-        return problem.value + problem.factor(x)[..., 0] * a[..., 0]
-
-    class Point:
-        """The argument of a residual, at a row."""
-
-        def __init__(self, theta: Any, row: Any) -> None:
-            self.xp, self.k, self._row, self._u = xp, theta[-1], row, lambda x: u(theta, x)
-
-        def __getattr__(self, name: str) -> Any:
-            if name in problem.variables:
-                return self._row[problem.variables.index(name)]
-            function = self._u
-            for letter in name[2:]:
-                function = along(function, problem.variables.index(letter), self._row)
-            return function(self._row)
-
-    def along(function: Any, column: int, row: Any) -> Any:
-        unit = xp.eye(len(problem.low))[column]
-        return lambda x: jax.jvp(function, (x,), (unit,))[1]
-
-    @jax.jit
-    @jax.value_and_grad
-    def loss(theta: Any) -> Any:
-        residuals = jax.vmap(lambda row: problem.residual(Point(theta, row)))(data.inside)
-        value = xp.mean(residuals**2)
-        if problem.k:
-            errors = u(theta, xp.asarray(data.at)) - data.readings[:, 0]
-            value = (value + READINGS_COUNT * xp.mean(errors**2)) / (1.0 + READINGS_COUNT)
-        return value
-
-    loss(theta)
-    best, begin = (np.inf, theta), time.process_time()
-
-    def value(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal best
-        found, gradient = loss(theta)
-        if time.process_time() - begin > seconds:
-            raise TimeoutError
-        best = min(best, (float(found), theta.copy()), key=lambda each: each[0])
-        return float(found), np.asarray(gradient)
-
-    options = {"maxiter": 10**6, "maxfun": 10**6, "ftol": 0.0, "gtol": 0.0, "maxcor": 50}
-    with contextlib.suppress(TimeoutError):
-        minimize(value, theta, jac=True, method="L-BFGS-B", options=options)
-    return Found(lambda x: np.asarray(u(best[1], x))[:, None], float(best[1][-1]))
+# Trainings here.
 
 
-def deepxde(problem: Problem, seed: int, seconds: float) -> Found:
-    """Return a training by DeepXDE, by Adam for a third of the time, then L-BFGS."""
+def layers_on(low: Any, high: Any, widths: list[int], outputs: int = 1) -> list[Any]:
+    """Return the layers of a solution on a box."""
+    low, high = np.asarray(low), np.asarray(high)
+    scaled = bx.Standardize((low + high) / 2.0, (high - low) / 2.0)
+    return [scaled, *bx.mlp([len(low), *widths, outputs], hidden="tanh").layers]
+
+
+def trained(
+    layer: Any,
+    rows: Any,
+    end: float,
+    *,
+    theta: Any = None,
+    seed: int = 0,
+    epochs: int = 10**6,
+    l2: float = 1e-9,
+) -> Any:
+    """Return theta after some epochs, or at an end of CPU time."""
+    x, y, weight = rows
+    network = bx.Network([layer], "mean_squared_error", l2=l2)
+    theta = network.initialize(seed=seed, backend="numpy") if theta is None else theta
+    options = {"optimizer": bx.LevenbergMarquardt(tolerance=0.0), "epochs": epochs}
+    for state in bx.train(network, theta, x, y, sample_weight=weight, **options):
+        theta = state.theta
+        if time.process_time() > end:
+            break
+    return theta
+
+
+def in_groups(
+    groups: Mapping[str, Any],
+    weights: Mapping[str, float],
+    seed: int,
+    seconds: float,
+    l2: float = 1e-9,
+) -> Found:
+    """Return a training of groups of points."""
+    end = time.process_time() + seconds
+    layer, *rows = bx.group_rows(groups, weights=weights)
+    theta, unknown = layer.split(trained(layer, rows, end, seed=seed, l2=l2))
+    k = float(unknown["k"]) if unknown else None
+    return Found(lambda x: layer.network.predict(theta, x), k)
+
+
+def with_added_points(equation: Any, low: Any, high: Any, seed: int, seconds: float) -> Found:
+    """Return a training that adds points where the residual is largest."""
+    end, theta = time.process_time() + seconds, None
+    x, alone = drawn(low, high, 4 * ADDED, seed), bx.Network([equation], "mean_squared_error")
+    for i in range(10**6):
+        is_last = len(x) >= ENOUGH
+        epochs = 10**6 if is_last else EPOCHS_EACH
+        rows = x, 0.0 * x[:, :1], None
+        theta = trained(equation, rows, end, theta=theta, seed=seed, epochs=epochs)
+        if is_last or time.process_time() > end:
+            break
+        many = drawn(low, high, 50 * ADDED, 10**4 * (seed + 1) + i)
+        residual = abs(alone.predict(theta, many)[:, 0])
+        x = np.concatenate([x, many[np.argsort(residual)[-ADDED:]]])
+    return Found(lambda x: equation.network.predict(theta, x))
+
+
+# Trainings by DeepXDE.
+
+
+def deepxde(seed: int) -> tuple[Any, Any]:
+    """Return DeepXDE and PyTorch, with a seed."""
     os.environ["DDE_BACKEND"] = "pytorch"
     import deepxde as dde
     import torch
@@ -248,139 +138,408 @@ def deepxde(problem: Problem, seed: int, seconds: float) -> Found:
     torch.set_num_threads(1)
     dde.config.set_default_float("float64")
     dde.config.set_random_seed(seed)
-    data, names = data_of(problem, seed), problem.variables
-    k = dde.Variable(problem.k, dtype=torch.float64) if problem.k else None
+    return dde, torch
 
-    class Point:
-        """The argument of a residual, at all rows."""
 
-        xp = torch
-
-        def __init__(self, x: Any, y: Any) -> None:
-            self.x_, self.u, self.k = x, y, k
-
-        def __getattr__(self, name: str) -> Any:
-            columns = [names.index(letter) for letter in name.rpartition("_")[2]]
-            if len(name) == 1:
-                return self.x_[:, columns]
-            if len(columns) == 1:
-                return dde.grad.jacobian(self.u, self.x_, i=0, j=columns[0])
-            return dde.grad.hessian(self.u, self.x_, i=columns[0], j=columns[1])
-
-    geometry = (
-        dde.geometry.Interval(problem.low[0], problem.high[0])
-        if len(names) == 1
-        else dde.geometry.Rectangle(problem.low, problem.high)
-    )
-    readings = [dde.icbc.PointSetBC(data.at, data.readings)] if problem.k else []
-    rows = dde.data.PDE(
-        geometry,
-        lambda x, y: problem.residual(Point(x, y)),
-        readings,
-        num_domain=0,
-        anchors=data.inside,
-    )
-    net = dde.nn.FNN([len(names), *WIDTHS], "tanh", "Glorot uniform")
-    ends = torch.tensor([problem.low, problem.high], dtype=torch.float64)
-    middle, half = ends.mean(0), (ends[1] - ends[0]) / 2.0
-    net.apply_feature_transform(lambda x: (x - middle) / half)
-    net.apply_output_transform(lambda x, y: problem.value + problem.factor(x) * y)
-    model = dde.Model(rows, net)
+def trained_by_deepxde(dde: Any, data: Any, net: Any, seconds: float, unknown: Any = None) -> Found:
+    """Return a training by Adam for a third of the time, then by L-BFGS."""
+    model = dde.Model(data, net)
 
     class Clock(dde.callbacks.Callback):  # type: ignore[misc]
         def __init__(self, end: float) -> None:
             super().__init__()
-            self.end = time.process_time() + end
+            self.end = end
 
         def on_epoch_end(self) -> None:
             self.model.stop_training |= time.process_time() > self.end
 
-    weights = [1.0, READINGS_COUNT] if problem.k else [1.0]
-    options: dict[str, Any] = {"loss_weights": weights}
-    if k is not None:
-        options["external_trainable_variables"] = [k]
+    options = {} if unknown is None else {"external_trainable_variables": [unknown]}
     every = {"display_every": 10**9, "verbose": 0}
     model.compile("adam", lr=1e-3, verbose=0, **options)
-    model.train(iterations=10**6, callbacks=[Clock(seconds / 3.0)], **every)
-    dde.optimizers.set_LBFGS_options(maxcor=50, ftol=0.0, gtol=0.0, maxiter=10**6)
+    model.train(iterations=1, **every)  # the first one imports parts of PyTorch
+    start = time.process_time()
+    model.train(iterations=10**6, callbacks=[Clock(start + seconds / 3.0)], **every)
+    dde.optimizers.set_LBFGS_options(maxcor=100, ftol=0.0, gtol=0.0, maxiter=10**6)
     # The clock is asked after so many iterations.
     dde.optimizers.config.LBFGS_options.update(iter_per_step=10, fun_per_step=15)
     model.compile("L-BFGS", verbose=0, **options)
     model.stop_training = False
-    model.train(callbacks=[Clock(seconds * 2.0 / 3.0)], **every)
-    return Found(model.predict, None if k is None else float(k.detach()))
+    model.train(callbacks=[Clock(start + seconds)], **every)
+    return Found(model.predict, None if unknown is None else float(unknown.detach()))
 
 
-CONTENDERS: dict[str, Callable[[Problem, int, float], Found]] = {
-    "`LevenbergMarquardt`": ours(1),
-    "`LevenbergMarquardt`, 4 starts": ours(4),
-    "JAX and L-BFGS": jax_lbfgs,
-    "DeepXDE": deepxde,
+def over_time(dde: Any, until: float) -> Any:
+    """Return the geometry of x from -1 to 1, and of t."""
+    ends = dde.geometry.TimeDomain(0.0, until)
+    return dde.geometry.GeometryXTime(dde.geometry.Interval(-1.0, 1.0), ends)
+
+
+# Burgers' equation: a wave becomes a front. The columns are x and t.
+
+
+def burgers_solution() -> Function:
+    """Return Cole and Hopf's integrals, by quadrature of Gauss and Hermite."""
+    nodes, shares = np.polynomial.hermite.hermgauss(200)
+
+    def solution(x: np.ndarray) -> np.ndarray:
+        from_ = x[:, :1] - 2.0 * np.sqrt(VISCOSITY * x[:, 1:]) * nodes
+        exponents = -np.cos(np.pi * from_) / (2.0 * np.pi * VISCOSITY)
+        terms = shares * np.exp(exponents - exponents.max(axis=1, keepdims=True))
+        sines = np.sin(np.pi * from_)
+        return -(terms * sines).sum(1, keepdims=True) / terms.sum(1, keepdims=True)
+
+    return solution
+
+
+def burgers_ours(seed: int, seconds: float) -> Found:
+    low, high = [-1.0, 0.0], [1.0, 1.0]
+    u = bx.Constrained(
+        layers_on(low, high, [20, 20, 20]),
+        lambda x: x[..., 1:] * (1.0 - x[..., :1] ** 2),
+        lambda x: -array_namespace(x).sin(np.pi * x[..., :1]),
+    )
+    law = bx.Equation([u], lambda s: s.u_t + s.u * s.u_x - VISCOSITY * s.u_xx, "xt")
+    return with_added_points(law, low, high, seed, seconds)
+
+
+def burgers_deepxde(seed: int, seconds: float) -> Found:
+    dde, _ = deepxde(seed)
+
+    def law(x: Any, u: Any) -> Any:
+        u_x, u_t = (dde.grad.jacobian(u, x, i=0, j=j) for j in (0, 1))
+        return u_t + u * u_x - VISCOSITY * dde.grad.hessian(u, x, i=0, j=0)
+
+    domain = over_time(dde, 1.0)
+    conditions = [
+        dde.icbc.DirichletBC(domain, lambda x: 0.0, lambda _, is_at: is_at),
+        dde.icbc.IC(domain, lambda x: -np.sin(np.pi * x[:, :1]), lambda _, is_at: is_at),
+    ]
+    counts = {"num_domain": 2540, "num_boundary": 80, "num_initial": 160}
+    data = dde.data.TimePDE(domain, law, conditions, **counts)
+    net = dde.nn.FNN([2, 20, 20, 20, 1], "tanh", "Glorot normal")
+    return trained_by_deepxde(dde, data, net, seconds)
+
+
+# Poisson's equation on an L: u is 0 on the boundary.
+
+CORNERS = [[0, 0], [1, 0], [1, -1], [-1, -1], [-1, 1], [0, 1]]
+
+
+def in_the_l(x: np.ndarray) -> np.ndarray:
+    return (x < 0.0).any(axis=1)
+
+
+def poisson_solution(n: int = 200) -> Function:
+    """Return the solution by bilinear finite elements, n along a side of length 1."""
+    count = 2 * n + 1
+    i, j = (x.reshape(-1) for x in np.meshgrid(*[np.arange(2 * n)] * 2, indexing="ij"))
+    i, j = i[(i < n) | (j < n)], j[(i < n) | (j < n)]
+    first = i * count + j
+    nodes = np.stack([first, first + count, first + count + 1, first + 1], axis=1)
+    element = np.array([[4, -1, -2, -1], [-1, 4, -1, -2], [-2, -1, 4, -1], [-1, -2, -1, 4]]) / 6.0
+    entries = np.tile(element.reshape(-1), len(nodes))
+    at = np.repeat(nodes, 4, axis=1).reshape(-1), np.tile(nodes, (1, 4)).reshape(-1)
+    stiffness = sparse.csr_matrix((entries, at), shape=(count**2, count**2))
+    load = np.bincount(nodes.reshape(-1), minlength=count**2) / (4.0 * n**2)
+    # A node inside has four elements.
+    free = np.flatnonzero(np.bincount(nodes.reshape(-1), minlength=count**2) == 4)
+    u = np.zeros(count**2)
+    u[free] = spsolve(stiffness[free][:, free].tocsc(), load[free])
+    grid = np.linspace(-1.0, 1.0, count)
+    found = RegularGridInterpolator((grid, grid), u.reshape(count, count))
+    return lambda x: found(x)[:, None]
+
+
+def edge_of_the_l(per_length: int) -> np.ndarray:
+    """Return points between the corners, so many on a length of 1."""
+    corners, sides = np.array([*CORNERS, CORNERS[0]], dtype=float), []
+    for first, last in itertools.pairwise(corners):
+        count = int(per_length * abs(last - first).sum())
+        shares = (np.arange(count) + 0.5)[:, None] / count
+        sides.append(first + (last - first) * shares)
+    return np.concatenate(sides)
+
+
+def poisson_ours(seed: int, seconds: float) -> Found:
+    box = drawn([-1.0, -1.0], [1.0, 1.0], 1600, seed)
+    layers = layers_on([-1.0, -1.0], [1.0, 1.0], [16, 16])
+    law = bx.Equation(layers, lambda s: s.laplacian("u", "x", "y") + 1.0, "xy")
+    zero = bx.Equation(layers, lambda s: s.u, "xy")
+    groups = {"inside": (law, box[in_the_l(box)]), "edge": (zero, edge_of_the_l(30))}
+    return in_groups(groups, {"edge": 100.0}, seed, seconds, l2=1e-7)
+
+
+def poisson_deepxde(seed: int, seconds: float) -> Found:
+    dde, _ = deepxde(seed)
+
+    def law(x: Any, u: Any) -> Any:
+        return -sum(dde.grad.hessian(u, x, i=i, j=i) for i in (0, 1)) - 1.0
+
+    domain = dde.geometry.Polygon(CORNERS)
+    condition = dde.icbc.DirichletBC(domain, lambda x: 0.0, lambda _, is_at: is_at)
+    data = dde.data.PDE(domain, law, condition, num_domain=1200, num_boundary=120)
+    net = dde.nn.FNN([2, 20, 20, 20, 1], "tanh", "Glorot uniform")
+    return trained_by_deepxde(dde, data, net, seconds)
+
+
+# Prey and predators, by Lotka and Volterra.
+
+START, UNTIL = [1.5, 1.0], 8.0
+
+
+def predators_solution() -> Function:
+    def slopes(t: float, state: np.ndarray) -> list[float]:
+        u, v = state
+        return [u * (1.0 - v), v * (u - 1.0)]
+
+    found = solve_ivp(
+        slopes, (0.0, UNTIL), START, "DOP853", rtol=1e-12, atol=1e-12, dense_output=True
+    )
+    return lambda t: found.sol(t[:, 0]).T
+
+
+def predators_ours(seed: int, seconds: float) -> Found:
+    """Return a training of windows of time, each of which begins where the last one ended."""
+    length, at, theta, found = 1.0, np.array([START]), None, []
+    ends = np.arange(0.0, UNTIL, length).tolist()
+    for start in ends:
+        inner = layers_on([start], [start + length], [20], 2)
+        u = bx.Constrained(
+            inner, lambda t, start=start: (t - start) / length, lambda t, at=at: 0.0 * t + at
+        )
+        law = bx.Equation(
+            [u], lambda s: (s.u_t - s.u * (1.0 - s.v), s.v_t - s.v * (s.u - 1.0)), "t"
+        )
+        t = np.linspace(start, start + length, 60)[:, None]
+        end = time.process_time() + seconds / len(ends)
+        theta = trained(law, (t, np.zeros((60, 2)), None), end, theta=theta, seed=seed)
+        at = law.network.predict(theta, t[-1:])
+        found.append((law.network, theta))
+
+    def solution(t: np.ndarray) -> np.ndarray:
+        own = np.minimum(t // length, len(ends) - 1)
+        parts = [network.predict(theta, t) * (own == i) for i, (network, theta) in enumerate(found)]
+        return np.asarray(sum(parts))
+
+    return Found(solution)
+
+
+def predators_deepxde(seed: int, seconds: float) -> Found:
+    dde, torch = deepxde(seed)
+
+    def law(t: Any, both: Any) -> Any:
+        u, v = both[:, :1], both[:, 1:]
+        u_t, v_t = (dde.grad.jacobian(both, t, i=i) for i in (0, 1))
+        return [u_t - u * (1.0 - v), v_t - v * (u - 1.0)]
+
+    domain = dde.geometry.TimeDomain(0.0, UNTIL)
+    data = dde.data.PDE(domain, law, [], 400, 2)
+    net = dde.nn.FNN([7, *[32] * 3, 2], "tanh", "Glorot normal")
+    net.apply_feature_transform(
+        lambda t: torch.cat([t / UNTIL, *(torch.sin(k * t) for k in range(1, 7))], dim=1)
+    )
+    start = torch.tensor([START])
+    net.apply_output_transform(lambda t, y: start + torch.tanh(t) * y)
+    return trained_by_deepxde(dde, data, net, seconds)
+
+
+# Diffusion whose coefficient k, 1, is unknown: ten readings at t = 1. The columns are x and t.
+
+READ_AT = np.stack([np.linspace(-1.0, 1.0, 10), np.ones(10)], axis=1)
+
+
+def diffused(x: np.ndarray) -> np.ndarray:
+    return np.sin(np.pi * x[:, :1]) * np.exp(-x[:, 1:])
+
+
+def diffusion(s: Any) -> Any:
+    source = (1.0 - np.pi**2) * s.xp.exp(-s.t) * s.xp.sin(np.pi * s.x)
+    return s.u_t - s.k * s.u_xx + source
+
+
+def diffusion_ours(seed: int, seconds: float) -> Found:
+    low, high = [-1.0, 0.0], [1.0, 1.0]
+    layers, unknown = layers_on(low, high, [32]), {"k": 2.0}
+    law = bx.Equation(layers, diffusion, "xt", unknown=unknown)
+    value = bx.Equation(layers, lambda s: s.u, "xt", unknown=unknown)
+    t, x = np.linspace(0.0, 1.0, 20)[:, None], np.linspace(-1.0, 1.0, 20)[:, None]
+    sides = np.concatenate([np.concatenate([0.0 * t + end, t], axis=1) for end in (-1.0, 1.0)])
+    first = np.concatenate([x, 0.0 * x], axis=1)
+    known = np.concatenate([sides, first])
+    groups = {
+        "inside": (law, drawn(low, high, 200, seed)),
+        "known": (value, known, diffused(known)),
+        "readings": (value, READ_AT, diffused(READ_AT)),
+    }
+    return in_groups(groups, {"known": 10.0, "readings": 10.0}, seed, seconds)
+
+
+def diffusion_deepxde(seed: int, seconds: float) -> Found:
+    dde, torch = deepxde(seed)
+    k = dde.Variable(2.0)
+
+    def law(x: Any, u: Any) -> Any:
+        u_t, u_xx = dde.grad.jacobian(u, x, i=0, j=1), dde.grad.hessian(u, x, i=0, j=0)
+        source = (1.0 - np.pi**2) * torch.exp(-x[:, 1:]) * torch.sin(np.pi * x[:, :1])
+        return u_t - k * u_xx + source
+
+    domain = over_time(dde, 1.0)
+    conditions = [
+        dde.icbc.DirichletBC(domain, diffused, lambda _, is_at: is_at),
+        dde.icbc.IC(domain, diffused, lambda _, is_at: is_at),
+        dde.icbc.PointSetBC(READ_AT, diffused(READ_AT)),
+    ]
+    counts = {"num_domain": 40, "num_boundary": 20, "num_initial": 10}
+    data = dde.data.TimePDE(domain, law, conditions, anchors=READ_AT, **counts)
+    net = dde.nn.FNN([2, 32, 32, 32, 1], "tanh", "Glorot uniform")
+    return trained_by_deepxde(dde, data, net, seconds, k)
+
+
+# Allen and Cahn's equation: phases separate, with steep walls. The columns are x and t.
+
+
+def phases_solution(n: int = 2000) -> Function:
+    """Return SciPy's solution of central differences."""
+    x, h = np.linspace(-1.0, 1.0, n + 1), 2.0 / n
+    ones = np.ones(n - 1)
+    second = sparse.diags([ones[1:], -2.0 * ones, ones[1:]], [-1, 0, 1], format="csc") / h**2
+    ends = np.zeros(n - 1)
+    ends[[0, -1]] = -1.0 / h**2
+
+    def slopes(t: float, u: np.ndarray) -> np.ndarray:
+        return np.asarray(DIFFUSION * (second @ u + ends) + 5.0 * (u - u**3))
+
+    def jacobian(t: float, u: np.ndarray) -> Any:
+        return DIFFUSION * second + sparse.diags(5.0 - 15.0 * u**2, format="csc")
+
+    times = np.linspace(0.0, 1.0, 401)
+    start = (x**2 * np.cos(np.pi * x))[1:-1]
+    options = {"method": "BDF", "jac": jacobian, "rtol": 1e-8, "atol": 1e-10}
+    inside = solve_ivp(slopes, (0.0, 1.0), start, t_eval=times, **options).y
+    u = np.pad(inside, ((1, 1), (0, 0)), constant_values=-1.0)
+    found = RegularGridInterpolator((x, times), u, method="linear")
+    return lambda at: found(at)[:, None]
+
+
+def phases_ours(seed: int, seconds: float) -> Found:
+    low, high = [-1.0, 0.0], [1.0, 1.0]
+    u = bx.Constrained(
+        layers_on(low, high, [20, 20, 20]),
+        lambda x: x[..., 1:] * (1.0 - x[..., :1] ** 2),
+        lambda x: x[..., :1] ** 2 * array_namespace(x).cos(np.pi * x[..., :1]),
+    )
+    law = bx.Equation([u], lambda s: s.u_t - DIFFUSION * s.u_xx - 5.0 * (s.u - s.u**3), "xt")
+    return with_added_points(law, low, high, seed, seconds)
+
+
+def phases_deepxde(seed: int, seconds: float) -> Found:
+    dde, torch = deepxde(seed)
+
+    def law(x: Any, u: Any) -> Any:
+        u_t, u_xx = dde.grad.jacobian(u, x, i=0, j=1), dde.grad.hessian(u, x, i=0, j=0)
+        return u_t - DIFFUSION * u_xx - 5.0 * (u - u**3)
+
+    counts = {"num_domain": 2000, "num_boundary": 100, "num_initial": 200}
+    data = dde.data.TimePDE(over_time(dde, 1.0), law, [], **counts)
+    net = dde.nn.FNN([2, 20, 20, 20, 1], "tanh", "Glorot normal")
+
+    def phases(x: Any, y: Any) -> Any:
+        at, t = x[:, :1], x[:, 1:]
+        return at**2 * torch.cos(np.pi * at) + t * (1.0 - at**2) * y
+
+    net.apply_output_transform(phases)
+    return trained_by_deepxde(dde, data, net, seconds)
+
+
+IN_TIME: dict[str, Any] = {"low": [-1.0, 0.0], "high": [1.0, 1.0]}
+IN_SQUARE: dict[str, Any] = {"low": [-1.0, -1.0], "high": [1.0, 1.0]}
+PROBLEMS = {
+    "Burgers": Problem(
+        **IN_TIME, solution=burgers_solution, ours=burgers_ours, deepxde=burgers_deepxde
+    ),
+    "L-shape": Problem(
+        **IN_SQUARE,
+        solution=poisson_solution,
+        ours=poisson_ours,
+        deepxde=poisson_deepxde,
+        is_inside=in_the_l,
+    ),
+    "Lotka-Volterra": Problem(
+        [0.0], [UNTIL], predators_solution, predators_ours, predators_deepxde
+    ),
+    "diffusion": Problem(
+        **IN_TIME,
+        solution=lambda: diffused,
+        ours=diffusion_ours,
+        deepxde=diffusion_deepxde,
+        k=1.0,
+    ),
+    "Allen-Cahn": Problem(
+        **IN_TIME, solution=phases_solution, ours=phases_ours, deepxde=phases_deepxde
+    ),
 }
+LIBRARIES = {"ours": "this library", "deepxde": "DeepXDE"}
 
 
-def lines_of(name: str, problems: list[str], seeds: int, seconds: float) -> Iterator[Any]:
+def lines_of(library: str, problems: list[str], seeds: int, seconds: float) -> Iterator[Any]:
     """Yield the relative error of each solution, and that of its coefficient."""
-    for key in problems:
-        problem = PROBLEMS[key]
-        at = problem.points(TEST_ROWS, 10**6)
-        true = problem.solution(at)
+    for name in problems:
+        problem = PROBLEMS[name]
+        at = drawn(problem.low, problem.high, TEST_ROWS, 10**6)
+        at = at[problem.is_inside(at)]
+        true = problem.solution()(at)
         for seed in range(seeds):
-            found = CONTENDERS[name](problem, seed, seconds)
+            found = getattr(problem, library)(seed, seconds)
             error = np.linalg.norm(found.u(at) - true) / np.linalg.norm(true)
-            k = abs(found.k - TRUE_K) / TRUE_K if problem.k and found.k is not None else None
-            yield {"contender": name, "problem": key, "seed": seed, "error": float(error), "k": k}
+            k = None if found.k is None or problem.k is None else abs(found.k / problem.k - 1.0)
+            line = {"library": library, "problem": name, "seed": seed, "seconds": seconds}
+            yield {**line, "error": float(error), "k": k}
 
 
-def run_apart(out: Path, names: list[str], words: list[str]) -> None:
-    """Run each contender in a process and append its lines to the file."""
+def run_apart(out: Path, libraries: list[str], words: list[str]) -> None:
+    """Run each library in a process and append its lines to the file."""
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    eigen = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    environment = {**os.environ, **dict.fromkeys(threads, "1"), "XLA_FLAGS": eigen}
-    for name in names:
-        command = [sys.executable, __file__, "--contender", name, *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        own = [line for line in done.stdout.splitlines() if line.startswith('{"contender"')]
+    environment = {**os.environ, **dict.fromkeys(threads, "1")}
+    for library in libraries:
+        command = [sys.executable, __file__, "--library", library, *words]
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, check=False
+        )
+        own = [line for line in done.stdout.splitlines() if line.startswith('{"library"')]
         with out.open("a") as file:
             file.writelines(f"{line}\n" for line in own)
-        if done.returncode:
-            said = done.stderr.strip() or f"exit status {done.returncode}"
-            sys.stderr.write(f"{name}: {said.splitlines()[-1]}\n")
 
 
 def table(lines: list[Any]) -> str:
     """Return the median, the least and the largest error over the seeds in Markdown."""
-    columns = [(name, "error") for name in PROBLEMS] + [("heat", "k")]
-    heads = [name if value == "error" else f"k of {name}" for name, value in columns]
+    columns = [(name, "error") for name in PROBLEMS]
+    columns.insert(4, ("diffusion", "k"))
+    heads = [name if value == "error" else "its k" for name, value in columns]
     rows = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
-    for name in CONTENDERS:
+    for library, shown in LIBRARIES.items():
         cells = []
         for problem, value in columns:
-            found = [
-                line[value]
-                for line in lines
-                if (line["contender"], line["problem"]) == (name, problem)
-            ]
+            own = [one for one in lines if (one["library"], one["problem"]) == (library, problem)]
+            found = [one[value] for one in own]
             cells.append(
                 f"{np.median(found):.1e} ({min(found):.0e} to {max(found):.0e})" if found else "-"
             )
-        rows.append(f"| {name} | {' | '.join(cells)} |")
+        rows.append(f"| {shown} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
 def main() -> None:
     """Run what the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--contender", choices=CONTENDERS, help="run it in this process")
-    parser.add_argument("--only", nargs="+", default=list(CONTENDERS), metavar="CONTENDER")
-    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=PROBLEMS)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="CPU time of a training")
+    parser.add_argument("--library", choices=LIBRARIES, help="run it in this process")
+    parser.add_argument("--only", nargs="+", default=[*LIBRARIES], choices=LIBRARIES)
+    parser.add_argument("--problems", nargs="+", default=[*PROBLEMS], choices=PROBLEMS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=40.0, help="CPU time of a training")
     parser.add_argument("--out", type=Path, default=Path("equations.jsonl"))
     given = parser.parse_args()
-    if given.contender:
-        options = given.contender, given.problems, given.seeds, given.seconds
-        for line in lines_of(*options):
+    if given.library:
+        for line in lines_of(given.library, given.problems, given.seeds, given.seconds):
             sys.stdout.write(json.dumps(line) + "\n")
             sys.stdout.flush()
         return
@@ -388,7 +547,7 @@ def main() -> None:
     run_apart(given.out, given.only, ["--problems", *given.problems, *words])
     found = map(json.loads, given.out.read_text().splitlines())
     # The newest of each kind.
-    keys = "contender", "problem", "seed"
+    keys = "library", "problem", "seed"
     lines = [*{tuple(line[key] for key in keys): line for line in found}.values()]
     sys.stdout.write(table(lines) + "\n")
 
