@@ -9,19 +9,14 @@ count. DeepXDE is left out if it is not installed.
 ``--seeds 1 --seconds 1`` takes a minute.
 """
 
-import argparse
 import contextlib
 import itertools
-import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from equation_runs import Found, deepxde, line_of, main, trained_by_deepxde
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize
 
@@ -123,13 +118,6 @@ class Data(NamedTuple):
 def data_of(problem: Problem, seed: int) -> Data:
     at = problem.points(READINGS, seed + 1000)
     return Data(problem.points(POINTS, seed), at, problem.solution(at))
-
-
-class Found(NamedTuple):
-    """The solution that a contender found, and its coefficient."""
-
-    u: Callable[[np.ndarray], np.ndarray]
-    k: float | None
 
 
 def standardized(problem: Problem) -> bx.Standardize:
@@ -240,15 +228,9 @@ def jax_lbfgs(problem: Problem, seed: int, seconds: float) -> Found:
     return Found(lambda x: np.asarray(u(best[1], x))[:, None], float(best[1][-1]))
 
 
-def deepxde(problem: Problem, seed: int, seconds: float) -> Found:
-    """Return a training by DeepXDE, by Adam for a third of the time, then L-BFGS."""
-    os.environ["DDE_BACKEND"] = "pytorch"
-    import deepxde as dde
-    import torch
-
-    torch.set_num_threads(1)
-    dde.config.set_default_float("float64")
-    dde.config.set_random_seed(seed)
+def by_deepxde(problem: Problem, seed: int, seconds: float) -> Found:
+    """Return a training by DeepXDE."""
+    dde, torch = deepxde(seed)
     data, names = data_of(problem, seed), problem.variables
     k = dde.Variable(problem.k, dtype=torch.float64) if problem.k else None
 
@@ -286,113 +268,32 @@ def deepxde(problem: Problem, seed: int, seconds: float) -> Found:
     middle, half = ends.mean(0), (ends[1] - ends[0]) / 2.0
     net.apply_feature_transform(lambda x: (x - middle) / half)
     net.apply_output_transform(lambda x, y: problem.value + problem.factor(x) * y)
-    model = dde.Model(rows, net)
-
-    class Clock(dde.callbacks.Callback):  # type: ignore[misc]
-        def __init__(self, end: float) -> None:
-            super().__init__()
-            self.end = time.process_time() + end
-
-        def on_epoch_end(self) -> None:
-            self.model.stop_training |= time.process_time() > self.end
-
     weights = [1.0, READINGS_COUNT] if problem.k else [1.0]
-    options: dict[str, Any] = {"loss_weights": weights}
-    if k is not None:
-        options["external_trainable_variables"] = [k]
-    every = {"display_every": 10**9, "verbose": 0}
-    model.compile("adam", lr=1e-3, verbose=0, **options)
-    model.train(iterations=10**6, callbacks=[Clock(seconds / 3.0)], **every)
-    dde.optimizers.set_LBFGS_options(maxcor=50, ftol=0.0, gtol=0.0, maxiter=10**6)
-    # The clock is asked after so many iterations.
-    dde.optimizers.config.LBFGS_options.update(iter_per_step=10, fun_per_step=15)
-    model.compile("L-BFGS", verbose=0, **options)
-    model.stop_training = False
-    model.train(callbacks=[Clock(seconds * 2.0 / 3.0)], **every)
-    return Found(model.predict, None if k is None else float(k.detach()))
+    return trained_by_deepxde(dde, rows, net, seconds, k, maxcor=50, loss_weights=weights)
 
 
 CONTENDERS: dict[str, Callable[[Problem, int, float], Found]] = {
     "`LevenbergMarquardt`": ours(1),
     "`LevenbergMarquardt`, 4 starts": ours(4),
     "JAX and L-BFGS": jax_lbfgs,
-    "DeepXDE": deepxde,
+    "DeepXDE": by_deepxde,
 }
 
 
-def lines_of(name: str, problems: list[str], seeds: int, seconds: float) -> Iterator[Any]:
-    """Yield the relative error of each solution, and that of its coefficient."""
-    for key in problems:
-        problem = PROBLEMS[key]
+COLUMNS = {name: (name, "error") for name in PROBLEMS} | {"k of heat": ("heat", "k")}
+
+
+def lines_of(contender: str, problems: Sequence[str], seeds: int, seconds: float) -> Iterator[Any]:
+    """Yield the errors of each solution."""
+    for name in problems:
+        problem = PROBLEMS[name]
         at = problem.points(TEST_ROWS, 10**6)
         true = problem.solution(at)
         for seed in range(seeds):
-            found = CONTENDERS[name](problem, seed, seconds)
-            error = np.linalg.norm(found.u(at) - true) / np.linalg.norm(true)
-            k = abs(found.k - TRUE_K) / TRUE_K if problem.k and found.k is not None else None
-            yield {"contender": name, "problem": key, "seed": seed, "error": float(error), "k": k}
-
-
-def run_apart(out: Path, names: list[str], words: list[str]) -> None:
-    """Run each contender in a process and append its lines to the file."""
-    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    eigen = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    environment = {**os.environ, **dict.fromkeys(threads, "1"), "XLA_FLAGS": eigen}
-    for name in names:
-        command = [sys.executable, __file__, "--contender", name, *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        own = [line for line in done.stdout.splitlines() if line.startswith('{"contender"')]
-        with out.open("a") as file:
-            file.writelines(f"{line}\n" for line in own)
-        if done.returncode:
-            said = done.stderr.strip() or f"exit status {done.returncode}"
-            sys.stderr.write(f"{name}: {said.splitlines()[-1]}\n")
-
-
-def table(lines: list[Any]) -> str:
-    """Return the median, the least and the largest error over the seeds in Markdown."""
-    columns = [(name, "error") for name in PROBLEMS] + [("heat", "k")]
-    heads = [name if value == "error" else f"k of {name}" for name, value in columns]
-    rows = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
-    for name in CONTENDERS:
-        cells = []
-        for problem, value in columns:
-            found = [
-                line[value]
-                for line in lines
-                if (line["contender"], line["problem"]) == (name, problem)
-            ]
-            cells.append(
-                f"{np.median(found):.1e} ({min(found):.0e} to {max(found):.0e})" if found else "-"
-            )
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
-def main() -> None:
-    """Run what the arguments say."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--contender", choices=CONTENDERS, help="run it in this process")
-    parser.add_argument("--only", nargs="+", default=list(CONTENDERS), metavar="CONTENDER")
-    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=PROBLEMS)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="CPU time of a training")
-    parser.add_argument("--out", type=Path, default=Path("equation_trainings.jsonl"))
-    given = parser.parse_args()
-    if given.contender:
-        options = given.contender, given.problems, given.seeds, given.seconds
-        for line in lines_of(*options):
-            sys.stdout.write(json.dumps(line) + "\n")
-            sys.stdout.flush()
-        return
-    words = ["--seeds", str(given.seeds), "--seconds", str(given.seconds)]
-    run_apart(given.out, given.only, ["--problems", *given.problems, *words])
-    found = map(json.loads, given.out.read_text().splitlines())
-    # The newest of each kind.
-    keys = "contender", "problem", "seed"
-    lines = [*{tuple(line[key] for key in keys): line for line in found}.values()]
-    sys.stdout.write(table(lines) + "\n")
+            found = CONTENDERS[contender](problem, seed, seconds)
+            k = TRUE_K if problem.k else None
+            yield line_of(contender, name, seed, found, at, true, k)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, [*CONTENDERS], [*PROBLEMS], COLUMNS, lines_of, seeds=5, seconds=4.0)

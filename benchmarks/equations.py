@@ -8,18 +8,13 @@ count. References are closed forms, quadrature, and SciPy's solutions on fine gr
 ``--seeds 1 --seconds 5`` takes two minutes. DeepXDE is left out if it is not installed.
 """
 
-import argparse
 import itertools
-import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from equation_runs import Found, Function, deepxde, line_of, main, trained_by_deepxde
 from scipy import sparse
 from scipy.integrate import solve_ivp
 from scipy.interpolate import RegularGridInterpolator
@@ -32,15 +27,6 @@ VISCOSITY, DIFFUSION = 0.01 / np.pi, 0.001
 TEST_ROWS = 2000
 # Points that are added after so many epochs, until there are enough.
 ADDED, EPOCHS_EACH, ENOUGH = 100, 30, 2000
-
-Function = Callable[[np.ndarray], np.ndarray]
-
-
-class Found(NamedTuple):
-    """The solution that a library found, and its unknown coefficient, if any."""
-
-    u: Function
-    k: float | None = None
 
 
 class Problem(NamedTuple):
@@ -124,48 +110,6 @@ def with_added_points(equation: Any, low: Any, high: Any, seed: int, seconds: fl
         residual = abs(alone.predict(theta, many)[:, 0])
         x = np.concatenate([x, many[np.argsort(residual)[-ADDED:]]])
     return Found(lambda x: equation.network.predict(theta, x))
-
-
-# Trainings by DeepXDE.
-
-
-def deepxde(seed: int) -> tuple[Any, Any]:
-    """Return DeepXDE and PyTorch, with a seed."""
-    os.environ["DDE_BACKEND"] = "pytorch"
-    import deepxde as dde
-    import torch
-
-    torch.set_num_threads(1)
-    dde.config.set_default_float("float64")
-    dde.config.set_random_seed(seed)
-    return dde, torch
-
-
-def trained_by_deepxde(dde: Any, data: Any, net: Any, seconds: float, unknown: Any = None) -> Found:
-    """Return a training by Adam for a third of the time, then by L-BFGS."""
-    model = dde.Model(data, net)
-
-    class Clock(dde.callbacks.Callback):  # type: ignore[misc]
-        def __init__(self, end: float) -> None:
-            super().__init__()
-            self.end = end
-
-        def on_epoch_end(self) -> None:
-            self.model.stop_training |= time.process_time() > self.end
-
-    options = {} if unknown is None else {"external_trainable_variables": [unknown]}
-    every = {"display_every": 10**9, "verbose": 0}
-    model.compile("adam", lr=1e-3, verbose=0, **options)
-    model.train(iterations=1, **every)  # the first one imports parts of PyTorch
-    start = time.process_time()
-    model.train(iterations=10**6, callbacks=[Clock(start + seconds / 3.0)], **every)
-    dde.optimizers.set_LBFGS_options(maxcor=100, ftol=0.0, gtol=0.0, maxiter=10**6)
-    # The clock is asked after so many iterations.
-    dde.optimizers.config.LBFGS_options.update(iter_per_step=10, fun_per_step=15)
-    model.compile("L-BFGS", verbose=0, **options)
-    model.stop_training = False
-    model.train(callbacks=[Clock(start + seconds)], **every)
-    return Found(model.predict, None if unknown is None else float(unknown.detach()))
 
 
 def over_time(dde: Any, until: float) -> Any:
@@ -478,79 +422,25 @@ PROBLEMS = {
         **IN_TIME, solution=phases_solution, ours=phases_ours, deepxde=phases_deepxde
     ),
 }
-LIBRARIES = {"ours": "this library", "deepxde": "DeepXDE"}
+CONTENDERS = {"this library": "ours", "DeepXDE": "deepxde"}
+COLUMNS = {
+    **{name: (name, "error") for name in PROBLEMS if name != "Allen-Cahn"},
+    "its k": ("diffusion", "k"),
+    "Allen-Cahn": ("Allen-Cahn", "error"),
+}
 
 
-def lines_of(library: str, problems: list[str], seeds: int, seconds: float) -> Iterator[Any]:
-    """Yield the relative error of each solution, and that of its coefficient."""
+def lines_of(contender: str, problems: Sequence[str], seeds: int, seconds: float) -> Iterator[Any]:
+    """Yield the errors of each solution."""
     for name in problems:
         problem = PROBLEMS[name]
         at = drawn(problem.low, problem.high, TEST_ROWS, 10**6)
         at = at[problem.is_inside(at)]
         true = problem.solution()(at)
         for seed in range(seeds):
-            found = getattr(problem, library)(seed, seconds)
-            error = np.linalg.norm(found.u(at) - true) / np.linalg.norm(true)
-            k = None if found.k is None or problem.k is None else abs(found.k / problem.k - 1.0)
-            line = {"library": library, "problem": name, "seed": seed, "seconds": seconds}
-            yield {**line, "error": float(error), "k": k}
-
-
-def run_apart(out: Path, libraries: list[str], words: list[str]) -> None:
-    """Run each library in a process and append its lines to the file."""
-    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    environment = {**os.environ, **dict.fromkeys(threads, "1")}
-    for library in libraries:
-        command = [sys.executable, __file__, "--library", library, *words]
-        done = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, text=True, check=False
-        )
-        own = [line for line in done.stdout.splitlines() if line.startswith('{"library"')]
-        with out.open("a") as file:
-            file.writelines(f"{line}\n" for line in own)
-
-
-def table(lines: list[Any]) -> str:
-    """Return the median, the least and the largest error over the seeds in Markdown."""
-    columns = [(name, "error") for name in PROBLEMS]
-    columns.insert(4, ("diffusion", "k"))
-    heads = [name if value == "error" else "its k" for name, value in columns]
-    rows = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
-    for library, shown in LIBRARIES.items():
-        cells = []
-        for problem, value in columns:
-            own = [one for one in lines if (one["library"], one["problem"]) == (library, problem)]
-            found = [one[value] for one in own]
-            cells.append(
-                f"{np.median(found):.1e} ({min(found):.0e} to {max(found):.0e})" if found else "-"
-            )
-        rows.append(f"| {shown} | {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
-def main() -> None:
-    """Run what the arguments say."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--library", choices=LIBRARIES, help="run it in this process")
-    parser.add_argument("--only", nargs="+", default=[*LIBRARIES], choices=LIBRARIES)
-    parser.add_argument("--problems", nargs="+", default=[*PROBLEMS], choices=PROBLEMS)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=40.0, help="CPU time of a training")
-    parser.add_argument("--out", type=Path, default=Path("equations.jsonl"))
-    given = parser.parse_args()
-    if given.library:
-        for line in lines_of(given.library, given.problems, given.seeds, given.seconds):
-            sys.stdout.write(json.dumps(line) + "\n")
-            sys.stdout.flush()
-        return
-    words = ["--seeds", str(given.seeds), "--seconds", str(given.seconds)]
-    run_apart(given.out, given.only, ["--problems", *given.problems, *words])
-    found = map(json.loads, given.out.read_text().splitlines())
-    # The newest of each kind.
-    keys = "library", "problem", "seed"
-    lines = [*{tuple(line[key] for key in keys): line for line in found}.values()]
-    sys.stdout.write(table(lines) + "\n")
+            found = getattr(problem, CONTENDERS[contender])(seed, seconds)
+            yield line_of(contender, name, seed, found, at, true, problem.k)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, [*CONTENDERS], [*PROBLEMS], COLUMNS, lines_of, seeds=3, seconds=40.0)

@@ -173,7 +173,7 @@ FRESH: dict[str, Record] = {
     "caravan": _classes("ISLR/Caravan", "Purchase", rows=5822),
     "soup": _classes("ordinal/soup", "SURENESS", rows=1847),
     "eu_vote": _classes(
-        "stevedata/ESS10NO", "eu_vote", rows=1411, drop=("idno", "psu", "inwds", "inwde")
+        "stevedata/ESS10NO", "eu_vote", rows=1353, drop=("idno", "psu", "inwds", "inwde")
     ),
     # childid identifies a pupil, who has several rows.
     "mathematics": _numbers("mlmRev/egsingle", "math", rows=7230),

@@ -79,7 +79,7 @@ DIGITS = range(11, 2, -1)
 # A bar is an estimated error, times this; the second number is for noise above rounding.
 SAFETY_OF_NINE, SAFETY_OF_NOISE = 4.0, 8.0
 # Noise of a larger part of the values than four roundings of float32, and of more units, is a
-# function that varies within a step, most likely.
+# function that varies within a step, most likely. Lines share noise of at most so many units.
 ROUGH, UNITS = 2.0**-22, 4.0
 # Values are noisy, too, if the value between them is missed by this times their noise.
 MISSED = 32.0

@@ -125,10 +125,8 @@ def _evidence(entries: Comparison) -> Iterator[_Evidence]:
         if np.any(known) and (np.any(analytic[part]) or np.any(numeric[part])):
             shape = analytic.shape[1:] + tensor_shape if is_jacobian else tensor_shape
             every = (analytic, parameter, numeric, bars, compared)
-            arrays, is_wrong = (
-                (a[part].T.reshape(shape) for a in every),
-                bool(np.any(wrong[inside])),
-            )
+            arrays = (one[part].T.reshape(shape) for one in every)
+            is_wrong = bool(np.any(wrong[inside]))
             entries_of = np.arange(part.start, part.stop).reshape(tensor_shape)
             label = functools.partial(_label, function.problem, entries_of)
             yield _Evidence._make((name, *arrays, is_wrong, label))
@@ -254,8 +252,8 @@ def _permuted(e: _Evidence) -> Iterator[str]:
     three = three.reshape(3, -1, 1 if is_vector else e.analytic.shape[-1])
     for kind, rows in (("entries" if is_vector else "rows", three), ("columns", three.mT)):
         order = np.argsort(rows[:2] @ np.sqrt(np.arange(rows.shape[2]) + 2.0), kind="stable")
-        (analytic, numeric, bar), left_over = rows, rows[2][order[1]]
-        agrees = np.abs(analytic[order[0]] - numeric[order[1]]) <= left_over
+        analytic, numeric, bar = rows
+        agrees = np.abs(analytic[order[0]] - numeric[order[1]]) <= bar[order[1]]
         moved = np.flatnonzero(np.any(np.abs(analytic - numeric) > bar, axis=1)).tolist()
         if moved and np.all(agrees) and np.sum(e.compared) > _ENOUGH:
             if len(moved) == 2:
