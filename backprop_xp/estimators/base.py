@@ -17,10 +17,11 @@ from backprop_xp.backends import Array, Selection, refuse_distributed, refuse_ma
 from backprop_xp.estimators import architecture, full_batch, samples, targets
 from backprop_xp.estimators.bases import BaseEstimator, CallbackSupportMixin
 from backprop_xp.estimators.intervals import check_interval
+from backprop_xp.estimators.minimization import Minimization
 from backprop_xp.estimators.parameters import STOCHASTIC, Model, check_parameters, hidden_sizes
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples
 from backprop_xp.estimators.slopes import Slopes
-from backprop_xp.estimators.stochastic import Minimization, begin_curves, descend
+from backprop_xp.estimators.stochastic import begin_curves, descend
 from backprop_xp.estimators.streaming import Table
 from backprop_xp.networks import ensemble
 from backprop_xp.networks.chain.batch_rows import row_slices
@@ -128,8 +129,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
             slopes = Slopes.of(dy, checked, names, are_scaled=not incremental)
             trained, score = slopes.network(network, self.loss), slopes.score(score)
             checked, validation = slopes.samples(checked), slopes.validation(validation)
-        on_device = self._to_device(choice, checked, validation, random_state)
-        problem = Minimization(trained, samples.put(choice, theta), *on_device, score, random_state)
+        rows = self._rows(choice, checked, validation, random_state)
+        problem = Minimization(trained, choice, theta, *rows, score, random_state)
         self._solve(problem, network, data, incremental=incremental)
         return self
 
@@ -155,28 +156,28 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
             weight = _check_sample_weight(samples.on_host(weight), columns)
         return Samples(x, columns, self._weights(targets.to_dense(y), weight))
 
-    def _to_device(
+    def _rows(
         self,
         choice: Selection,
         data: Samples,
         validation: Samples | None,
         random_state: np.random.RandomState,
     ) -> tuple[Samples, Samples | None]:
-        """Return the validated training samples and validation set, if any, on the device.
+        """Return the rows to train on, and those of the validation set, if there is one.
 
         The x of a table that is moved by blocks becomes a ``Table``.
         """
         rows, is_stochastic = samples.counted(data), self.solver in STOCHASTIC
         if validation is not None:
-            validation = samples.to_device(choice, validation, samples.counted(validation))
+            validation = samples.rows_of(choice, validation, samples.counted(validation))
         elif self.early_stopping and is_stochastic:
             rows = np.arange(len(data.y)) if rows is None else rows
             rows, left = (rows[part] for part in self._split(data.y[rows], random_state))
-            validation = samples.to_device(choice, data, left)
+            validation = samples.rows_of(choice, data, left)
         if not (is_stochastic and samples.moves_by_blocks(choice, data.x)):
-            return samples.to_device(choice, data, rows), validation
+            return samples.rows_of(choice, data, rows), validation
         table = Table(data.x, np.arange(len(data.y)) if rows is None else rows, choice)
-        return samples.to_device(choice, data._replace(x=None), rows)._replace(x=table), validation
+        return samples.rows_of(choice, data._replace(x=None), rows)._replace(x=table), validation
 
     def _split(
         self, columns: np.ndarray, random_state: np.random.RandomState

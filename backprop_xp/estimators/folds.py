@@ -7,8 +7,8 @@ import numpy as np
 
 from backprop_xp.backends import Array, array_namespace, to_device_of, to_host
 from backprop_xp.estimators.architecture import draw_theta
+from backprop_xp.estimators.minimization import Minimization, at_index, index_of_best
 from backprop_xp.estimators.parameters import Model
-from backprop_xp.estimators.stochastic import Minimization, at_index, index_of_best
 from backprop_xp.training.fit import fit
 from backprop_xp.training.optimizers.first_order import LevenbergMarquardt
 

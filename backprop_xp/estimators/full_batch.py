@@ -1,6 +1,8 @@
 """The solvers lbfgs and lm of the scikit-learn estimators, by ``bx.fit``: all rows at each step."""
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -10,13 +12,27 @@ from backprop_xp.backends import Array, to_device_of, to_host, to_host_together
 from backprop_xp.checks import stacklevel
 from backprop_xp.estimators import intervals
 from backprop_xp.estimators.folds import train_folds
+from backprop_xp.estimators.minimization import (
+    Minimization,
+    at_index,
+    index_of_best,
+    joined,
+    state_of,
+    strengths,
+)
 from backprop_xp.estimators.parameters import Model, hidden_sizes
 from backprop_xp.estimators.samples import Samples
 from backprop_xp.estimators.scikit_learn_lbfgs import LimitedLBFGS
-from backprop_xp.estimators.stochastic import Minimization, Report, at_index, index_of_best
+from backprop_xp.estimators.stacked import Training, train_together
+from backprop_xp.estimators.stochastic import Report
+from backprop_xp.training.epochs.loop import EPOCHS_BETWEEN_READS
 from backprop_xp.training.fit import fit
 from backprop_xp.training.interfaces.states import TrainingState
 from backprop_xp.training.optimizers.first_order import LevenbergMarquardt
+from backprop_xp.training.optimizers.pytrees import copied
+
+# The parameters that are the same in all fits of a stack.
+_SHARED = ("solver", "tol", "max_iter", "max_fun")
 
 
 class Solver:
@@ -42,9 +58,12 @@ class Solver:
     def has_converged(self, state: TrainingState) -> np.ndarray:
         """Return whether each network has converged, ``(*stack,)``."""
         own = state.optimizer_state
-        settled: np.ndarray
-        settled = to_host(self.optimizer.has_converged(own) if self.is_lm else own.settled > 0.0)
-        return settled[..., 0]
+        return self.ends(state) if self.is_lm else to_host(own.settled > 0.0)[..., 0]
+
+    def ends(self, state: TrainingState) -> np.ndarray:
+        """Return whether each network's training is over, ``(*stack,)``."""
+        ends: np.ndarray = to_host(self.optimizer.has_converged(state.optimizer_state))[..., 0]
+        return ends
 
 
 class Units(NamedTuple):
@@ -80,7 +99,7 @@ class Units(NamedTuple):
         """
         theta, (x, y, weight) = problem.theta, problem.samples
         units = np.tile(self.outputs, y.shape[-1] // self.outputs.size)
-        samples = Samples(x, y / to_device_of(y, units, y.dtype), weight)
+        samples = Samples(x, y / units, weight)
         if not is_drawn:
             theta = theta / to_device_of(theta, self.theta, theta.dtype)
         return problem._replace(theta=theta, samples=samples)
@@ -88,6 +107,47 @@ class Units(NamedTuple):
     def unscaled(self, theta: Array) -> Array:
         """Return theta for targets in their own units."""
         return theta * to_device_of(theta, self.theta, theta.dtype)
+
+
+class Reached(NamedTuple):
+    """What a training has reached: each network's loss and iterations, and how it ended."""
+
+    epochs: int
+    theta: Array
+    losses: np.ndarray
+    iterations: np.ndarray
+    has_converged: np.ndarray
+    has_ended: bool
+
+
+@dataclass
+class Job:
+    """The training of an estimator in its units, and in the end what it has reached."""
+
+    model: Model
+    problem: Minimization
+    units: Units
+    solver: Solver
+    report: Report | None
+    is_reported: bool = False  # that a report has ended it
+    reached: Reached | None = None
+
+    def training(self) -> Training:
+        """Return what ``train_together`` trains."""
+        model, problem, kind = self.model, self.problem, None
+        if not (self.report is not None or model._trains_alone):
+            kind = problem.kind()
+        if kind is not None:
+            kind = kind, *(getattr(model, name) for name in _SHARED)
+        numbers = problem.samples.y.shape[0] * problem.network.size  # of a Jacobian, at most
+        return Training(self, train, kind, problem.choice, numbers, problem.bytes_of_rows)
+
+    def reach(self, state: TrainingState, *, has_ended: bool, network: int | None = None) -> None:
+        """Keep what the training has reached at a state, as a network of a stack or alone."""
+        found = state.theta, *self.solver.progress(state), self.solver.has_converged(state)
+        if network is not None:
+            found = copied(found[0][network, ...]), *(each[network] for each in found[1:])
+        self.reached = Reached(state.epoch, *found, has_ended)
 
 
 def solve(model: Model, problem: Minimization, report: Report | None) -> Array:
@@ -99,73 +159,105 @@ def solve(model: Model, problem: Minimization, report: Report | None) -> Array:
     solver, units, folds = Solver(model), Units.of(model, problem), None
     problem = units.scaled(problem, is_drawn=model.n_iter_ == 0)
     if solver.is_lm and (model.alpha == "auto" or model._interval_kind == "conformal"):
-        folds = train_folds(model, problem, solver.optimizer)
-    state, has_ended = _fitted(model, problem, report, solver, units)
-    losses, iterations = solver.progress(state)
-    index = index_of_best(losses, model.n_members)
-    model.n_iter_, model.loss_ = int(iterations[index].max()), losses[index].tolist()
-    if not has_ended and not solver.has_converged(state)[index].all():
+        folds = train_folds(model, problem.placed(), solver.optimizer)
+    job = Job(model, problem, units, solver, report)
+    try:
+        train_together(job.training())
+    except KeyboardInterrupt:
+        if job.reached is None:  # nothing was learnt
+            raise
+        warnings.warn("Training interrupted by user.", stacklevel=stacklevel())
+    reached: Any = job.reached
+    index = index_of_best(reached.losses, model.n_members)
+    model.n_iter_ = int(reached.iterations[index].max())
+    model.loss_ = reached.losses[index].tolist()
+    if not reached.has_ended and not reached.has_converged[index].all():
         warnings.warn(
             f"{model.solver} failed to converge after {model.n_iter_} iteration(s). "
-            f"{_remedy(model, solver, state)}",
+            f"{_remedy(model, solver, reached.epochs)}",
             ConvergenceWarning,
             stacklevel=stacklevel(),
         )
     # The state of an earlier optimizer does not belong to this theta.
     vars(model).pop("_optimizer_state", None)
     vars(model).pop("_learning_rate", None)
-    theta = at_index(state.theta, index)
-    if solver.is_lm and (interval := intervals.measured(model, problem, theta, folds)) is not None:
+    theta = at_index(reached.theta, index)
+    interval = intervals.measured(model, problem.placed(), theta, folds) if solver.is_lm else None
+    if interval is not None:
         model._interval = interval.in_units(*units)
     return units.unscaled(theta)
 
 
+def train(jobs: Sequence[Job]) -> None:
+    """Train estimators as a stack until each has ended; those that have leave it by quarters."""
+    left, state = [*jobs], None
+    problem = joined([job.problem for job in left]).placed()
+    while True:
+        try:
+            state = _fitted(left, problem, state)
+        except KeyboardInterrupt as error:
+            last = getattr(error, "state", None)
+            if len(jobs) == 1 and last is not None and last.epoch > 0:
+                left[0].reach(last, has_ended=True)
+            raise
+        if len(jobs) == 1:
+            left[0].reach(state, has_ended=left[0].is_reported)
+            return
+        is_over = state.epoch >= left[0].solver.options["epochs"]
+        for i in np.flatnonzero(is_over | left[0].solver.ends(state)):
+            if left[i].reached is None:
+                left[i].reach(state, has_ended=False, network=int(i))
+        stay = np.flatnonzero([job.reached is None for job in left])
+        if not len(stay):
+            return
+        if 4 * len(stay) <= 3 * len(left):
+            left, state = [left[i] for i in stay], state_of(state, stay)
+            problem = joined([job.problem for job in left]).placed()
+
+
 def _fitted(
-    model: Model, problem: Minimization, report: Report | None, solver: Solver, units: Units
-) -> tuple[TrainingState, bool]:
-    """Return the last state of a training, and whether a report or Ctrl-C has ended it."""
-    (x, y, weight), has_ended, done = problem.samples, False, 0
+    jobs: Sequence[Job], problem: Minimization, start: TrainingState | None
+) -> TrainingState:
+    """Return the last state of a training, or that of a stack when its networks are looked at."""
+    job, (x, y, weight), done = jobs[0], problem.samples, 0
 
     def after_epoch(state: TrainingState) -> bool:
-        nonlocal has_ended, done
-        losses, iterations = solver.progress(state)
+        nonlocal done
+        losses, iterations = job.solver.progress(state)
         if iterations.max() == done:  # an evaluation within an iteration
             return False
         done = int(iterations.max())
-        if model.verbose:
+        if job.model.verbose:
             print(f"Iteration {done}, loss = {np.min(losses):.8f}")  # noqa: T201
-        if report is not None:
-            index = index_of_best(losses, model.n_members)
-            has_ended = report(units.unscaled(at_index(state.theta, index)))
-        return has_ended
+        if job.report is not None:
+            index = index_of_best(losses, job.model.n_members)
+            job.is_reported = job.report(job.units.unscaled(at_index(state.theta, index)))
+        return job.is_reported
 
-    try:
-        state = fit(
-            problem.network,
-            problem.theta,
-            x,
-            y,
-            optimizer=solver.optimizer,
-            sample_weight=weight,
-            l2_of_sum=model._l2,
-            callbacks=[after_epoch] if model.verbose or report is not None else [],
-            **solver.options,
-        ).state
-    except KeyboardInterrupt as error:
-        reached: TrainingState | None = getattr(error, "state", None)
-        if reached is None or reached.epoch == 0:  # nothing was learnt
-            raise
-        state, has_ended = reached, True
-        warnings.warn("Training interrupted by user.", stacklevel=stacklevel())
-    return state, has_ended
+    options = {**job.solver.options}
+    if len(jobs) > 1:  # a training alone is looked at as often
+        reached = 0 if start is None else start.epoch
+        options["epochs"] = min(reached + EPOCHS_BETWEEN_READS, options["epochs"])
+    return fit(
+        problem.network,
+        problem.theta if start is None else start.theta,
+        x,
+        y,
+        optimizer=job.solver.optimizer,
+        sample_weight=weight,
+        l2_of_sum=strengths(problem.theta, [one.model for one in jobs]),
+        start=start,
+        callbacks=[after_epoch] if job.model.verbose or job.report is not None else [],
+        **options,
+    ).state
 
 
-def _remedy(model: Model, solver: Solver, state: TrainingState) -> str:
+def _remedy(model: Model, solver: Solver, epochs: int) -> str:
     """Return what may help a training that did not converge."""
     if not np.isfinite(model.loss_).all():
         return "The loss is not finite. Scale the data."
     if solver.is_lm or model.n_iter_ >= model.max_iter:
         return "Increase the number of iterations (max_iter), or scale the data."
-    if state.epoch >= model.max_fun:
+    if epochs >= model.max_fun:
         return "Increase the number of evaluations (max_fun), or scale the data."
     return "No step along the gradient lowers the loss. Scale the data, or increase tol."

@@ -9,9 +9,9 @@ from scipy.special import stdtrit
 
 from backprop_xp.backends import Array, array_namespace, gather, to_device_of, to_host
 from backprop_xp.estimators.folds import Folds
+from backprop_xp.estimators.minimization import Minimization
 from backprop_xp.estimators.parameters import Model
 from backprop_xp.estimators.samples import Samples
-from backprop_xp.estimators.stochastic import Minimization
 from backprop_xp.networks.chain.batch_rows import row_slices
 from backprop_xp.networks.derivatives.row_jacobians import outputs_and_jacobian
 from backprop_xp.networks.network import Network

@@ -148,6 +148,14 @@ class Model(Parameters):
         return self.alpha_ if isinstance(self.alpha, str) else self.alpha
 
     @property
+    def _trains_alone(self) -> bool:
+        """Whether a fit in a search cannot be a network of a stack."""
+        is_several = self.n_members > 1 or self.n_restarts > 1
+        is_special = self.dropout > 0.0 or callable(self.learning_rate) or self.verbose
+        continues = self.warm_start or self._interval_kind is not None or self.alpha == "auto"
+        return bool(is_several or is_special or continues)
+
+    @property
     def _interval_kind(self) -> str | None:
         """The kind of prediction intervals that a fit prepares; None for none."""
         return None

@@ -178,15 +178,20 @@ def put(choice: Selection, array: Array) -> Array:
     return backends.chosen_array(array, choice)
 
 
-def to_device(choice: Selection, samples: Samples, indices: np.ndarray | None = None) -> Samples:
-    """Return validated samples, or the rows at some indices, on the chosen device."""
+def rows_of(choice: Selection, samples: Samples, indices: np.ndarray | None) -> Samples:
+    """Return the rows of validated samples at some indices, None for all; a large x is read."""
 
-    def rows(array: Any) -> Array:
+    def rows(array: Any) -> Any:
         if is_large(array) or isinstance(array, np.ndarray):
-            array = rows_at(array, slice(None) if indices is None else indices)
-        elif array is not None and indices is not None:
-            at = choice.backend.from_host(indices.astype(np.int32), device=choice.device)
-            array = backends.gather(array, at, -2)
-        return None if array is None else put(choice, array)
+            return rows_at(array, slice(None) if indices is None else indices)
+        if array is None or indices is None:
+            return array
+        at = choice.backend.from_host(indices.astype(np.int32), device=choice.device)
+        return backends.gather(array, at, -2)
 
     return Samples(*map(rows, samples))
+
+
+def on_device(choice: Selection, samples: Samples) -> Samples:
+    """Return samples on the chosen device; what is no array stays as it is."""
+    return Samples(*(put(choice, a) if owner(a) is not None else a for a in samples))

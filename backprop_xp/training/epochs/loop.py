@@ -157,7 +157,8 @@ def _epoch_of(training: Training, state: TrainingState, interrupt: Interrupt) ->
         return _Epoch(pieces, lambda losses: mean_of_batches(concat(losses, axis=0), counts))
     if data.batches == 1:  # its one batch was taken before
         return _Epoch(in_blocks(rows, []), functools.partial(concat, axis=0))
-    tables = index_tables(rows, data.size, options.shuffle, options.seed, state.epoch)
+    stack = tuple(state.theta.shape[:-1])
+    tables = index_tables(rows, data.size, options.shuffle, options.seed, state.epoch, stack)
     pieces = in_blocks(rows, without_first(tables, done))
     return _Epoch(pieces, lambda losses: training.mean_over(tables, losses, rows.sample_weight))
 

@@ -69,8 +69,8 @@ class Options:
     - ``accumulate`` k updates theta by the gradient of ``k * batch_size`` rows, in the memory of
       one batch. Each batch draws dropout masks of its own.
     - ``shuffle`` draws a new order for each epoch, from ``seed`` and the epoch's number. Or it is a
-      function of the epoch's number, from 0, that returns an array of row indices; it must return
-      the same order each time it is called for an epoch.
+      function of the epoch's number, from 0, that returns an array of row indices, ``(rows,)`` or
+      ``(*stack, rows)``; it must return the same order each time it is called for an epoch.
     - ``seed`` also sets the dropout masks, with the number of the update. Ints of shape ``stack``,
       such as ``range(32)``, make the networks independent: each has its own order of rows and
       masks, as if it were trained alone. Own orders take 4 bytes for each row and network.

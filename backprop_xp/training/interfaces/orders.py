@@ -64,17 +64,25 @@ def batch_seed(seed: int, epoch: int, batch: int) -> int:
     return int(key.generate_state(1)[0] >> 1)
 
 
-def chosen_order(rows: int, choose: Callable[[int], Any], epoch: int) -> np.ndarray:
-    """Return the order that a user's function returns for an epoch, checked to be a permutation."""
+def chosen_order(
+    rows: int, choose: Callable[[int], Any], epoch: int, stack: tuple[int, ...] = ()
+) -> np.ndarray:
+    """Return what a user's function returns for an epoch, checked to be permutations of the rows.
+
+    It is one order, ``(rows,)``, or one for each network of a stack, ``(*stack, rows)``.
+    """
     order = np.asarray(to_host(choose(epoch)))
-    if order.dtype.kind not in "iu" or order.shape != (rows,):
+    if order.dtype.kind not in "iu" or order.shape not in ((rows,), (*stack, rows)):
+        own = f" or {(*stack, rows)}" if stack else ""
         raise ValueError(
             f"shuffle({epoch}) returned {order.dtype} of shape {order.shape}, but an order of the "
-            f"{rows} rows, integers of shape ({rows},), is expected."
+            f"{rows} rows, integers of shape ({rows},){own}, is expected."
         )
-    missing = np.ones(rows, dtype=bool)
-    missing[order[(order >= 0) & (order < rows)]] = False
-    if missing.any():
+    is_sorted = np.sort(order, axis=-1) == np.arange(rows)
+    if not is_sorted.all():
+        missing = np.ones(rows, dtype=bool)
+        first = order.reshape(-1, rows)[int(np.argmin(is_sorted.reshape(-1, rows).all(axis=-1)))]
+        missing[first[(first >= 0) & (first < rows)]] = False
         raise ValueError(
             f"shuffle({epoch}) returned an order without row {int(missing.argmax())}: each of the "
             f"{rows} rows, numbered from 0, is expected once."

@@ -11,16 +11,21 @@ from backprop_xp.training.interfaces.orders import Seed, chosen_order, order_of
 
 
 def index_tables(
-    rows: Rows, size: int, shuffle: bool | Callable[[int], Any], seed: Seed, epoch: int
+    rows: Rows,
+    size: int,
+    shuffle: bool | Callable[[int], Any],
+    seed: Seed,
+    epoch: int,
+    stack: tuple[int, ...] = (),
 ) -> list[Array]:
     """Return the row indices of an epoch's batches, in tables ``(batches, size)``.
 
-    If each network of a stack draws its own order, they are ``(batches, *stack, size)``. A smaller
+    If each network of a stack has its own order, they are ``(batches, *stack, size)``. A smaller
     last batch has a table of its own. ``shuffle`` True draws the order from ``seed`` and the
-    epoch's number; a function returns the order of the epoch.
+    epoch's number; a function returns the order of the epoch, or one for each network of ``stack``.
     """
     count, backend = rows.y.shape[-2], require_owner(rows.y, "y")
-    order = epoch_order(count, shuffle, seed, epoch)
+    order = epoch_order(count, shuffle, seed, epoch, stack)
     # Cut on the host: on the device, each shape would be compiled.
     xp, whole = array_namespace(order), count - count % size
     parts = [order[..., :whole].reshape(*order.shape[:-1], -1, size)]
@@ -30,10 +35,16 @@ def index_tables(
     return [backend.from_host(table, device=device_of(rows.y)) for table in tables]
 
 
-def epoch_order(count: int, shuffle: bool | Callable[[int], Any], seed: Seed, epoch: int) -> Array:
+def epoch_order(
+    count: int,
+    shuffle: bool | Callable[[int], Any],
+    seed: Seed,
+    epoch: int,
+    stack: tuple[int, ...] = (),
+) -> Array:
     """Return the order of an epoch's rows on the host, ``(rows,)`` or ``(*stack, rows)``."""
     if callable(shuffle):
-        return chosen_order(count, shuffle, epoch)
+        return chosen_order(count, shuffle, epoch, stack)
     return order_of(count, seed if shuffle else None, epoch)
 
 
