@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         MLPClassifier as MLPClassifier,
         MLPRegressor as MLPRegressor,
     )
+    from backprop_xp.estimators.search_stacks import stacked as stacked
     from backprop_xp.files.c_export.c_file import export_c
     from backprop_xp.files.checkpoint import Checkpoint, load, save
     from backprop_xp.files.container import CheckpointError
@@ -122,21 +123,22 @@ __all__ = [
 # fmt: on
 
 # The other public names: some need an extra.
-_ESTIMATORS = ("MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegressor")
+_PERCEPTRONS = ("MLPClassifier", "MLPRegressor", "stacked")
+_ESTIMATORS = (*_PERCEPTRONS, "TabularClassifier", "TabularRegressor")
 _MORE = (*_ESTIMATORS, "backends", "gradient_check", "tables", "testing")
 
 # The modules of the names that are imported on first use. The others are gradient_check's.
 _MODULES = {name: name for name in ("backends", "gradient_check", "plots", "tables", "testing")}
 _MODULES |= dict.fromkeys(("Checkpoint", "load", "save"), "files.checkpoint")
-_MODULES |= dict.fromkeys(_ESTIMATORS[:2], "estimators")
-_MODULES |= dict.fromkeys(_ESTIMATORS[2:], "tables")
+_MODULES |= dict.fromkeys(_PERCEPTRONS, "estimators")
+_MODULES |= dict.fromkeys(_ESTIMATORS[3:], "tables")
 _MODULES |= {"register": "files.descriptions", "CheckpointError": "files.container"}
 _MODULES |= {"export_c": "files.c_export.c_file", "export_onnx": "files.onnx"}
 
 # What the estimators need, which the extras ``sklearn`` and ``tables`` install.
 _LIBRARIES = ("sklearn", "scipy")
-_NEEDED: dict[str, tuple[str, ...]] = dict.fromkeys(_ESTIMATORS[:2], _LIBRARIES)
-_NEEDED |= dict.fromkeys(_ESTIMATORS[2:], (*_LIBRARIES, "pandas", "pyarrow", "threadpoolctl"))
+_NEEDED: dict[str, tuple[str, ...]] = dict.fromkeys(_PERCEPTRONS, _LIBRARIES)
+_NEEDED |= dict.fromkeys(_ESTIMATORS[3:], (*_LIBRARIES, "pandas", "pyarrow", "threadpoolctl"))
 
 
 def __dir__() -> list[str]:

@@ -19,7 +19,7 @@ CHECKS += ["check_layer", "check_least_squares", "check_loss", "check_minimize",
 CHECKS += ["check_root", "check_vjp"]
 MODULES = ["activations", "backends", "data", "ensemble", "gradient_check", "initializers"]
 MODULES += ["losses", "metrics", "optimizers", "plots", "schedules", "tables", "testing"]
-WITH_EXTRAS = {"MLPClassifier": "sklearn", "MLPRegressor": "sklearn"}
+WITH_EXTRAS = {"MLPClassifier": "sklearn", "MLPRegressor": "sklearn", "stacked": "sklearn"}
 WITH_EXTRAS |= {"TabularClassifier": "tables", "TabularRegressor": "tables"}
 
 # Hide the libraries of all extras.

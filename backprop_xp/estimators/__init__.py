@@ -6,11 +6,14 @@ The order of reading:
   columns) and ``samples`` (X, y and weights, where they are trained on);
 - ``architecture``: the network of the parameters, and theta as fitted attributes;
 - ``slopes`` (derivatives of targets) and ``streaming`` (a table larger than the device);
+- ``minimization``: what a solver minimizes, of one estimator or of a stack of several;
+  ``search_stacks``: searches of scikit-learn whose fits are such stacks;
 - ``stochastic``: gradient descent by scikit-learn's rules; ``folds``, ``intervals``,
   ``scikit_learn_lbfgs`` and ``full_batch``: solvers of the full batch, with intervals;
 - ``persistence`` (files), ``base`` (what both estimators share) and ``perceptrons``.
 """
 
 from backprop_xp.estimators.perceptrons import MLPClassifier, MLPRegressor
+from backprop_xp.estimators.search_stacks import stacked
 
-__all__ = ["MLPClassifier", "MLPRegressor"]
+__all__ = ["MLPClassifier", "MLPRegressor", "stacked"]

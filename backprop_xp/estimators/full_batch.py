@@ -23,7 +23,7 @@ from backprop_xp.estimators.minimization import (
 from backprop_xp.estimators.parameters import Model, hidden_sizes
 from backprop_xp.estimators.samples import Samples
 from backprop_xp.estimators.scikit_learn_lbfgs import LimitedLBFGS
-from backprop_xp.estimators.stacked import Training, train_together
+from backprop_xp.estimators.search_stacks import Training, train_together
 from backprop_xp.estimators.stochastic import Report
 from backprop_xp.training.epochs.loop import EPOCHS_BETWEEN_READS
 from backprop_xp.training.fit import fit
@@ -192,7 +192,7 @@ def train(jobs: Sequence[Job]) -> None:
     """Train estimators as a stack until each has ended; those that have leave it by quarters."""
     left, state = [*jobs], None
     problem = joined([job.problem for job in left]).placed()
-    while True:
+    while left:
         try:
             state = _fitted(left, problem, state)
         except KeyboardInterrupt as error:
@@ -200,19 +200,18 @@ def train(jobs: Sequence[Job]) -> None:
             if len(jobs) == 1 and last is not None and last.epoch > 0:
                 left[0].reach(last, has_ended=True)
             raise
-        if len(jobs) == 1:
+        if len(left) == 1:
             left[0].reach(state, has_ended=left[0].is_reported)
             return
         is_over = state.epoch >= left[0].solver.options["epochs"]
-        for i in np.flatnonzero(is_over | left[0].solver.ends(state)):
+        for i in np.flatnonzero(is_over | left[0].solver.ends(state)).tolist():
             if left[i].reached is None:
-                left[i].reach(state, has_ended=False, network=int(i))
+                left[i].reach(state, has_ended=False, network=i)
         stay = np.flatnonzero([job.reached is None for job in left])
-        if not len(stay):
-            return
+        if len(stay) and 4 * len(stay) <= 3 * len(left):
+            state, problem = state_of(state, stay), joined([left[i].problem for i in stay]).placed()
         if 4 * len(stay) <= 3 * len(left):
-            left, state = [left[i] for i in stay], state_of(state, stay)
-            problem = joined([job.problem for job in left]).placed()
+            left = [left[i] for i in stay]
 
 
 def _fitted(

@@ -100,17 +100,15 @@ def strengths(theta: Array, models: Sequence[Model]) -> Any:
 
 
 def state_of(state: TrainingState, left: np.ndarray) -> TrainingState:
-    """Return the state of some networks of a stack."""
+    """Return the state of some networks of a stack; that of one network alone is no stack."""
+    index = (int(left[0]) if len(left) == 1 else left,)
 
     def rows(leaf: Any) -> Any:
-        if not getattr(leaf, "shape", ()):
-            return leaf
-        return gather(leaf, to_device_of(leaf, left, array_namespace(leaf).int32), 0)
+        return at_index(leaf, index) if getattr(leaf, "shape", ()) else leaf
 
-    theta, optimizer_state, best = state.theta, state.optimizer_state, state.best
-    theta, optimizer_state = mapped(rows, (theta, optimizer_state))
+    kept, best = mapped(rows, (state.theta, state.optimizer_state)), state.best
     best = None if best is None else mapped(rows, best)
-    return TrainingState(state.epoch, state.step, theta, optimizer_state, best=best)
+    return TrainingState(state.epoch, state.step, *kept)._replace(best=best)
 
 
 def index_of_best(values: np.ndarray, members: int = 1) -> tuple[Any, ...]:

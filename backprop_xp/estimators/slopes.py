@@ -4,12 +4,13 @@ The network that is trained has the derivatives as further outputs, with the sam
 each is multiplied by the standard deviation of its feature: all targets are then in units of y.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from backprop_xp.backends import Array, to_host
+from backprop_xp.backends import Array, Identity, to_host
 from backprop_xp.display.reprs import argument_text
 from backprop_xp.estimators.samples import Samples, counted, is_large, on_host
 from backprop_xp.networks.equations.derivative_layers import Derivatives
@@ -62,11 +63,8 @@ class Slopes(NamedTuple):
                 f"dy has the derivatives of outputs, but loss={argument_text(loss)} compares y "
                 'with a function of them: take another loss, such as "squared_error" or "huber".'
             )
-        terms = [(), *[(i,) for i in range(len(self.scales))]]
-        each = [1.0, *(1.0 / self.scales).tolist()]
-        scales = [scale for scale in each for _ in range(self.dy.shape[1])]
-        derivatives = Derivatives(network.layers, terms)
-        return Network([derivatives, Standardize(0.0, scales)], learned)
+        scales = tuple(self.scales.tolist())
+        return _network(Identity(network), Identity(learned), scales, self.dy.shape[1])
 
     def validation(self, samples: Samples | None) -> Samples | None:
         """Return a validation set, if there is one, of whose rows no derivative was measured."""
@@ -93,3 +91,12 @@ class Slopes(NamedTuple):
             return score(predictions[..., :n], targets[..., :n], own)
 
         return of_values
+
+
+@functools.lru_cache(maxsize=64)  # fits of a search are one stack if their network is one object
+def _network(
+    network: Identity, loss: Identity, scales: tuple[float, ...], n_outputs: int
+) -> Network:
+    terms = [(), *[(i,) for i in range(len(scales))]]
+    each = [factor for scale in (1.0, *scales) for factor in [1.0 / scale] * n_outputs]
+    return Network([Derivatives(network.value.layers, terms), Standardize(0.0, each)], loss.value)

@@ -30,7 +30,7 @@ from backprop_xp.estimators.minimization import (
     strengths,
 )
 from backprop_xp.estimators.parameters import Model, OptimizerState, hidden_sizes
-from backprop_xp.estimators.stacked import Training, train_together
+from backprop_xp.estimators.search_stacks import Training, train_together
 from backprop_xp.training.fit import fit
 from backprop_xp.training.interfaces.states import TrainingState
 from backprop_xp.training.measures.early_stopping import Best, EarlyStopping

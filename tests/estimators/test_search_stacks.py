@@ -1,0 +1,381 @@
+"""Searches of scikit-learn whose fits are trained as stacks give what they give without it.
+
+Specifies ``search_stacks`` and ``minimization``.
+"""
+
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.model_selection import (
+    GridSearchCV,
+    HalvingGridSearchCV,
+    RandomizedSearchCV,
+    cross_val_score,
+    cross_validate,
+    learning_curve,
+    validation_curve,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import backprop_xp as bx
+from backprop_xp.estimators import full_batch, stochastic
+from tests.helpers import thorough
+
+GENERATOR = np.random.default_rng(0)
+X = GENERATOR.normal(size=(67, 4))  # folds of 22 and 23 rows
+Y = np.sin(X[:, 0]) + X[:, 1] * X[:, 2] + 0.1 * GENERATOR.normal(size=67)
+LABELS = np.digitize(Y, [-0.5, 0.5])
+WEIGHT = GENERATOR.uniform(0.5, 2.0, size=67)
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _on_numpy() -> Iterator[None]:
+    with bx.use_backend("numpy"):
+        yield
+
+
+@pytest.fixture
+def stacks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of networks of each stack that is trained."""
+    sizes = list[int]()
+    for module in (stochastic, full_batch):
+        train = module.train
+
+        def counting(jobs: Any, train: Any = train) -> None:
+            sizes.append(len(jobs))
+            train(jobs)
+
+        monkeypatch.setattr(module, "train", counting)
+    return sizes
+
+
+def regressor(**options: Any) -> bx.MLPRegressor:
+    return bx.MLPRegressor(
+        **{"hidden_layer_sizes": 6, "batch_size": 16, "max_iter": 25, "random_state": 0, **options}
+    )
+
+
+RATES = {"alpha": [1e-3, 1.0], "learning_rate_init": [1e-3, 1e-2]}
+
+# The estimator, the parameters, and the sizes of the stacks over three folds of 44 and 45 rows.
+CASES: dict[str, tuple[Any, dict[str, Any], list[int]]] = {
+    "adam": (
+        regressor(),
+        {**RATES, "beta_1": [0.8, 0.9], "beta_2": [0.99, 0.999], "epsilon": [1e-8, 1e-4]},
+        [64, 32],
+    ),
+    "random starts": (regressor(), {"random_state": [0, 1, 2]}, [3, 6]),
+    "adaptive": (
+        regressor(solver="sgd", learning_rate="adaptive", tol=0.01, n_iter_no_change=1),
+        {"learning_rate_init": [0.01, 0.2], "momentum": [0.5, 0.9]},
+        [4, 8],
+    ),
+    "invscaling": (
+        regressor(solver="sgd", learning_rate="invscaling"),
+        {"learning_rate_init": [0.1, 0.2]},
+        [2, 4],
+    ),
+    "no momentum": (regressor(solver="sgd"), {"momentum": [0.0, 0.5, 0.9]}, [1, 2, 2, 4]),
+    "adamw": (regressor(solver="adamw"), RATES, [4, 8]),
+    "rmsprop": (regressor(solver="rmsprop"), {**RATES, "beta_2": [0.9, 0.99]}, [8, 16]),
+    "rules": (
+        regressor(max_iter=60, learning_rate_init=0.05),
+        {"tol": [1e-4, 0.1], "n_iter_no_change": [1, 4, 2000], "max_iter": [7, 60]},
+        [12, 24],
+    ),
+    "early stopping": (
+        regressor(early_stopping=True, n_iter_no_change=3, learning_rate_init=0.02, max_iter=80),
+        {"alpha": [1e-3, 1.0], "random_state": [0, 1]},
+        [4, 8],
+    ),
+    "full batch": (regressor(batch_size="auto", clip=1.0), {"alpha": [0.1, 1.0]}, [2, 4]),
+    "in order": (regressor(shuffle=False), {"alpha": [0.1, 1.0]}, [2, 4]),
+    "sizes": (regressor(), {"hidden_layer_sizes": [3, (4, 4)], **RATES}, [4, 8, 4, 8]),
+    "pipeline": (
+        make_pipeline(StandardScaler(), regressor()),
+        {"mlpregressor__alpha": [1e-3, 1.0]},
+        [2, 4],
+    ),
+    "lm": (
+        regressor(solver="lm", activation="tanh", hidden_layer_sizes=3, batch_size="auto"),
+        {"alpha": [0.1, 1.0, 10.0]},
+        [3, 6],
+    ),
+    "lbfgs": (
+        regressor(solver="lbfgs", activation="tanh", max_iter=10),
+        {"alpha": [0.1, 1.0, 10.0]},
+        [3, 6],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", [c if c in ("adam", "rules") else thorough(c) for c in CASES])
+def test_a_search_finds_what_it_finds_without_a_stack(case: str, stacks: list[int]) -> None:
+    model, parameters, sizes = CASES[case]
+    search = GridSearchCV(model, parameters, cv=3)
+    plain = clone(search).fit(X, Y)
+    del stacks[:]
+    with bx.stacked(64):
+        found = search.fit(X, Y)
+    assert sorted(stacks[:-1]) == sorted(sizes)
+    assert stacks[-1] == 1  # the fit of the best one
+    close(found.cv_results_, plain.cv_results_)
+    assert found.best_params_ == plain.best_params_
+    np.testing.assert_allclose(found.predict(X), plain.predict(X), rtol=1e-6)
+
+
+def close(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Assert that results of a search are equal to rounding, but for times."""
+    for name, values in expected.items():
+        if name.startswith(("split", "mean_test", "std_test")):
+            np.testing.assert_allclose(found[name], values, rtol=1e-6, atol=1e-9)
+
+
+FUNCTIONS: dict[str, Callable[[], Any]] = {
+    "cross_val_score": lambda: cross_val_score(regressor(), X, Y),
+    "weights": lambda: cross_val_score(regressor(), X, Y, params={"sample_weight": WEIGHT}),
+    "classes": lambda: (
+        GridSearchCV(
+            bx.MLPClassifier(6, max_iter=20, random_state=0),
+            {"class_weight": [None, "balanced", {0: 2.0}], **RATES},
+        )
+        .fit(X, LABELS)
+        .cv_results_["mean_test_score"]
+    ),
+    "several outputs": lambda: cross_val_score(regressor(), X, np.stack([Y, 10.0 * Y], axis=1)),
+    "derivatives": lambda: (
+        GridSearchCV(
+            regressor(activation="tanh", solver="lm", batch_size="auto"), {"alpha": [0.1, 1.0]}
+        )
+        .fit(X, Y, dy=X)
+        .cv_results_["mean_test_score"]
+    ),
+    "learning_curve": lambda: learning_curve(regressor(batch_size=4), X, Y, cv=3)[2],
+    "validation_curve": lambda: validation_curve(
+        regressor(), X, Y, param_name="alpha", param_range=[0.1, 1.0, 10.0]
+    )[1],
+    "random candidates": lambda: (
+        RandomizedSearchCV(regressor(), {"alpha": [0.1, 1.0, 3.0]}, n_iter=2, random_state=0)
+        .fit(X, Y)
+        .cv_results_["mean_test_score"]
+    ),
+    "halving by rows": lambda: (
+        HalvingGridSearchCV(regressor(batch_size=4), RATES, random_state=0, min_resources=20, cv=2)
+        .fit(X, Y)
+        .cv_results_["mean_test_score"]
+    ),
+    "halving by epochs": lambda: (
+        HalvingGridSearchCV(
+            regressor(), RATES, resource="max_iter", min_resources=5, max_resources=20
+        )
+        .fit(X, Y)
+        .cv_results_["mean_test_score"]
+    ),
+    "a search in each fold": lambda: cross_val_score(
+        GridSearchCV(regressor(), {"alpha": [0.1, 1.0]}, cv=2), X, Y, cv=3
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in ("classes", "weights") else thorough(n) for n in FUNCTIONS]
+)
+def test_what_else_calls_joblib_gives_the_same(name: str, stacks: list[int]) -> None:
+    expected = FUNCTIONS[name]()
+    assert set(stacks) == {1}
+    with bx.stacked():
+        found = FUNCTIONS[name]()
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+    assert max(stacks) > 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_members": 2},
+        {"n_restarts": 2},
+        {"dropout": 0.1},
+        {"learning_rate": bx.schedules.cosine(0.01, 50)},
+        {"verbose": True},
+        {"warm_start": True},
+        {"solver": "lm", "interval": "laplace", "alpha": 3.0, "batch_size": "auto"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_a_fit_that_no_stack_can_have_is_trained_alone(
+    options: dict[str, Any], stacks: list[int]
+) -> None:
+    model = regressor(max_iter=3, **options)
+    expected = cross_val_score(model, X, Y, cv=2)
+    with bx.stacked():
+        found = cross_val_score(model, X, Y, cv=2)
+    assert set(stacks) == {1}
+    np.testing.assert_array_equal(found, expected)
+
+
+class Constant(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """The mean of the targets: an estimator that trains nothing here."""
+
+    def fit(self, X: Any, y: Any) -> "Constant":  # noqa: N803
+        self.mean_ = float(np.mean(y))
+        return self
+
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        return np.full(len(X), self.mean_)
+
+
+def test_another_estimator_runs_as_without_it() -> None:
+    expected = cross_val_score(Constant(), X, Y)
+    with joblib.parallel_config("backprop_xp"):
+        np.testing.assert_array_equal(cross_val_score(Constant(), X, Y), expected)
+
+
+@pytest.mark.parametrize("n_jobs", [2, -1])
+def test_several_stacks_are_trained_at_a_time(n_jobs: int, stacks: list[int]) -> None:
+    expected = cross_val_score(regressor(), X[:60], Y[:60], cv=6)
+    del stacks[:]
+    with bx.stacked(2, n_jobs=n_jobs):
+        found = cross_val_score(regressor(), X[:60], Y[:60], cv=6)
+    assert stacks == [2, 2, 2]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with bx.stacked(2), pytest.raises(ValueError, match="n_jobs == 0"):
+        cross_val_score(regressor(), X, Y, n_jobs=0)
+
+
+def test_each_fit_warns_as_without_it() -> None:
+    model, found = regressor(max_iter=2), list[list[str]]()
+    for context in (joblib.parallel_config(), bx.stacked()):
+        with warnings.catch_warnings(record=True) as caught, context:
+            warnings.simplefilter("always")
+            cross_val_score(model, X, Y, cv=4)
+        assert {warning.category for warning in caught} == {ConvergenceWarning}
+        found.append([str(warning.message) for warning in caught])
+    assert found[0] == found[1]
+    assert len(found[0]) == 4
+
+
+def test_the_filters_of_warnings_stay_as_they_are() -> None:
+    with warnings.catch_warnings():
+        before = [*warnings.filters]
+        with bx.stacked():
+            cross_val_score(regressor(max_iter=2), X, Y)
+        assert warnings.filters == before
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:One or more of the test scores")
+def test_an_error_is_that_of_one_candidate() -> None:
+    huge = np.where(np.arange(67) < 22, 1e308, Y)  # in the training rows of two of three folds
+    search = GridSearchCV(regressor(solver="sgd"), {"alpha": [0.1, 1.0]}, cv=3, refit=False)
+    found = list[Any]()
+    for context in (joblib.parallel_config(), bx.stacked()):
+        with pytest.warns(FitFailedWarning, match="4 fits failed"), context:
+            found.append(clone(search).fit(X, huge).cv_results_)
+    for name in ("split0_test_score", "split1_test_score", "split2_test_score"):
+        np.testing.assert_array_equal(np.isnan(found[1][name]), np.isnan(found[0][name]))
+    search.error_score, threads = "raise", len(threading.enumerate())
+    with bx.stacked(), pytest.raises(ValueError, match="non-finite"):
+        search.fit(X, huge)
+    assert len(threading.enumerate()) == threads
+
+
+def test_if_a_stack_fails_each_fit_is_trained_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = cross_val_score(regressor(), X[:60], Y[:60], cv=3)
+    fit, failed = stochastic.fit, list[int]()
+
+    def failing(network: Any, theta: Any, *arguments: Any, **options: Any) -> Any:
+        if len(theta.shape) > 1:
+            result = fit(network, theta, *arguments, **{**options, "epochs": 2})
+            failed.append(result.epochs)
+            raise MemoryError
+        return fit(network, theta, *arguments, **options)
+
+    monkeypatch.setattr(stochastic, "fit", failing)
+    with bx.stacked():
+        found = cross_val_score(regressor(), X[:60], Y[:60], cv=3)
+    assert failed == [2]
+    np.testing.assert_array_equal(found, expected)
+
+
+def press_ctrl_c() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+class Interrupted(bx.MLPRegressor):
+    """A perceptron whose fit never ends: Ctrl-C comes before its training."""
+
+    def fit(self, X: Any, y: Any) -> "Interrupted":  # noqa: N803
+        press_ctrl_c()
+        while True:
+            pass
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_in_a_task_ends_the_search_and_all_threads(n_jobs: int) -> None:
+    threads = len(threading.enumerate())
+    with bx.stacked(2, n_jobs=n_jobs), pytest.raises(KeyboardInterrupt):
+        cross_val_score(Interrupted(), X, Y, cv=4)
+    assert len(threading.enumerate()) == threads
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_in_a_stack_ends_the_search_and_all_threads(
+    n_jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, count = len(threading.enumerate()), stochastic.Rules.count
+
+    def pressing(self: Any, state: Any) -> Any:
+        if state.epoch == 3:
+            press_ctrl_c()
+        return count(self, state)
+
+    monkeypatch.setattr(stochastic.Rules, "count", pressing)
+    model = regressor(max_iter=10**6, n_iter_no_change=10**6)
+    with bx.stacked(2, n_jobs=n_jobs), pytest.raises(KeyboardInterrupt):
+        cross_val_score(model, X[:60], Y[:60], cv=4)
+    assert len(threading.enumerate()) == threads
+
+
+def test_the_time_of_a_fit_is_its_share_of_the_stack() -> None:
+    start = time.perf_counter()
+    with bx.stacked():
+        times = cross_validate(regressor(), X[:60], Y[:60], cv=6)["fit_time"]
+    assert (times > 0.0).all()
+    assert times.sum() < time.perf_counter() - start
+
+
+@pytest.mark.parametrize("n_networks", [0, 2.5, "many"])
+def test_a_wrong_number_of_networks_is_an_error(n_networks: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="n_networks"):
+        bx.stacked(n_networks)
+
+
+def test_networks_leave_a_stack_when_a_quarter_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, fit = list[int](), stochastic.fit
+
+    def counting(network: Any, theta: Any, *arguments: Any, **options: Any) -> Any:
+        sizes.append(theta.shape[0] if len(theta.shape) > 1 else 1)
+        return fit(network, theta, *arguments, **options)
+
+    monkeypatch.setattr(stochastic, "fit", counting)
+    model = regressor(n_iter_no_change=10**6)
+    epochs = [2, 3, 5, 7, 9, 12, 15, 20]
+    search = GridSearchCV(model, {"max_iter": epochs}, cv=[(range(50), range(50, 67))], refit=False)
+    with bx.stacked():
+        search.fit(X, Y)
+    assert sizes == [8, 6, 4, 3, 2, 1]
