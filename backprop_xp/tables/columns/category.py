@@ -12,8 +12,9 @@ from backprop_xp.backends import Array, array_namespace
 from backprop_xp.files import onnx
 from backprop_xp.files.c_export.c_lookup import index_of_string
 from backprop_xp.files.c_export.c_source import Source, string_in_c
-from backprop_xp.tables.columns.column import Column, Sample, refuse
+from backprop_xp.tables.columns.column import Column, refuse
 from backprop_xp.tables.columns.counts import Counts, totals_of
+from backprop_xp.tables.columns.sample import Sample
 from backprop_xp.tables.columns.scaling import Scaling, Weights
 from backprop_xp.tables.readers.cells import (
     MISSING,
@@ -56,9 +57,8 @@ class Category(Column):
 
         A word for a missing value is an ordinary value.
         """
-        words, rows = sample.words
-        n, present = len({*words} - {None}), sum(words[row] is not None for row in rows)
-        is_few = n < min(_MAX_VALUES, max(10, len(rows) // 10)) or n <= min(_FEW, present // 2)
+        (words, _), n, present = sample.words, sample.n_strings, sample.present
+        is_few = n < min(_MAX_VALUES, max(10, sample.rows // 10)) or n <= min(_FEW, present // 2)
         are_codes = 2 * n < present and all(len(word.split()) == 1 for word in words if word)
         is_category = is_few or are_codes or is_categorical(sample.column)
         return cls.chosen(sample) if is_category else None
@@ -71,7 +71,7 @@ class Category(Column):
 
     @property
     def is_counted(self) -> bool:
-        return len({*self.values} - {None}) < _MAX_VALUES
+        return True
 
     def count(self, column: pd.Series, weights: Weights) -> Counts:
         strings, rows = distinct(self.strings(column), keeps_words=True)

@@ -7,7 +7,6 @@ detect, read, count and encode the values, and give their slopes and their types
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,84 +17,11 @@ from backprop_xp.checks import plain
 from backprop_xp.files import onnx
 from backprop_xp.files.c_export.c_source import Source, literal
 from backprop_xp.tables.columns.counts import Counts, OddCells
+from backprop_xp.tables.columns.sample import Sample
 from backprop_xp.tables.columns.scaling import Scaling, Weights
-from backprop_xp.tables.readers.cells import (
-    CellError,
-    String,
-    as_strings,
-    decimal_of,
-    distinct,
-    find_style_of_most,
-    is_categorical,
-    is_missing,
-    is_string,
-    numbers,
-)
+from backprop_xp.tables.readers.cells import CellError, String, is_string
 
 _ADVICE = "correct it, or leave it empty"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A plain column of all rows, and what the kinds find in it."""
-
-    column: pd.Series
-
-    @cached_property
-    def words(self) -> tuple[list[String], np.ndarray]:
-        """The distinct strings, words for a missing value included, and each row's index of one."""
-        return distinct(as_strings(self.column), keeps_words=True)
-
-    @cached_property
-    def strings(self) -> list[String]:
-        """The distinct strings, None for a word for a missing value."""
-        return [None if is_missing(word) else word for word in self.words[0]]
-
-    @cached_property
-    def counts(self) -> list[int]:
-        """The rows of each distinct string."""
-        words, rows = self.words
-        return np.bincount(rows, minlength=len(words)).tolist()  # type: ignore[no-any-return]
-
-    @cached_property
-    def _style_and_odd(self) -> tuple[str, tuple[str, ...]] | None:
-        if not is_string(self.column) or is_categorical(self.column) or not any(self.strings):
-            return None
-        return find_style_of_most(self.strings, self.counts, decimal_of(self.column) or ".")
-
-    @property
-    def style(self) -> str | None:
-        """The style in which strings are numbers; None for other strings and columns."""
-        return self._style_and_odd and self._style_and_odd[0]
-
-    @property
-    def odd(self) -> tuple[str, ...]:
-        """The few strings that are no numbers in this style."""
-        return self._style_and_odd[1] if self._style_and_odd else ()
-
-    @cached_property
-    def values(self) -> pd.Series | None:
-        """The numbers, timedeltas or dates, also the numbers that strings hold; None for others."""
-        if not is_string(self.column):
-            return self.column
-        if self.style is None:
-            return None
-        return pd.Series(numbers(self.column, self.style)[0], name=self.column.name)
-
-    def reason_to_leave_out(self, *, has_words: bool = True) -> str | None:
-        """Return why no kind can learn from the column, None if one can.
-
-        ``has_words`` is whether a word for a missing value is a value, as in a category.
-        """
-        is_words, strings = is_string(self.column), set[String]()
-        if is_words:
-            strings = {*(self.words[0] if has_words else self.strings)}
-        if self.column.isna().all() or strings == {None}:
-            return "empty"
-        is_same = len(strings) == 1
-        if is_same or (self.values is not None and self.values.nunique(dropna=False) == 1):
-            return "the same in all rows"
-        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +63,11 @@ class Column:
     def odd_strings(self) -> tuple[str, ...]:
         """The strings of other kinds that training read as missing values."""
         return ()
+
+    @property
+    def expected(self) -> str:
+        """What a cell must be, for a message."""
+        return f"a {self.kind}"
 
     def with_odd(self, strings: Iterable[str]) -> "Column":
         """Return the column; it also reads these strings as missing values."""
@@ -206,19 +137,27 @@ class Column:
 
     @property
     def is_counted(self) -> bool:
-        """Whether all rows of a large table are worth counting, and not those of a sample alone."""
+        """Whether all rows of a large table teach it, or have odd cells, and not a sample alone."""
         return False
 
     def odd_cells(self, column: pd.Series) -> OddCells:
-        """Return the odd cells of rows, of which only others have decided the column.
+        """Return the odd cells of rows, which the index of the column numbers.
 
-        The index of the column numbers the rows.
+        Raises ``CellError`` for a value that is neither a string nor of this kind.
         """
-        is_odd = self.wrong(column) | are_among(column, self.odd_strings)
-        found, present = column[is_odd], int(column.notna().sum())
-        if found.empty or not is_string(found):
+        found, present = column[self.is_odd(column)], int(column.notna().sum())
+        if found.empty:
             return OddCells(present)
-        return OddCells(present, tuple(dict.fromkeys(found)), len(found), int(found.index[0]))
+        if not is_string(found):
+            self.encode(found.head(1))
+        codes, strings = pd.factorize(found)
+        rows = found.index[np.unique(codes, return_index=True)[1]].tolist()
+        pairs = zip(rows, np.bincount(codes).tolist(), strict=True)
+        return OddCells(present, dict(zip(map(str, strings), pairs, strict=True)))
+
+    def is_odd(self, column: pd.Series) -> np.ndarray:
+        """Return a mask of the odd cells, and of other values of another kind."""
+        return np.asarray(self.wrong(column) | are_among(column, self.odd_strings))
 
     def wrong(self, column: pd.Series) -> np.ndarray:
         """Return a mask of the values of another kind, which ``encode`` refuses."""
@@ -289,7 +228,7 @@ def refuse(column: pd.Series, wrong: np.ndarray, what: str, advice: str = _ADVIC
         raise cell_error(column, wrong, what, advice)
 
 
-def cell_error(column: pd.Series, wrong: np.ndarray, what: str, advice: str) -> CellError:
+def cell_error(column: pd.Series, wrong: np.ndarray, what: str, advice: str = _ADVICE) -> CellError:
     """Return the error about the first value of a mask."""
     row = wrong.argmax()
     before = f"the column {str(column.name)!r} has {plain(column.iloc[row])!r}"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.backends import Array, array_namespace
-from backprop_xp.tables.columns.column import Column, Sample, are_among, choice_error, refuse
+from backprop_xp.tables.columns.column import Column, are_among, choice_error, refuse
 from backprop_xp.tables.columns.date_formats import (
     SAMPLE,
     find_formats,
@@ -20,6 +20,7 @@ from backprop_xp.tables.columns.date_formats import (
     is_format,
     read_dates,
 )
+from backprop_xp.tables.columns.sample import Sample
 from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.cells import String, as_strings, distinct, is_categorical
 
@@ -179,7 +180,7 @@ class Date(Column):
         strings, rows = self._strings(column)
         dates = self._dates(column, strings)
         wrong = _unread(strings, dates)[rows] & ~are_among(column, self.odd)
-        refuse(column, wrong, f"a date{self._example()} is expected, as in training")
+        refuse(column, wrong, f"{self.expected} is expected, as in training")
         return dates[rows], _strings_on_clock(strings, dates, self.zone)[rows]
 
     def _strings(self, column: pd.Series) -> tuple[list[String], np.ndarray]:
@@ -190,11 +191,11 @@ class Date(Column):
         has_iso = column.dtype == object or not self.formats
         return read_dates(strings, (*self.formats, "ISO8601") if has_iso else self.formats)
 
-    def _example(self) -> str:
-        """Return an example of each format of strings, for a message."""
+    @property
+    def expected(self) -> str:
         day = datetime.datetime(2024, 1, 31, 13, 30, tzinfo=datetime.UTC)
         examples = " or ".join(f"{day.strftime(one)} ({one})" for one in self.formats)
-        return examples and f" such as {examples}"
+        return f"a date{examples and f' such as {examples}'}"
 
     def describe(self, scaling: Scaling, first: int) -> dict[str, Any]:
         form = " or ".join(self.formats) or None

@@ -38,6 +38,11 @@ class Features:
         return len(self.scaling.flagged) + sum(column.width for column in self.columns.values())
 
     @property
+    def n_scaled(self) -> int:
+        """The number of the features that are scaled."""
+        return sum(column.width for column in self.columns.values() if column.is_scaled)
+
+    @property
     def texts(self) -> list[str]:
         """The columns that must be read from a file as strings."""
         return [name for name, column in self.columns.items() if column.from_strings]
@@ -106,6 +111,12 @@ class Features:
             np.concatenate(self.parts(encoded), axis=1, out=rows, casting="same_kind")
         return out
 
+    def numbers_of(self, frame: pd.DataFrame) -> np.ndarray:
+        """Return the numbers to scale of the rows of a plain table, float64, NaN where missing."""
+        found = [c.encode(frame[name]) for name, c in self.columns.items() if c.is_scaled]
+        none = np.empty((len(frame), 0))
+        return np.asarray(within_range(np.concatenate([none, *found], axis=1)))
+
     def encoded_codes(self, frame: pd.DataFrame) -> np.ndarray:
         """Return the last features of the rows of a plain table, those of ``codes``, as integers.
 
@@ -132,10 +143,11 @@ class Features:
 
         They are ``(rows, width)`` for each column of numbers, the first of ``feature_indices``.
         """
-        encoded = [c.encode(frame[name]) for name, c in self.columns.items() if c.is_scaled]
-        scaled, start, found = np.empty((len(frame), 0)), 0, dict[str, np.ndarray]()
-        if encoded:
-            scaled = self.scaling.slopes(within_range(np.concatenate(encoded, axis=1)))
+        scaled, start, found = (
+            self.scaling.slopes(self.numbers_of(frame)),
+            0,
+            dict[str, np.ndarray](),
+        )
         for name, column in self.columns.items():
             end = start + column.width if column.is_scaled else start
             if (own := column.slopes(frame[name])) is not None:

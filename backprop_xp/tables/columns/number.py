@@ -10,10 +10,12 @@ import pandas as pd
 from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import integer, known
 from backprop_xp.display.numbers import number
-from backprop_xp.tables.columns.column import Column, Sample, are_among, choice_error, refuse
+from backprop_xp.tables.columns.column import Column, are_among, choice_error, refuse
+from backprop_xp.tables.columns.sample import Sample
 from backprop_xp.tables.columns.scaling import Scaling
 from backprop_xp.tables.readers.cells import (
     EXACT,
+    OTHER_SIGN,
     PLAIN,
     STYLES,
     TIME,
@@ -31,14 +33,16 @@ class Number(Column):
 
     ``style`` is that of strings, None for numbers. ``origin`` is subtracted from integers that
     float64 cannot tell apart. ``odd`` are the few strings of training that are no numbers: they are
-    missing values.
+    missing values. ``decimal`` is the sign of the file that training read strings from, if it is
+    known: in a file of the other sign, the style is the other one.
     """
 
     style: str | None = None
     origin: int = 0
     odd: tuple[str, ...] = ()
+    decimal: str | None = None
     kind: ClassVar[str] = "number"
-    unwritten: ClassVar[Mapping[str, Any]] = {"odd": 0}
+    unwritten: ClassVar[Mapping[str, Any]] = {"odd": 0, "decimal": None}
 
     @classmethod
     def detect(cls, sample: Sample) -> "Number | str | None":
@@ -47,9 +51,11 @@ class Number(Column):
         if values is None:
             return None
         if values.dtype.kind not in "iu":
-            return Number(sample.style, odd=sample.odd)
+            decimal = sample.style and decimal_of(sample.column)
+            return Number(sample.style, odd=sample.odd, decimal=decimal)
         is_unnamed = str(values.name).startswith("Unnamed: ")  # an index in pandas' or R's CSV
-        return "a row number" if is_unnamed and values.is_unique else Number(None, _origin(values))
+        is_unique = sample.each.max() == 1
+        return "a row number" if is_unnamed and is_unique else Number(None, _origin(values))
 
     @classmethod
     def chosen(cls, sample: Sample) -> "Number":
@@ -60,7 +66,8 @@ class Number(Column):
         values, wrong = numbers(column, style)
         if wrong.any():
             raise choice_error(column, wrong, cls.kind)
-        return cls(style, _origin(column) if values.dtype.kind in "iu" else 0)
+        origin = _origin(column) if values.dtype.kind in "iu" else 0
+        return cls(style, origin, decimal=style and decimal_of(column))
 
     @property
     def odd_strings(self) -> tuple[str, ...]:
@@ -72,7 +79,7 @@ class Number(Column):
     def check(self) -> None:
         known(PLAIN if self.style is None else self.style, STYLES, "style")
         integer(self.origin, "origin", at_least=-(2**63))
-        self._require(self.origin < 2**64)
+        self._require(self.origin < 2**64 and self.decimal in (None, ".", ","))
 
     @property
     def width(self) -> int:
@@ -94,26 +101,35 @@ class Number(Column):
         return self.from_strings
 
     def read(self, column: pd.Series) -> np.ndarray:
-        values, wrong, ambiguous = self._read(column)
-        refuse(column, wrong, "a number is expected, as in training")
-        refuse(
-            column,
-            ambiguous,
-            "its decimal sign is not known, and training had no strings here",
-            "give numbers, or a table of bx.tables.read",
-        )
+        values, wrong = self._read(column)
+        refuse(column, wrong, f"{self.expected} is expected, as in training")
+        self._refuse_ambiguous(column)
         return values
 
     def wrong(self, column: pd.Series) -> np.ndarray:
-        _, wrong, ambiguous = self._read(column)
-        return np.asarray(wrong | ambiguous)
+        return np.asarray(self._read(column)[1] | self._ambiguous(column))
 
-    def _read(self, column: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the numbers, and masks of the wrong and of the ambiguous values."""
-        (values, wrong), is_odd = numbers(column, self.style), are_among(column, self.odd)
-        if is_odd.any():
-            values = np.where(is_odd, np.nan, values)
-        return values, wrong & ~is_odd, self._ambiguous(column)
+    def is_odd(self, column: pd.Series) -> np.ndarray:
+        # A number of one decimal sign can be an odd string in a file of the other sign.
+        self._refuse_ambiguous(column)
+        return self._numbers(column)[1]
+
+    def _numbers(self, column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers, and a mask of the other values, by the decimal sign of their file."""
+        style, sign = self.style, decimal_of(column)
+        if style is not None and None not in (sign, self.decimal) and sign != self.decimal:
+            style = OTHER_SIGN.get(style, style)
+        return numbers(column, style)
+
+    def _read(self, column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers, and a mask of the other values, but for the odd strings."""
+        values, wrong = self._numbers(column)
+        return values, wrong & ~are_among(column, self.odd)
+
+    def _refuse_ambiguous(self, column: pd.Series) -> None:
+        why = "its decimal sign is not known, and training had no strings here"
+        advice = "give numbers, or a table of bx.tables.read"
+        refuse(column, self._ambiguous(column), why, advice)
 
     def _ambiguous(self, column: pd.Series) -> np.ndarray:
         """Return a mask of strings whose decimal sign neither training nor their file tells."""

@@ -18,8 +18,9 @@ _LARGEST = float(np.finfo(np.float32).max)
 Weights: TypeAlias = np.ndarray | None
 # Relative: the rounding of a sum of weights, less than the weight of a row.
 _ROUNDING = 1e-12
-# Returns the centers and the scales of filled values ``(rows, features)`` and their weights.
-_Learner: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+# Returns the centers and the scales of filled values ``(rows, features)`` with their weights, which
+# can be a sample of all rows, and of the spread of all rows.
+_Learner: TypeAlias = Callable[[np.ndarray, np.ndarray, "Spread"], tuple[np.ndarray, np.ndarray]]
 
 
 class Scaling(NamedTuple):
@@ -85,19 +86,61 @@ def within_range(values: Array) -> Array:
     return xp.where(xp.abs(values) <= _LARGEST, values, xp.nan)
 
 
-def _standard(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return means and standard deviations, 1 for a feature that is constant to rounding."""
-    means = np.average(values, axis=0, weights=weights)
-    deviations = np.sqrt(np.average((values - means) ** 2, axis=0, weights=weights))
-    rounding = len(values) * np.finfo("float64").eps * np.abs(means)
-    return means, np.where(deviations > rounding, deviations, 1.0)
+class Spread(NamedTuple):
+    """What rows of some weight show of features: ``(features,)`` each, but for the first two.
 
+    ``absent`` is the weight of the rows with a missing value. The others have the weighted mean,
+    the squared deviations from it, the least and the largest value.
+    """
 
-def _robust(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return medians and interquartile ranges; half the whole range instead of a range of 0."""
-    quarter, median, quarters = _quantiles(values, (0.25, 0.5, 0.75), weights)
-    scales = np.where(quarters > quarter, quarters - quarter, np.ptp(values, axis=0) / 2.0)
-    return median, np.where(scales > 0.0, scales, 1.0)
+    rows: int
+    weight: float
+    absent: np.ndarray
+    means: np.ndarray
+    squares: np.ndarray
+    least: np.ndarray
+    most: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, weights: Weights = None) -> "Spread":
+        """Return the spread of values ``(rows, features)``; NaN is a missing one."""
+        weights = np.ones(len(values)) if weights is None else weights
+        found = np.empty((5, values.shape[1]))
+        for i, column in enumerate(values.T):  # one by one, which bounds the memory of copies
+            is_present = ~np.isnan(column)
+            present, own = column[is_present], weights[is_present]
+            weight = own.sum()
+            mean = own @ present / (weight or 1.0)
+            least, most = present.min(initial=np.inf), present.max(initial=-np.inf)
+            absent = weights[~is_present].sum()
+            found[:, i] = absent, mean, own @ (present - mean) ** 2, least, most
+        return cls(len(values), float(weights.sum()), *found)
+
+    def merge(self, other: "Spread") -> "Spread":
+        """Return the spread of the rows of both, by Chan et al. (1983), equation 2.1."""
+        own, rest = (np.maximum(one.weight - one.absent, 0.0) for one in (self, other))
+        delta, part = other.means - self.means, rest / np.where(rest > 0.0, own + rest, 1.0)
+        return Spread(
+            self.rows + other.rows,
+            self.weight + other.weight,
+            self.absent + other.absent,
+            self.means + delta * part,
+            self.squares + other.squares + delta**2 * own * part,
+            np.minimum(self.least, other.least),
+            np.maximum(self.most, other.most),
+        )
+
+    def filled(self, values: np.ndarray) -> "Spread":
+        """Return the spread with these values in place of the missing ones."""
+        none = np.zeros_like(values)
+        missing = Spread(0, 0.0, -self.absent, values, none, none + np.inf, none - np.inf)
+        return self.merge(missing)
+
+    def standard(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return means and standard deviations, 1 for a feature that is constant to rounding."""
+        deviations = np.sqrt(self.squares / (self.weight - self.absent))
+        rounding = self.rows * np.finfo("float64").eps * np.abs(self.means)
+        return self.means, np.where(deviations > rounding, deviations, 1.0)
 
 
 def _quantiles(values: np.ndarray, levels: Sequence[float], weights: np.ndarray) -> np.ndarray:
@@ -116,6 +159,22 @@ def _quantiles(values: np.ndarray, levels: Sequence[float], weights: np.ndarray)
     return np.stack(found, axis=1)
 
 
+def _standard(
+    values: np.ndarray, weights: np.ndarray, spread: Spread
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means and standard deviations of all rows."""
+    return spread.standard()
+
+
+def _robust(
+    values: np.ndarray, weights: np.ndarray, spread: Spread
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return medians and interquartile ranges; half the whole range instead of a range of 0."""
+    quarter, median, quarters = _quantiles(values, (0.25, 0.5, 0.75), weights)
+    scales = np.where(quarters > quarter, quarters - quarter, (spread.most - spread.least) / 2.0)
+    return median, np.where(scales > 0.0, scales, 1.0)
+
+
 # The bound is that of RealMLP (Holzmüller et al. 2024, "Better by default").
 SCALINGS: dict[str, tuple[_Learner, float]] = {
     "standardize": (_standard, 0.0),
@@ -123,10 +182,16 @@ SCALINGS: dict[str, tuple[_Learner, float]] = {
 }
 
 
-def learn_scaling(encoded: Iterable[np.ndarray], scaling: str, weights: Weights = None) -> Scaling:
+def learn_scaling(
+    encoded: Iterable[np.ndarray],
+    scaling: str,
+    weights: Weights = None,
+    spread: Spread | None = None,
+) -> Scaling:
     """Return the scaling of the encoded numbers and dates of a table, ``(rows, width)`` each.
 
-    ``weights`` are those of the rows, above 0.
+    ``weights`` are those of the rows, above 0. With a ``spread``, which is that of all rows, these
+    are a sample: they decide the quantiles alone.
     """
     learn, bound = SCALINGS[scaling]
     scaled = [*encoded]
@@ -134,16 +199,19 @@ def learn_scaling(encoded: Iterable[np.ndarray], scaling: str, weights: Weights 
         none, indices = np.empty(0), np.empty(0, dtype=np.intp)
         return Scaling(none, indices, none, none, np.asarray(bound))
     values = within_range(np.concatenate(scaled, axis=1))
-    missing, weights = np.isnan(values), np.ones(len(values)) if weights is None else weights
-    is_empty = missing.all(axis=0)
-    (medians,) = _quantiles(np.where(is_empty, 0.0, values), (0.5,), weights)
-    flagged = np.flatnonzero(missing.any(axis=0))
-    centers, scales = learn(np.where(missing, medians, values), weights)
-    shares, deviations = _standard(missing[:, flagged].astype("float64"), weights)
+    weights = np.ones(len(values)) if weights is None else weights
+    spread = spread or Spread.of(values, weights)
+    missing = np.isnan(values)
+    np.copyto(values, spread.means, where=missing & missing.all(axis=0))  # none in the sample
+    (medians,) = _quantiles(values, (0.5,), weights)
+    flagged = np.flatnonzero(spread.absent)
+    centers, scales = learn(np.where(missing, medians, values), weights, spread.filled(medians))
+    shares = spread.absent[flagged] / spread.weight
+    deviations = np.sqrt(shares * (1.0 - shares))
     return Scaling(
         medians,
         flagged,
         np.concatenate([centers, shares]),
-        np.concatenate([scales, deviations]),
+        np.concatenate([scales, np.where(deviations > 0.0, deviations, 1.0)]),
         np.asarray(bound),
     )

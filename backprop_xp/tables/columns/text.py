@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from backprop_xp.tables.columns.column import Column, Sample
+from backprop_xp.tables.columns.column import Column
 from backprop_xp.tables.columns.counts import Counts
+from backprop_xp.tables.columns.sample import Sample
 from backprop_xp.tables.columns.scaling import Scaling, Weights
 from backprop_xp.tables.readers.cells import as_strings, distinct
 
@@ -50,10 +51,8 @@ class Text(Column):
     @classmethod
     def detect(cls, sample: Sample) -> "Text | str":
         """Return strings of many values, but different words are identifiers, and left out."""
-        strings, (_, rows) = sample.strings, sample.words
-        present = {string for string in strings if string is not None}
-        count = sum(strings[row] is not None for row in rows)
-        if len(present) == count and all(len(string.split()) == 1 for string in present):
+        pairs = zip(sample.strings, sample.counts, strict=True)
+        if all(count == 1 and len(string.split()) == 1 for string, count in pairs if string):
             return "an identifier"
         return cls.chosen(sample)
 

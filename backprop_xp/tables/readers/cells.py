@@ -72,6 +72,8 @@ _STYLES = {
 }
 PLAIN, EUROPEAN, TIME = "1,234.5", "1.234,5", "hh:mm"
 STYLES = (*_STYLES, TIME)
+# The same styles with the other decimal sign.
+OTHER_SIGN = {PLAIN: EUROPEAN, EUROPEAN: PLAIN, "1 234,5": "1 234.5", "1 234.5": "1 234,5"}
 
 
 # Strings of another kind are odd cells, read as missing, if each stands beside more than so many
@@ -282,6 +284,21 @@ def ambiguous(column: pd.Series) -> np.ndarray:
 def _is_ambiguous(string: str) -> bool:
     one, other = (_number(string, style) for style in (PLAIN, EUROPEAN))
     return "," in string and not np.isnan(one + other) and one != other
+
+
+def with_decimal(column: pd.Series, decimal: str | None) -> pd.Series:
+    """Return a column whose strings have this decimal sign in numbers, if their file has another.
+
+    The points and the commas of a number change places.
+    """
+    own = decimal_of(column)
+    if column.dtype != "str" or own is None or decimal in (None, own):
+        return column
+    strings, rows = distinct(column, keeps_words=True)
+    style, swapped = style_with(own), str.maketrans(".,", ",.")
+    strings = [one.translate(swapped) if one and _is_number(one, style) else one for one in strings]
+    values = [strings[row] for row in rows]
+    return pd.Series(values, column.index, column.dtype, name=column.name)
 
 
 def style_with(decimal: str) -> str:

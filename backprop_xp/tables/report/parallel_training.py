@@ -1,13 +1,15 @@
 """The training of ``train --parallel``: each rank streams its row groups of a dataset.
 
-A hash of each row's number, or of its group, chooses the validation and the test rows. The first
-rank learns the columns from a sample of the others. Classes, categories, and the mean and the
-deviation of the target come from all training rows.
+A hash of each row's number, or of its group, chooses the validation and the test rows. All rows
+decide the kinds of the columns and the odd cells; all training rows teach the categories, the
+classes, and means and deviations. Quantiles and free text are learnt from a sample of them, which a
+hash of each row's number draws.
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,18 +20,22 @@ import pyarrow as pa
 
 from backprop_xp.backends import Selection, resolve
 from backprop_xp.checks import integer, real
-from backprop_xp.tables.columns.detection import detect
+from backprop_xp.tables.columns.counts import merged_pieces
+from backprop_xp.tables.columns.detection import Detected, kinds_of
 from backprop_xp.tables.columns.features import Features
+from backprop_xp.tables.columns.sample import merged, samples_of
+from backprop_xp.tables.columns.scaling import Spread, learn_scaling
 from backprop_xp.tables.interface.tabular_base import Callback
 from backprop_xp.tables.model.blas_threads import one_blas_thread
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_file import read_model, write_model
-from backprop_xp.tables.model.model_training import Source, learn, prepared, started
+from backprop_xp.tables.model.model_training import Source, learn, started
 from backprop_xp.tables.model.presets import PRESETS, Recipe, recipe_for
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.table_network import totals_of_codes
 from backprop_xp.tables.model.tabular_parameters import Task, checked_parameters
 from backprop_xp.tables.model.training_split import Split
+from backprop_xp.tables.readers.cells import is_categorical
 from backprop_xp.tables.readers.row_groups import row_groups, share_of
 from backprop_xp.tables.report.evaluation import described, score
 from backprop_xp.tables.report.problem import ColumnChoice, chosen_features, lines_about
@@ -155,52 +161,93 @@ def _share(
     )
 
 
-def _learn(
-    ranks: Ranks, share: Share, preset: Recipe, task: Task | None, kinds: Mapping[str, str] | None
-) -> tuple[Share, Features, list[str], dict[str, Rows]]:
-    """Return the share and the features that a sample teaches, and this rank's other rows.
+def _detected(
+    ranks: Ranks, share: Share, task: Task | None, kinds: Mapping[str, str]
+) -> tuple[Share, Detected, Rows, dict[str, Rows]]:
+    """Return the share with its target, the kinds of the columns, the sample, and this rank's rows.
 
-    These are the validation rows and the test rows. With the features come lines for the user.
+    The sample is that of the training rows of all ranks. The rows are those of the other parts.
     """
-    found: dict[str, list[tuple[np.ndarray, pa.RecordBatch]]] = {}
-    for part, *piece in share.pieces(share.features, *share.shares, "sample"):
-        found.setdefault(part, []).append((piece[0], piece[1]))
+    raw: dict[str, list[tuple[np.ndarray, pa.RecordBatch]]] = {}
+
+    def seen() -> Iterator[dict[str, pd.Series]]:
+        """Yield the columns of all rows in pieces; keep the sample and the other parts."""
+        for part, *piece in share.pieces(share.features, *share.shares, "training", "sample"):
+            if part != "training":
+                raw.setdefault(part, []).append((piece[0], piece[1]))
+            if part != "sample":
+                rows = share.rows(*piece)
+                features = rows.counted().features
+                yield {n: features[n] for n in share.features} | {name: rows.features[name]}
+
+    name = share.target.name
+    each = ranks.exchange(samples_of(seen()))
+    samples = {n: merged([one[n] for one in each]) for n in each[0]}
+    if not (sample := samples.pop(name)).present:
+        raise ValueError(f"the target {name!r} is missing in every row.")
+    target = find_target(sample, task, is_categorical=is_categorical(sample.column))
+    detected = kinds_of(samples, kinds)
+    texts = [name for name, one in detected.columns.items() if one.from_strings]
+    share = share._replace(target=target, texts=texts)
+    numbers = {part: np.concatenate([at for at, _ in pieces]) for part, pieces in raw.items()}
     tables = {
         part: pa.Table.from_batches([batch for _, batch in pieces]).combine_chunks()
-        for part, pieces in found.items()
+        for part, pieces in raw.items()
     }
-    sample, known = ranks.exchange(tables["sample"]), None
-    if not ranks.rank:
-        whole = pa.concat_tables(sample)
-        rows = share.rows(np.arange(len(whole)), whole)
-        if not len(rows.target):
-            raise ValueError(f"the target {share.target.name!r} is missing in every row.")
-        counted = rows.counted()
-        counted = counted._replace(features=counted.features[[*share.features]])
-        detected = detect(counted.features, kinds=kinds)
-        features = prepared(detected, counted, preset, share.seed)
-        # The odd cells of all rows follow.
-        lines = [*detected._replace(odd=()).lines()]
-        known = find_target(rows.target, task), features, lines
-    target, features, lines = ranks.exchange(known)[0]
-    share = share._replace(target=target, texts=features.texts)
-    others = {
-        part: share.rows(np.concatenate([numbers for numbers, _ in found[part]]), tables[part])
-        for part in share.shares
-    }
-    return share, features, lines, others
+    parts = {part: share.rows(numbers[part], tables[part]) for part in share.shares}
+    drawn = pa.concat_tables(ranks.exchange(tables["sample"]))
+    return share, detected, share.rows(np.arange(len(drawn)), drawn).counted(), parts
 
 
-def _totals(share: Share, features: Features, held: Collection[Rows]) -> Totals:
+def _totals(share: Share, detected: Detected, held: Collection[Rows]) -> Totals:
     """Return the totals of this rank, whose other rows are ``held``."""
-    columns = {name: one for name, one in features.columns.items() if one.is_counted}
-    of = functools.partial(totals_of, target=share.target, columns=columns)
-    found = functools.reduce(Totals.merge, (of(rows, is_training=False) for rows in held))
-    for _, *piece in share.pieces([*columns], "training"):
-        found = found.merge(of(share.rows(*piece), is_training=True))
-    if not found.moments.rows:
+    columns = {name: one for name, one in detected.columns.items() if one.is_counted}
+    of = functools.partial(
+        totals_of, target=share.target, detected=detected._replace(columns=columns)
+    )
+    pieces = (share.rows(*piece) for _, *piece in share.pieces([*columns], "training"))
+    found = merged_pieces(
+        itertools.chain(
+            (of(rows, is_training=False) for rows in held),
+            (of(rows, is_training=True) for rows in pieces),
+        )
+    )
+    if not found.target.rows:
         raise ValueError("its row groups have no training rows: start fewer processes.")
     return found
+
+
+def _features(
+    ranks: Ranks, share: Share, detected: Detected, totals: Totals, sample: Rows, preset: Recipe
+) -> tuple[Features, np.ndarray]:
+    """Return the features that the training rows of all ranks teach, and their code totals.
+
+    The first rank alone learns from the sample.
+    """
+    most, columns, scaling = preset.category and preset.category.above, detected.columns, None
+    if not ranks.rank:
+        weights = sample.scaled_weights()
+        counts = {
+            name: totals.counts.get(name) or one.count(sample.features[name], weights)
+            for name, one in columns.items()
+        }
+        columns = detected.finished(counts, most, share.seed)
+    columns = ranks.exchange(columns)[0]
+    none = learn_scaling([], preset.scaling)
+    features = Features(columns, detected.left_out, none, tuple(share.features))
+    codes, spread = np.zeros(sum(features.codes)), Spread.of(np.empty((0, features.n_scaled)))
+    names = [name for name, one in columns.items() if one.n_codes or one.is_scaled]
+    for _, *piece in share.pieces(names, "training"):
+        rows = share.rows(*piece).counted()
+        codes += totals_of_codes(features, rows.features, rows.weights, None)
+        spread = spread.merge(Spread.of(features.numbers_of(rows.features), rows.weights))
+    each = ranks.exchange((codes, spread))
+    if not ranks.rank:
+        whole = functools.reduce(Spread.merge, (spread for _, spread in each))
+        numbers = features.numbers_of(sample.features)
+        scaling = learn_scaling([numbers], preset.scaling, sample.scaled_weights(), whole)
+    scaling = ranks.exchange(scaling)[0]
+    return replace(features, scaling=scaling), sum(codes for codes, _ in each)
 
 
 def _prepared(
@@ -213,20 +260,22 @@ def _prepared(
     say: Say,
 ) -> tuple[Share, Source, Rows | None]:
     """Return what this rank learns from, its share and its test rows, None without any."""
-    preset = PRESETS[given["preset"]]
-    share, features, told, others = _learn(ranks, share, preset, task, given["kinds"])
-    totals = ranks.exchange(_totals(share, features, others.values()))
+    kinds = given["kinds"] or {}
+    share, detected, sample, others = _detected(ranks, share, task, kinds)
+    totals = ranks.exchange(_totals(share, detected, others.values()))
     held = {name: rows.counted() for name, rows in others.items()}
     whole = functools.reduce(Totals.merge, totals)
-    count, weight, mean, squares = whole.moments
-    classes, deviation = tuple(sorted(whole.by_class)), math.sqrt(squares / weight)
-    training = Rows(pd.DataFrame(), pd.Series([mean - deviation, mean + deviation]), None)
+    detected = detected.with_odd(whole.odd, kinds)
+    count, weight, *_ = whole.target
+    classes = tuple(sorted(whole.by_class))
     if classes:
         weights = np.asarray([whole.by_class[name] for name in classes])
         training = Rows(pd.DataFrame(), pd.Series(range(len(classes))), weights)
+    else:
+        mean, deviation = whole.target.means[0], math.sqrt(whole.target.squares[0] / weight)
+        training = Rows(pd.DataFrame(), pd.Series([mean - deviation, mean + deviation]), None)
     share = share._replace(target=share.target._replace(classes=classes), unit=weight / count)
-    most = preset.category and preset.category.above
-    features, odd = whole.finish(features, most, share.seed)
+    features, codes = _features(ranks, share, detected, whole, sample, PRESETS[given["preset"]])
     each = ranks.exchange({name: len(rows.target) for name, rows in held.items()})
     n_held = {name: sum(one[name] for one in each) for name in held}
     for name, n in n_held.items():
@@ -234,14 +283,13 @@ def _prepared(
             what = "rows" if share.group is None else f"groups of {share.group!r}"
             raise ValueError(f"too few {what} for --{name}: give more, or choose a larger share.")
     without = share.total - count - sum(n_held.values()) - whole.weightless
-    lines = [*lines_about(share.target, without, whole.weightless), *told, *odd]
+    lines = [*lines_about(share.target, without, whole.weightless), *detected.lines()]
     for name, part in share.shares.items():
         if part * share.total >= _MAX_HELD - 1:
             lines.append(f"--{name} is {part:.3g}: at most {_MAX_HELD:,} rows")
     for line in lines:
         say(line)
-    codes = sum(ranks.exchange(_totals_of_codes(share, features)))
-    own = totals[ranks.rank].moments.rows
+    own = totals[ranks.rank].target.rows
     known = {name: share.indexed(rows) for name, rows in held.items()}
 
     def stream(model: TabularModel, recipe: Recipe, by_class: Any) -> tuple[dict[str, Any], Any]:
@@ -258,16 +306,6 @@ def _prepared(
     split = Split(training, known["validation"], np.asarray(classes) if classes else None)
     counts = {"training": count, "validation": n_held["validation"]}
     return share, Source(features, split, counts, stream), known.get("test")
-
-
-def _totals_of_codes(share: Share, features: Features) -> np.ndarray:
-    """Return the ``totals_of_codes`` of this rank's training rows."""
-    totals = np.zeros(sum(features.codes))
-    if names := [name for name, column in features.columns.items() if column.n_codes]:
-        for _, *piece in share.pieces(names, "training"):
-            rows = share.rows(*piece)
-            totals += totals_of_codes(features, rows.features, rows.weights, None)
-    return totals
 
 
 def _with_report(

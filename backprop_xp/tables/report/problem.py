@@ -10,6 +10,7 @@ import pandas as pd
 from backprop_xp.checks import integer, nearest, real
 from backprop_xp.tables.columns.detection import Detected, detect
 from backprop_xp.tables.columns.kinds import numbers_among
+from backprop_xp.tables.columns.sample import Sample
 from backprop_xp.tables.model.rows import Rows, without_tiny
 from backprop_xp.tables.model.tabular_parameters import Task
 from backprop_xp.tables.readers.cells import (
@@ -261,7 +262,7 @@ def rows_of(
         values = values[present].infer_objects()
         if isinstance(target, str):
             categorical = is_categorical(table.frame[name])
-            target = find_target(values, task, is_categorical=categorical)
+            target = find_target(Sample.of(values), task, is_categorical=categorical)
         values = pd.Series(target.values(values, table.decimal), name=name).iloc[counted]
         chosen = None if len(counted) == len(present) else at[counted]
         frame = as_table(table.frame[[*features]], rows=chosen, is_whole=is_whole).frame

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.estimators.targets import refuse_dates
+from backprop_xp.tables.columns.sample import Sample
 from backprop_xp.tables.model.tabular_parameters import Task
 from backprop_xp.tables.readers.cells import (
     TIME,
@@ -66,7 +67,7 @@ class Target(NamedTuple):
 
 
 def find_target(
-    column: pd.Series, task: Task | None = None, *, is_categorical: bool = False
+    sample: Sample, task: Task | None = None, *, is_categorical: bool = False
 ) -> Target:
     """Return the target of a column without missing values, for this task or the inferred one.
 
@@ -74,6 +75,7 @@ def find_target(
     categorical are classes. Raises ValueError if there is nothing to learn, and for times of day
     that nobody has declared to be classes.
     """
+    column, rows = sample.column, sample.rows
     name = str(column.name)
     refuse_dates(column, f"the target {name!r}", ", or for classes to strings")
     is_declared = is_categorical or task == "classification"
@@ -99,9 +101,9 @@ def find_target(
         return Target(name, task, reason)
     if kind == "f":  # scikit-learn refuses such labels as numbers
         levels = np.unique(as_strings(target_values(column)).to_numpy(dtype=object))
-    if len(levels) > max(2, len(values) // 2):
+    if len(levels) > max(2, rows // 2):
         _, wrong = numbers(column)
-        if 0.0 < wrong.mean() <= _MAX_MISTAKES:
+        if 0.0 < np.average(wrong, weights=sample.each) <= _MAX_MISTAKES:
             row = int(wrong.argmax())
             raise CellError(
                 f"the target {name!r} has {column.iloc[row]!r}",
@@ -109,7 +111,7 @@ def find_target(
                 column.index[row],
             )
         raise ValueError(
-            f"the target {name!r} has {len(levels)} different values in {len(values)} rows: a "
+            f"the target {name!r} has {len(levels)} different values in {rows} rows: a "
             "class needs several rows."
         )
     return Target(name, "classification", reason, tuple(levels.tolist()))

@@ -24,6 +24,7 @@ import backprop_xp as bx
 from backprop_xp.tables.model.model_file import write_anew
 from backprop_xp.tables.readers.row_groups import row_groups
 from backprop_xp.tables.report import parallel_training, shares
+from backprop_xp.tables.report.problem import ColumnChoice, lines_about, make_problem
 from backprop_xp.tables.report.shares import Share
 from backprop_xp.tables.report.split import hashed
 from backprop_xp.tables.report.target import Target
@@ -247,6 +248,88 @@ def test_the_validation_set_of_a_large_table_is_limited(
     assert done.exit_code == 0, done.output
     assert "--validation is 0.0333: at most 100 rows" in done.stderr
     assert json.loads(done.stdout)["parts"]["validation"] < 130
+
+
+def test_the_last_row_group_decides_kinds_and_lines_as_the_same_rows_in_memory_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel_training, "_SAMPLE", 300)
+    last, many = ROWS - 1, np.arange(ROWS)
+    given = table()[["a", "weight", "y"]]
+    given["odd"] = [f"{i}.5" for i in many]
+    given["odd day"] = pd.date_range("2000-01-01", periods=ROWS).strftime("%d.%m.%Y")
+    given["hours"] = pd.date_range("2000-01-01", periods=ROWS)
+    given["order"] = [f"0{i % 9 + 1}/0{i % 8 + 1}/2024" for i in many]
+    given["coded"] = [str(10 + i % 89) for i in many]
+    given["compact"] = 20240101 + many % 28
+    given["constant"], given["once"], given["empty"] = 1.0, None, np.nan
+    given["words"] = [f"{i % 5}.5" for i in many]
+    given["identifier"] = [f"id{i}" for i in many]
+    given["text"] = [f"id{i}" for i in many]
+    given["few"] = many % 10
+    frame = given.astype({"once": "str"})
+    frame.loc[last, ["odd", "odd day", "order", "coded"]] = ["?!", "soon", "31/01/2024", "007"]
+    frame.loc[last, "hours"] += pd.Timedelta(hours=10)
+    frame.loc[last, ["compact", "constant", "once"]] = [20240199, 2.0, "x"]
+    frame.loc[last, ["words", "text"]] = ["low", "a long text"]
+    frame.loc[5::10, ["odd", "constant", "weight"]] = ["no number", 3.0, 0.0]
+    for decides in (False, True):
+        frame[: None if decides else -1].to_parquet("all.parquet", row_group_size=300)
+        words = ("train", "all.parquet", "--target", "y", "--parallel", *QUICK)
+        done = run(*words, "--weights", "weight", "--backend", "numpy", "--json")
+        assert done.exit_code == 0, done.output
+        one = bx.tables.load("model.safetensors").model_.features
+        problem = make_problem("all.parquet", "y", ColumnChoice(weights="weight"), seed=0)
+        other = problem.detected
+        assert {name: column.kind for name, column in one.columns.items()} == {
+            name: column.kind for name, column in other.columns.items()
+        }
+        assert one.left_out == other.left_out
+        for name in ("odd", "odd day", "hours", "order"):
+            assert one.columns[name] == other.columns[name]
+        report, rows = json.loads(done.stdout), len(problem.table.target)
+        assert (report["task"], report["rows"]) == (problem.target.task, rows)
+        said = [*lines_about(problem.target, *problem.omitted), *problem.column_lines()]
+        assert done.stderr.splitlines()[: len(said)] == said
+        found = {name: column.kind for name, column in one.columns.items()}
+        left_out = {"empty", "identifier"} | (set() if decides else {"constant", "once", "text"})
+        assert {*one.left_out} == left_out
+        odd = [f"the column {name!r}" for name in ("odd", "odd day") if decides]
+        assert [line.partition(" has")[0] for line in said if "missing" in line] == odd
+        assert found["coded"] == found["words"] == ("category" if decides else "number")
+        assert found["compact"] == ("number" if decides else "date")
+    assert "the column 'odd day' has 'soon' (row 2999): read as missing" in said
+    assert one.columns["order"].formats == ("%d/%m/%Y",)
+    assert "hour" in one.columns["hours"].parts
+
+
+def test_means_and_missing_values_are_those_of_all_training_rows_and_medians_of_a_sample(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel_training, "_SAMPLE", 600)
+    frame = table()
+    frame.loc[training_rows(["y"]).index[-1], "number"] = None
+    frame["half"] = np.where(frame.index < ROWS / 2, 1.0, 3.0)
+    frame.to_parquet("all.parquet", row_group_size=300)
+    preset = dataclasses.replace(parallel_training.PRESETS["fast"], scaling="standardize")
+    monkeypatch.setitem(parallel_training.PRESETS, "fast", preset)
+    options = ("--features", "number,a,half", "--weights", "weight", "--backend", "numpy")
+    done = run("train", "all.parquet", "--target", "y", "--parallel", *QUICK, *options)
+    assert done.exit_code == 0, done.output
+    scaling = bx.tables.load("model.safetensors").model_.features.scaling
+    rows = frame.loc[training_rows(["y"]).index]
+    x, weights = rows[["number", "a", "half"]], rows["weight"]
+    missing = weights[x["number"].isna()].sum() / weights.sum()
+    x = x.fillna(dict(zip(x, scaling.medians, strict=True)))
+    means = np.average(x, axis=0, weights=weights)
+    deviations = np.sqrt(np.average((x - means) ** 2, axis=0, weights=weights))
+    np.testing.assert_allclose(scaling.centers, [*means, missing], rtol=1e-12)
+    expected = [*deviations, np.sqrt(missing * (1.0 - missing))]
+    np.testing.assert_allclose(scaling.scales, expected, rtol=1e-10)
+    assert scaling.flagged.tolist() == [0]
+    # A sample of all row groups: the first rows alone have other medians.
+    assert abs(scaling.medians[0] / ROWS - 0.5) < 0.1
+    assert 0 < abs(scaling.medians[1] - np.median(x["a"])) < 0.2
 
 
 REFUSED = [

@@ -17,6 +17,7 @@ import pandas as pd
 import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.tables.columns.features import described_columns
+from backprop_xp.tables.columns.sample import Sample
 from backprop_xp.tables.report import target as target_column
 from backprop_xp.tables.report.problem import ColumnChoice, make_problem
 from backprop_xp.tables.report.split import times_of
@@ -60,18 +61,18 @@ def test_a_row_without_a_target_does_not_hide_the_decimal_of_the_others(tmp_path
 def test_the_values_of_a_target_suggest_its_task(
     values: list[Any], task: str, classes: tuple[Any, ...]
 ) -> None:
-    found = target_column.find_target(pd.Series(values, name="y"))
+    found = target_column.find_target(Sample.of(pd.Series(values, name="y")))
     assert (found.task, found.classes) == (task, classes)
     assert [type(value) for value in found.classes] == [type(value) for value in classes]
 
 
 def test_a_given_task_overrides_the_suggested_one() -> None:
     numbers = pd.Series([3, 1, 3, 2, 1, 2], name="y")
-    target = target_column.find_target(numbers, "regression")
+    target = target_column.find_target(Sample.of(numbers), "regression")
     assert target.task == "regression"
     assert target.values(numbers).tolist() == [3.0, 1.0, 3.0, 2.0, 1.0, 2.0]
     halves = pd.Series([0.5, 1.5, 0.5, 1.5], name="y")
-    assert target_column.find_target(halves, "classification").classes == ("0.5", "1.5")
+    assert target_column.find_target(Sample.of(halves), "classification").classes == ("0.5", "1.5")
 
 
 @pytest.mark.once
@@ -99,7 +100,7 @@ def test_a_few_words_among_the_numbers_of_a_target_are_named(tmp_path: Path) -> 
         train(tables.TableFile(path), "y", parameters=QUICK)
     codes = pd.Series([f"a{i}" for i in range(300)], name="y")
     with pytest.raises(ValueError, match="has 300 different values in 300 rows"):
-        target_column.find_target(codes)
+        target_column.find_target(Sample.of(codes))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
