@@ -21,11 +21,11 @@ from backprop_xp.tables.readers.cells import (
     with_decimal,
 )
 
-# Different values that are kept. Those of integers such as 20240105 are 73,000 in 200 years.
-_MOST = 2**17
-# Samples of pieces that are merged at once.
-_WAITING = 8
-# One of so many rows has a frequent value.
+# Different values that are kept: about as many as integers such as 20240105 in 180 years.
+_MOST = 2**16
+# Samples that are merged at once, at most.
+_WAITING = 64
+# One of so many rows has a frequent string.
 _FREQUENT = 64
 
 
@@ -37,8 +37,8 @@ class Sample:
     ``each`` the number of the rows of each. ``rows`` counts all rows.
 
     Of very many values the sample has those whose hash is below ``limit``: a uniform sample, which
-    depends on no order of the rows. Missing values, frequent ones, the least and the largest number
-    are always there.
+    depends on no order of the rows. Missing values, frequent strings, the least and the largest
+    number are always there.
     """
 
     column: pd.Series
@@ -48,7 +48,7 @@ class Sample:
 
     @classmethod
     def of(cls, column: pd.Series, limit: float = 1.0) -> "Sample":
-        """Return the sample of a piece of rows, which the index numbers."""
+        """Return the sample of a piece of rows, which the index numbers; a ``limit`` is known."""
         return _grouped(column, np.ones(len(column)), len(column), limit)
 
     def merge(self, *others: "Sample") -> "Sample":
@@ -151,7 +151,8 @@ def samples_of(pieces: Iterable[Mapping[str, pd.Series]]) -> dict[str, Sample]:
         for name in piece:
             waiting = found.setdefault(name, [])
             waiting.append(Sample.of(piece[name], waiting[0].limit if waiting else 1.0))
-            if len(waiting) == _WAITING:
+            size = sum(len(one.column) for one in waiting[1:])
+            if size > _MOST // 2 or len(waiting) == _WAITING:
                 found[name] = [merged(waiting)]
     return {name: merged(waiting) for name, waiting in found.items()}
 
@@ -181,14 +182,24 @@ def _grouped(column: pd.Series, each: np.ndarray, rows: int, limit: float) -> Sa
     codes, _ = pd.factorize(column, use_na_sentinel=False)
     first = np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=-1))
     column, each = column.iloc[first], np.bincount(codes, each).astype(int)
-    if limit < 1.0 or len(column) > _MOST:
-        is_number = type_of(column) == "number"
-        hashed = column.astype("float64") if is_number else column
-        hashes = pd.util.hash_pandas_object(hashed, index=False).to_numpy() / 2.0**64
-        if len(column) > _MOST:
-            limit = min(limit, float(np.partition(hashes, _MOST)[_MOST]))
-        kept = (hashes < limit) | column.isna().to_numpy() | (_FREQUENT * each > rows)
-        if is_number:
-            kept |= (column == column.min()).to_numpy() | (column == column.max()).to_numpy()
+    if len(column) > _MOST:
+        limit = min(limit, float(np.partition(_hashes(column), _MOST)[_MOST]))
+    if limit < 1.0:
+        is_frequent = (_FREQUENT * each > rows) & (type_of(column) != "number")
+        kept = _kept(column, limit) | is_frequent
         column, each = column[kept], each[kept]
     return Sample(column, each, rows, limit)
+
+
+def _kept(column: pd.Series, limit: float) -> np.ndarray:
+    """Return a mask of the values below a limit, the missing ones, the least and the largest."""
+    kept = (_hashes(column) < limit) | column.isna().to_numpy()
+    if type_of(column) == "number":
+        kept |= column.isin([column.min(), column.max()]).to_numpy()
+    return np.asarray(kept)
+
+
+def _hashes(column: pd.Series) -> np.ndarray:
+    """Return a number in [0, 1) for each value; equal numbers of any type have the same."""
+    values = column.astype("float64") if type_of(column) == "number" else column
+    return np.asarray(pd.util.hash_pandas_object(values, index=False)) / 2.0**64
