@@ -204,6 +204,23 @@ def test_the_pages_pictures_equal_the_plots_of_their_code() -> None:
     assert kept == drawn, "python docs/pictures/draw.py draws them anew"
 
 
+def test_the_gallery_has_the_code_of_the_front_pages_picture(
+    xp: Any,
+) -> None:
+    if xp.name != "numpy":
+        pytest.skip("the picture is NumPy's")
+    pytest.importorskip("matplotlib").use("agg")
+    _, theta, x, _ = runpy.run_path(str(ROOT / "docs" / "pictures" / "draw.py"))["moons"]()
+    namespace: dict[str, Any] = {}
+    _, code = blocks(ROOT / "docs" / "gallery.md", "python")[0]
+    exec(code, namespace)  # noqa: S102 - our own page
+    assert (namespace["X"] == x).all()
+    assert (namespace["result"].theta == theta).all()
+    call = "plots.decision_surface(network, x, y, theta=result.theta)"
+    assert call in code
+    assert f"`bx.{call}` draws" in (ROOT / "README.md").read_text("utf-8")
+
+
 def test_an_extra_installs_the_backend_that_the_pages_need() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     (needed,) = project["project"]["optional-dependencies"]["strict"]
