@@ -333,10 +333,12 @@ def dispatch(session: nox.Session) -> None:
 
 @nox.session(tags=["full"])
 def wild(session: nox.Session) -> None:
-    """Check the hand-written gradients of released libraries; docs/ has a table of them."""
+    """Check hand-written gradients of released libraries, and run the page on checks in CI."""
     session.install(*group("test"), *group("wild"), "-e", ".")
     processes = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
     words = ["tests/wild", "-p", "no:benchmark", *processes, *session.posargs]
+    session.run("pytest", *words, env=ON_NUMPY)
+    words = ["tests/test_docs.py", "-k", "page_on_ci", "-p", "no:benchmark"]
     session.run("pytest", *words, env=ON_NUMPY)
 
 

@@ -36,6 +36,7 @@ SLOW = r"bench|--restarts|--plot"
 NEEDED = {
     ROOT / "docs" / "dask_and_ray.md": ("distributed", "dask_ml", "ray"),
     ROOT / "docs" / "scale.md": ("mpi4py", "jax"),
+    ROOT / "docs" / "check_in_ci.md": ("torch", "jax", "equinox"),
 }
 # A block of these pages depends on the files of earlier blocks, in both languages.
 IN_ORDER = [
@@ -80,7 +81,7 @@ def test_the_code_blocks_of_a_page_run_in_order(
     page: Path, xp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for package in NEEDED.get(page, ()):
-        pytest.importorskip(package, reason=f"nox -s clusters, or mpi, runs {page.name}")
+        pytest.importorskip(package, reason=f"nox -s clusters, mpi or wild runs {page.name}")
     monkeypatch.chdir(tmp_path)
     languages = "python|sh" if page in IN_ORDER else "python"
     namespace: dict[str, object] = {"__name__": "__page__"}
@@ -89,6 +90,34 @@ def test_the_code_blocks_of_a_page_run_in_order(
             exec(compile(block, str(page), "exec"), namespace)  # noqa: S102 - our own pages
         for command in commands_in(block) if language == "sh" else ():
             run_command(command, tmp_path, monkeypatch)
+
+
+def test_the_test_files_of_the_page_on_ci_pass_and_a_wrong_rule_fails(
+    xp: Any, tmp_path: Path
+) -> None:
+    if xp.name != "numpy":
+        pytest.skip("the arrays are those of PyTorch and JAX")
+    page = ROOT / "docs" / "check_in_ci.md"
+    for package in NEEDED[page]:
+        pytest.importorskip(package, reason="nox -s wild runs check_in_ci.md")
+    files = {block.splitlines()[0].removeprefix("# "): block for _, block in blocks(page, "python")}
+    right = files["test_swish.py"]
+    files["test_wrong.py"] = right.replace("g * (s + beta * x * slope)", "g * (s + x * slope)")
+    assert files["test_wrong.py"] != right
+    for name, block in files.items():
+        (tmp_path / name).write_text(block, "utf-8")
+    words = ["-m", "pytest", "-q", "-p", "no:benchmark", "-p", "no:xdist", "-p", "no:randomly"]
+    run = [sys.executable, *words, "--gradient-html", "gradients.html"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_ENABLE_X64": "1"}
+    options = {"capture_output": True, "text": True, "env": environment, "timeout": HANGING}
+    printed = subprocess.run(run, check=False, cwd=tmp_path, **options).stdout
+    assert re.search(r"^1 failed, 4 passed", printed, re.M), printed
+    assert "FAILED test_wrong.py::test_swish" in printed
+    ((_, shown),) = blocks(page, "text")
+    names = re.findall(r"^  (u\^T J.*?|d out.*?)   ", shown, re.M)
+    assert len(names) == 2
+    assert [name for name in names if name not in printed] == []
+    assert (tmp_path / "gradients.html").exists()
 
 
 COMMANDS = [
