@@ -7,7 +7,7 @@ imports only what is before it:
 - ``info``: what would run where;
 - ``check``: the check of a gradient;
 - ``table``: training, predictions, descriptions and exports of models of tables;
-- ``xor`` with ``xor_experiment``: the tutorial;
+- ``xor`` with ``xor_experiment``: a well-known exercise that trains XOR by hand;
 - ``bench``: the times of other libraries.
 """
 

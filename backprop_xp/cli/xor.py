@@ -1,4 +1,4 @@
-"""The command ``xor``: the tutorial, from start to finish."""
+"""The command ``xor``: a well-known exercise that trains XOR by hand."""
 
 import contextlib
 import functools
@@ -77,7 +77,7 @@ def xor(
     plot: Plot = None,
     backend: arguments.Backend = None,
 ) -> None:
-    """Learn XOR and check the gradient: the tutorial, from start to finish.
+    """Learn XOR and check the gradient, as in a well-known exercise that trains XOR by hand.
 
     --backend, or BACKPROP_XP_BACKEND, _DEVICE and _DTYPE, choose where it runs. The exit status is
     1 if the gradient fails its check. In float32 alone the check may be too coarse to decide.
@@ -219,7 +219,7 @@ def _check(experiment: Experiment, theta: Array, *, is_squared_error: bool) -> b
             say(_side_by_side(f"layers[{i}].{name}", to_host(one), to_host(other)))
     say(indent(str(report)))
     if is_squared_error:
-        say("  This is the gradient of the cost itself; the tutorial's lacks the factor 2/m.")
+        say("  This is the gradient of the cost itself; that of the exercise lacks the factor 2/m.")
     return report.verdict in ("pass", "inconclusive")
 
 

@@ -18,7 +18,7 @@ from backprop_xp.networks.losses.loss import LOSSES
 INPUTS = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
 TARGETS = [[0.0], [1.0], [1.0], [0.0]]
 
-# Each learns fast and without jumps. The tutorial's step of 0.1 is a learning rate of 0.2 for the
+# Each learns fast and without jumps. The exercise's step of 0.1 is a learning rate of 0.2 for the
 # true gradient of its cost. This is a tenth of the rate here, and mostly too small for 10,000
 # epochs. A loss half as steep as the squared error has twice the rate.
 LEARNING_RATES = {
@@ -32,7 +32,7 @@ LEARNING_RATES = {
     "hinge": 0.5,
 }
 
-# The tutorial draws weights *and* biases; its text asks for [-epsilon, epsilon]. Biases of 0 would
+# The exercise draws weights *and* biases; its text asks for [-epsilon, epsilon]. Biases of 0 would
 # also put the sample (0, 0) on the kink of a relu, which has no derivative to check.
 _EPSILON = 1.0
 
