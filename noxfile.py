@@ -278,7 +278,8 @@ def site(session: nox.Session) -> None:
     trees = str(Path(session.create_tmp()) / "doctrees")
     words = ["--quiet", *strict, "--doctree-dir", trees, "docs", "site/html"]
     session.run("python", "-m", "sphinx", *words, env=NO_CHOICE)
-    words = ["tests/test_live_network.py", "-k", "in_a_browser"]
+    words = ["tests/test_live_network.py", "tests/test_site_search.py"]
+    words += ["-k", "in_a_browser or test_site_search"]
     built = {**NO_CHOICE, "BACKPROP_XP_SITE": "site/html"}
     session.run("pytest", "-p", "no:benchmark", *words, env=built)
 

@@ -6,6 +6,7 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from numbers import Real
 from types import FunctionType
 from typing import Any, TypeVar, cast
@@ -16,7 +17,7 @@ T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Words of scikit-learn, PyTorch and Keras, in lower case without underscores and a final "loss",
-# and the names that they have here: of losses, activations, optimizers and arguments.
+# and the names that they have here: of losses, activations, optimizers, arguments and backends.
 _ELSEWHERE = {
     "mse": "mean_squared_error",
     "l1": "mean_absolute_error",
@@ -52,6 +53,8 @@ _ELSEWHERE = {
     "randomstate": "seed",
     "clipnorm": "clip",
     "maxnorm": "clip",
+    "cuda": "cupy",
+    "gpu": "cupy",
     "alpha": "l2",
     "weightdecay": "l2",
 }
@@ -68,9 +71,18 @@ def choose(table: Mapping[str, T], choice: str | T, name: str) -> T:
         fits = callable(choice) if kind is FunctionType else isinstance(choice, kind)
         if not fits or isinstance(choice, type):
             wanted = "a function" if kind is FunctionType else f"a bx.{kind.__name__}"
-            raise TypeError(f"{name} must be a name or {wanted}, not {choice!r}.")
+            hint = _rule_beside(kind) if isinstance(choice, FunctionType) else ""
+            raise TypeError(f"{name} must be a name or {wanted}, not {choice!r}.{hint}")
         return choice
     return table[known(choice, table, name)]
+
+
+def _rule_beside(kind: type) -> str:
+    """Return a hint for a function in the place of a record: its derivative stands beside it."""
+    if not is_dataclass(kind):
+        return ""
+    shown = ", ".join(f"{one.name}=..." for one in fields(kind) if one.default is MISSING)
+    return f" No function is differentiated here: pass its derivative, bx.{kind.__name__}({shown})."
 
 
 def known(value: Any, names: Collection[str], name: str) -> Any:

@@ -18,7 +18,8 @@ copyright = author  # noqa: A001 - Sphinx's name
 version = release = backprop_xp.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_design"]
-extensions += ["native_maths", "command_reference", "live_network"]
+extensions += ["native_maths", "command_reference", "live_network", "field_words"]
+extensions += ["names_reference"]
 
 # An empty IPython profile. Kernels log errors only: each one warns of its TCP ports.
 _ipython = tempfile.TemporaryDirectory()

@@ -40,6 +40,26 @@ def test_an_error_suggests_a_name_in_other_letters_or_with_a_part_left_out() -> 
         assert nearest(word, names).startswith(f"Did you mean {name!r}?")
 
 
+@pytest.mark.parametrize("word", ["cuda", "CUDA", "gpu"])
+def test_the_backend_cuda_is_an_error_that_suggests_cupy(word: str) -> None:
+    with pytest.raises(ValueError, match=f"backend '{word}', .* Did you mean 'cupy'"):
+        bx.get_backend(word)
+
+
+def test_a_function_as_a_loss_or_an_activation_is_an_error_that_shows_where_its_rule_goes() -> None:
+    def squared(outputs: Any, targets: Any = 0.0) -> Any:
+        return (outputs - targets) ** 2
+
+    with pytest.raises(
+        TypeError, match=r"pass its derivative, bx\.Loss\(value=\.+, gradient=\.+\)\.$"
+    ):
+        bx.mlp([2, 1], loss=squared)
+    with pytest.raises(TypeError, match=r"bx\.Activation\(value=\.\.\., vjp=\.\.\.\)\.$"):
+        bx.mlp([2, 3, 1], hidden=squared)
+    with pytest.raises(TypeError, match=r"must be a name or a bx\.Loss, not 3\.$"):
+        bx.mlp([2, 1], loss=3)
+
+
 # Words of other libraries, and the names that docs/moving_over.md translates them to.
 @pytest.mark.parametrize(
     ("call", "name"),

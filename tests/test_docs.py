@@ -1,6 +1,7 @@
 """Every code block, command and example of the README and docs/ runs."""
 
 import ast
+import inspect
 import os
 import pkgutil
 import re
@@ -248,6 +249,30 @@ def test_the_gallery_has_the_code_of_the_front_pages_picture(
     call = "plots.decision_surface(network, x, y, theta=result.theta)"
     assert call in code
     assert f"`bx.{call}` draws" in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_each_example_of_the_gallery_has_a_card_with_its_picture() -> None:
+    drawn = runpy.run_path(str(ROOT / "docs" / "pictures" / "draw.py"))["gallery"]()
+    page = (ROOT / "docs" / "gallery.md").read_text("utf-8")
+    cards = re.findall(r"^:img-top: (pictures/gallery_(\w+)\.png)$", page, re.M)
+    assert [slug for _, slug in cards] == [*drawn]
+    assert [path for path, _ in cards if not (ROOT / "docs" / path).exists()] == []
+    links = re.findall(r"^:link: #(.+)$", page, re.M)
+    assert [link.replace("-", "_") for link in links] == [*drawn]
+
+
+def test_the_reference_begins_with_a_line_for_each_public_name() -> None:
+    extension = runpy.run_path(str(ROOT / "docs" / "_extensions" / "names_reference.py"))
+    page = (ROOT / "docs" / "reference" / "index.md").read_text("utf-8")
+    assert extension["MARK"] in page
+    lines = extension["reference"](ROOT / "docs" / "reference").splitlines()
+    rows = dict(re.findall(r"^\| \{py:obj\}`bx\.(.+?) <.+?>` \| (.+) \|$", "\n".join(lines), re.M))
+    modules = {name for name in bx.__all__ if inspect.ismodule(getattr(bx, name))}
+    assert {*bx.__all__} - modules - {*rows} == set()
+    assert {name for name in modules if not any(row.startswith(f"{name}.") for row in rows)} <= {
+        *("activations", "data", "losses", "optimizers"),
+    }
+    assert [name for name, line in rows.items() if not line.endswith((".", ":"))] == []
 
 
 def test_an_extra_installs_the_backend_that_the_pages_need() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -13,6 +14,10 @@ from typing import Any, TypeAlias
 import typer
 
 _WIDTH = 80
+# The codes of green, red and yellow.
+_COLORS = {"pass": 32, "kink": 32, "fail": 31, "inconclusive": 33, "nondeterministic": 33}
+# The verdict in the first line of a report, "gradient check: pass (...".
+_VERDICT = re.compile(rf"^(.* check: )({'|'.join(_COLORS)})\b", re.M)
 # An object that is printed, or read, as JSON.
 JsonObject: TypeAlias = Mapping[str, Any]
 # The base class of the errors of options: typer does not export the class that it has from click.
@@ -46,6 +51,17 @@ def printable_object(found: Any) -> Any:
 def say(text: str) -> None:
     """Print one line or several on stdout."""
     sys.stdout.write(f"{printable_lines(text)}\n")
+
+
+def say_reports(text: str) -> None:
+    """Print text with reports of checks; on a terminal their verdicts are in colour.
+
+    ``NO_COLOR`` in the environment turns the colours off (no-color.org).
+    """
+    text = printable_lines(text)
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+        text = _VERDICT.sub(lambda at: f"{at[1]}\x1b[{_COLORS[at[2]]}m{at[2]}\x1b[0m", text)
+    sys.stdout.write(f"{text}\n")
 
 
 def printable_lines(text: str) -> str:

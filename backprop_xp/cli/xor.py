@@ -11,7 +11,7 @@ import typer
 import backprop_xp as bx
 from backprop_xp.backends import Array, array_namespace, dtype_name, to_host
 from backprop_xp.cli import arguments
-from backprop_xp.cli.output import errors_in_one_line, indent, say
+from backprop_xp.cli.output import errors_in_one_line, indent, say, say_reports
 from backprop_xp.cli.xor_experiment import (
     INPUTS,
     TARGETS,
@@ -217,7 +217,7 @@ def _check(experiment: Experiment, theta: Array, *, is_squared_error: bool) -> b
     for i, (analytic, numeric) in enumerate(pairs):
         for name, one, other in zip(network.layers[i].names, analytic, numeric, strict=True):
             say(_side_by_side(f"layers[{i}].{name}", to_host(one), to_host(other)))
-    say(indent(str(report)))
+    say_reports(indent(str(report)))
     if is_squared_error:
         say("  This is the gradient of the cost itself; that of the exercise lacks the factor 2/m.")
     return report.verdict in ("pass", "inconclusive")

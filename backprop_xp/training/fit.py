@@ -63,8 +63,11 @@ def _checked(function: str, options: Mapping[str, Any], *others: str) -> Options
 
 
 def _with_options(function: Function) -> Function:
-    """Show the options in a function's signature, and explain them in its docstring."""
-    types = get_type_hints(TrainingOptions)
+    """Show the options in a function's signature, and explain them in its docstring.
+
+    They come before the keyword arguments of its own: ``optimizer`` and ``epochs`` are required.
+    """
+    own, types = inspect.signature(function).parameters, get_type_hints(TrainingOptions)
     with_options(
         function,
         (
@@ -72,6 +75,15 @@ def _with_options(function: Function) -> Function:
             for name, parameter in inspect.signature(Options).parameters.items()
         ),
     )
+    signature = inspect.signature(function)
+    parameters = sorted(
+        signature.parameters.values(),
+        key=lambda parameter: (
+            parameter.kind,
+            parameter.kind is parameter.KEYWORD_ONLY and parameter.name in own,
+        ),
+    )
+    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     explained = inspect.getdoc(Options) or ""
     lines = inspect.cleandoc(function.__doc__ or "").replace(
         "{options}", explained[explained.index("- ``optimizer``") :]
@@ -147,6 +159,8 @@ def fit(
     ``(*stack, batch, n_in)``, ``y`` likewise with ``n_out``. JAX may divide their rows over the
     devices of a mesh that replicates theta.
 
+    {options}
+
     - ``callbacks`` are functions that receive the ``TrainingState`` after every epoch. True ends
       the training; TypeError or ValueError is raised for anything but a boolean or None.
     - ``progress`` shows two live lines on a terminal and in a notebook if rich is installed, and
@@ -158,8 +172,6 @@ def fit(
       x gives are joined, one of each rank. With ``split="stack"`` each passes all data and trains
       a part of the stack. The first rank's theta, ``start``, checkpoint and progress count. A
       callback sees the networks of its rank. An error or Ctrl-C on one rank ends all.
-
-    {options}
 
     Ctrl-C ends the training between two updates. Its KeyboardInterrupt, and every other exception,
     has an attribute ``state``: the last whole state with the history so far. ``start=error.state``

@@ -6,6 +6,7 @@ A test draws them again and compares: their numbers and modules are those of the
 import ast
 import itertools
 import math
+import re
 import runpy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ def main() -> None:
     for name, picture in pictures().items():
         (HERE / name).write_text(picture, encoding="utf-8")
     draw_moons(HERE / "moons.png")
+    for slug, code in gallery().items():
+        draw_card(HERE / f"gallery_{slug}.png", code)
 
 
 def pictures() -> dict[str, str]:
@@ -65,6 +68,31 @@ def draw_moons(path: Path) -> None:
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     plots.decision_surface(network, x, y, theta=theta, ax=figure.add_subplot())
     figure.savefig(path, dpi=125)
+
+
+def gallery() -> dict[str, str]:
+    """Return the code of each example of the gallery, by the slug of its heading."""
+    page = (HERE.parent / "gallery.md").read_text("utf-8")
+    found = re.findall(r"^## (.+?)$.*?^```python\n(.*?)^```", page, re.M | re.S)
+    return {title.lower().replace(" ", "_"): code for title, code in found}
+
+
+def draw_card(path: Path, code: str) -> None:
+    """Draw the figure of an example, small, for its card on the top of the gallery."""
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    mpl.use("agg")
+    *statements, last = ast.parse(code).body
+    value = last.value if isinstance(last, ast.Expr | ast.Assign) else ast.Constant(None)
+    namespace: dict[str, Any] = {}
+    with mpl.rc_context({"figure.figsize": (4.0, 3.0), "figure.constrained_layout.use": True}):
+        exec(compile(ast.Module(statements, []), str(path), "exec"), namespace)  # noqa: S102
+        drawn = eval(compile(ast.Expression(value), str(path), "eval"), namespace)  # noqa: S307
+        figure = drawn if hasattr(drawn, "savefig") else plt.gcf()
+        figure.set_size_inches(4.0, 3.0)
+        figure.savefig(path, dpi=90)
+    plt.close("all")
 
 
 def svg(width: int, height: int, parts: list[str], title: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.cli import _COMMANDS
-from backprop_xp.cli.output import complain, ending_in_one_line, note, say
+from backprop_xp.cli.output import complain, ending_in_one_line, note, say, say_reports
 from backprop_xp.networks.layers.activations import ACTIVATIONS
 from backprop_xp.networks.losses.loss import LOSSES
 from backprop_xp.training.measures.metrics import METRICS
@@ -252,11 +252,29 @@ def test_a_terminal_shows_progress_and_the_same_lines() -> None:
     cost = "     2000    0.00942946"
     for words in ("epoch 2000/2000", cost, "gradient check: pass", "solved: all four"):
         assert words in plain
+    assert "gradient check: \x1b[32mpass\x1b[0m (" in trained
     assert "\x1b[" in trained
     assert "\x1b[?25l" in trained  # the display hides the cursor
     checked = on_a_terminal("check", *NUMPY)
     assert "checking on numpy" in checked
     assert "complex_step" in checked
+
+
+def test_a_verdict_has_a_colour_on_a_terminal_unless_no_color_is_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = "a: fail (is the user's\ngradient check: fail (1)\n  Jacobian check: inconclusive (2)"
+    say_reports(reports)
+    assert capsys.readouterr().out == f"{reports}\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    say_reports(reports)
+    red, yellow = "\x1b[31mfail\x1b[0m", "\x1b[33minconclusive\x1b[0m"
+    expected = reports.replace("check: fail", f"check: {red}").replace("inconclusive", yellow)
+    assert capsys.readouterr().out == f"{expected}\n"
+    monkeypatch.setenv("NO_COLOR", "1")
+    say_reports(f"{reports}\x1b[0m")
+    assert capsys.readouterr().out == f"{reports}\\x1b[0m\n"
 
 
 def test_output_to_a_file_does_not_contain_the_terminals_display(tmp_path: Path) -> None:

@@ -471,6 +471,13 @@ def test_the_options_are_parameters_of_the_signature(function: Any) -> None:
     assert {"optimizer", "epochs", "batch_size", "start", "early_stopping"} <= set(parameters)
     assert parameters["batch_size"].default is None
     assert ("callbacks" in parameters) == (function is bx.fit)
+    required = [name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY][:3]
+    assert required == ["optimizer", "epochs", "batch_size"]
+    help_text = inspect.getdoc(function) or ""
+    shown = [help_text.find(f"- ``{name}``") for name in parameters]
+    places = [place for place in shown if place >= 0]
+    assert places == sorted(places)
+    assert len(places) > 15
 
 
 @pytest.mark.parametrize("function", [bx.fit, bx.train])

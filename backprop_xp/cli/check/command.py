@@ -21,7 +21,7 @@ from backprop_xp.cli.arguments import (
 )
 from backprop_xp.cli.check import conformance as kit, function_check as functions
 from backprop_xp.cli.check.backend_check import Finding, Problem, check_on, differences, draw
-from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say, wrap
+from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say, say_reports, wrap
 from backprop_xp.display.progress import spinner
 from backprop_xp.gradient_check.inputs import problems
 from backprop_xp.networks.losses.loss import LOSSES
@@ -218,4 +218,4 @@ def _show_differences(findings: Sequence[Finding]) -> None:
 def _show_reports(findings: Sequence[Finding]) -> None:
     for finding in findings:
         if finding.report is not None and not finding.report.passed:
-            say(f"\n{finding.backend}, {finding.dtype}\n{indent(str(finding.report))}")
+            say_reports(f"\n{finding.backend}, {finding.dtype}\n{indent(str(finding.report))}")

@@ -16,7 +16,7 @@ import typer
 import backprop_xp as bx
 from backprop_xp.cli.arguments import number_within, refuse_others
 from backprop_xp.cli.check.custom_rules import jax_rules, torch_rules
-from backprop_xp.cli.output import complain, indent, say
+from backprop_xp.cli.output import complain, indent, say, say_reports
 from backprop_xp.files.numpy_files import read_npy, read_npz
 from backprop_xp.gradient_check.entrances.api import halves
 
@@ -108,7 +108,10 @@ def run(given: dict[str, Any], target: str) -> int:
     except (Exception, SystemExit) as error:  # the user's functions may raise anything
         complain(f"{type(error).__name__}: {error}")
         return 2
-    say(json.dumps(report.to_dict(), indent=2) if given["as_json"] else "\n\n".join(found))
+    if given["as_json"]:
+        say(json.dumps(report.to_dict(), indent=2))
+    else:
+        say_reports("\n\n".join(found))
     return 0 if report.passed else 1
 
 
