@@ -1,12 +1,11 @@
 """Differential equations solved by networks: the error after equal CPU time.
 
 ``python benchmarks/equation_trainings.py`` runs each contender in a process of its own with one
-thread and prints the table of docs/benchmarks.md: Levenberg-Marquardt here, one start or a stack of
-four; a loop of JAX with SciPy's L-BFGS-B; and DeepXDE on PyTorch, Adam for a third of the time,
-then L-BFGS. All have the same network, points, start (but DeepXDE, which draws its own), and
-conditions that hold exactly. ``equations.py`` compares whole ways of solving. Compilation does not
-count. DeepXDE is left out if it is not installed.
-``--seeds 1 --seconds 1`` takes a minute.
+thread and prints the table of docs/benchmarks_equations.md: Levenberg-Marquardt here, one start or
+a stack of four; a loop of JAX with SciPy's L-BFGS-B; and DeepXDE on PyTorch, Adam for a third of
+the time, then L-BFGS. All have the same network, points, start (but DeepXDE, which draws its own),
+and conditions that hold exactly. ``equations.py`` compares whole ways of solving. Compilation does
+not count. DeepXDE is left out if it is not installed. ``--seeds 1 --seconds 1`` takes a minute.
 """
 
 import contextlib

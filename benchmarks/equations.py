@@ -1,10 +1,10 @@
 """Five equations beside DeepXDE: the error after equal CPU time, each library in its own way.
 
 ``python benchmarks/equations.py`` runs each library in a process of its own with one thread, and
-prints the table of docs/benchmarks.md. DeepXDE on PyTorch has the networks, points and conditions
-of its own examples, but smaller ones where these are better in the time: Adam for a third of it,
-then L-BFGS. Here Levenberg-Marquardt trains, as docs/equation_recipes.md does. Imports do not
-count. References are closed forms, quadrature, and SciPy's solutions on fine grids.
+prints the table of docs/benchmarks_equations.md. DeepXDE on PyTorch has the networks, points and
+conditions of its own examples, but smaller ones where these are better in the time: Adam for a
+third of it, then L-BFGS. Here Levenberg-Marquardt trains, as docs/equation_recipes.md does. Imports
+do not count. References are closed forms, quadrature, and SciPy's solutions on fine grids.
 ``--seeds 1 --seconds 5`` takes two minutes. DeepXDE is left out if it is not installed.
 """
 

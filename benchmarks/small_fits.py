@@ -1,9 +1,10 @@
 """Fits of small networks by second-order methods: the training loss after equal CPU time.
 
 ``python benchmarks/small_fits.py`` runs each contender of ``small_fit_contenders.py`` in a process
-of its own with one thread, and prints the tables of docs/benchmarks.md. A contender whose library
-is not installed is named and left out (``pip install numba pyrenn torch-levenberg-marquardt
-optimistix``). CPU time counts, because it depends least on what else the machine does.
+of its own with one thread, and prints the tables of docs/benchmarks_small_networks.md. A contender
+whose library is not installed is named and left out (``pip install numba pyrenn
+torch-levenberg-marquardt optimistix``). CPU time counts, because it depends least on what else the
+machine does.
 """
 
 import argparse

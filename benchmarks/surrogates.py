@@ -1,8 +1,8 @@
 """Surrogates that learn values and derivatives: the error of new points, beside SMT.
 
 ``python benchmarks/surrogates.py`` runs each contender in a process of its own with one thread and
-prints the tables of docs/benchmarks.md: the root mean squared error of 1,000 new values beside
-their standard deviation, that of derivatives, and the CPU time of a fit. Points are Latin
+prints the tables of docs/benchmarks_equations.md: the root mean squared error of 1,000 new values
+beside their standard deviation, that of derivatives, and the CPU time of a fit. Points are Latin
 hypercubes, one for each seed. SMT is left out if it is not installed (``pip install smt jenn``),
 and so are fits that take longer than ``--limit``. ``--rows 20 --seeds 1`` takes two minutes.
 """

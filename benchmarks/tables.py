@@ -2,9 +2,10 @@
 
 ``python benchmarks/tables.py --half tune --seeds 0 1`` writes a line of JSON per table, seed and
 contender to ``tables.jsonl``, and skips the lines that are there. It tries lines with an error
-again, so the same command continues after an interruption. ``--fresh`` runs 24 other tables, which
-chose nothing. ``--report`` prints the tables of docs/benchmarks.md from these lines; ``--picture``
-draws the critical differences. The requirements are the dependency group ``bench-tables``.
+again, so the same command continues after an interruption. ``--fresh`` runs 24 other tables, on
+which nothing was tuned. ``--report`` prints the tables of docs/benchmarks_tables.md from these
+lines; ``--picture`` draws the critical differences. The requirements are the dependency group
+``bench-tables``.
 
 The recipe of a contender is a function in ``table_contenders.py``, or ``module:function`` on the
 command line. Each contender has a process of its own: thread pools of two libraries in one process

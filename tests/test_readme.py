@@ -47,10 +47,10 @@ def test_the_readme_fits_two_screens() -> None:
 
 # A sentence of the README, and the measurement that it rounds, on the page of its link.
 MEASURED = {
-    "0.33 of PyTorch's time": "| D: 64-100-10, batches of 200 | 229 µs | 0.8 | 0.36 | 0.33 |",
-    "0.36 of scikit-learn's": "| D: 64-100-10, batches of 200 | 229 µs | 0.8 | 0.36 |",
+    "0.33 of PyTorch's time": "| digits: 64-100-10, batches of 200 | 229 µs | 0.8 | 0.36 | 0.33 |",
+    "0.36 of scikit-learn's": "| digits: 64-100-10, batches of 200 | 229 µs | 0.8 | 0.36 |",
     "rejected no right gradient": "No right gradient gets the verdict `fail`.",
-    "lowest loss after equal time": "has the lowest loss on every problem without noise",
+    "has the lowest loss on": "has the lowest loss on every problem without noise",
     "is 3.3e-5, DeepXDE's 0.15": "| Burgers, viscosity 0.01/π | **3.3e-5** (3e-5 to 5e-5) | 1.5e-1",
     "0.35 to 0.54": "| PyTorch, backward twice | 0.50 (0.49 to 0.58) | 0.54 (0.50 to 0.61) | 0.35",
     "is 1.96": "| **`best`** | 0.973 ± 0.013 | 1.96 |",

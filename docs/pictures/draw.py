@@ -23,6 +23,8 @@ HERE = Path(__file__).parent
 MINUS = "\N{MINUS SIGN}"
 INK, EDGE, PAPER, GOES, COMES = "#1f2933", "#9aa5b1", "#f5f7fa", "#0b6e75", "#a4262c"
 
+# The figures of the benchmarks.
+BARS = runpy.run_path(str(HERE / "bars.py"))
 COLORS = COMES, "#b7791f", "#2f855a", "#553c9a", GOES
 
 
@@ -44,6 +46,7 @@ def pictures() -> dict[str, str]:
         "derivative.svg": derivative(),
         "layers.svg": layers(),
         "scale.svg": scale(),
+        **{name: bars(*picture) for name, picture in BARS["pictures"]()},
     }
 
 
@@ -371,6 +374,25 @@ def scale() -> str:
     parts.append(text(left + wide * 5, bottom + 42, "ranks"))
     parts.append(text(left - 45, 12, "speed-up", anchor="start"))
     return svg(800, 350, parts, "Speed-up by the number of ranks")
+
+
+def bars(title: str, caption: str, groups: dict[str, list[Any]]) -> str:
+    """Draw groups of horizontal bars with their names and figures; this library's are coloured."""
+    left, long, parts, y = 210, 330, list[str](), 24.0
+    parts.append(text(left, y, caption, anchor="start"))
+    for group, listed in groups.items():
+        y += 30 if group else 8
+        if group:
+            parts.append(text(left, y, group, anchor="start"))
+        for name, length, words in listed:
+            y += 24
+            fill, color = (GOES, GOES) if name.startswith(BARS["OURS"]) else (EDGE, INK)
+            size = f'width="{max(1.0, long * length):.1f}" height="16"'
+            parts.append(f'<rect x="{left}" y="{y - 13:g}" {size} fill="{fill}"/>')
+            parts.append(text(left - 10, y, name, color=color, anchor="end"))
+            end = left + max(1.0, long * length) + 8
+            parts.append(text(round(end, 1), y, words, color=color, anchor="start"))
+    return svg(760, round(y + 16), parts, title)
 
 
 if __name__ == "__main__":
