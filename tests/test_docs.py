@@ -257,7 +257,7 @@ def test_each_example_of_the_gallery_has_a_card_with_its_picture() -> None:
     cards = re.findall(r"^:img-top: (pictures/gallery_(\w+)\.png)$", page, re.M)
     assert [slug for _, slug in cards] == [*drawn]
     assert [path for path, _ in cards if not (ROOT / "docs" / path).exists()] == []
-    links = re.findall(r"^:link: #(.+)$", page, re.M)
+    links = re.findall(r"^:link: \"#(.+)\"$", page, re.M)
     assert [link.replace("-", "_") for link in links] == [*drawn]
 
 

@@ -43,24 +43,12 @@ def names_of(text: str) -> Iterator[str]:
         elif kind == "automodule":
             of_module = name
             if f":: {name}\n   :members:\n" in text:
-                yield from (f"{name}.{one}" for one in _members(pkgutil.resolve_name(name)))
+                yield from (f"{name}.{one}" for one in pkgutil.resolve_name(name).__all__)
         elif kind:
             of_module = ""
             yield name if name.startswith("backprop_xp.") else f"{module}.{name}"
         elif of_module:
             yield from (f"{of_module}.{one.strip()}" for one in members.split(","))
-
-
-def _members(module: Any) -> list[str]:
-    """Return the public names of a module, without what it imports: those that autodoc shows."""
-    if hasattr(module, "__all__"):
-        return list(module.__all__)
-    own = (name for name, one in vars(module).items() if _home(one) == module.__name__)
-    return [name for name in own if not name.startswith("_")]
-
-
-def _home(what: Any) -> str | None:
-    return getattr(what, "__module__", None) if callable(what) else None
 
 
 def first_line(what: Any) -> str:
