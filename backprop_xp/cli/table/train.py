@@ -181,8 +181,9 @@ def _share_or_table(
 def _as_text(model: "TabularClassifier | TabularRegressor") -> str:
     metadata = printable_object(model.metadata_)
     report, best = metadata["report"], epochs_of(model.best_iter_)
+    named = "the best is" if best.isdecimal() else "the best of each network is from"
     lines = [
-        f"\n{report['epochs']} epochs, the best {best}; rows: {parts_of(report['parts'])}",
+        f"\n{report['epochs']} epochs, {named} {best}; rows: {parts_of(report['parts'])}",
         metrics_table(report),
     ]
     if "classes" in metadata:

@@ -108,7 +108,9 @@ def test_train_prints_a_report_and_writes_a_model(xp: Any, folder: Path) -> None
     losses = r"loss [\d.]+ \(best of 4\)  validation loss [\d.]+ \(best of 4\)  best loss"
     assert re.search(rf"^epoch 6/6  {losses}", done.stderr, re.M)
     rows = "rows: 42 training, 9 validation, 9 test"
-    assert re.search(rf"^6 epochs, the best \d( to \d)?; {rows}$", done.stdout, re.M)
+    assert re.search(
+        rf"^6 epochs, the best (is|of each network is from) \d( to \d)?; {rows}$", done.stdout, re.M
+    )
     assert re.search(
         r"^measured on( +test){4} +validation\n +network +linear +boosting +trivial +network$",
         done.stdout,
