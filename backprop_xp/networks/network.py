@@ -350,21 +350,21 @@ class Network:
 
         >>> import backprop_xp as bx
         >>> print(bx.mlp([2, 3, 1], hidden="tanh").describe())
-        layer  kind   parameters                   numbers
-            0  Dense  weights (2, 3), bias (1, 3)        9
-            1  Dense  weights (3, 1), bias (1, 1)        4
-                                                        13
+        layer  kind   arrays                       parameters
+            0  Dense  weights (2, 3), bias (1, 3)           9
+            1  Dense  weights (3, 1), bias (1, 1)           4
+                                                           13
         """
         from backprop_xp.display.summaries import text_table
 
         kinds = (type(layer).__name__ for layer in self.layers)
-        rows = [["layer", "kind", "parameters", "numbers"], *self._rows(kinds)]
+        rows = [["layer", "kind", "arrays", "parameters"], *self._rows(kinds)]
         return "\n".join(text_table(rows, "rllr"))
 
     def _repr_html_(self) -> str:
         from backprop_xp.display.summaries import paragraph, section, table
 
-        heads = ("", "layer", "parameters", "numbers")
+        heads = ("", "layer", "arrays", "parameters")
         text = (
             f"of {self.size} parameters; loss {argument_text(self.loss_function)}, l2 {self.l2:g}"
         )

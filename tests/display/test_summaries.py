@@ -112,7 +112,7 @@ def test_a_network_is_a_table_of_its_layers() -> None:
     network = bx.Network(layers, "huber", l2=0.25)
     page = page_of(network)
     head, *rows = page.tables[0]
-    assert head == ["", "layer", "parameters", "numbers"]
+    assert head == ["", "layer", "arrays", "parameters"]
     assert rows == [
         ["0", "Dense(2, 3, 'tanh')", "weights (2, 3), bias (1, 3)", "9"],
         ["1", "LayerNorm(3)", "scale (1, 3), bias (1, 3)", "6"],

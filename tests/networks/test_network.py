@@ -425,7 +425,7 @@ def test_describe_is_a_table_of_layers_shapes_and_parameters() -> None:
     lines = sample_network().describe().splitlines()
     kinds = ["kind", "Dense", "LayerNorm", "Activate", "Dropout", "Residual", "Dense"]
     assert [line.split()[1] for line in lines[:-1] if line[4] != " "] == kinds
-    assert lines[0].split() == ["layer", "kind", "parameters", "numbers"]
+    assert lines[0].split() == ["layer", "kind", "arrays", "parameters"]
     assert "weights (3, 4), bias (1, 4)" in lines[1]
     # Each parameter of a layer with many has a line.
     inner = [line.split("  layers[")[1].split("  ")[0] for line in lines[5:9]]
