@@ -43,7 +43,9 @@ WORDS = {
     "training#find-a-learning-rate": ("learning rate finder", "range test"),
     "training#validation-and-metrics": ("early stopping", "validation", "metrics"),
     "training_runs#gradient-accumulation": ("gradient accumulation",),
-    "training_runs#averages-of-theta": ("exponential moving average", "stochastic weight averaging"),
+    "training_runs#averages-of-theta": (
+        *("exponential moving average", "stochastic weight averaging"),
+    ),
     "training_runs#resume-a-training": ("resume", "checkpoint"),
     "training#weights": ("sample weight", "class weight"),
     "networks": ("layer", "activation", "residual", "layer norm"),
