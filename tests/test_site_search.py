@@ -1,7 +1,8 @@
 """The search of the built site: the field's words find the right page first.
 
 Node.js runs the site's own scripts on its own index. ``nox -s site`` builds the site, and runs this
-test with its folder in BACKPROP_XP_SITE.
+test with its folder in BACKPROP_XP_SITE. The build must be a fresh one: Sphinx drops the entries of
+the index of pages that it does not read again.
 """
 
 import json
