@@ -654,7 +654,7 @@ def test_inspect_prints_network_columns_training_metrics_and_versions(
     assert done.exit_code == 0, done.output
     for pattern in (
         r"^model\.safetensors: classification, for 'y' \(no, yes\)$",
-        r"^  layer +kind +parameters",
+        r"^  layer +kind +arrays +parameters$",
         r"^  a +number: center -?[\d.]+, scale [\d.]+; missing: -?[\d.]+$",
         r"^  b +category of 2: high, low$",
         r"^  day +date \(%Y-%m-%d\): year, month, day, ",
