@@ -1,4 +1,4 @@
-"""Prediction intervals and ``alpha="auto"`` of the solver lm beside a Gaussian process.
+"""Prediction intervals of the solver lm, its penalty by a search, beside a Gaussian process.
 
 ``python benchmarks/intervals.py [DATA ...]`` prints for each data set of ``interval_data.py`` the
 medians over five splits: the test error in standard deviations of the targets, and for intervals of
@@ -23,25 +23,30 @@ from interval_data import DATA
 from scipy.stats import norm
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GridSearchCV, KFold, train_test_split
 
 import backprop_xp as bx
 
 COVERAGE, SPLITS, SHARE = 0.9, 5, 0.5
 SCORES = ("rmse", "coverage", "width")
+NETWORK: dict[str, Any] = {"hidden_layer_sizes": 8, "activation": "tanh"}
 WIDTH = norm.ppf(0.5 + COVERAGE / 2.0)
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def by_network(x: np.ndarray, y: np.ndarray, new: np.ndarray, interval: str, seed: int) -> Found:
-    options = {"solver": "lm", "alpha": "auto", "interval": interval, "random_state": seed}
-    model = bx.MLPRegressor(hidden_layer_sizes=8, activation="tanh", **options).fit(x, y)
+    model = bx.MLPRegressor(**NETWORK, solver="lm", random_state=seed)
+    folds = KFold(5, shuffle=True, random_state=seed)
+    with bx.stacked():
+        search = GridSearchCV(model, {"alpha": np.logspace(-5, 3, 9)}, cv=folds, refit=False)
+        search.fit(x, y)
+    model.set_params(interval=interval, **search.best_params_).fit(x, y)
     return model.predict(new), *model.predict_interval(new, COVERAGE)
 
 
 def by_members(x: np.ndarray, y: np.ndarray, new: np.ndarray, seed: int) -> Found:
     options = {"n_members": 8, "learning_rate_init": 1e-2, "max_iter": 2000, "random_state": seed}
-    model = bx.MLPRegressor(hidden_layer_sizes=8, activation="tanh", **options).fit(x, y)
+    model = bx.MLPRegressor(**NETWORK, **options).fit(x, y)
     mean, deviation = model.predict(new, return_std=True)
     return mean, mean - WIDTH * deviation, mean + WIDTH * deviation
 

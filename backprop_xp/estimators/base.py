@@ -210,8 +210,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
             reports = self._reports(context, network, details)
             next(reports)
             report = reports.send
-        for name in ("alpha_", "_interval"):  # of an earlier fit
-            vars(self).pop(name, None)
+        vars(self).pop("_interval", None)  # of an earlier fit
         if self.solver in STOCHASTIC:
             theta = descend(self, problem, report, incremental=incremental)
         else:

@@ -158,7 +158,7 @@ def solve(model: Model, problem: Minimization, report: Report | None) -> Array:
     """
     solver, units, folds = Solver(model), Units.of(model, problem), None
     problem = units.scaled(problem, is_drawn=model.n_iter_ == 0)
-    if solver.is_lm and (model.alpha == "auto" or model._interval_kind == "conformal"):
+    if model._interval_kind == "conformal":
         folds = train_folds(model, problem.placed(), solver.optimizer)
     job = Job(model, problem, units, solver, report)
     try:

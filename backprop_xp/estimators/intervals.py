@@ -118,7 +118,7 @@ class Laplace(NamedTuple):
     def measured(cls, model: Model, problem: Minimization, theta: Array) -> "Laplace":
         """Return the posterior at theta; raise ValueError if the network may fit every row."""
         (x, y, _), rows = problem.samples, problem.samples.y.shape[0]
-        _, matrix = problem.network.gauss_newton(theta, x, y, l2=model._l2 / rows)
+        _, matrix = problem.network.gauss_newton(theta, x, y, l2=model.alpha / rows)
         factor = _root_of_inverse(to_host(matrix)) / math.sqrt(rows)
         outputs, leverages = map(to_host, _outputs_and_leverages(problem.network, theta, x, factor))
         freedom = rows - leverages.sum(axis=0)

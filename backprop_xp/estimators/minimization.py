@@ -95,7 +95,7 @@ def of_networks(theta: Array, values: Sequence[float]) -> Any:
 
 def strengths(theta: Array, models: Sequence[Model]) -> Any:
     """Return the penalty of each network, ``(networks,)``, or one number if all are equal."""
-    each = of_networks(theta, [model._l2 for model in models])
+    each = of_networks(theta, [model.alpha for model in models])
     return each[..., 0] if getattr(each, "shape", ()) else each
 
 

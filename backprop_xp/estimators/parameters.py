@@ -41,10 +41,7 @@ class Parameters:
       ``"lbfgs"`` or ``"lm"``, which use all rows at once. They are ``bx.LBFGS``, and
       ``bx.LevenbergMarquardt`` for networks of up to some thousand weights and a loss with a
       curvature.
-    - ``alpha``: strength of the L2 penalty on the weights; with adamw, the weight decay. With lm,
-      ``"auto"`` chooses a power of ten by the loss of left-out rows: five folds, trained for each
-      of 1e-5 ... 1e3 in one stack, from the first member's starts. ``alpha_`` is the choice.
-      Standardize X and y.
+    - ``alpha``: strength of the L2 penalty on the weights; with adamw, the weight decay.
     - ``batch_size``: rows of a batch; ``"auto"`` is 200, or all rows if there are fewer. lbfgs
       ignores it.
     - ``learning_rate``: ``"constant"``, or a function of the update's number, such as those of
@@ -86,7 +83,7 @@ class Parameters:
     ] = "relu"
     _: KW_ONLY
     solver: Annotated[str, StrOptions({"lbfgs", "lm", *STOCHASTIC})] = "adam"
-    alpha: Annotated[float | str, _NOT_NEGATIVE, StrOptions({"auto"})] = 0.0001
+    alpha: Annotated[float, _NOT_NEGATIVE] = 0.0001
     batch_size: Annotated[int | str, StrOptions({"auto"}), _COUNT] = "auto"
     learning_rate: Annotated[str | Callable[[int], float | Array], _RATES, callable] = "constant"
     learning_rate_init: Annotated[float, _POSITIVE] = 0.001
@@ -124,7 +121,6 @@ class Model(Parameters):
     n_in, n_out)``, ``loss_`` and each epoch of a curve are lists.
     """
 
-    alpha_: float
     coefs_: list[Array]
     intercepts_: list[Array]
     layer_norms_: list[tuple[Array, Array]]
@@ -143,17 +139,11 @@ class Model(Parameters):
     _interval: Any
 
     @property
-    def _l2(self) -> float:
-        """The strength of the penalty: ``alpha``, or what a fit has chosen for it."""
-        return self.alpha_ if isinstance(self.alpha, str) else self.alpha
-
-    @property
     def _trains_alone(self) -> bool:
         """Whether a fit in a search cannot be a network of a stack."""
         is_several = self.n_members > 1 or self.n_restarts > 1
         is_special = self.dropout > 0.0 or callable(self.learning_rate) or self.verbose
-        continues = self.warm_start or self._interval_kind is not None or self.alpha == "auto"
-        return bool(is_several or is_special or continues)
+        return bool(is_several or is_special or self.warm_start)
 
     @property
     def _interval_kind(self) -> str | None:
@@ -188,14 +178,11 @@ def check_parameters(parameters: Model, *, has_validation: bool, incremental: bo
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
     if parameters.early_stopping and incremental:
         raise ValueError("partial_fit does not support early_stopping=True")
-    only_lm = {"alpha='auto'": parameters.alpha == "auto"}
-    only_lm[f"interval={parameters._interval_kind!r}"] = parameters._interval_kind is not None
-    for name, is_given in only_lm.items():
-        if is_given and parameters.solver != "lm":
-            raise ValueError(
-                f"{name} trains or measures networks by Levenberg-Marquardt: it needs solver='lm', "
-                f"not {parameters.solver!r}."
-            )
+    if parameters._interval_kind is not None and parameters.solver != "lm":
+        raise ValueError(
+            f"interval={parameters._interval_kind!r} trains or measures networks by "
+            f"Levenberg-Marquardt: it needs solver='lm', not {parameters.solver!r}."
+        )
     if parameters.solver in STOCHASTIC:
         return
     unused = {

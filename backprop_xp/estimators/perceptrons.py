@@ -322,8 +322,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
 
         - ``interval="conformal"`` uses the errors of left-out rows, by five folds' networks (CV+ of
           Barber et al. 2021; Vovk 2015). It does not assume a distribution of the noise. At least
-          ``1 - 2 * (1 - coverage) - sqrt(2 / rows)`` is guaranteed before ``alpha="auto"`` chooses
-          by the same folds, and mostly it is close to ``coverage``. It takes ``dy``.
+          ``1 - 2 * (1 - coverage) - sqrt(2 / rows)`` is guaranteed, and mostly it is close to
+          ``coverage``. It takes ``dy``.
         - ``interval="laplace"`` linearizes the network at its weights (MacKay 1992, Immer et al.
           2021), for normal noise of one variance and ``loss="squared_error"``. It refuses ``dy``,
           whose noise has another variance. It is wider far from the training rows, and too narrow

@@ -36,9 +36,9 @@ _WHERE = ("backend", "device")
 # Fitted attributes: counts that every fit leaves, one that a training in epochs leaves, and numbers
 # or None.
 _COUNTS, _STALE = ("n_features_in_", "n_outputs_", "n_iter_", "t_"), "_no_improvement_count"
-_NUMBERS = ("alpha_", "loss_", "best_loss_", "best_validation_score_", "_learning_rate")
+_NUMBERS = ("loss_", "best_loss_", "best_validation_score_", "_learning_rate")
 # These are one number for all members of an ensemble, the others a list.
-_SHARED = (*_COUNTS, "alpha_", "_learning_rate")
+_SHARED = (*_COUNTS, "_learning_rate")
 # A number for each epoch, or None but for the first: arrays of the file keep its JSON short.
 _CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
 _LABELS = ("classes_", "feature_names_in_")

@@ -281,8 +281,8 @@ def stacked(n_networks: int | str = "auto", *, n_jobs: int | None = None) -> job
     Fits that differ in ``alpha``, in a number of the solver, in ``tol``, ``n_iter_no_change`` or
     ``max_iter``, in ``random_state``, in their rows or in the weights of the rows are trained at
     once, as one stack. Every other parameter, and the number of rows, is the same in a stack. A fit
-    with ``n_members``, ``n_restarts``, ``dropout``, a schedule, ``warm_start``, ``verbose``, an
-    ``interval`` or callbacks is trained alone, and so is any other estimator.
+    with ``n_members``, ``n_restarts``, ``dropout``, a schedule, ``warm_start``, ``verbose`` or
+    callbacks is trained alone, and so is any other estimator.
 
     ``GridSearchCV``, ``RandomizedSearchCV``, ``HalvingGridSearchCV``, ``cross_val_score``,
     ``validation_curve`` and whatever else calls joblib choose, score, refit and report errors as

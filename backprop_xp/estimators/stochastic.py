@@ -342,7 +342,7 @@ def _optimizer(rules: Rules, problem: Minimization) -> Optimizer:
         options = {"beta1": each("beta_1"), "beta2": each("beta_2"), "epsilon": each("epsilon")}
         if model.solver == "adam":
             return Adam(rate, **options, corrected_epsilon=False)
-        options |= {"weight_decay": each("_l2"), "mask": problem.network.weight_mask(theta)}
+        options |= {"weight_decay": each("alpha"), "mask": problem.network.weight_mask(theta)}
         return AdamW(rate, **options)
     if model.solver == "rmsprop":
         return RMSProp(rate, decay=each("beta_2"), epsilon=each("epsilon"))

@@ -117,6 +117,11 @@ CASES: dict[str, tuple[Any, dict[str, Any], list[int]]] = {
         {"alpha": [0.1, 1.0, 10.0]},
         [3, 6],
     ),
+    "intervals": (
+        regressor(solver="lm", activation="tanh", hidden_layer_sizes=3, batch_size="auto"),
+        {"alpha": [1.0, 10.0], "interval": ["laplace", "conformal"]},
+        [4, 8],
+    ),
     "lbfgs": (
         regressor(solver="lbfgs", activation="tanh", max_iter=10),
         {"alpha": [0.1, 1.0, 10.0]},
@@ -214,7 +219,6 @@ def test_what_else_calls_joblib_gives_the_same(name: str, stacks: list[int]) -> 
         {"learning_rate": bx.schedules.cosine(0.01, 50)},
         {"verbose": True},
         {"warm_start": True},
-        {"solver": "lm", "interval": "laplace", "alpha": 3.0, "batch_size": "auto"},
     ],
     ids=lambda options: next(iter(options)),
 )
