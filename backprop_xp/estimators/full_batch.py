@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from backprop_xp.backends import Array, to_device_of, to_host, to_host_together
 from backprop_xp.checks import stacklevel
+from backprop_xp.display.progress import Report as Progress
 from backprop_xp.estimators import intervals
 from backprop_xp.estimators.folds import train_folds
 from backprop_xp.estimators.minimization import (
@@ -140,7 +141,8 @@ class Job:
         if kind is not None:
             kind = kind, *(getattr(model, name) for name in _SHARED)
         numbers = problem.samples.y.shape[0] * problem.network.size  # of a Jacobian, at most
-        return Training(self, train, kind, problem.choice, numbers, problem.bytes_of_rows)
+        epochs = self.solver.options["epochs"]
+        return Training(self, train, kind, epochs, problem.choice, numbers, problem.bytes_of_rows)
 
     def reach(self, state: TrainingState, *, has_ended: bool, network: int | None = None) -> None:
         """Keep what the training has reached at a state, as a network of a stack or alone."""
@@ -188,13 +190,16 @@ def solve(model: Model, problem: Minimization, report: Report | None) -> Array:
     return units.unscaled(theta)
 
 
-def train(jobs: Sequence[Job]) -> None:
-    """Train estimators as a stack until each has ended; those that have leave it by quarters."""
+def train(jobs: Sequence[Job], progress: Progress | None) -> None:
+    """Train estimators as a stack until each has ended; those that have leave it by quarters.
+
+    Each step's losses are shown if there is a ``progress``.
+    """
     left, state = [*jobs], None
     problem = joined([job.problem for job in left]).placed()
     while left:
         try:
-            state = _fitted(left, problem, state)
+            state = _fitted(left, problem, state, progress)
         except KeyboardInterrupt as error:
             last = getattr(error, "state", None)
             if len(jobs) == 1 and last is not None and last.epoch > 0:
@@ -215,7 +220,10 @@ def train(jobs: Sequence[Job]) -> None:
 
 
 def _fitted(
-    jobs: Sequence[Job], problem: Minimization, start: TrainingState | None
+    jobs: Sequence[Job],
+    problem: Minimization,
+    start: TrainingState | None,
+    progress: Progress | None,
 ) -> TrainingState:
     """Return the last state of a training, or that of a stack when its networks are looked at."""
     job, (x, y, weight), done = jobs[0], problem.samples, 0
@@ -233,6 +241,11 @@ def _fitted(
             job.is_reported = job.report(job.units.unscaled(at_index(state.theta, index)))
         return job.is_reported
 
+    def show(state: TrainingState) -> None:
+        if progress is not None:
+            progress(state.epoch, lambda: {"loss": job.solver.progress(state)[0]})
+
+    callbacks: list[Any] = [after_epoch] if job.model.verbose or job.report is not None else []
     options = {**job.solver.options}
     if len(jobs) > 1:  # a training alone is looked at as often
         reached = 0 if start is None else start.epoch
@@ -246,7 +259,7 @@ def _fitted(
         sample_weight=weight,
         l2_of_sum=strengths(problem.theta, [one.model for one in jobs]),
         start=start,
-        callbacks=[after_epoch] if job.model.verbose or job.report is not None else [],
+        callbacks=callbacks if progress is None else [*callbacks, show],
         **options,
     ).state
 

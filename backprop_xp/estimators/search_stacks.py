@@ -24,7 +24,8 @@ import joblib
 from joblib.parallel import ParallelBackendBase, SequentialBackend, register_parallel_backend
 
 from backprop_xp.backends import Selection
-from backprop_xp.checks import integer
+from backprop_xp.checks import boolean, integer
+from backprop_xp.display.progress import Report, phrases_of, reporting
 
 # Tasks that joblib hands over at once: those that can share a stack may be far apart in a grid.
 _TASKS = 1024
@@ -34,20 +35,22 @@ _FEWEST, _MOST = 4, 64
 # The share of a device's free memory that the rows of a stack may take.
 _SHARE = 0.25
 
-Train: TypeAlias = Callable[[Sequence[Any]], None]
+# Trains jobs as a stack, and reports each epoch if there is a report.
+Train: TypeAlias = Callable[[Sequence[Any], Report | None], None]
 
 
 @dataclass
 class Training:
     """A training that a task waits for: what is trained, and how a stack of such is trained.
 
-    ``train(jobs)`` trains jobs of one ``kind`` as a stack; a job without a kind is trained alone. A
-    network's step has ``numbers``, its rows have ``bytes_of_rows``.
+    ``train(jobs, report)`` trains jobs of one ``kind`` as a stack; a job without a kind is trained
+    alone, for at most ``epochs``. A network's step has ``numbers``, its rows ``bytes_of_rows``.
     """
 
     job: Any
     train: Train
     kind: Hashable
+    epochs: int
     choice: Selection
     numbers: int
     bytes_of_rows: int
@@ -68,16 +71,21 @@ class Training:
 def train_together(training: Training) -> None:
     """Train a job: in a stack with others if this is a task of ``stacked``, else at once."""
     if (task := _TASK.get()) is None:
-        training.train([training.job])
+        training.train([training.job], None)
     else:
         task.wait_for(training)
 
 
-def _train(stack: Sequence[Training]) -> None:
-    """Train a stack; if it fails each job alone, so that the error is that of one job."""
-    start = time.perf_counter()
+def _train(stack: Sequence[Training], title: str = "") -> None:
+    """Train a stack; if it fails each job alone, so that the error is that of one job.
+
+    Its progress is shown if it has a title.
+    """
+    start, epochs = time.perf_counter(), max(training.epochs for training in stack)
+    shown = reporting(epochs, phrases=lambda values: [title, *phrases_of(values)])
     try:
-        stack[0].train([training.job for training in stack])
+        with shown if title else contextlib.nullcontext() as report:
+            stack[0].train([training.job for training in stack], report)
     except Exception as error:
         if len(stack) == 1:
             stack[0].error = error
@@ -176,8 +184,11 @@ class StackedBackend(ParallelBackendBase):  # type: ignore[misc]
     supports_retrieve_callback = False
     supports_sharedmem = uses_threads = True
 
-    def __init__(self, n_networks: int | str = "auto", **options: Any) -> None:
+    def __init__(
+        self, n_networks: int | str = "auto", *, progress: bool = False, **options: Any
+    ) -> None:
         super().__init__(**options)
+        self._is_shown, self._trained = boolean(progress, "progress"), 0
         self._networks: int | None = None
         if n_networks != "auto":
             self._networks = integer(n_networks, "n_networks", at_least=1)
@@ -218,8 +229,12 @@ class StackedBackend(ParallelBackendBase):  # type: ignore[misc]
     def retrieve_result(self, out: Task, timeout: float | None = None) -> Any:
         """Run tasks and train stacks until a task is done; return its result."""
         while not out.is_done:
-            stacks = self._next_stacks()
-            _train_all([[task.training for task in stack if task.training] for stack in stacks])
+            stacks, title = self._next_stacks(), ""
+            if stacks and self._is_shown:
+                title = f"stack {self._trained + 1}: {len(stacks[0])} fits"
+            self._trained += len(stacks)
+            trainings = [[task.training for task in stack if task.training] for stack in stacks]
+            _train_all(trainings, title)
             self._ready.extendleft(task for stack in reversed(stacks) for task in reversed(stack))
         return out.result()
 
@@ -254,8 +269,8 @@ class StackedBackend(ParallelBackendBase):  # type: ignore[misc]
         return full + [self._kinds.pop(kind) for kind in fullest[-self._stacks :]]
 
 
-def _train_all(stacks: Sequence[Sequence[Training]]) -> None:
-    """Train stacks at the same time, the first one in this thread."""
+def _train_all(stacks: Sequence[Sequence[Training]], title: str) -> None:
+    """Train stacks at the same time, the first one in this thread, with a title if it is shown."""
 
     def beside(stack: Sequence[Training]) -> None:
         with contextlib.suppress(_Ended):
@@ -266,7 +281,7 @@ def _train_all(stacks: Sequence[Sequence[Training]]) -> None:
         thread.start()
     try:
         for stack in stacks[:1]:
-            _train(stack)
+            _train(stack, title)
         for thread in threads:
             thread.join()
     except BaseException:
@@ -275,7 +290,9 @@ def _train_all(stacks: Sequence[Sequence[Training]]) -> None:
         raise
 
 
-def stacked(n_networks: int | str = "auto", *, n_jobs: int | None = None) -> joblib.parallel_config:
+def stacked(
+    n_networks: int | str = "auto", *, n_jobs: int | None = None, progress: bool = False
+) -> joblib.parallel_config:
     """Return a context in which scikit-learn's searches train perceptrons as stacks.
 
     Fits that differ in ``alpha``, in a number of the solver, in ``tol``, ``n_iter_no_change`` or
@@ -292,6 +309,8 @@ def stacked(n_networks: int | str = "auto", *, n_jobs: int | None = None) -> job
     - ``n_networks`` are those of a stack. ``"auto"`` are 4 to 64, whose step stays in the cache, or
       on a device with its own memory what fits into a quarter of the free memory.
     - ``n_jobs`` stacks are trained at a time, each in a thread; -1 is one for each processor.
+    - ``progress`` shows the epochs and losses of a stack as ``bx.fit`` does, of several at a time
+      those of the first.
 
     Ctrl-C ends the search. ``joblib.parallel_config("backprop_xp")`` is this context, too, once
     ``bx.MLPClassifier`` or ``bx.stacked`` was used.
@@ -306,7 +325,7 @@ def stacked(n_networks: int | str = "auto", *, n_jobs: int | None = None) -> job
     >>> bool(search.best_score_ > 0.9)
     True
     """
-    return joblib.parallel_config(StackedBackend(n_networks), n_jobs=n_jobs)
+    return joblib.parallel_config(StackedBackend(n_networks, progress=progress), n_jobs=n_jobs)
 
 
 register_parallel_backend("backprop_xp", StackedBackend)

@@ -20,6 +20,7 @@ from backprop_xp.backends import (
     to_host_together,
 )
 from backprop_xp.checks import stacklevel
+from backprop_xp.display.progress import Report as Progress
 from backprop_xp.estimators.minimization import (
     Minimization,
     at_index,
@@ -86,7 +87,9 @@ class Descent:
             kind = kind, model.momentum > 0.0, *(getattr(model, name) for name in _SHARED)
         rows, n_in = problem.samples.x.shape
         numbers = _batch_size(model, rows) * max(n_in, *hidden_sizes(model), model.n_outputs_)
-        return Training(self, train, kind, problem.choice, numbers, problem.bytes_of_rows)
+        return Training(
+            self, train, kind, self.epochs, problem.choice, numbers, problem.bytes_of_rows
+        )
 
 
 class Orders:
@@ -114,9 +117,9 @@ class Rules:
     calls, which a schedule counts too.
     """
 
-    def __init__(self, descents: Sequence[Descent]) -> None:
+    def __init__(self, descents: Sequence[Descent], progress: Progress | None) -> None:
         models, theta = [descent.model for descent in descents], descents[0].problem.theta
-        self.descents, self._model = descents, models[0]
+        self.descents, self._model, self._progress = descents, models[0], progress
         self.learning_rates, self.updates = [one.learning_rate_init for one in models], 0
         self.stack, self._rows = theta.shape[:-1], descents[0].problem.samples.x.shape[0]
         self.best = self._of_each([_best_of(one) for one in models])
@@ -185,6 +188,8 @@ class Rules:
         for name, value in zip(measures, values, strict=True):
             self._curves.setdefault(name, []).append(value.reshape(self.best.shape))
         loss = self._curves["loss"][-1]
+        if self._progress is not None:
+            self._progress(state.epoch, lambda: {"loss": loss})
         if model.verbose:
             print(f"Iteration {state.epoch}, loss = {np.min(loss):.8f}")  # noqa: T201
             if "score" in measures:
@@ -278,15 +283,16 @@ def descend(
     return _keep(descent)
 
 
-def train(descents: Sequence[Descent]) -> None:
+def train(descents: Sequence[Descent], progress: Progress | None) -> None:
     """Train estimators as a stack until each has ended; those that have leave it by quarters.
 
-    If it fails, the random states are those of before.
+    Each epoch's losses are shown if there is a ``progress``. If it fails, the random states are
+    those of before.
     """
     randoms = [descent.problem.random_state for descent in descents]
     before = [one.get_state() for one in randoms]
     try:
-        _train(Rules(descents))
+        _train(Rules(descents, progress))
     except Exception:
         for one, state in zip(randoms, before, strict=True):
             one.set_state(state)

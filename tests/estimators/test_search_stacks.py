@@ -3,6 +3,7 @@
 Specifies ``search_stacks`` and ``minimization``.
 """
 
+import re
 import signal
 import threading
 import time
@@ -57,9 +58,9 @@ def stacks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     for module in (stochastic, full_batch):
         train = module.train
 
-        def counting(jobs: Any, train: Any = train) -> None:
+        def counting(jobs: Any, progress: Any, train: Any = train) -> None:
             sizes.append(len(jobs))
-            train(jobs)
+            train(jobs, progress)
 
         monkeypatch.setattr(module, "train", counting)
     return sizes
@@ -208,6 +209,24 @@ def test_what_else_calls_joblib_gives_the_same(name: str, stacks: list[int]) -> 
         found = FUNCTIONS[name]()
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
     assert max(stacks) > 1
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("solver", ["adam", "lm"])
+def test_progress_shows_the_epochs_of_each_stack(
+    solver: str, n_jobs: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = regressor(solver=solver, batch_size="auto", max_iter=3, tol=0.0)
+    with bx.stacked(2, n_jobs=n_jobs, progress=True):
+        cross_val_score(model, X[:66], Y[:66], cv=6)
+    lines = capsys.readouterr().err.splitlines()
+    stacks = [1, 2, 3] if n_jobs == 1 else [1, 3]  # of two at a time the first
+    assert [line.split("  ")[:2] for line in lines] == [
+        [f"epoch {epoch}/3", f"stack {stack}: 2 fits"] for stack in stacks for epoch in (1, 2, 3)
+    ]
+    assert all(re.search(r"  loss 0\.\d+ \(best of 2\)$", line) for line in lines)
+    with pytest.raises(TypeError, match=r"progress must be True or False"):
+        bx.stacked(progress="yes")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
