@@ -49,7 +49,7 @@ def turns(contender: str) -> tuple[Callable[[str], float], dict[str, Any]]:
         x = StandardScaler().fit_transform(x)
         y = (y - y.mean()) / y.std() if kind == "Regressor" else y
         package = neural_network if contender.startswith("scikit") else bx
-        model = getattr(package, f"MLP{kind}")(sizes, random_state=0)
+        model = getattr(package, f"MLP{kind}")(hidden_layer_sizes=sizes, random_state=0)
         if contender in OURS:
             model.set_params(backend=OURS[contender][1])
         context: Any = bx.stacked() if contender in OURS else nullcontext()
@@ -75,6 +75,7 @@ def test_a_search(
     racing = [Entrant(name, maker, (name,), ONE_THREAD) for name in names]
     with start_children(racing) as children:
         outcome = benchmark.pedantic(lambda: race(children, case, ROUNDS), rounds=1)
+    assert set(outcome.times) & set(OURS), outcome.left_out
     for name, reason in outcome.left_out.items():
         show(f"{case}: {name} is left out: {reason}")
     for ours in OURS:

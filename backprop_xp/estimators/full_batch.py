@@ -142,7 +142,7 @@ class Job:
             kind = kind, *(getattr(model, name) for name in _SHARED)
         numbers = problem.samples.y.shape[0] * problem.network.size  # of a Jacobian, at most
         epochs = self.solver.options["epochs"]
-        return Training(self, train, kind, epochs, problem.choice, numbers, problem.bytes_of_rows)
+        return Training(self, train, kind, epochs, problem.choice, numbers, problem.nbytes)
 
     def reach(self, state: TrainingState, *, has_ended: bool, network: int | None = None) -> None:
         """Keep what the training has reached at a state, as a network of a stack or alone."""

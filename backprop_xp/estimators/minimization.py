@@ -54,10 +54,10 @@ class Minimization(NamedTuple):
         return Identity(self.network), Identity(backend), repr(device), repr(dtype), shapes
 
     @property
-    def bytes_of_rows(self) -> int:
-        """The bytes of the rows."""
-        sets = [*self.samples, *(self.validation or [])]
-        return sum(getattr(one, "nbytes", 0) for one in sets)
+    def nbytes(self) -> int:
+        """The bytes of theta and of the samples."""
+        arrays = [self.theta, *self.samples, *(self.validation or [])]
+        return sum(getattr(one, "nbytes", 0) for one in arrays)
 
 
 def joined(each: Sequence[Minimization]) -> Minimization:

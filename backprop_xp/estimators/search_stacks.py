@@ -32,7 +32,8 @@ _TASKS = 1024
 # A step of so many bytes for all networks of a stack stays in a processor's cache.
 _CACHE = 2**20
 _FEWEST, _MOST = 4, 64
-# The share of a device's free memory that the rows of a stack may take.
+# The share of a device's free memory for a stack's theta, its rows and a layer's outputs. The rest
+# is for the other layers, the gradients and the optimizer's state.
 _SHARE = 0.25
 
 # Trains jobs as a stack, and reports each epoch if there is a report.
@@ -44,7 +45,7 @@ class Training:
     """A training that a task waits for: what is trained, and how a stack of such is trained.
 
     ``train(jobs, report)`` trains jobs of one ``kind`` as a stack; a job without a kind is trained
-    alone, for at most ``epochs``. A network's step has ``numbers``, its rows ``bytes_of_rows``.
+    alone, for at most ``epochs``. A network's step has ``numbers``, its arrays have ``nbytes``.
     """
 
     job: Any
@@ -53,18 +54,18 @@ class Training:
     epochs: int
     choice: Selection
     numbers: int
-    bytes_of_rows: int
+    nbytes: int
     error: Exception | None = None
     seconds: float = 0.0
 
     def networks_at_once(self) -> int:
         """Return how many networks a stack has if nothing else is said."""
         backend, device, dtype, _ = self.choice
+        of_step = self.numbers * int(backend.namespace().finfo(dtype).bits) // 8
         memory = backend.memory(device)
         if memory is not None:
             free = _SHARE * (memory.total - memory.used)
-            return max(1, min(_TASKS, int(free // self.bytes_of_rows)))
-        of_step = self.numbers * int(backend.namespace().finfo(dtype).bits) // 8
+            return max(1, min(_TASKS, int(free // (self.nbytes + of_step))))
         return max(_FEWEST, min(_MOST, _CACHE // of_step))
 
 
@@ -307,7 +308,7 @@ def stacked(
     ``solver="lbfgs"`` amplifies roundings. ``mean_fit_time`` is a fit's share of its stack's time.
 
     - ``n_networks`` are those of a stack. ``"auto"`` are 4 to 64, whose step stays in the cache, or
-      on a device with its own memory what fits into a quarter of the free memory.
+      on a device with its own memory what a quarter of the free memory holds.
     - ``n_jobs`` stacks are trained at a time, each in a thread; -1 is one for each processor.
     - ``progress`` shows the epochs and losses of a stack as ``bx.fit`` does, of several at a time
       those of the first.

@@ -87,9 +87,7 @@ class Descent:
             kind = kind, model.momentum > 0.0, *(getattr(model, name) for name in _SHARED)
         rows, n_in = problem.samples.x.shape
         numbers = _batch_size(model, rows) * max(n_in, *hidden_sizes(model), model.n_outputs_)
-        return Training(
-            self, train, kind, self.epochs, problem.choice, numbers, problem.bytes_of_rows
-        )
+        return Training(self, train, kind, self.epochs, problem.choice, numbers, problem.nbytes)
 
 
 class Orders:

@@ -30,6 +30,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import backprop_xp as bx
+from backprop_xp.backends.protocol import Memory
 from backprop_xp.estimators import full_batch, stochastic
 from tests.helpers import thorough
 
@@ -380,6 +381,19 @@ def test_the_time_of_a_fit_is_its_share_of_the_stack() -> None:
         times = cross_validate(regressor(), X[:60], Y[:60], cv=6)["fit_time"]
     assert (times > 0.0).all()
     assert times.sum() < time.perf_counter() - start
+
+
+@pytest.mark.parametrize(("free", "sizes"), [(16, [4, 8]), (3, [1, 3, 2, 3, 3]), (0, [1] * 12)])
+def test_a_stack_takes_a_quarter_of_the_free_memory(
+    free: float, sizes: list[int], stacks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three folds, of 44, 45 and 45 rows, for each of four candidates."""
+    of_network = 8 * (45 * 4 + 45 + (4 + 1) * 6 + 7 + 16 * 6)  # x, y, theta, outputs of a batch
+    total, backend = int(4 * free * of_network) + 1000, type(bx.get_backend("numpy"))
+    monkeypatch.setattr(backend, "memory", lambda *_: Memory(used=1000, total=total))
+    with bx.stacked():
+        GridSearchCV(regressor(), RATES, cv=3, refit=False).fit(X, Y)
+    assert sorted(stacks) == sorted(sizes)
 
 
 @pytest.mark.parametrize("n_networks", [0, 2.5, "many"])
