@@ -1,7 +1,7 @@
 """What a search over hyperparameters is worth for small tables, beside defaults.
 
-``python benchmarks/search_gains.py [DATA ...]`` prints for each data set of ``interval_data.py`` the
-test error of four regressors, divided by that of the first, as medians over the splits: a
+``python benchmarks/search_gains.py [DATA ...]`` prints for each data set of ``interval_data.py``
+the test error of four regressors, divided by that of the first, as medians over the splits: a
 perceptron with its defaults, the same with ``early_stopping=True``, the best ``alpha`` and learning
 rate of 24 by five folds (``bx.stacked``), and the table's estimator with its defaults.
 """

@@ -1,18 +1,15 @@
-"""Fits of scikit-learn's searches that are trained as stacks: a backend of joblib.
+"""A backend of joblib that trains the fits of scikit-learn's searches as stacks.
 
-Each task of joblib, such as the fit of one candidate to one fold, runs in a thread of its own up to
-its training, where it waits. When enough trainings that can share a stack wait, or no task is left,
-the stack is trained, and their threads go on. One of these threads runs at a time. Stacks are
-trained in the thread that called joblib, where Ctrl-C arrives, and with ``n_jobs`` in others too.
+Each task of joblib, such as the fit of one candidate to one fold, runs up to its training, where it
+waits. When enough trainings that can share a stack wait, the stack is trained, and the tasks go on.
+Stacks are trained in the thread that called joblib, where Ctrl-C arrives, and with ``n_jobs`` in
+others too.
 
 A task that trains nothing here runs to its end, as under any other backend.
 """
 
 import contextlib
-import contextvars
-import ctypes
 import functools
-import threading
 import time
 import warnings
 from collections import deque
@@ -26,9 +23,11 @@ from joblib.parallel import ParallelBackendBase, SequentialBackend, register_par
 from backprop_xp.backends import Selection
 from backprop_xp.checks import boolean, integer
 from backprop_xp.display.progress import Report, phrases_of, reporting
+from backprop_xp.estimators.tasks import CURRENT, Task, Worker
 
-# Tasks that joblib hands over at once: those that can share a stack may be far apart in a grid.
-_TASKS = 1024
+# How many tasks wait at most, as those that can share a stack may be far apart in a grid, and the
+# bytes of their samples: a large table is not held for each candidate.
+_TASKS, _WAITING = 256, 2**28
 # A step of so many bytes for all networks of a stack stays in a processor's cache.
 _CACHE = 2**20
 _FEWEST, _MOST = 4, 64
@@ -71,7 +70,7 @@ class Training:
 
 def train_together(training: Training) -> None:
     """Train a job: in a stack with others if this is a task of ``stacked``, else at once."""
-    if (task := _TASK.get()) is None:
+    if (task := CURRENT.get()) is None:
         training.train([training.job], None)
     else:
         task.wait_for(training)
@@ -98,87 +97,6 @@ def _train(stack: Sequence[Training], title: str = "") -> None:
             training.seconds = (time.perf_counter() - start) / len(stack)
 
 
-class _Ended(BaseException):
-    """Ends a thread whose result nobody waits for."""
-
-
-def _end(thread: threading.Thread) -> None:
-    """Raise an exception in a thread that runs, and wait for its end."""
-    identity = ctypes.c_ulong(thread.ident or 0)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, ctypes.py_object(_Ended))
-    thread.join()
-
-
-class Task:
-    """A task of joblib in a thread, which runs only while ``resume`` waits for it."""
-
-    def __init__(self, function: Callable[[], Any], callback: Callable[[Any], None] | None) -> None:
-        self._function, self._callback = function, callback
-        self._goes_on, self._has_stopped = threading.Semaphore(0), threading.Semaphore(0)
-        run = functools.partial(contextvars.copy_context().run, self._run)
-        self._thread = threading.Thread(target=run, daemon=True)
-        self._result: Any = None
-        self._error: BaseException | None = None
-        self._waited = 0.0  # seconds, less its share of the stacks'
-        self.training: Training | None = None
-        self.is_done = self._ends = False
-
-    def resume(self) -> None:
-        """Let the thread run until it waits for a training or is done."""
-        if self._thread.ident is None:
-            self._thread.start()
-        else:
-            self._goes_on.release()
-        self._has_stopped.acquire()
-        if self.is_done and self._callback is not None:
-            self._callback(self)
-
-    def end(self) -> None:
-        """End the thread, wherever it is."""
-        self._ends = True
-        if self._thread.ident is None or self.is_done:
-            return
-        if self.training is None:  # Ctrl-C came while it ran
-            _end(self._thread)
-        else:
-            self._goes_on.release()
-            self._thread.join()
-
-    def result(self) -> Any:
-        """Return what the task returned, or raise its error."""
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-    def wait_for(self, training: Training) -> None:
-        """Wait, in the thread, until a training is over; raise its error."""
-        start, self.training = time.perf_counter(), training
-        self._has_stopped.release()
-        self._goes_on.acquire()
-        self.training = None
-        if self._ends:
-            raise _Ended
-        self._waited += time.perf_counter() - start - training.seconds
-        if training.error is not None:
-            raise training.error
-
-    def _run(self) -> None:
-        _TASK.set(self)
-        try:
-            self._result = self._function()
-            for found in self._result:
-                if isinstance(found, dict) and "fit_time" in found:  # of scikit-learn's searches
-                    found["fit_time"] -= self._waited
-        except BaseException as error:
-            self._error = error
-        finally:
-            self.is_done = True
-            self._has_stopped.release()
-
-
-_TASK = contextvars.ContextVar[Task | None]("task", default=None)
-
-
 class StackedBackend(ParallelBackendBase):  # type: ignore[misc]
     """The backend ``"backprop_xp"`` of joblib: see ``stacked``."""
 
@@ -194,18 +112,23 @@ class StackedBackend(ParallelBackendBase):  # type: ignore[misc]
         if n_networks != "auto":
             self._networks = integer(n_networks, "n_networks", at_least=1)
         self._stacks = 1  # that are trained at a time
-        self._tasks = dict.fromkeys(list[Task]())  # those that are not done, in their order
+        self._tasks = dict[Task, None]()  # those that are not done, in their order
         self._ready, self._kinds = deque[Task](), dict[Hashable, list[Task]]()
+        self._is_called = False
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return how many tasks joblib hands over at once."""
+        """Return how many tasks joblib hands over at once.
+
+        Whoever asks before a call divides work by the answer: a part for each network of a stack.
+        """
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
-        return _TASKS
+        return _TASKS if self._is_called else _MOST
 
     def configure(self, n_jobs: int | None = 1, parallel: Any = None, **_: Any) -> int:
         """Begin a call of joblib's Parallel, which trains ``n_jobs`` stacks at a time."""
-        count, self.parallel = self.effective_n_jobs(n_jobs), parallel
+        self._is_called, self.parallel = True, parallel
+        count = self.effective_n_jobs(n_jobs)
         n_jobs = n_jobs or 1
         self._stacks = n_jobs if n_jobs > 0 else max(1, joblib.cpu_count() + 1 + n_jobs)
         return count
@@ -221,12 +144,6 @@ class StackedBackend(ParallelBackendBase):  # type: ignore[misc]
         self._ready.append(task)
         return task
 
-    @contextlib.contextmanager
-    def retrieval_context(self) -> Iterator[None]:
-        """Keep the filters of warnings: the threads set them in turn, each for itself."""
-        with warnings.catch_warnings():
-            yield
-
     def retrieve_result(self, out: Task, timeout: float | None = None) -> Any:
         """Run tasks and train stacks until a task is done; return its result."""
         while not out.is_done:
@@ -234,66 +151,65 @@ class StackedBackend(ParallelBackendBase):  # type: ignore[misc]
             if stacks and self._is_shown:
                 title = f"stack {self._trained + 1}: {len(stacks[0])} fits"
             self._trained += len(stacks)
-            trainings = [[task.training for task in stack if task.training] for stack in stacks]
-            _train_all(trainings, title)
+            _train_all([[task.work for task in stack] for stack in stacks], title)
             self._ready.extendleft(task for stack in reversed(stacks) for task in reversed(stack))
         return out.result()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """End all threads."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings():  # those of a thread end with it
             for task in self._tasks:
                 task.end()
         for left in (self._tasks, self._ready, self._kinds):
             left.clear()
 
     def terminate(self) -> None:
-        """End all threads: a call that was completed has none."""
+        """End a call: one that was completed has no threads."""
         self.abort_everything()
+        self._is_called = False
 
     def _next_stacks(self) -> list[list[Task]]:
-        """Run tasks until stacks are full or all tasks wait; return these stacks or the fullest."""
+        """Run tasks until stacks are full or no more can wait; return these or the fullest."""
         full = list[list[Task]]()
+        waiting = [task.work.nbytes for stack in self._kinds.values() for task in stack]
         while self._ready and len(full) < self._stacks:
+            if len(waiting) >= _TASKS or sum(waiting) >= _WAITING:
+                break
             task = self._ready.popleft()
             task.resume()
-            if task.training is None:
+            if task.work is None:
                 del self._tasks[task]
-            elif task.training.kind is None:
+            elif task.work.kind is None:
                 full.append([task])
             else:
-                stack = self._kinds.setdefault(task.training.kind, [])
+                waiting.append(task.work.nbytes)
+                stack = self._kinds.setdefault(task.work.kind, [])
                 stack.append(task)
-                if len(stack) >= (self._networks or task.training.networks_at_once()):
-                    full.append(self._kinds.pop(task.training.kind))
+                if len(stack) >= (self._networks or task.work.networks_at_once()):
+                    full.append(self._kinds.pop(task.work.kind))
         fullest = [] if full else sorted(self._kinds, key=lambda kind: len(self._kinds[kind]))
         return full + [self._kinds.pop(kind) for kind in fullest[-self._stacks :]]
 
 
 def _train_all(stacks: Sequence[Sequence[Training]], title: str) -> None:
     """Train stacks at the same time, the first one in this thread, with a title if it is shown."""
-
-    def beside(stack: Sequence[Training]) -> None:
-        with contextlib.suppress(_Ended):
-            _train(stack)
-
-    threads = [threading.Thread(target=beside, args=(stack,)) for stack in stacks[1:]]
-    for thread in threads:
-        thread.start()
+    threads = [Worker(functools.partial(_train, stack)) for stack in stacks[1:]]
     try:
+        for thread in threads:
+            thread.start()
         for stack in stacks[:1]:
             _train(stack, title)
         for thread in threads:
             thread.join()
     except BaseException:
         for thread in threads:
-            _end(thread)
+            thread.end()
         raise
 
 
 def stacked(
     n_networks: int | str = "auto", *, n_jobs: int | None = None, progress: bool = False
-) -> joblib.parallel_config:
+) -> contextlib.AbstractContextManager[None]:
     """Return a context in which scikit-learn's searches train perceptrons as stacks.
 
     Fits that differ in ``alpha``, in a number of the solver, in ``tol``, ``n_iter_no_change`` or
@@ -304,11 +220,13 @@ def stacked(
 
     ``GridSearchCV``, ``RandomizedSearchCV``, ``HalvingGridSearchCV``, ``cross_val_score``,
     ``validation_curve`` and whatever else calls joblib choose, score, refit and report errors as
-    they do without it. On NumPy the results are the same to rounding, mostly to the last bit;
-    ``solver="lbfgs"`` amplifies roundings. ``mean_fit_time`` is a fit's share of its stack's time.
+    they do without it. With an integer ``random_state`` the results on NumPy are the same to
+    rounding, mostly to the last bit; ``solver="lbfgs"`` amplifies roundings. ``mean_fit_time`` is a
+    fit's share of its stack's time; a search within a fold counts the time that its fits wait, too.
 
-    - ``n_networks`` are those of a stack. ``"auto"`` are 4 to 64, whose step stays in the cache, or
-      on a device with its own memory what a quarter of the free memory holds.
+    - ``n_networks`` is the largest number of networks in a stack. ``"auto"`` chooses 4 to 64, so
+      that a step fits into the processor's cache, or on a device with its own memory as many as a
+      quarter of the free memory holds. Fits that wait hold at most 256 MiB of samples.
     - ``n_jobs`` stacks are trained at a time, each in a thread; -1 is one for each processor.
     - ``progress`` shows the epochs and losses of a stack as ``bx.fit`` does, of several at a time
       those of the first.
@@ -326,7 +244,13 @@ def stacked(
     >>> bool(search.best_score_ > 0.9)
     True
     """
-    return joblib.parallel_config(StackedBackend(n_networks, progress=progress), n_jobs=n_jobs)
+    return _entered(StackedBackend(n_networks, progress=progress), n_jobs)
+
+
+@contextlib.contextmanager
+def _entered(backend: StackedBackend, n_jobs: int | None) -> Iterator[None]:
+    with joblib.parallel_config(backend, n_jobs=n_jobs):
+        yield
 
 
 register_parallel_backend("backprop_xp", StackedBackend)

@@ -1,15 +1,16 @@
 """Searches of scikit-learn whose fits are trained as stacks give what they give without it.
 
-Specifies ``search_stacks`` and ``minimization``.
+Specifies ``search_stacks``, ``tasks`` and ``minimization``.
 """
 
+import contextlib
 import re
 import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import joblib
 import numpy as np
@@ -31,7 +32,8 @@ from sklearn.preprocessing import StandardScaler
 
 import backprop_xp as bx
 from backprop_xp.backends.protocol import Memory
-from backprop_xp.estimators import full_batch, stochastic
+from backprop_xp.estimators import full_batch, search_stacks, stochastic
+from backprop_xp.estimators.search_stacks import StackedBackend
 from tests.helpers import thorough
 
 GENERATOR = np.random.default_rng(0)
@@ -73,6 +75,7 @@ def regressor(**options: Any) -> bx.MLPRegressor:
     )
 
 
+CONTEXTS: list[Callable[[], Any]] = [contextlib.nullcontext, bx.stacked]
 RATES = {"alpha": [1e-3, 1.0], "learning_rate_init": [1e-3, 1e-2]}
 
 # The estimator, the parameters, and the sizes of the stacks over three folds of 44 and 45 rows.
@@ -284,8 +287,8 @@ def test_several_stacks_are_trained_at_a_time(n_jobs: int, stacks: list[int]) ->
 
 def test_each_fit_warns_as_without_it() -> None:
     model, found = regressor(max_iter=2), list[list[str]]()
-    for context in (joblib.parallel_config(), bx.stacked()):
-        with warnings.catch_warnings(record=True) as caught, context:
+    for context in CONTEXTS:
+        with warnings.catch_warnings(record=True) as caught, context():
             warnings.simplefilter("always")
             cross_val_score(model, X, Y, cv=4)
         assert {warning.category for warning in caught} == {ConvergenceWarning}
@@ -294,12 +297,41 @@ def test_each_fit_warns_as_without_it() -> None:
     assert len(found[0]) == 4
 
 
-def test_the_filters_of_warnings_stay_as_they_are() -> None:
+class Recording(bx.MLPRegressor):
+    """A perceptron that keeps the number of warnings of its fit for itself."""
+
+    numbers: ClassVar[list[int]] = []
+
+    def fit(self, X: Any, y: Any) -> "Recording":  # noqa: N803
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            super().fit(X, y)
+        self.numbers.append(len(caught))
+        return self
+
+
+class Silent(bx.MLPRegressor):
+    """A perceptron that ignores the warnings of its fit."""
+
+    def fit(self, X: Any, y: Any) -> "Silent":  # noqa: N803
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            super().fit(X, y)
+        return self
+
+
+def test_the_filters_of_a_fit_are_its_own() -> None:
     with warnings.catch_warnings():
+        warnings.simplefilter("error")
         before = [*warnings.filters]
-        with bx.stacked():
-            cross_val_score(regressor(max_iter=2), X, Y)
-        assert warnings.filters == before
+        for context in CONTEXTS:
+            del Recording.numbers[:]
+            with context():
+                cross_val_score(Recording(max_iter=2), X, Y, cv=4)
+                scores = cross_val_score(Silent(max_iter=2), X, Y, cv=4)
+            assert Recording.numbers == [1, 1, 1, 1]
+            assert np.isfinite(scores).all()
+            assert warnings.filters == before
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:One or more of the test scores")
@@ -307,8 +339,8 @@ def test_an_error_is_that_of_one_candidate() -> None:
     huge = np.where(np.arange(67) < 22, 1e308, Y)  # in the training rows of two of three folds
     search = GridSearchCV(regressor(solver="sgd"), {"alpha": [0.1, 1.0]}, cv=3, refit=False)
     found = list[Any]()
-    for context in (joblib.parallel_config(), bx.stacked()):
-        with pytest.warns(FitFailedWarning, match="4 fits failed"), context:
+    for context in CONTEXTS:
+        with pytest.warns(FitFailedWarning, match="4 fits failed"), context():
             found.append(clone(search).fit(X, huge).cv_results_)
     for name in ("split0_test_score", "split1_test_score", "split2_test_score"):
         np.testing.assert_array_equal(np.isnan(found[1][name]), np.isnan(found[0][name]))
@@ -375,12 +407,106 @@ def test_ctrl_c_in_a_stack_ends_the_search_and_all_threads(
     assert len(threading.enumerate()) == threads
 
 
-def test_the_time_of_a_fit_is_its_share_of_the_stack() -> None:
+class Stubborn(bx.MLPRegressor):
+    """A perceptron that tries again, whatever has ended its fit."""
+
+    def fit(self, X: Any, y: Any) -> "Stubborn":  # noqa: N803
+        for _ in range(3):
+            try:
+                return super().fit(X, y)
+            except:  # noqa: E722
+                self.n_failed_ = 1
+        return self
+
+
+def test_a_fit_that_catches_everything_is_ended_too() -> None:
+    def failing(model: Any, x: Any, y: Any) -> float:
+        raise LookupError
+
+    threads = len(threading.enumerate())
+    for n_jobs in (1, 2):
+        with bx.stacked(2, n_jobs=n_jobs), pytest.raises(LookupError):
+            cross_val_score(Stubborn(max_iter=2), X, Y, scoring=failing, error_score="raise", cv=8)
+    assert len(threading.enumerate()) == threads
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a lost one
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_no_interruption_is_lost(n_jobs: int) -> None:
+    """It comes at a random time in a search; some searches end before it."""
+    threads, model, ended = len(threading.enumerate()), regressor(max_iter=3), 0
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for delay in np.random.default_rng(0).uniform(1e-3, 0.2, size=100).tolist():
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                with bx.stacked(4, n_jobs=n_jobs):
+                    cross_val_score(model, X, Y, cv=20)
+            except KeyboardInterrupt:
+                ended += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0.0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert ended > 0
+    assert len(threading.enumerate()) <= threads + 1  # a thread whose start was interrupted
+
+
+def score_by_training(model: Any, x: Any, y: Any) -> float:
+    return float(regressor(batch_size="auto").fit(x, y).score(x, y))
+
+
+@pytest.mark.parametrize("scoring", [None, score_by_training])
+def test_the_time_of_a_fit_is_its_share_of_the_stack(scoring: Any) -> None:
     start = time.perf_counter()
     with bx.stacked():
-        times = cross_validate(regressor(), X[:60], Y[:60], cv=6)["fit_time"]
-    assert (times > 0.0).all()
-    assert times.sum() < time.perf_counter() - start
+        found = cross_validate(regressor(batch_size="auto"), X[:60], Y[:60], cv=6, scoring=scoring)
+    assert (found["fit_time"] > 0.0).all()
+    assert (found["score_time"] > 0.0).all()
+    assert (found["fit_time"] + found["score_time"]).sum() < time.perf_counter() - start
+
+
+def test_a_result_with_a_fit_time_of_another_kind_stays_as_it_is() -> None:
+    result = {"fit_time": "0.1 s"}
+    with bx.stacked():
+        assert joblib.Parallel()([joblib.delayed(lambda: result)()])[0] is result
+
+
+def test_the_context_acts_within_with_alone() -> None:
+    def backend() -> Any:
+        return joblib.parallel.get_active_backend()[0]
+
+    outer, context = type(backend()), bx.stacked()
+    assert type(backend()) is outer
+    with context:
+        assert isinstance(backend(), StackedBackend)
+        # The parts into which others divide their work.
+        assert joblib.effective_n_jobs() == 64
+    assert type(backend()) is outer
+
+
+def test_the_state_of_numpys_errors_is_that_of_the_search() -> None:
+    huge = np.full(60, 1e200)
+    for n_jobs in (1, 2):
+        context = bx.stacked(2, n_jobs=n_jobs)
+        with np.errstate(all="raise"), context, pytest.raises(FloatingPointError):
+            cross_val_score(regressor(), X[:60], huge, cv=6, error_score="raise")
+
+
+def test_fits_that_wait_hold_no_more_than_some_bytes(
+    stacks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_fit = 8 * (50 * 4 + 50 + (4 + 1) * 6 + 7)  # x, y, theta
+    monkeypatch.setattr(search_stacks, "_WAITING", 3 * of_fit)
+    with bx.stacked(10):
+        cross_val_score(regressor(), X[:60], Y[:60], cv=6)
+        assert stacks == [3, 3]
+        del stacks[:]
+        monkeypatch.setattr(search_stacks, "_TASKS", 4)
+        monkeypatch.setattr(search_stacks, "_WAITING", 10**9)
+        cross_val_score(regressor(), X[:60], Y[:60], cv=6)
+    assert stacks == [4, 2]
 
 
 @pytest.mark.parametrize(("free", "sizes"), [(16, [4, 8]), (3, [1, 3, 2, 3, 3]), (0, [1] * 12)])
