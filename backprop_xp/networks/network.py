@@ -288,7 +288,8 @@ class Network:
     ) -> Array:
         """Return an output's second derivatives by x, ``(*stack, batch, n_in, n_in)``.
 
-        It takes as long as ``n_in`` gradients. Those of relu are 0 between its kinks.
+        It takes as long as ``n_in`` gradients. Those of relu are 0 between its kinks, and so are
+        those by a column of codes of an Embedding.
         """
         x, _ = self.check_inputs(theta, x)
         return input_derivatives.hessian(self.definition, theta, x, output, predict)

@@ -47,8 +47,8 @@ def jacobian(definition: Definition, theta: Array, x: Array, predict: bool) -> A
 
 
 def _takes_jets(layers: Sequence[Layer]) -> bool:
-    """Whether all layers run forward on jets, which take no codes and no further derivatives."""
-    return not (propagation.takes_codes(layers[0]) or any(map(propagation.differentiates, layers)))
+    """Whether all layers run forward on jets, which take no further derivatives."""
+    return not any(map(propagation.differentiates, layers))
 
 
 def hessian(definition: Definition, theta: Array, x: Array, output: int, predict: bool) -> Array:

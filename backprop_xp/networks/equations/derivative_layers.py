@@ -28,8 +28,8 @@ class Derivatives(Chain):
     rules. A training on them is one on more columns of y. The parameters are those of the layers,
     named ``"layers[0].weights"`` and so on.
 
-    Raises ValueError for a column that x lacks, and for second derivatives of relu or leaky_relu,
-    which are 0 between the kinks.
+    Raises ValueError for a column that x lacks or that has codes of an Embedding, and for second
+    derivatives of relu or leaky_relu, which are 0 between the kinks.
 
     >>> import backprop_xp as bx
     >>> layers = bx.mlp([2, 16, 1], hidden="tanh").layers
@@ -51,7 +51,7 @@ class Derivatives(Chain):
         super().__init__(*layers)
         wanted = tuple(_terms(sequence(terms, "terms", "[(), (0,), (0, 0)]"), self.n_in))
         order = max(map(len, wanted))
-        check_differentiable(layers, order, "Derivatives")
+        check_differentiable(layers, wanted, "Derivatives")
         n_out = None if self.n_out is None else self.n_out * len(wanted)
         vars(self).update(terms=wanted, n_out=n_out, keeps_width=False, order=order)
 
@@ -90,14 +90,20 @@ def _terms(terms: Sequence[Any], n_in: int | None) -> Iterator[Term]:
         yield tuple(sorted(columns))
 
 
-def check_differentiable(layers: Iterable[Layer], order: int, kind: str) -> None:
-    """Raise ValueError for layers without derivatives of an order that could be learned."""
-    for layer in layers:
-        if propagation.takes_codes(layer):
+def check_differentiable(layers: Sequence[Layer], terms: Iterable[Term], kind: str) -> None:
+    """Raise ValueError for layers without some derivatives, or without those to learn from."""
+    terms = [*terms]
+    for i, n_codes in enumerate(getattr(layers[0], "codes", ())):
+        if n_codes and any(i in term for term in terms):
             raise ValueError(
-                f"{kind} differentiates by x, but {type(layer).__name__} takes codes of "
-                "categories. Give it layers of numbers alone."
+                f"{kind} differentiates by column {i} of x, but {type(layers[0]).__name__} takes "
+                "codes of categories there: derivatives are by columns of numbers."
             )
+    _check_orders(layers, max(map(len, terms)), kind)
+
+
+def _check_orders(layers: Iterable[Layer], order: int, kind: str) -> None:
+    for layer in layers:
         if propagation.differentiates(layer):
             raise ValueError(
                 f"{kind} of {type(layer).__name__} is not possible, which returns derivatives "
@@ -108,7 +114,7 @@ def check_differentiable(layers: Iterable[Layer], order: int, kind: str) -> None
                 f"{kind} takes second derivatives, but {argument_text(activation)} has none to "
                 'learn from: they are 0 between its kinks. Use a smooth one, such as "tanh".'
             )
-        check_differentiable(propagation.layers_in(layer), order, kind)
+        _check_orders(propagation.layers_in(layer), order, kind)
 
 
 def learned_kinks(layers: Iterable[Layer], *, are_slopes: bool = False) -> Iterator[Activation]:

@@ -23,6 +23,7 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import integer, sequence
 from backprop_xp.display.reprs import repr_of
+from backprop_xp.networks.chain import propagation
 from backprop_xp.networks.chain.containers import Chain
 from backprop_xp.networks.chain.propagation import Cache, Gradients, Layer, Parameters
 from backprop_xp.networks.equations.derivative_layers import check_differentiable
@@ -58,8 +59,8 @@ class Equation(Chain):
     points * n)`` for n variables and given columns. Each point has the derivatives that it uses.
 
     One call of the residual at construction finds the derivatives that it needs. A training fits
-    the residual to targets of 0. Raises ValueError for a residual that mixes rows of x, and for
-    second derivatives of relu or leaky_relu.
+    the residual to targets of 0. Raises ValueError for a residual that mixes rows of x, for codes
+    of an Embedding, and for second derivatives of relu or leaky_relu.
 
     >>> import backprop_xp as bx
     >>> layers = bx.mlp([2, 16, 1], hidden="tanh").layers
@@ -103,6 +104,11 @@ class Equation(Chain):
     ) -> None:
         layers = tuple(sequence(layers, "layers", 'bx.mlp([2, 16, 1], hidden="tanh").layers'))
         super().__init__(*layers)
+        if propagation.takes_codes(self):
+            raise ValueError(
+                f"Equation takes layers of numbers, but {type(layers[0]).__name__} takes codes of "
+                "categories: give each category an equation of its own."
+            )
         if not callable(residual):
             raise TypeError(f"residual must be a function of a point s, not {residual!r}.")
         starts, points = starts_of(unknown or {}), integer(points, "points")
@@ -119,7 +125,7 @@ class Equation(Chain):
         used, n_out = self._tried()
         order = max(len(one.term) for one in used)
         vars(self).update(used=used, n_out=n_out, order=order)
-        check_differentiable(layers, order, "Equation")
+        check_differentiable(layers, (one.term for one in used), "Equation")
 
     @property
     def network(self) -> Network:

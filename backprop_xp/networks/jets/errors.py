@@ -109,11 +109,3 @@ def refusal(name: str) -> Callable[..., NoReturn]:
         raise error(what)
 
     return refuse
-
-
-def refuse_codes(x: Any, codes: tuple[int, ...]) -> NoReturn:
-    """Replace ``rows_of_codes`` for jets."""
-    raise TypeError(
-        "An Embedding takes codes of categories, by which there are no derivatives. Take the "
-        "derivatives of layers of the numbers alone."
-    )

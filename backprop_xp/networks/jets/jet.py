@@ -15,14 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias
 
-from backprop_xp.backends import Array, Device, DType, Namespace, device_of
+from backprop_xp.backends import Array, Device, DType, Namespace, device_of, sum_at
 from backprop_xp.networks.jets.errors import (
     REFUSED,
     NotLinearError,
     not_a_condition,
     not_plain,
     refusal,
-    refuse_codes,
 )
 from backprop_xp.networks.jets.parts import (
     Operators,
@@ -35,6 +34,7 @@ from backprop_xp.networks.jets.parts import (
     summed,
     total,
 )
+from backprop_xp.networks.layers.embeddings import rows_of_codes
 
 Change: TypeAlias = Callable[[Array], Array]
 
@@ -385,6 +385,16 @@ def _sum_over_batch(array: Jet, out: Array | None = None, factor: Any = None) ->
     return _written(array.namespace.base.sum(terms, axis=-2, keepdims=True), out)
 
 
+def _sum_at(values: Jet, indices: Array, count: int, out: Array | None = None) -> Any:
+    """Replace ``sum_at``: of a dual element the value alone, a parameter's gradient."""
+    return sum_at(values.value, indices, count, out) if values.is_dual else NotImplemented
+
+
+def _rows_of_codes(x: Jet, codes: tuple[int, ...]) -> Array:
+    """Replace ``rows_of_codes``: the rows do not change with x, except where they jump."""
+    return rows_of_codes(x.value, codes)
+
+
 def _written(value: Array, out: Array | None) -> Array:
     if out is None:
         return value
@@ -395,5 +405,6 @@ def _written(value: Array, out: Array | None) -> Array:
 Jet.replacements = {
     "backprop_xp.backends.sums_and_products.matmul": _matmul,
     "backprop_xp.backends.sums_and_products.sum_over_batch": _sum_over_batch,
-    "backprop_xp.networks.layers.embeddings.rows_of_codes": refuse_codes,
+    "backprop_xp.backends.sums_and_products.sum_at": _sum_at,
+    "backprop_xp.networks.layers.embeddings.rows_of_codes": _rows_of_codes,
 }

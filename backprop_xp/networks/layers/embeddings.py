@@ -114,7 +114,7 @@ class Embedding:
         xp, (codes, width) = array_namespace(g), self.shapes[0]
         rows = xp.reshape(g, (*g.shape[:-2], -1, width))
         gradient = sum_at(rows, xp.reshape(cache, (*cache.shape[:-2], -1)), codes, out[0])
-        return (xp.zeros_like(cache, dtype=g.dtype) if wants_input else None), (gradient,)
+        return (xp.zeros_like(g[..., : self.n_in]) if wants_input else None), (gradient,)
 
 
 @dataclass(frozen=True, init=False)

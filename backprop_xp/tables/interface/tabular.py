@@ -122,7 +122,7 @@ class TabularRegressor(RegressorMixin, Tabular):
         They are in units of y over those of the column, as ``input_gradient`` returns them. Each
         counts as much as a value of y, multiplied by the scale of its column. Those of missing
         numbers are ignored. The validation loss of rows of X has them too, that of ``X_val`` not.
-        Raises ValueError for columns of another kind, and beside embedded categories.
+        Raises ValueError for columns of another kind.
 
         >>> import numpy as np, pandas as pd
         >>> import backprop_xp as bx

@@ -41,12 +41,6 @@ class SlopeTargets(NamedTuple):
                     f"dy has the column {name!r}, whose kind is {kind!r}: derivatives are by "
                     "columns of numbers."
                 )
-        if features.codes:
-            codes = [name for name, column in features.columns.items() if column.n_codes]
-            raise ValueError(
-                f"dy is for a table without embedded categories, but {codes[0]!r} is one: leave "
-                "the column out, or join its rare categories, to 20 at most."
-            )
         first = [indices[name][0] for name in names]
         return cls(names, first, features.scaling.scales[first])
 

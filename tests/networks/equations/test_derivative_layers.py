@@ -164,6 +164,53 @@ def test_the_loss_and_its_gradients_are_those_of_pytorch_twice_backward(torch: A
     assert_relatively_close(found, [one.detach().numpy() for one in (value, *slopes)])
 
 
+CODED = bx.Columns(bx.NumericEmbedding(1, 3, n_frequencies=2), bx.Scale(1), bx.Embedding([4, 3], 2))
+# By rows of numbers and codes: first derivatives of one output have a way of their own.
+OF_CODES: dict[str, tuple[int, list[tuple[int, ...]]]] = {
+    "first derivatives": (1, [(), (0,), (1,)]),
+    "second derivatives": (2, [(), (1,), (0, 1), (0, 0)]),
+}
+
+
+def coded_case(name: str, stack: tuple[int, ...] = ()) -> tuple[bx.Network, Any, Any]:
+    """Return a network of derivatives beside categories, with theta and x."""
+    n_out, terms = OF_CODES[name]
+    network = with_derivatives([CODED, bx.Dense(8, 5, "tanh"), bx.Dense(5, n_out)], terms)
+    codes = generator.integers(3, size=(6, 2))
+    x = np.concatenate([generator.normal(size=(6, 2)), codes], axis=1)
+    return network, sample_theta(network, stack), x
+
+
+@pytest.mark.parametrize("name", OF_CODES)
+def test_derivatives_by_numbers_beside_codes_are_those_of_each_category(xp: Any, name: str) -> None:
+    network, theta, x = coded_case(name)
+    (layer,) = network.layers
+    report = bx.check_layer(layer, xp.asarray(x), wants_input=False)
+    assert report.passed, str(report)
+    inner = bx.Network(layer.layers, "mean_squared_error")
+    found = xp.host(network.forward(*xp.put(theta, x)))
+    n_out = found.shape[1] // len(layer.terms)
+    jacobian = xp.host(inner.input_jacobian(*xp.put(theta, x)))
+    for k, term in enumerate(layer.terms[:3]):
+        if len(term) == 1:
+            xp.assert_close(found[:, k * n_out : (k + 1) * n_out], jacobian[:, :, term[0]], PARITY)
+    # dL/dx has 0 for codes.
+    assert not np.any(xp.host(network.input_jacobian(*xp.put(theta, x)))[..., 2:])
+
+
+@pytest.mark.parametrize("name", OF_CODES)
+def test_a_stack_beside_codes_is_its_networks_one_by_one(xp: Any, name: str) -> None:
+    network, thetas, x = coded_case(name, (3,))
+    y = generator.normal(size=(6, network.layers[0].n_out))
+    found = network.loss_and_gradient(*xp.put(thetas, x, y))
+    for i, theta in enumerate(thetas):
+        for ours, theirs in zip(
+            found, network.loss_and_gradient(*xp.put(theta, x, y)), strict=True
+        ):
+            size = float(np.max(np.abs(xp.host(theirs))))
+            xp.assert_close(xp.host(ours)[i] / size, theirs / size, PARITY)
+
+
 @pytest.mark.parametrize("shares_x", [True, False])
 def test_a_stack_is_its_networks_one_by_one(xp: Any, shares_x: bool) -> None:
     network = with_derivatives(smooth_layers(), l2=0.1)
@@ -353,7 +400,8 @@ def test_the_outputs_of_a_layer_of_derivatives_have_first_derivatives(xp: Any, n
         ([bx.Dense(2, 1)], [(-1,)], r"terms\[0\].*at least 0"),
         ([bx.Dense(2, 1, "relu")], [(0, 1)], "'relu' has none to learn from.*\"tanh\""),
         ([bx.Residual(bx.Activate(bx.activations.leaky_relu_with(0.2)))], [(0, 0)], "second"),
-        ([bx.Embedding(3, 2)], [(0,)], "Embedding takes codes of categories"),
+        ([bx.Embedding(3, 2)], [(0,)], "by column 0 of x, but Embedding takes codes of categories"),
+        ([bx.Chain(CODED)], [(), (0,), (1, 2)], "by column 2 of x, but Chain takes codes"),
         ([bx.Derivatives([bx.Dense(2, 1)], [(0,)])], [(0,)], "Derivatives is not possible"),
         ([bx.Residual(HEAT)], [(0,)], "Derivatives of Residual is not possible"),
         ([], [()], "Derivatives needs at least one layer"),

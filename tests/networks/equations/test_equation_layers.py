@@ -190,6 +190,7 @@ def test_a_wrong_residual_is_an_error_at_construction(name: str) -> None:
         (TWO, {"variables": "tx", "outputs": "uv"}, "1 outputs, but 2 names: u, v"),
         (bx.mlp([2, 5]).layers, {"variables": "tx"}, "5 outputs, but 3 names.*outputs="),
         (bx.mlp([2, 4, 1]).layers, {"variables": "tx"}, "second derivatives, but 'relu' has none"),
+        ([bx.Embedding([2, 3], 1)], {"variables": "tx"}, "layers of numbers, but Embedding takes"),
     ],
 )
 def test_wrong_names_and_layers_are_errors(layers: Any, options: Any, message: str) -> None:
