@@ -148,6 +148,12 @@ LAYERS = {
         )
     ],
     "Derivatives": [bx.Derivatives(bx.mlp([3, 4, 1], hidden="tanh").layers, [(), (0,), (1, 2)])],
+    "Derivatives beside codes": [
+        bx.Derivatives(
+            [bx.Columns(bx.Embedding(3, 2), bx.Scale(2)), bx.Dense(4, 1, "tanh")],
+            [(), (1,), (1, 2)],
+        )
+    ],
     "Equation": [
         bx.Equation(
             bx.mlp([2, 4, 1], hidden="tanh").layers,

@@ -37,6 +37,11 @@ LAYERS = {
     "Scale": [bx.Scale(3), bx.Dense(3, 2)],
     "Standardize": [bx.Standardize([1.0, 2.0, 3.0], 2.0), bx.Dense(3, 2)],
     "Derivatives": [bx.Derivatives([bx.Dense(3, 2, "tanh")], [(), (0,), (0, 1), (2, 2)])],
+    "Derivatives beside codes": [
+        bx.Derivatives(
+            [bx.Columns(bx.Embedding(3, 2), bx.Scale(2)), bx.Dense(4, 2, "tanh")], [(), (1,), (1, 2)]
+        )
+    ],
     "Equation": [
         bx.Equation(
             [bx.Dense(3, 1, "sigmoid")],
@@ -90,7 +95,7 @@ LINKS = {
 }
 NETWORKS |= LINKS
 NOT_MANY = ("LayerNorm", "Scale", "Columns", "each activation")
-NOT_MANY += ("Constrained", "Groups")  # of equations
+NOT_MANY += ("Constrained", "Groups", "Derivatives beside codes")  # of equations
 FEW = [(name, "float64") for name in (*NOT_MANY, *LINKS)]
 FEW += [("Dropout", "float32")]
 CASES = [(name, dtype) for dtype in CLOSE for name in NETWORKS]

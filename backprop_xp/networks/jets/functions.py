@@ -271,13 +271,13 @@ def _joined(xp: Namespace, parts: Sequence[tuple[Array | None, Jet]], axis: int)
     count = next((part.shape[0] for part, _ in parts if part is not None), None)
     if count is None:
         return None
-    wholes = (
-        xp.zeros_like(xp.broadcast_to(jet.value, (count, *jet.shape)))
-        if part is None
-        else full(part, jet.value, xp)
-        for part, jet in parts
-    )
-    return xp.concat([*wholes], axis=axis)
+
+    def zeros(jet: Jet) -> Array:
+        shape = (count, *(1,) * jet.ndim)
+        return xp.zeros(shape, dtype=jet.dtype, device=jet.device)
+
+    each = ((zeros(jet) if part is None else part, jet) for part, jet in parts)
+    return xp.concat([full(part, jet.value, xp) for part, jet in each], axis=axis)
 
 
 def _stack(namespace: JetNamespace, arrays: Sequence[Any], *, axis: int = 0) -> Jet:
