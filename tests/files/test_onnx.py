@@ -39,7 +39,8 @@ LAYERS = {
     "Derivatives": [bx.Derivatives([bx.Dense(3, 2, "tanh")], [(), (0,), (0, 1), (2, 2)])],
     "Derivatives beside codes": [
         bx.Derivatives(
-            [bx.Columns(bx.Embedding(3, 2), bx.Scale(2)), bx.Dense(4, 2, "tanh")], [(), (1,), (1, 2)]
+            [bx.Columns(bx.Embedding(3, 2), bx.Scale(2)), bx.Dense(4, 2, "tanh")],
+            [(), (1,), (1, 2)],
         )
     ],
     "Equation": [

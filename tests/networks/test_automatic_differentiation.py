@@ -1,15 +1,13 @@
 """Automatic differentiation of other libraries through networks, beside the gradients by hand."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.files.descriptions import LAYERS
 from backprop_xp.networks.layers.activations import ACTIVATIONS
-from tests.user_layers import PARAMETRIC_LOSSES, sample_targets, sample_theta
+from tests.layer_examples import BATCH, EXACT, N_IN, N_OUT, NETWORKS as OF_LAYERS, RNG, sample_case
+from tests.user_layers import PARAMETRIC_LOSSES
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -18,41 +16,16 @@ pytestmark = pytest.mark.torch
 PARITY = 1e-12
 # The central difference of a gradient errs by the step's square and by 1e-16 over the step.
 STEP, DIFFERENCE = 1e-5, 1e-8
-STACK, BATCH, N_IN, N_OUT = 2, 5, 3, 2
+STACK = 2
 
-_DENSE, _TANH = bx.Dense(N_IN, N_OUT), bx.Dense(N_IN, N_OUT, "tanh")
-_LAYERS = [bx.Dense(N_IN, 1, "tanh")]
-_EQUATION = bx.Equation(_LAYERS, lambda s: (s.u_xx * s.u, s.k * s.u_t), "xty", unknown={"k": 0.4})
-_OF_POINTS = bx.Equation(
-    [bx.Dense(1, 1, "tanh")], lambda s: (s[0].u_x * s[1].u, s[1].u - s[2].u), "x", points=3
-)
-# An example of each kind of layer, with the layers beside it.
-EXAMPLES: dict[Any, Sequence[Any]] = {
-    bx.Dense: [_TANH],
-    bx.Activate: [_DENSE, bx.Activate("silu")],
-    bx.Dropout: [bx.Dropout(0.3), _TANH],
-    bx.LayerNorm: [bx.LayerNorm(N_IN), _TANH],
-    bx.Chain: [bx.Chain(bx.Dense(N_IN, 4, "silu"), bx.Dropout(0.3), bx.Dense(4, N_IN)), _TANH],
-    bx.Residual: [bx.Residual(bx.Dense(N_IN, N_IN, "silu")), _TANH],
-    bx.Scale: [bx.Scale(N_IN), _TANH],
-    bx.Embedding: [bx.Embedding([2, 3, 4], 1), _TANH],
-    bx.NumericEmbedding: [bx.NumericEmbedding(N_IN, 2, n_frequencies=2), bx.Dense(6, N_OUT)],
-    bx.Columns: [bx.Columns(bx.Embedding(2, 1), bx.Scale(2)), _TANH],
-    bx.Standardize: [bx.Standardize([0.1, 0.2, 0.3], [1.0, 2.0, 3.0]), _TANH],
-    bx.Derivatives: [bx.Derivatives(_LAYERS, [(), (0, 1)])],
-    bx.Equation: [_EQUATION],
-    bx.Groups: [bx.Groups([_EQUATION], [1])],
-    bx.Constrained: [bx.Constrained([_TANH], lambda x: x[..., :1] * x[..., 1:2])],
-}
 NETWORKS = {
-    **{kind.__name__: bx.Network(EXAMPLES[kind], "log_cosh", l2=0.1) for kind in LAYERS},
-    "Equation of points": bx.Network([_OF_POINTS], "huber"),
+    **{name: network for name, network in OF_LAYERS.items() if name != EXACT},
     **{
         f"{hidden} hidden": bx.Network([bx.Dense(N_IN, 4, hidden), bx.Dense(4, N_OUT)], "huber")
         for hidden in ACTIVATIONS
     },
     **{
-        loss: bx.Network([_TANH], rule)
+        loss: bx.Network([bx.Dense(N_IN, N_OUT, "tanh")], rule)
         for loss, rule in {**bx.losses.LOSSES, **PARAMETRIC_LOSSES}.items()
         if rule.outputs_per_target < 3
     },
@@ -62,14 +35,8 @@ every_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWOR
 
 def _case(network: bx.Network, stack: tuple[int, ...] = ()) -> tuple[Any, Any, Any, dict[str, Any]]:
     """Return theta, x, y and options of a loss, as tensors."""
-    generator = np.random.default_rng(3)
-    x = generator.normal(size=(BATCH, N_IN))
-    if isinstance(network.layers[0], bx.Embedding | bx.Columns):
-        x = generator.integers(2, size=x.shape).astype(float)
-    y = sample_targets(network.loss_function, (BATCH, N_OUT))
-    weight = generator.uniform(0.5, 2.0, BATCH)
-    theta, x, y, weight = map(torch.asarray, (sample_theta(network, stack), x, y, weight))
-    return theta, x, y, {"sample_weight": weight, "rng": 5}
+    theta, x, y, weight = map(torch.asarray, sample_case(network, stack))
+    return theta, x, y, {"sample_weight": weight, "rng": RNG}
 
 
 def _assert_close(found: Any, expected: Any, tolerance: float = PARITY) -> None:
