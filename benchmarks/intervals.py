@@ -9,7 +9,7 @@ continues there. ``--quick`` takes two data sets and one split.
 
 ``--dy`` measures conformal intervals of fits to values and derivatives beside those of fits to the
 values alone: functions of ``surrogates.py``, without noise and with a noise of a tenth of the
-standard deviations, in 30 draws of the rows. ``MLPRegressor`` has 60 rows, ``TabularRegressor``
+standard deviations, in 20 draws of the rows. ``MLPRegressor`` has 60 rows, ``TabularRegressor``
 200, of which a fifth are validation rows. The shares of 1,000 new values that are covered are means
 over the draws, with the standard errors of these means.
 """
@@ -43,7 +43,7 @@ Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 Key = tuple[str, str, int]
 # Of fits with derivatives: the functions, the noises, the draws, and the new rows.
 FUNCTIONS, NOISES = ("borehole, 8-d", "wing weight, 10-d", "Rosenbrock, 4-d"), (0.0, 0.1)
-DRAWS, NEW_ROWS = 30, 1000
+DRAWS, NEW_ROWS = 20, 1000
 
 
 def by_network(x: np.ndarray, y: np.ndarray, new: np.ndarray, interval: str, seed: int) -> Found:
