@@ -10,7 +10,7 @@ continues there. ``--quick`` takes two data sets and one split.
 ``--dy`` measures conformal intervals of fits to values and derivatives beside those of fits to the
 values alone: functions of ``surrogates.py``, without noise and with a noise of a tenth of the
 standard deviations, in 20 draws of the rows. ``MLPRegressor`` has 60 rows, ``TabularRegressor``
-200, of which a fifth are validation rows. The shares of 1,000 new values that are covered are means
+200, of which 30 are validation rows. The shares of 1,000 new values that are covered are means
 over the draws, with the standard errors of these means.
 """
 
