@@ -13,7 +13,7 @@ from backprop_xp.files import onnx
 from backprop_xp.files.c_export.c_lookup import index_of_string
 from backprop_xp.files.c_export.c_source import Source, string_in_c
 from backprop_xp.tables.columns.column import Column, refuse
-from backprop_xp.tables.columns.counts import Counts, totals_of
+from backprop_xp.tables.columns.counts import Counts, sums_by_value
 from backprop_xp.tables.columns.sample import Sample
 from backprop_xp.tables.columns.scaling import Scaling, Weights
 from backprop_xp.tables.readers.cells import (
@@ -57,7 +57,7 @@ class Category(Column):
 
         A word for a missing value is an ordinary value.
         """
-        (words, _), n, present = sample.words, sample.n_strings, sample.present
+        words, n, present = {*sample.words[0], *sample.drawn}, sample.n_strings, sample.present
         is_few = n < min(_MAX_VALUES, max(10, sample.rows // 10)) or n <= min(_FEW, present // 2)
         are_codes = 2 * n < present and all(len(word.split()) == 1 for word in words if word)
         is_category = is_few or are_codes or is_categorical(sample.column)
@@ -78,13 +78,13 @@ class Category(Column):
         counts = np.bincount(rows, minlength=len(strings))
         totals = counts if weights is None else np.bincount(rows, weights, minlength=len(strings))
         pairs = zip(counts.tolist(), totals.tolist(), strict=True)
-        return Counts(totals_of(zip(strings, pairs, strict=True)))
+        return Counts(sums_by_value(zip(strings, pairs, strict=True)))
 
     def finish(self, counts: Counts, *, above: int | None, seed: int) -> "Category":
         """Return the category of the values; at most 200, those of most weight, if it is no code.
 
-        Of many values, only those of two rows or more are known: the others teach what a value is
-        that training did not have.
+        If there are many values, those of one row are left out: they teach what a value is that
+        training did not have.
         """
         totals = counts.totals
         if _MAX_VALUES <= len(totals) < sum(count for count, _ in totals.values()) // 2:

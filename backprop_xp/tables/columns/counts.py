@@ -1,4 +1,4 @@
-"""What a piece of a table's rows shows of a column: records, which are merged over the pieces."""
+"""Records of a column in a piece of a table's rows, which are merged over the pieces."""
 
 from collections.abc import Collection, Iterable, Mapping
 from functools import reduce
@@ -12,7 +12,7 @@ _Record = TypeVar("_Record", bound="Merging")
 
 
 class Counts(NamedTuple):
-    """What training rows teach a kind.
+    """The values of a column in training rows, from which its kind learns.
 
     A category learns from ``totals``, the number of the rows of each value and their weight. Free
     text learns from ``strings``, one for each row, "" for a missing one.
@@ -22,12 +22,12 @@ class Counts(NamedTuple):
     strings: tuple[str, ...] = ()
 
     def merge(self, other: "Counts") -> "Counts":
-        """Return what the rows of both show."""
-        totals = totals_of([*self.totals.items(), *other.totals.items()])
+        """Return the counts of the rows of both."""
+        totals = sums_by_value([*self.totals.items(), *other.totals.items()])
         return Counts(totals, (*self.strings, *other.strings))
 
 
-def totals_of(items: Iterable[tuple[String, Total]]) -> dict[String, Total]:
+def sums_by_value(items: Iterable[tuple[String, Total]]) -> dict[String, Total]:
     """Return the sum of the totals of each value."""
     found = dict[String, Total]()
     for value, (count, weight) in items:

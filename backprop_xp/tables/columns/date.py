@@ -78,16 +78,17 @@ class Date(Column):
 
     @classmethod
     def chosen(cls, sample: Sample) -> "Date":
-        strings = sample.strings
-        found = cls.detect(sample) or cls._of_strings(sample, len(strings))
+        found = cls.detect(sample) or cls._of_strings(sample, len(sample.strings))
         if found and not found.odd:
             return found
 
         def is_wrong(string: str) -> bool:
             return string in found.odd if found else not find_formats([string])
 
+        cells = pd.concat([sample.column, sample.drawn])
+        strings, rows = distinct(as_strings(cells))
         wrong = next((i for i, one in enumerate(strings) if one and is_wrong(one)), 0)
-        raise choice_error(sample.column, sample.words[1] == wrong, cls.kind)
+        raise choice_error(cells, rows == wrong, cls.kind)
 
     @classmethod
     def _detect_strings(cls, sample: Sample) -> "Date | None":
@@ -100,7 +101,7 @@ class Date(Column):
     @classmethod
     def _of_strings(cls, sample: Sample, size: int = SAMPLE) -> "Date | None":
         strings = sample.strings
-        if (reading := find_reading(strings, sample.counts, size)) is None:
+        if (reading := find_reading(strings, sample.row_counts, size)) is None:
             return None
         dates = read_dates(strings, reading.formats)
         parts = _parts_of(_strings_on_clock(strings, dates, None))

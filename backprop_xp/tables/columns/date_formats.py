@@ -4,7 +4,7 @@ import functools
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +39,7 @@ def find_formats(strings: Sequence[String], size: int = SAMPLE) -> tuple[str, ..
     and a month. Strings that fit only one order of month and day decide the order; without any, the
     month is first, unless only the other order makes all of them first days of a month.
     """
-    reading = find_reading(strings, [1] * len(strings), size)
+    reading = find_reading(strings, Counter(filter(None, strings)), size)
     return () if reading is None or reading.odd else reading.formats
 
 
@@ -50,20 +50,20 @@ class Reading(NamedTuple):
     odd: tuple[str, ...]
 
 
-def find_reading(strings: Sequence[String], counts: Sequence[int], size: int) -> Reading | None:
+def find_reading(strings: Sequence[String], rows: Mapping[str, int], size: int) -> Reading | None:
     """Return what ``find_formats`` finds for all strings but a few; None if they are no dates.
 
-    ``counts`` are the rows of each string.
+    ``rows`` are those of ``find_odd``.
     """
     present = [string for string in strings if string is not None]
     sample = [_plain(string) for string in present[:: 1 + len(present) // (1 + size)]]
     found = list[Reading]()
     for day_first in (False, True):
         formats = _guess_formats(sample, day_first=day_first)
-        odd = _odd_among(strings, counts, formats) if formats else None
+        odd = _odd_among(strings, rows, formats) if formats else None
         if odd:  # dates of a format that the sample lacks
             formats += _guess_formats([*map(_plain, odd[:size])], day_first=day_first)
-            odd = _odd_among(strings, counts, formats)
+            odd = _odd_among(strings, rows, formats)
         found += [] if odd is None else [Reading(formats, odd)]
         if len(formats) == 1 and found and not found[0].odd:
             break
@@ -74,11 +74,12 @@ def find_reading(strings: Sequence[String], counts: Sequence[int], size: int) ->
 
 
 def _odd_among(
-    strings: Sequence[String], counts: Sequence[int], formats: Sequence[str]
+    strings: Sequence[String], rows: Mapping[str, int], formats: Sequence[str]
 ) -> tuple[str, ...] | None:
     """Return the few strings that are no dates of some formats, None if they are not few."""
-    dates = dict(zip(strings, ~np.isnat(read_dates(strings, formats)), strict=True))
-    return find_odd(strings, counts, dates.__getitem__)
+    every = [*dict.fromkeys([*strings, *rows])]
+    dates = dict(zip(every, ~np.isnat(read_dates(every, formats)), strict=True))
+    return find_odd(strings, rows, dates.__getitem__)
 
 
 def _with_first_days(strings: Sequence[str], reading: Reading) -> tuple[str, ...]:

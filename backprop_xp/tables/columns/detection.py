@@ -8,14 +8,14 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backprop_xp.tables.columns.column import Column, cell_error
+from backprop_xp.tables.columns.column import Column, cell_error, choice_error
 from backprop_xp.tables.columns.counts import Counts, OddCells
 from backprop_xp.tables.columns.features import Features
 from backprop_xp.tables.columns.kinds import KINDS, kind_named, refuse_unknown
 from backprop_xp.tables.columns.sample import Sample, samples_of
 from backprop_xp.tables.columns.scaling import Weights, learn_scaling
 from backprop_xp.tables.columns.tolerance import BadValues, in_row
-from backprop_xp.tables.readers.cells import placed
+from backprop_xp.tables.readers.cells import CellError, placed
 
 # Returns the place of a row for the user.
 Place: TypeAlias = Callable[[int], str]
@@ -50,19 +50,33 @@ class Detected(NamedTuple):
         return {n: one.odd_cells(frame[n]) for n, one in self.columns.items() if n in frame}
 
     def with_odd(self, odd: Mapping[str, OddCells], chosen: Collection[str]) -> "Detected":
-        """Return the kinds, which read the odd cells of all rows as missing values if they are few.
+        """Return the kinds, which read the odd cells of all rows as missing values.
 
-        Raises ``CellError`` for others, and for those of columns whose kind was ``chosen``.
+        Those of a column of strings are few, for all its strings have decided its kind. Another
+        column has odd cells in another table than the first: ``CellError`` if these are not few,
+        and for any odd cell of a column whose kind was ``chosen``.
         """
         columns = dict(self.columns)
         for name, cells in odd.items():
-            new = cells.without(columns[name].odd_strings)
-            if new.total and (name in chosen or not new.are_few):
-                string, (row, _) = next(iter(new.cells.items()))
-                what = f"{columns[name].expected} is expected, as in other rows"
-                raise cell_error(pd.Series([string], [row], name=name), np.ones(1), what)
-            columns[name] = columns[name].with_odd(new.cells)
+            new, column = cells.without(columns[name].odd_strings), columns[name]
+            are_few = column.from_strings or new.are_few
+            if new.total and (name in chosen or not are_few):
+                raise self._odd_error(name, new, is_chosen=name in chosen)
+            columns[name] = column.with_odd(new.cells)
         return self._replace(columns=columns, odd={n: one for n, one in odd.items() if one.total})
+
+    def _odd_error(self, name: str, odd: OddCells, *, is_chosen: bool) -> CellError:
+        """Return the error about the first odd cell of a column."""
+        string, (row, _) = next(iter(odd.cells.items()))
+        cell, wrong = pd.Series([string], [row], name=name), np.ones(1)
+        if is_chosen:
+            return choice_error(cell, wrong, self.columns[name].kind)
+        what = (
+            f"{self.columns[name].expected} is expected, as in other rows. Such strings are in "
+            f"{odd.total:,} of {odd.present:,} cells, too many to be read as missing"
+        )
+        advice = f"correct them, leave them empty, or choose kinds={{{name!r}: 'category'}}"
+        return cell_error(cell, wrong, what, advice)
 
     def finished(
         self, counts: Mapping[str, Counts], max_one_hot: int | None, seed: int

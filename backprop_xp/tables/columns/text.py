@@ -1,5 +1,6 @@
 """Free text: coordinates of groups of letters. scikit-learn counts and decomposes them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -51,7 +52,7 @@ class Text(Column):
     @classmethod
     def detect(cls, sample: Sample) -> "Text | str":
         """Return strings of many values, but different words are identifiers, and left out."""
-        pairs = zip(sample.strings, sample.counts, strict=True)
+        pairs = [*zip(sample.strings, sample.counts, strict=True), *Counter(sample.drawn).items()]
         if all(count == 1 and len(string.split()) == 1 for string, count in pairs if string):
             return "an identifier"
         return cls.chosen(sample)

@@ -8,7 +8,7 @@ import datetime
 import decimal
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -211,55 +211,51 @@ def are_odd(odd: int, others: int) -> bool:
 
 
 def find_odd(
-    strings: Sequence[String], counts: Sequence[int] | None, are_others: Callable[[str], bool]
+    strings: Sequence[String], rows: Mapping[str, int] | None, are_others: Callable[[str], bool]
 ) -> tuple[str, ...] | None:
     """Return the distinct strings that are not like the others, None if they are not few.
 
-    ``counts`` are the rows of each string, None if no string may be odd. The odd ones may be in up
-    to half of the rows.
+    ``rows`` are the rows of each string, or those of a uniform sample of the rows, which can have
+    further strings; None if no string may be odd. The odd ones are in less than half of the rows.
     """
-    if counts is None:
+    if rows is None:
         return () if all(string is None or are_others(string) for string in strings) else None
-    odd, n, rows = list[str](), 0, 0
-    present = sum(string is not None for string in strings)
-    for string, count in zip(strings, counts, strict=True):
-        if string is None:
-            continue
-        if are_others(string):
-            rows += count
+    odd, known = list[str](), {*strings} - {None}
+    for string in strings:
+        if string is None or are_others(string):
             continue
         odd.append(string)
-        n += count
-        if not are_odd(len(odd), present - len(odd)):
+        if not are_odd(len(odd), len(known) - len(odd)):
             return None
-    return tuple(odd) if n < rows else None
+    odd += [string for string in rows if string not in known and not are_others(string)]
+    return tuple(odd) if 2 * sum(rows.get(one, 0) for one in odd) < sum(rows.values()) else None
 
 
 def find_style_of_most(
     strings: Sequence[String],
-    counts: Sequence[int] | None,
+    rows: Mapping[str, int] | None,
     decimal: str = ".",
     *,
     has_codes: bool = False,
 ) -> tuple[str, tuple[str, ...]] | None:
     """Return the style in which all strings but a few are numbers, and these few; None without one.
 
-    This decides whether strings are numbers. ``counts`` are as in ``find_odd``; ``decimal`` is that
-    of their file, and decides what 1,234 means. The style is the one that leaves the fewest
+    This decides whether strings are numbers. ``rows`` are those of ``find_odd``. ``decimal`` is the
+    sign of their file, and decides what 1,234 means. The style is the one that leaves the fewest
     strings, the first of equal ones. Codes, such as 007, are numbers only with ``has_codes``.
     """
-    if not has_codes and _have_codes(strings):
+    if not has_codes and _have_codes({*strings, *(rows or ())}):
         return None
     found = list[tuple[str, tuple[str, ...]]]()
     for style in (style_with(decimal), *STYLES):
-        odd = find_odd(strings, counts, partial(_is_number, style=style))
+        odd = find_odd(strings, rows, partial(_is_number, style=style))
         if odd == ():
             return style, odd
         found += [] if odd is None else [(style, odd)]
     return min(found, key=lambda one: len(one[1]), default=None)
 
 
-def _have_codes(strings: Sequence[String]) -> bool:
+def _have_codes(strings: Iterable[String]) -> bool:
     present = [string.strip() for string in strings if string]
     long = {string.removeprefix("+") for string in present if re.search(LONG, string)}
     are_alike = len({float(string) for string in long}) < len(long)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.estimators.targets import refuse_dates
-from backprop_xp.tables.columns.sample import Sample
+from backprop_xp.tables.columns.sample import MOST, Sample
 from backprop_xp.tables.model.tabular_parameters import Task
 from backprop_xp.tables.readers.cells import (
     TIME,
@@ -73,7 +73,7 @@ def find_target(
 
     Strings, booleans, integers of at most ten distinct values, and a column that was declared
     categorical are classes. Raises ValueError if there is nothing to learn, and for times of day
-    that nobody has declared to be classes.
+    that nobody has declared to be classes, and for more classes than ``MOST``.
     """
     column, rows = sample.column, sample.rows
     name = str(column.name)
@@ -101,9 +101,11 @@ def find_target(
         return Target(name, task, reason)
     if kind == "f":  # scikit-learn refuses such labels as numbers
         levels = np.unique(as_strings(target_values(column)).to_numpy(dtype=object))
-    if len(levels) > max(2, rows // 2):
+    n = round(len(levels) / sample.limit)
+    if n > max(2, rows // 2):
         _, wrong = numbers(column)
-        if 0.0 < np.average(wrong, weights=sample.each) <= _MAX_MISTAKES:
+        rows_of, each = (column, sample.each) if sample.limit == 1.0 else (sample.drawn, None)
+        if wrong.any() and np.average(numbers(rows_of)[1], weights=each) <= _MAX_MISTAKES:
             row = int(wrong.argmax())
             raise CellError(
                 f"the target {name!r} has {column.iloc[row]!r}",
@@ -111,8 +113,13 @@ def find_target(
                 column.index[row],
             )
         raise ValueError(
-            f"the target {name!r} has {len(levels)} different values in {rows} rows: a "
-            "class needs several rows."
+            f"the target {name!r} has {n} different values in {rows} rows: a class needs several "
+            "rows."
+        )
+    if sample.limit < 1.0:
+        raise ValueError(
+            f"the target {name!r} has about {n:,} classes, but {MOST:,} are possible at most: "
+            "group them, or choose another target."
         )
     return Target(name, "classification", reason, tuple(levels.tolist()))
 

@@ -3,6 +3,8 @@
 Specifies ``target``.
 """
 
+import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pandas as pd
 
 import backprop_xp as bx
 from backprop_xp import tables
+from backprop_xp.tables.columns import sample
 from backprop_xp.tables.columns.features import described_columns
 from backprop_xp.tables.columns.sample import Sample
 from backprop_xp.tables.report import target as target_column
@@ -101,6 +104,22 @@ def test_a_few_words_among_the_numbers_of_a_target_are_named(tmp_path: Path) -> 
     codes = pd.Series([f"a{i}" for i in range(300)], name="y")
     with pytest.raises(ValueError, match="has 300 different values in 300 rows"):
         target_column.find_target(Sample.of(codes))
+
+
+def test_very_many_classes_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target_column, "MOST", 500)
+    monkeypatch.setattr(sample, "MOST", 500)
+    codes = pd.Series([f"a{i % 800}" for i in range(2400)], name="y")
+    assert len(target_column.find_target(Sample.of(codes[codes < "a5"])).classes) < 500
+    with pytest.raises(
+        ValueError, match=r"^the target 'y' has about [78]\d\d classes, but 500 are"
+    ):
+        target_column.find_target(Sample.of(codes))
+    with pytest.raises(ValueError, match=r"has [78]\d\d different values in 800 rows"):
+        target_column.find_target(Sample.of(codes[:800]))
+    numbers = pd.Series([*(f"{i}.5" for i in range(2000)), *(f"w{i}" for i in range(60))], name="y")
+    with pytest.raises(ValueError, match="but nearly all other values are numbers"):
+        target_column.find_target(Sample.of(numbers))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
@@ -294,6 +313,22 @@ def test_values_of_another_kind_in_a_table_of_its_own_are_named_before_the_train
     message = r"^the column 'a' has 'many' \(line 2 of .*other.csv\), but a number is expected"
     with pytest.raises(ValueError, match=message):
         make_problem(data, "y", ColumnChoice(), seed=0, **{part: other})
+
+
+@pytest.mark.once
+def test_the_error_about_too_many_odd_cells_counts_them_and_its_way_out_works() -> None:
+    table, other = frame(60), frame(40).assign(a="many")
+    message = (
+        r"^the column 'a' has 'many' \(row 0\), but .* Such strings are in 40 of \d\d cells, too "
+        r"many .*, leave them empty, or choose kinds=(\{'a': 'category'\})\.$"
+    )
+    with pytest.raises(ValueError, match=message) as caught:
+        make_problem(table, "y", ColumnChoice(), seed=0, test=other)
+    found = re.search(message, str(caught.value))
+    assert found is not None
+    columns = ColumnChoice(kinds=ast.literal_eval(found[1]))
+    problem = make_problem(table, "y", columns, seed=0, test=other)
+    assert problem.detected.columns["a"].kind == "category"
 
 
 @pytest.mark.once
