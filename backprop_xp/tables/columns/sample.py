@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 
 import numpy as np
 import pandas as pd
 
 from backprop_xp.tables.readers.cells import (
     DECIMAL,
+    MISSING,
     String,
     as_strings,
     decimal_of,
@@ -205,10 +205,11 @@ def _drawn(column: pd.Series) -> pd.Series:
     """Return the strings of the drawn rows; none of a column of other values."""
     if not is_string(column):
         return column.iloc[:0]
-    present = column.dropna()
-    order = np.argsort(pd.util.hash_array(present.index.to_numpy())).tolist()
-    rows = (row for row in order if not is_missing(present.array[row]))
-    return present.iloc[[*islice(rows, _DRAWN)]]
+    rows = np.flatnonzero(~_are_missing(column))
+    if len(rows) > _DRAWN:
+        hashes = pd.util.hash_array(column.index.to_numpy()[rows])
+        rows = rows[np.argpartition(hashes, _DRAWN)[:_DRAWN]]
+    return column.iloc[rows]
 
 
 def _grouped(
@@ -228,12 +229,18 @@ def _grouped(
 
 def _kept(column: pd.Series, limit: float) -> np.ndarray:
     """Return a mask of the values below a limit, the missing ones, the least and the largest."""
-    kept = (_hashes(column) < limit) | column.isna().to_numpy()
+    kept = (_hashes(column) < limit) | _are_missing(column)
     if type_of(column) == "number":
         kept |= column.isin([column.min(), column.max()]).to_numpy()
-    if is_string(column):
-        kept[~kept] = [is_missing(string) for string in column[~kept]]
     return np.asarray(kept)
+
+
+def _are_missing(column: pd.Series) -> np.ndarray:
+    """Return a mask of the missing values, and of words for them."""
+    missing = column.isna()
+    if is_string(column):
+        missing |= column.str.strip().isin(MISSING)
+    return np.asarray(missing)
 
 
 def _hashes(column: pd.Series) -> np.ndarray:
