@@ -66,7 +66,7 @@ class Column:
 
     @property
     def expected(self) -> str:
-        """What a cell must be, for a message."""
+        """The kind that a cell must be of, for a message."""
         return f"a {self.kind}"
 
     def with_odd(self, strings: Iterable[str]) -> "Column":
@@ -179,7 +179,7 @@ class Column:
 
     @property
     def unit(self) -> str:
-        """What the exported numbers count, "" for the column's own unit."""
+        """The unit of the exported numbers, "" for the column's own unit."""
         return ""
 
     def graph_input(self) -> tuple[Any, Array]:

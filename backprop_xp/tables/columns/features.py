@@ -143,11 +143,8 @@ class Features:
 
         They are ``(rows, width)`` for each column of numbers, the first of ``feature_indices``.
         """
-        scaled, start, found = (
-            self.scaling.slopes(self.numbers_of(frame)),
-            0,
-            dict[str, np.ndarray](),
-        )
+        scaled = self.scaling.slopes(self.numbers_of(frame))
+        start, found = 0, dict[str, np.ndarray]()
         for name, column in self.columns.items():
             end = start + column.width if column.is_scaled else start
             if (own := column.slopes(frame[name])) is not None:

@@ -87,7 +87,7 @@ def within_range(values: Array) -> Array:
 
 
 class Spread(NamedTuple):
-    """What rows of some weight show of features: ``(features,)`` each, but for the first two.
+    """The mean, deviation and range of features over rows: ``(features,)`` each, but the first two.
 
     ``absent`` is the weight of the rows with a missing value. The others have the weighted mean,
     the squared deviations from it, the least and the largest value.
@@ -132,9 +132,14 @@ class Spread(NamedTuple):
 
     def filled(self, values: np.ndarray) -> "Spread":
         """Return the spread with these values in place of the missing ones."""
-        none = np.zeros_like(values)
-        missing = Spread(0, 0.0, -self.absent, values, none, none + np.inf, none - np.inf)
-        return self.merge(missing)
+        delta, part = values - self.means, self.absent / self.weight
+        return self._replace(
+            absent=np.zeros_like(self.absent),
+            means=self.means + delta * part,
+            squares=self.squares + delta**2 * part * (self.weight - self.absent),
+            least=np.minimum(self.least, values),
+            most=np.maximum(self.most, values),
+        )
 
     def standard(self) -> tuple[np.ndarray, np.ndarray]:
         """Return means and standard deviations, 1 for a feature that is constant to rounding."""

@@ -7,7 +7,6 @@ hash of each row's number draws.
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -42,7 +41,7 @@ from backprop_xp.tables.report.problem import ColumnChoice, chosen_features, lin
 from backprop_xp.tables.report.shares import Share
 from backprop_xp.tables.report.table_training import Estimator, estimator_for, reported
 from backprop_xp.tables.report.target import Target, find_target
-from backprop_xp.tables.report.totals import Totals, totals_of
+from backprop_xp.tables.report.totals import Totals, training_totals
 from backprop_xp.training.processes import exchange
 from backprop_xp.training.processes.one_process import OneProcess
 
@@ -202,16 +201,11 @@ def _detected(
 def _totals(share: Share, detected: Detected, held: Collection[Rows]) -> Totals:
     """Return the totals of this rank, whose other rows are ``held``."""
     columns = {name: one for name, one in detected.columns.items() if one.is_counted}
-    of = functools.partial(
-        totals_of, target=share.target, detected=detected._replace(columns=columns)
-    )
+    counted = detected._replace(columns=columns)
     pieces = (share.rows(*piece) for _, *piece in share.pieces([*columns], "training"))
-    found = merged_pieces(
-        itertools.chain(
-            (of(rows, is_training=False) for rows in held),
-            (of(rows, is_training=True) for rows in pieces),
-        )
-    )
+    found = merged_pieces(training_totals(rows, share.target, counted) for rows in pieces)
+    for rows in held:
+        found = found.with_held(rows, counted)
     if not found.target.rows:
         raise ValueError("its row groups have no training rows: start fewer processes.")
     return found

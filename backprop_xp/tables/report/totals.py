@@ -1,4 +1,4 @@
-"""What the rows of a large table add up to: the totals of pieces, merged over pieces and ranks."""
+"""The totals of the rows of a large table, merged over the pieces of a rank and over ranks."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -36,28 +36,37 @@ class Totals(NamedTuple):
             by_class,
             self.weightless + other.weightless,
             {name: one.merge(other.counts[name]) for name, one in self.counts.items()},
-            {name: one.merge(other.odd[name]) for name, one in self.odd.items()},
+            _merged_odd(self.odd, other.odd),
+        )
+
+    def with_held(self, rows: Rows, detected: Detected) -> "Totals":
+        """Return the totals with other rows than training rows, which teach no column."""
+        counted = rows.counted()
+        return self._replace(
+            weightless=self.weightless + len(rows.target) - len(counted.target),
+            odd=_merged_odd(self.odd, detected.odd_cells(counted.features)),
         )
 
 
-def totals_of(rows: Rows, target: Target, detected: Detected, *, is_training: bool) -> Totals:
-    """Return the totals of rows with weights; other rows than training rows teach no column."""
-    counted = rows.counted()
-    weights, by_class = np.asarray(rows.weights), dict[Any, float]()
-    columns, y = detected.columns, np.empty((0, 0 if target.classes else 1))
-    counts = dict.fromkeys(columns, Counts())
-    if is_training:
-        y = np.empty((len(counted.target), y.shape[1]))
-        if target.classes:
-            indices, names = pd.factorize(as_array(rows.target))
-            found = np.bincount(indices, weights, len(names)).tolist()
-            by_class = dict(zip(names.tolist(), found, strict=True))
-        else:
-            y[:, 0] = target.values(counted.target)
-        counts = {
-            name: one.count(counted.features[name], counted.weights)
-            for name, one in columns.items()
-        }
-    spread = Spread.of(y, counted.weights if is_training else np.empty(0))
-    weightless = len(weights) - len(counted.target)
-    return Totals(spread, by_class, weightless, counts, detected.odd_cells(counted.features))
+def training_totals(rows: Rows, target: Target, detected: Detected) -> Totals:
+    """Return the totals of training rows with weights."""
+    counted, by_class = rows.counted(), dict[Any, float]()
+    y = np.empty((len(counted.target), 0 if target.classes else 1))
+    if target.classes:
+        indices, names = pd.factorize(as_array(rows.target))
+        found = np.bincount(indices, rows.weights, len(names)).tolist()
+        by_class = dict(zip(names.tolist(), found, strict=True))
+    else:
+        y[:, 0] = target.values(counted.target)
+    columns, features, weights = detected.columns.items(), counted.features, counted.weights
+    return Totals(
+        Spread.of(y, weights),
+        by_class,
+        len(rows.target) - len(counted.target),
+        {name: one.count(features[name], weights) for name, one in columns},
+        detected.odd_cells(features),
+    )
+
+
+def _merged_odd(odd: Mapping[str, OddCells], others: Mapping[str, OddCells]) -> dict[str, OddCells]:
+    return {name: cells.merge(others[name]) for name, cells in odd.items()}

@@ -34,7 +34,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import backprop_xp as bx
 from backprop_xp.files import checkpoint
-from backprop_xp.tables.columns.scaling import SCALINGS, learn_scaling
+from backprop_xp.tables.columns.scaling import SCALINGS, Spread, learn_scaling
 from backprop_xp.tables.model import model_file, model_training, presets, tabular_parameters
 from backprop_xp.tables.model.rows import Rows
 from tests import messy_tables
@@ -263,6 +263,19 @@ def test_a_weight_counts_in_scalings_as_that_many_rows(scaling: str) -> None:
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)  # sums in another order
     np.testing.assert_allclose(expected.medians, np.nanmedian(np.repeat(values, counts, 0), 0))
+
+
+@pytest.mark.once
+def test_a_filled_spread_is_that_of_filled_values() -> None:
+    draw = np.random.default_rng(4)
+    values, weights = draw.normal(50.0, 20.0, (60, 3)), draw.uniform(0.5, 2.0, 60)
+    values[draw.random((60, 3)) < 0.3] = np.nan
+    values[:, 2] = np.nan
+    filling = np.asarray([7.0, 500.0, 3.0])
+    found = Spread.of(values, weights).filled(filling)
+    expected = Spread.of(np.where(np.isnan(values), filling, values), weights)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-9)  # sums in another order
 
 
 ODD: dict[str, Any] = {
