@@ -40,7 +40,7 @@ class Sample:
 
     A column of more than ``MOST`` values has a uniform sample of these: those whose hash is below
     ``limit``. Missing values, words for them, the least and the largest number are always there.
-    Any other value may be absent, also a frequent one. So ``drawn`` has a uniform sample of the
+    Each other value can be absent, also a frequent one. So ``drawn`` has a uniform sample of the
     rows: the strings of at most 4,096 rows with a value, those whose numbers have the least hashes.
     Both depend on no order of the rows, and on no cut into pieces.
     """
