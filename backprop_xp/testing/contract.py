@@ -120,6 +120,7 @@ def _slices_are_views(case: Case) -> None:
     whole, part = array, case.backend.namespace().reshape(array[..., 1:3], (3, 2, 1))
     array -= 1.0
     expect(array is whole, "arithmetic in place makes a new array, but slices_are_views is True")
+    expect(case.has_views(), "slices are copies, but slices_are_views is True")
     case.require_same(part, (_TABLE - 1.0)[:, 1:3, None], "a slice of an array that was changed")
     part *= 2.0
     expected = _TABLE - 1.0

@@ -13,6 +13,11 @@ from backprop_xp.backends import Array, Backend, DTypeNotKeptError, device_of, g
 
 # Rounding of some hundred operations, relative to the largest entry that NumPy computes.
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
+# The likely cause of an error of up to that share of the largest entry: a lower precision.
+_CAUSES = {
+    "float32": (1e-2, "TF32 or half precision, see Backend.full_precision"),
+    "float64": (1e-5, "float32"),
+}
 # Imaginary parts as small as those of the gradient check's complex step: they must not be lost.
 _IMAGINARY = {"complex64": 2.0**-40, "complex128": 2.0**-66}
 FLOATING = (*TOLERANCES, *_IMAGINARY)
@@ -105,6 +110,13 @@ class Case(NamedTuple):
         """Return another of the backend's devices, if there is one."""
         return [Case(self.backend, d) for d in self.backend.devices() if d != self.device][:1]
 
+    def has_views(self) -> bool:
+        """Return whether a slice shows what is written to its array, as a training relies on."""
+        (array,) = self.put(np.ones((2, 3), np.float32))
+        part = self.backend.namespace().reshape(array[..., 1:3], (2, 2, 1))
+        array -= 1.0
+        return not self.backend.to_host(part).any()
+
     def dtype(self, name: str) -> object:
         """Return a dtype; NotApplicable for one not kept, except bool, int32 and float32."""
         xp = self.backend.namespace()
@@ -162,6 +174,10 @@ def require_values(host: np.ndarray, there: np.ndarray, what: str) -> None:
     for index in np.argwhere(wrong)[:1].tolist():
         found, right = host[tuple(index)], there[tuple(index)]
         rule = f"{np.sum(wrong)} of {wrong.size} differ by more than {share:g} of the largest"
+        if share:
+            upper, cause = _CAUSES[there.dtype.name]
+            error = float(np.max(np.abs(ours - numpys)))
+            rule += f": computed in {cause}?" if error <= upper * largest else ""
         expect(False, f"{what} is {found} at {index}, but {right} on NumPy ({rule})")
 
 

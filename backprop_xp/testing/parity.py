@@ -160,7 +160,9 @@ def _training(name: str, dtype: str, case: Case) -> None:
 
     hosts = [array.astype(dtype) for array in (_THETA, _X, np.stack([_Y, 1 - _Y]), _WEIGHT)]
     here, there = train(*case.put(*hosts)), train(*hosts)
-    case.require_same(here.theta, there.theta, "theta")
+    copies = case.backend.slices_are_views and not case.has_views()
+    cause = " (slices are copies, but slices_are_views is True: no step sees the last one)"
+    case.require_same(here.theta, there.theta, f"theta{cause if copies else ''}")
     ours, numpys = (np.asarray(r.history["validation_loss"], dtype) for r in (here, there))
     require_values(ours, numpys, "the history of the validation loss")
 

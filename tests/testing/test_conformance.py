@@ -11,10 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import backprop_xp as bx
 from backprop_xp import testing
+from backprop_xp.testing.kit import require_values
 from backprop_xp.testing.parts import FUNCTIONS
 from tests import broken_backends as broken
 
@@ -176,6 +178,59 @@ def test_a_slightly_wrong_operator_fails_its_check(kind: Any) -> None:
 def test_slices_that_are_no_views_fail_their_check(backend: Any, message: str) -> None:
     found = failures(backend, None, "protocol")
     assert re.search(message, found["protocol: slices are views"]), found
+
+
+@pytest.fixture
+def copying_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """array-api-strict with slices that are copies, as the standard allows."""
+    kind = type(broken.XP.ones(1))
+    taken = kind.__getitem__
+    copy = lambda array, key: broken.XP.asarray(taken(array, key), copy=True)  # noqa: E731
+    monkeypatch.setattr(kind, "__getitem__", copy)
+
+
+@pytest.fixture
+def new_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """array-api-strict whose arithmetic in place makes new arrays, as the standard allows."""
+    kind = type(broken.XP.ones(1))
+    for name in ("add", "sub", "mul", "truediv", "pow"):
+        monkeypatch.setattr(kind, f"__i{name}__", getattr(kind, f"__{name}__"))
+
+
+@pytest.mark.parametrize("library", ["copying_slices", "new_arrays"])
+def test_a_library_with_copies_where_numpy_has_views_passes(
+    library: str, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue(library)
+    assert not failures("array-api-strict", "device1")
+
+
+@pytest.mark.usefixtures("copying_slices")
+def test_a_training_on_copies_that_should_be_views_fails_with_the_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(type(broken.STRICT), "slices_are_views", True)
+    found = failures("array-api-strict", "device1", "protocol", "parity")
+    assert len(found) == 5
+    assert all("slices are copies, but slices_are_views is True" in text for text in found.values())
+    assert "no step sees the last one) is 1.2" in found["parity: training, AdamW, float64"]
+
+
+@pytest.mark.parametrize(
+    ("there", "off", "cause"),
+    [
+        (np.ones(3), 1e-7, r"1e-12 of the largest: computed in float32\?"),
+        (np.ones(3, "f4"), 1e-3, "of the largest: computed in TF32 or half precision"),
+        (np.ones(3), 1e-3, r"of the largest\)"),
+        (np.array([1.0, np.inf]), np.nan, r"of the largest\)"),
+        (np.ones(3, int), 1, r"differ by more than 0 of the largest\)"),
+    ],
+)
+def test_an_error_of_the_size_of_a_lower_precision_is_said_to_come_from_it(
+    there: Any, off: float, cause: str
+) -> None:
+    with pytest.raises(AssertionError, match=cause):
+        require_values(there + off, there, "y")
 
 
 class HalfBackend:
