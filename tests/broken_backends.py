@@ -63,6 +63,13 @@ def no_list(self: Any, name: Any) -> Any:
     return raising(ValueError("no such device")) if found == STRICT.devices()[0] else found
 
 
+def last_row(self: Any, total: Any, rows: Any, values: Any) -> Any:
+    for i in range(4):
+        at = int(rows[i])
+        total[at, :] = values[i, :] + 1.0
+    return total
+
+
 def once(self: Any, function: Any, *, donate: Any = ()) -> Any:
     first: list[Any] = []
     return lambda *arrays: (first or first.append(function(*arrays)) or first)[0]
@@ -125,6 +132,12 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("details", lambda self: {"threads": 2}, ANSWERS, "not a dict of strings"),
     ("memory", lambda self, device=None: Memory(2, 1), ANSWERS, "more bytes in use"),
     ("synchronize", lambda self, device=None: device, ANSWERS, "returns "),
+    ("mpi_buffers", lambda self: None, ANSWERS, "not a boolean"),
+    ("device_kinds", ("cpu", "device1"), DEVICES, r"without \['CPU_DEVICE', 'device2'"),
+    ("accelerators", lambda self: ["gpu"], DEVICES, r"\['gpu'\], which devices\(\) lacks"),
+    ("device_of", lambda self, array: "gpu", DEVICES, "goes to gpu by default"),
+    ("scatter_add", last_row, "protocol: scatter add", r"is 10.0 at \[2, 0\], but 16.0"),
+    ("after_step", lambda self, state: state, "protocol: after step", "returns"),
     ("name", "", ANSWERS, "its name is ''"),
 ]
 

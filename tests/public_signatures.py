@@ -18,6 +18,8 @@ KEPT = Path(__file__).with_suffix(".txt")
 # Of bx.backends, what docs/reference has beyond the names of bx: the rest is for the library.
 BACKENDS = ("Backend", "BackendStatus", "Conversion", "DTypeNotKeptError", "Memory", "Probe")
 BACKENDS += ("Selection", "array_namespace", "explicit", "replaceable")
+BACKENDS += ("LazyModule", "device_aware", "device_of", "holds_a_mask", "leaves_by_dlpack")
+BACKENDS += ("module_if_imported", "try_library")
 # Methods for the library itself.
 INTERNAL = (
     "check_inputs",

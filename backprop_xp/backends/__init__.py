@@ -34,13 +34,19 @@ from backprop_xp.backends.compatibility import (
     require_same_device as require_same_device,
 )
 from backprop_xp.backends.dtypes_and_devices import (
+    LazyModule as LazyModule,
     dtype_name as dtype_name,
+    module_if_imported as module_if_imported,
     precision_of as precision_of,
     text_of as text_of,
+    try_library as try_library,
 )
 from backprop_xp.backends.guard import (
+    CONVERSION_METHODS as CONVERSION_METHODS,
     TransferError as TransferError,
     explicit as explicit,
+    holds_a_mask as holds_a_mask,
+    leaves_by_dlpack as leaves_by_dlpack,
     transfer_guard as transfer_guard,
 )
 from backprop_xp.backends.host_numbers import (
@@ -51,6 +57,7 @@ from backprop_xp.backends.host_numbers import (
     require_dense as require_dense,
     require_dtype as require_dtype,
 )
+from backprop_xp.backends.namespaces import device_aware as device_aware
 from backprop_xp.backends.protocol import (
     Array as Array,
     Backend as Backend,
@@ -99,6 +106,7 @@ from backprop_xp.backends.sums_and_products import (
 
 # The other names are for this library's own modules.
 __all__ = [
+    "CONVERSION_METHODS",
     "Array",
     "Backend",
     "BackendStatus",
@@ -107,6 +115,7 @@ __all__ = [
     "DType",
     "DTypeNotKeptError",
     "Device",
+    "LazyModule",
     "Memory",
     "Namespace",
     "Probe",
@@ -114,14 +123,20 @@ __all__ = [
     "TransferError",
     "array_namespace",
     "asarray",
+    "device_aware",
+    "device_of",
     "explicit",
     "get_backend",
+    "holds_a_mask",
+    "leaves_by_dlpack",
     "list_backends",
+    "module_if_imported",
     "replaceable",
     "resolve",
     "set_default_backend",
     "to_host",
     "transfer_guard",
+    "try_library",
     "use_backend",
 ]
 

@@ -26,7 +26,14 @@ from backprop_xp.backends.dtypes_and_devices import (
     same_device,
 )
 from backprop_xp.backends.protocol import Array, Backend, Device, DType, DTypeNotKeptError
-from backprop_xp.backends.registry import built_in, is_name_of, name_of, owner, usable_backend
+from backprop_xp.backends.registry import (
+    backends_with,
+    built_in,
+    is_name_of,
+    name_of,
+    owner,
+    usable_backend,
+)
 from backprop_xp.backends.scopes import Scope
 from backprop_xp.checks import nearest
 
@@ -36,8 +43,6 @@ _VARIABLES = {what: f"BACKPROP_XP_{what.upper()}" for what in ("dtype", "device"
 _DTYPES = ["float32", "float64", "complex64", "complex128", "bool"] + [
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 ]
-# The built-in backends that may have a device, by the letters that its name begins with.
-_DEVICES = {"cuda": "'cupy', 'jax' or 'torch'", "tpu": "'jax'", "device": "'array-api-strict'"}
 
 
 class Selection(NamedTuple):
@@ -140,8 +145,8 @@ def resolve(
     ValueError for an unknown name, for arrays of two libraries or devices and for an argument that
     contradicts them, TypeError for arrays of two floating precisions, ``BackendUnavailableError``
     (a RuntimeError) for a backend that cannot run here, and ``DTypeNotKeptError`` (a ValueError)
-    for a dtype that the library or device does not keep. Only the name ``"auto"`` falls back from
-    CUDA to NumPy.
+    for a dtype that the library or device does not keep. Only the name ``"auto"`` falls back, from
+    CUDA and other accelerators to NumPy.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
@@ -219,9 +224,11 @@ def _device(backend: Backend, request: Request, source: str) -> Device:
         if request.source == source:
             sources = f"Device and backend came from {source}"
         way_out = "Choose another device"
-        others = _DEVICES.get(str(request.device).partition(":")[0].rstrip("0123456789"), "")
-        if others and repr(backend.name) not in others:
-            way_out += f", or a backend that may have it: {others}"
+        others = backends_with(str(request.device).partition(":")[0])
+        if others and backend.name not in others:
+            *first, last = map(repr, others)
+            either = f"{', '.join(first)} or {last}" if first else last
+            way_out += f", or a backend that may have it: {either}"
         raise ValueError(f"{error} {sources}. {way_out}.") from None
 
 

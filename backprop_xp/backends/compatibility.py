@@ -23,10 +23,12 @@ _NUMPY = (np.ndarray, np.generic)
 _NUMPY_COMPUTES_IN = "fdFD"  # float32, float64, complex64 and complex128
 
 
-@replaceable
 def device_of(array: Array) -> Device:
-    """Return an array's device; None for a JAX tracer, which has none yet."""
-    return getattr(array, "device", None)
+    """Return an array's device, as its backend says; None for a JAX tracer, which has none yet."""
+    if type(array) is np.ndarray:
+        return "cpu"
+    backend = owner(array)
+    return getattr(array, "device", None) if backend is None else backend.device_of(array)
 
 
 def require_owner(array: Array, name: str) -> Backend:

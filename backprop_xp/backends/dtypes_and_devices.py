@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from backprop_xp.backends.protocol import Device, DType, Namespace, Probe
-from backprop_xp.extras import install_command
 
 if TYPE_CHECKING:
     import logging
@@ -28,11 +27,18 @@ def is_installed(module: str) -> bool:
 
 
 def try_library(
-    module: str, library: str, extra: str, work: Callable[[ModuleType], object]
+    module: str, library: str, install: str, work: Callable[[ModuleType], object]
 ) -> Probe:
-    """Return the result of a small computation; ``extra`` is the extra that installs it."""
+    """Return the result of importing a module and of ``work(module)``, a small computation.
+
+    ``library`` is its name for people, and ``install`` the command that installs it.
+
+    >>> from backprop_xp.backends import try_library
+    >>> try_library("nonesuch", "Nonesuch", "pip install nonesuch", lambda module: None).reason
+    'Nonesuch is not installed'
+    """
     if not is_installed(module):
-        return Probe(False, None, f"{library} is not installed", install_command(extra))
+        return Probe(False, None, f"{library} is not installed", install)
     try:
         found = importlib.import_module(module)
         work(found)
@@ -55,7 +61,13 @@ def module_if_imported(name: str) -> ModuleType | None:
 
 
 class LazyModule:
-    """A library that is imported when its first attribute is needed."""
+    """A library that is imported when its first attribute is needed.
+
+    >>> from backprop_xp.backends import LazyModule
+    >>> math = LazyModule("math")
+    >>> math.sqrt(4.0)
+    2.0
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name

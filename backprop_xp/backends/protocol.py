@@ -66,6 +66,10 @@ class Backend(Protocol):
     defaults of the others suit a library that computes immediately, exactly, and on the device of
     its arrays.
 
+    ``device_kinds`` are the first words of the names that its devices may have on some machine,
+    such as ``"cuda"`` of ``"cuda:0"``. An error for a device that another backend lacks names this
+    one.
+
     ``replacements`` maps the qualified name of a reference function, such as
     ``"backprop_xp.training.optimizers.first_order.Adam.rule"``, to a faster function with the same
     signature and results.
@@ -76,6 +80,7 @@ class Backend(Protocol):
     """
 
     name: ClassVar[str]
+    device_kinds: ClassVar[Sequence[str]] = ()
     replacements: ClassVar[dict[str, Function]] = {}
     slices_are_views: ClassVar[bool] = False
 
@@ -108,6 +113,14 @@ class Backend(Protocol):
     @abstractmethod
     def to_host(self, array: Array) -> np.ndarray:
         """Return an array's values as a NumPy array, after waiting for them."""
+
+    def device_of(self, array: Array) -> Device:
+        """Return the device of an array of the library: its attribute, or array-api-compat's."""
+        if (device := getattr(array, "device", None)) is not None:
+            return device
+        import array_api_compat  # 1 ms
+
+        return array_api_compat.device(array)
 
     def detach(self, array: Array) -> Array:
         """Return the array without recording of automatic differentiation."""
@@ -147,6 +160,14 @@ class Backend(Protocol):
         """
         return
 
+    def accelerators(self) -> Sequence[Device]:
+        """Return the devices for which the name ``"auto"`` prefers this backend to NumPy.
+
+        Only a backend that overrides this method is tried for that name. It is called after a probe
+        that succeeds.
+        """
+        return ()
+
     def synchronize(self, device: Device | None = None) -> None:
         """Wait until the queued work on ``device`` is done."""
         return
@@ -161,6 +182,14 @@ class Backend(Protocol):
         At its end the arrays have arrived, and any stream may use them.
         """
         return nullcontext()
+
+    def mpi_buffers(self) -> bool:
+        """Return whether mpi4py can send the memory of the library's arrays as it is.
+
+        A training of several processes then sums gradients on the devices, if the MPI library reads
+        their memory. Otherwise it sums them on the host.
+        """
+        return False
 
     def full_precision(self) -> AbstractContextManager[None]:
         """Return a context in which products keep all digits of their dtype.
@@ -177,6 +206,24 @@ class Backend(Protocol):
         The checks of networks, layers and losses enter it.
         """
         return nullcontext()
+
+    def scatter_add(self, total: Array, rows: Array, values: Array) -> Array | None:
+        """Return ``total`` plus each row of ``values`` at its index; None without such a function.
+
+        ``total`` is ``(count, n)``, a new array that may be written, ``rows`` are integers ``(k,)``
+        that may repeat, and ``values`` is ``(k, n)``. With None, the rows are added by a product
+        with a one-hot array.
+        """
+        return None
+
+    def after_step(self, state: Any) -> None:
+        """Compute what a lazy library has only recorded; called after each step of a training.
+
+        ``state`` has theta, the optimizer's state, and the step's measures, in tuples and dicts,
+        with None for what is missing. It need not wait for the results. A compiled loop has no such
+        steps.
+        """
+        return
 
     def compile(self, function: Function, *, donate: Sequence[int] = ()) -> Function:
         """Return ``function`` compiled, or itself if the library has no compiler.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
 BUILT_IN = ("numpy", "cupy", "array-api-strict", "jax", "torch")
-AUTO = "auto"  # the one name that falls back: from CUDA to NumPy
+AUTO = "auto"  # the one name that falls back: from an accelerator to NumPy
 
 _plug_ins: dict[str, Backend] = {}  # the loaded ones
 _usable: dict[str, Backend] = {}  # the ones that passed their probe
@@ -108,12 +108,14 @@ def name_of(backend: str | Backend, source: str) -> str:
 
 def is_name_of(name: str | Backend, backend: Backend) -> bool:
     """Return whether a name, or a Backend, means this backend; only "auto" runs a probe."""
-    return built_in(AUTO) is backend if name == AUTO else name in (backend, backend.name)
+    return automatic() is backend if name == AUTO else name in (backend, backend.name)
 
 
 def find(name: str) -> Backend:
     """Return the backend of a known name, or raise the error that loading its plug-in raises."""
-    if name in (AUTO, *BUILT_IN):
+    if name == AUTO:
+        return automatic()
+    if name in BUILT_IN:
         return built_in(name)
     if name not in _plug_ins:
         backend = next(iter(_entry_points(name))).load()
@@ -128,17 +130,38 @@ def find(name: str) -> Backend:
 
 @functools.cache
 def built_in(name: str) -> Backend:
-    """Return a built-in backend; "auto" is CuPy's if a CUDA device answers, else NumPy's."""
-    if name != AUTO:
-        module = f"backprop_xp.backends.libraries.{_library(name)}"
-        backend: Backend = importlib.import_module(module).backend
-        return backend
-    result = built_in("cupy").probe()
-    if result.usable:
-        log().info("backend 'auto' is cupy: a CUDA device answers.")
-        return built_in("cupy")
-    log().warning("backend 'auto' is numpy: %s.", result.reason)
+    """Return a built-in backend."""
+    module = f"backprop_xp.backends.libraries.{_library(name)}"
+    backend: Backend = importlib.import_module(module).backend
+    return backend
+
+
+@functools.cache
+def automatic() -> Backend:
+    """Return the first backend whose accelerator answers, plug-ins last; NumPy's without any."""
+    reasons = []
+    for backend in _every():
+        if type(backend).accelerators is Backend.accelerators:
+            continue
+        result = probe(backend.name)
+        if result.usable and (devices := backend.accelerators()):
+            names = ", ".join(map(backend.device_name, devices))
+            log().info("backend 'auto' is %s, on %s.", backend.name, names)
+            return backend
+        reasons.append(result.reason or f"{backend.name} has no accelerator here")
+    log().warning("backend 'auto' is numpy: %s.", "; ".join(reasons))
     return built_in("numpy")
+
+
+def backends_with(kind: str) -> list[str]:
+    """Return the names of the backends that may have devices of a kind, such as ``"cuda"``."""
+    return [backend.name for backend in _every() if kind in backend.device_kinds]
+
+
+def _every() -> list[Backend]:
+    """Return the built-in backends, then all plug-ins that can be loaded."""
+    _load_plug_ins()
+    return [*map(built_in, BUILT_IN), *_plug_ins.values()]
 
 
 @functools.cache

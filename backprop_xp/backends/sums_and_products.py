@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from backprop_xp.backends.compatibility import device_of
 from backprop_xp.backends.protocol import Array
-from backprop_xp.backends.registry import array_namespace
+from backprop_xp.backends.registry import array_namespace, owner
 from backprop_xp.backends.replacements import replaceable
 
 
@@ -71,10 +71,28 @@ def sum_at(values: Array, indices: Array, count: int, out: Array | None = None) 
     ``values`` is ``(*stack, rows, n)``, ``indices`` is ``(rows,)`` or ``(*stack, rows)``, and the
     result ``(*stack, count, n)``.
     """
-    xp = array_namespace(values)
-    numbers = xp.arange(count, dtype=indices.dtype, device=device_of(values))
-    one_hot = xp.astype(indices[..., None, :] == numbers[:, None], values.dtype)
-    return matmul(one_hot, values, out)
+    total = _scattered(values, indices, count)
+    if total is None:
+        xp = array_namespace(values)
+        numbers = xp.arange(count, dtype=indices.dtype, device=device_of(values))
+        one_hot = xp.astype(indices[..., None, :] == numbers[:, None], values.dtype)
+        return matmul(one_hot, values, out)
+    if out is None:
+        return total
+    out[...] = total
+    return out
+
+
+def _scattered(values: Array, indices: Array, count: int) -> Array | None:
+    """Return ``sum_at`` by the backend's ``scatter_add``, None without one."""
+    if (backend := owner(values)) is None:
+        return None
+    xp, (*stack, _, n) = array_namespace(values), values.shape
+    shape, rows = (math.prod(stack) * count, n), rows_of_members(indices, tuple(stack), count)
+    total = xp.zeros(shape, dtype=values.dtype, device=device_of(values))
+    flat = xp.reshape(rows, (-1,)), xp.reshape(values, (-1, n))
+    total = backend.scatter_add(total, *flat)
+    return None if total is None else xp.reshape(total, (*stack, count, n))
 
 
 @replaceable

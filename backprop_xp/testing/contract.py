@@ -13,7 +13,6 @@ from backprop_xp.backends import (
     array_namespace,
     asarray,
     blank,
-    device_of,
     owner,
 )
 from backprop_xp.testing.kit import Case, NotApplicable, checks_of, expect
@@ -68,6 +67,8 @@ def _answers(case: Case) -> None:
     memory = backend.memory(case.device)
     possible = memory is None or (isinstance(memory, Memory) and 0 <= memory.used <= memory.total)
     expect(possible, f"memory() is {memory!r}: more bytes in use than there are, or no Memory")
+    direct = backend.mpi_buffers()
+    expect(isinstance(direct, bool), f"mpi_buffers() is {direct!r}, not a boolean")
     result: Any = backend.synchronize(case.device)  # type: ignore[func-returns-value]
     expect(result is None, f"synchronize() returns {result!r}")
 
@@ -77,6 +78,11 @@ def _devices(case: Case) -> None:
     backend, devices, xp = case.backend, case.backend.devices(), case.backend.namespace()
     names = [backend.device_name(device) for device in devices]
     expect(len(set(names)) == len(names) > 0, f"no device, or two of one name: {names}")
+    kinds = {name.partition(":")[0] for name in names} - {*backend.device_kinds}
+    known = not (backend.device_kinds and kinds)
+    expect(known, f"device_kinds is {backend.device_kinds}, without {sorted(kinds)}")
+    strange = [device for device in backend.accelerators() if device not in devices]
+    expect(not strange, f"accelerators() has {strange}, which devices() lacks")
     for device, name in zip(devices, names, strict=True):
         for key in (device, name):
             found = backend.device(key)
@@ -85,7 +91,7 @@ def _devices(case: Case) -> None:
         expect(xp.isdtype(dtype, "real floating"), f"the default dtype {dtype} is not real")
         made = backend.from_host(np.ones(2), dtype, device).dtype
         expect(made == dtype, f"an array of {name}'s default dtype {dtype} comes out as {made}")
-    first = device_of(backend.from_host(_ONES))
+    first = backend.device_of(backend.from_host(_ONES))
     expect(first == devices[0], f"an array goes to {first} by default, not to {devices[0]}")
 
 
@@ -161,6 +167,26 @@ def _loop(case: Case) -> None:
     case.require_same((carry, total), expected, "the loop's (carry, outputs) of two calls")
 
 
+def _scatter_add(case: Case) -> None:
+    """Check that scatter_add adds each row at its index, also where indices repeat."""
+    rows, expected = np.array([2, 0, 2, 2], np.int32), np.ones((4, 3), np.float32)
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    total = case.backend.scatter_add(*case.put(expected.copy(), rows, values))
+    if total is None:
+        raise NotApplicable("no scatter_add() here: rows are added by a product")
+    np.add.at(expected, rows, values)
+    case.require_same(total, expected, "the sum of scatter_add")
+
+
+def _after_step(case: Case) -> None:
+    """Check that after_step takes the state of a training, and changes no array of it."""
+    theta, moments = case.put(_ONES, _ONES)
+    state = ((theta, (moments, 3, {"m": moments}), None), moments, [{"loss": moments}])
+    result: Any = case.backend.after_step(state)  # type: ignore[func-returns-value]
+    expect(result is None, f"after_step() returns {result!r}")
+    case.require_same([theta, moments], [_ONES, _ONES], "an array of the state")
+
+
 def _round_trip(name: str, case: Case) -> None:
     """Check that from_host and to_host keep values of any dtype and layout, and cast as NumPy."""
     host, before = _HOSTS[name], _HOSTS[name].copy()
@@ -190,7 +216,7 @@ def _asarray(case: Case) -> None:
 
 _PROMISES = [
     *(_methods, _replacements, _answers, _devices, _arrays, _owner, _slices_are_views, _compile),
-    _loop,
+    *(_loop, _scatter_add, _after_step),
 ]
 CHECKS = [
     *checks_of("protocol", _PROMISES),

@@ -42,6 +42,20 @@ def backend(request: pytest.FixtureRequest) -> Backend:
         pytest.skip(str(error))
 
 
+# Devices
+
+
+def test_the_device_of_an_array_is_its_attribute_or_that_of_array_api_compat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = bx.get_backend("numpy")
+    assert Backend.device_of(backend, types.SimpleNamespace(device="gpu")) == "gpu"
+    monkeypatch.setattr("array_api_compat.device", lambda array: ("compat", array))
+    assert Backend.device_of(backend, 3.0) == ("compat", 3.0)
+    assert device_of(np.ones(2)) == "cpu"
+    assert device_of(object()) is None
+
+
 # asarray
 
 

@@ -3,7 +3,7 @@
 Without a GPU the kernels' source is compiled twice: by NVRTC for a GPU, where CuPy finds it, and as
 plain C++ for this processor, where the kernels must equal the optimizers.
 
-Specifies ``namespace``, ``row_kernels`` and ``update_kernels``.
+Specifies ``row_kernels`` and ``update_kernels``.
 """
 
 import ctypes
@@ -27,9 +27,9 @@ from backprop_xp import testing
 from backprop_xp.backends import Backend, array_namespace, device_of
 from backprop_xp.backends.libraries.cupy import backend as cupy_backend
 from backprop_xp.backends.libraries.cupy.fused import DROPOUT, DROPOUT_HASH
-from backprop_xp.backends.libraries.cupy.namespace import device_aware
 from backprop_xp.backends.libraries.cupy.row_kernels import ROW_KERNELS, source
 from backprop_xp.backends.libraries.cupy.update_kernels import KERNELS, Kernel, rules
+from backprop_xp.backends.namespaces import device_aware
 from backprop_xp.networks.layers.activations import ACTIVATIONS
 from backprop_xp.networks.losses.loss import LOSSES
 from backprop_xp.training.measures.averages import averaged
@@ -397,9 +397,8 @@ def test_an_array_made_like_another_is_on_the_same_device(fakes: Any) -> None:
     with FakeDevice(3):
         assert fakes.zeros(3).device.id == 3
     assert fakes.pi == np.pi
-    assert (
-        device_aware(fakes, FakeDevice, pi=3.0).pi == 3.0
-    )  # CuPy's attribute replaces the wrapper's
+    # CuPy's attribute replaces the wrapper's.
+    assert device_aware(fakes, FakeDevice, pi=3.0).pi == 3.0
 
 
 @pytest.mark.installed

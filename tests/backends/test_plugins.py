@@ -292,6 +292,31 @@ def test_the_default_and_arrays_never_read_metadata_and_plug_ins_cannot_take_the
     assert lines == ["the default NumPyBackend", "[1.]"]
 
 
+def test_auto_takes_the_first_accelerator_and_a_device_names_the_plug_ins_that_may_have_it(
+    tmp_path: Path,
+) -> None:
+    fast = (
+        "\nSmall.device_kinds = ('tpu', 'quantum')\n"
+        "Small.accelerators = lambda self: {0}\nSmall.device_name = lambda self, device: device\n"
+    )
+    devices = {"idle": "[]", "quick": "['quantum:0', 'quantum:1']", "quicker": "['quantum:2']"}
+    wheels = [
+        small_plugin(tmp_path, name, name, SMALL.format(name=name) + fast.format(found))
+        for name, found in devices.items()
+    ]
+    program = (
+        "import logging; logging.basicConfig(level=logging.INFO)\n"
+        "print(bx.get_backend('auto').name)\n"
+        "try: bx.resolve(backend='numpy', device='quantum:7')\n"
+        "except ValueError as error: print(error)\n"
+    )
+    done = run(unpack(tmp_path / "site", *wheels), program)
+    chosen, error = [x for x in done.stdout.splitlines() if not x.startswith("imported")]
+    assert chosen == "quick"
+    assert "INFO:backprop_xp:backend 'auto' is quick, on quantum:0, quantum:1." in done.stderr
+    assert error.endswith("or a backend that may have it: 'idle', 'quick' or 'quicker'.")
+
+
 @pytest.mark.timed
 def test_a_plug_in_that_hangs_or_crashes_has_a_row_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -69,6 +69,26 @@ def test_rows_are_summed_by_their_index(
     assert not np.any(xp.host(found)[..., 6, :])  # the index of no row
 
 
+def test_rows_are_summed_by_the_backends_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In all tables of a stack at once, and into a given place."""
+    strict, calls = bx.get_backend("array-api-strict"), []
+
+    def scatter_add(self: Any, total: Any, rows: Any, values: Any) -> Any:
+        calls.append((total.shape, rows.shape, values.shape))
+        host = strict.to_host(total).copy()
+        np.add.at(host, strict.to_host(rows), strict.to_host(values))
+        return strict.from_host(host, device=total.device)
+
+    host, indices = np.arange(24.0).reshape(2, 4, 3), np.array([[0, 2, 2, 0], [1, 1, 1, 4]])
+    values, rows = strict.from_host(host), strict.from_host(indices)
+    expected = strict.to_host(sum_at(values, rows, 5))
+    monkeypatch.setattr(type(strict), "scatter_add", scatter_add)
+    place = strict.from_host(np.ones((2, 5, 3)))
+    for found in (sum_at(values, rows, 5), sum_at(values, rows, 5, place), place):
+        np.testing.assert_array_equal(strict.to_host(found), expected)
+    assert calls == [((10, 3), (8,), (8, 3))] * 2
+
+
 @pytest.mark.parametrize("out", ["none", "with gaps"])
 @every_dtype
 def test_an_outer_product_has_each_product_of_two_entries(xp: Any, dtype: str, out: str) -> None:

@@ -60,6 +60,7 @@ def test_the_rows_are_the_checks_in_their_order() -> None:
     assert [f"{row.group}: {row.check}" for row in rows] == [str(c) for c in testing.checks()]
     assert {row.check: row.detail for row in rows if row.status != "holds"} == {
         "loop": "no loop() here: steps are taken one by one",
+        "scatter add": "no scatter_add() here: rows are added by a product",
         "transfers": "host_conversions() is empty: a transfer guard watches none",
     }
 

@@ -437,6 +437,27 @@ def test_a_metric_may_return_numpys_number_and_an_error_in_one_names_it(xp: Any)
 # ---- results of custom code
 
 
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_the_backend_gets_the_state_after_each_step(
+    monkeypatch: pytest.MonkeyPatch, batch_size: int | None
+) -> None:
+    """A lazy library then computes it."""
+    backend, states = bx.get_backend("numpy"), list[Any]()
+    monkeypatch.setattr(type(backend), "after_step", lambda self, state: states.append(state))
+    network, x = bx.mlp([2, 1]), np.ones((8, 2))
+    theta, metrics = network.initialize(backend=backend), {"rmse": bx.metrics.rmse}
+    options: dict[str, Any] = {"optimizer": "adam", "batch_size": batch_size, "metrics": metrics}
+    bx.fit(network, theta, x, x[:, :1], epochs=3, **options)
+    assert len(states) == (3 if batch_size is None else 6)
+    for (after, moments, average), loss, measures in states:
+        assert after.shape == theta.shape
+        assert moments
+        assert average is None
+        assert loss.shape == ()
+        measured = [{"loss", "rmse"}] if batch_size is None else []
+        assert [set(each) for each in measures] == measured
+
+
 @pytest.mark.parametrize("batch_size", [None, 4, 1])  # with a smaller last batch and without
 @pytest.mark.parametrize("part", [slice(None), slice(1)], ids=["one for each output", "a column"])
 def test_a_loss_that_is_not_one_number_per_sample_is_an_error(

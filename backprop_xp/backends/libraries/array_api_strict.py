@@ -17,6 +17,7 @@ from backprop_xp.backends.protocol import (
     Namespace,
     Probe,
 )
+from backprop_xp.extras import install_command
 
 # The host waits for these on a GPU: the shape of the result depends on values.
 _SHAPED_BY_VALUES = (
@@ -28,10 +29,14 @@ class ArrayAPIStrictBackend(Backend):
     """A stand-in for a GPU on a machine without one: a wrong transfer or dtype raises."""
 
     name: ClassVar[str] = "array-api-strict"
+    device_kinds: ClassVar[Sequence[str]] = (
+        *("cpu", "CPU_DEVICE", "device1", "device2", "no_float64", "no_x64"),
+    )
 
     def probe(self) -> Probe:
         library = "array-api-strict"
-        return try_library("array_api_strict", library, "strict", lambda xp: xp.ones(1) + 1.0)
+        install = install_command("strict")
+        return try_library("array_api_strict", library, install, lambda xp: xp.ones(1) + 1.0)
 
     def namespace(self) -> Namespace:
         import array_api_strict

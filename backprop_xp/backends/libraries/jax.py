@@ -28,7 +28,7 @@ from backprop_xp.backends.protocol import (
     Namespace,
     Probe,
 )
-from backprop_xp.backends.sums_and_products import rows_of_members
+from backprop_xp.extras import install_command
 
 jax = LazyModule("jax")
 _NOTE = (
@@ -80,30 +80,14 @@ def _zeros_like(array: Array) -> Array:
     return jax.device_put(np.zeros(array.shape, array.dtype), array.sharding, may_alias=False)
 
 
-def _sum_at(values: Array, indices: Array, count: int, out: None = None) -> Array:
-    """Replace ``backends.sums_and_products.sum_at`` by a scatter."""
-    (*stack, _, n) = values.shape
-    rows = rows_of_members(indices, tuple(stack), count).reshape(-1)
-    total = jax.numpy.zeros((math.prod(stack) * count, n), values.dtype)
-    return total.at[rows].add(values.reshape(-1, n)).reshape(*stack, count, n)
-
-
-def _device_of(array: Array) -> Device:
-    """Replace ``backends.compatibility.device_of``: an array on a mesh is on all of its devices.
-
-    The sharding that replicates is this device, however the array is divided over the mesh.
-    """
-    device: Any = getattr(array, "device", None)
-    return _sharding(device.mesh) if hasattr(device, "mesh") else device
-
-
 def _sharding(mesh: Any, *spec: Any) -> Any:
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
 
 
 def _require_same_device(theta: Array, value: Array, name: str, other: str = "theta") -> Any:
     """Replace ``backends.compatibility.require_same_device`` if one of the arrays is on a mesh."""
-    device, its_device = _device_of(theta), _device_of(value) if backend.owns(value) else ""
+    device = backend.device_of(theta)
+    its_device = backend.device_of(value) if backend.owns(value) else ""
     mesh: Any = getattr(device, "mesh", getattr(its_device, "mesh", None))
     if mesh is None or same_device(device, its_device):
         return NotImplemented
@@ -181,12 +165,11 @@ class JAXBackend(Backend):
     """jax.numpy keeps the standard; float64 needs JAX_ENABLE_X64, which the user sets."""
 
     name: ClassVar[str] = "jax"
+    device_kinds: ClassVar[Sequence[str]] = ("cpu", "cuda", "tpu")
     replacements: ClassVar[dict[str, Function]] = {
-        "backprop_xp.backends.sums_and_products.sum_at": _sum_at,
         "backprop_xp.backends.arrays.agreed": _agreed,
         "backprop_xp.backends.arrays._moved": _moved,
         "backprop_xp.backends.closures.content_of_array": _content_of_array,
-        "backprop_xp.backends.compatibility.device_of": _device_of,
         "backprop_xp.backends.compatibility.require_same_device": _require_same_device,
         "backprop_xp.networks.chain.batch_rows.divider": _divider,
         "backprop_xp.networks.jets.parts.summed": _summed,
@@ -196,7 +179,7 @@ class JAXBackend(Backend):
     }
 
     def probe(self) -> Probe:
-        probe = try_library("jax", "JAX", "jax", _work)
+        probe = try_library("jax", "JAX", install_command("jax"), _work)
         platforms = None if module_if_imported("jax") is None else jax.config.jax_platforms
         if probe.usable or not platforms:
             return probe
@@ -273,7 +256,7 @@ class JAXBackend(Backend):
     def to_host(self, array: Array) -> np.ndarray:
         """Return the values; those of a dtype that NumPy lacks, such as bfloat16, as float32."""
         if not (array.is_fully_addressable or array.is_fully_replicated):
-            array = jax.device_put(array, _device_of(array))  # by a call of every process
+            array = jax.device_put(array, self.device_of(array))  # by a call of every process
         host = np.asarray(jax.device_get(array))  # the one explicit transfer for JAX's own guard
         is_floating = jax.numpy.issubdtype(host.dtype, jax.numpy.floating)
         return host.astype(np.float32) if is_floating and host.dtype.kind != "f" else host
@@ -288,6 +271,17 @@ class JAXBackend(Backend):
         if module_if_imported("jax") is not None:
             context = jax.transfer_guard_device_to_host(mode)
         return context
+
+    def device_of(self, array: Array) -> Device:
+        """Return the device; of an array on a mesh, the sharding that replicates over the mesh.
+
+        It is None for a tracer.
+        """
+        device: Any = getattr(array, "device", None)
+        return _sharding(device.mesh) if hasattr(device, "mesh") else device
+
+    def scatter_add(self, total: Array, rows: Array, values: Array) -> Array:
+        return total.at[rows].add(values)
 
     def synchronize(self, device: Device | None = None) -> None:
         jax.device_put(0, device).block_until_ready()

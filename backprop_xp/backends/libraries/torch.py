@@ -1,7 +1,6 @@
 """PyTorch: its tensors, through array-api-compat's wrapper. No computation needs its autograd."""
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -22,13 +21,12 @@ from backprop_xp.backends.protocol import (
     Device,
     DType,
     DTypeNotKeptError,
-    Function,
     Memory,
     Namespace,
     Probe,
 )
 from backprop_xp.backends.scopes import process_wide
-from backprop_xp.backends.sums_and_products import rows_of_members
+from backprop_xp.extras import install_command
 
 torch = LazyModule("torch")
 _COMPARISONS = ("equal", "allclose", "is_nonzero")
@@ -38,26 +36,17 @@ _SHAPED_BY_VALUES = (
 )
 
 
-def _sum_at(values: Array, indices: Array, count: int, out: None = None) -> Array:
-    """Replace ``backends.sums_and_products.sum_at``; on CUDA the order of a sum may vary."""
-    (*stack, _, n) = values.shape
-    rows = rows_of_members(indices, tuple(stack), count).reshape(-1)
-    total = torch.zeros(math.prod(stack) * count, n, dtype=values.dtype, device=values.device)
-    return total.index_add(0, rows, values.reshape(-1, n)).reshape(*stack, count, n)
-
-
 class TorchBackend(Backend):
     """PyTorch on CPUs, on GPUs of CUDA, and on Apple's GPU (MPS)."""
 
     name: ClassVar[str] = "torch"
     slices_are_views: ClassVar[bool] = True
-    replacements: ClassVar[dict[str, Function]] = {
-        "backprop_xp.backends.sums_and_products.sum_at": _sum_at
-    }
+    device_kinds: ClassVar[Sequence[str]] = ("cpu", "cuda", "mps")
 
     @explicit
     def probe(self) -> Probe:
-        return try_library("torch", "PyTorch", "torch", lambda torch: torch.ones(1).add(1).numpy())
+        install = install_command("torch")
+        return try_library("torch", "PyTorch", install, lambda torch: torch.ones(1).add(1).numpy())
 
     def namespace(self) -> Namespace:
         import array_api_compat.torch
@@ -112,6 +101,9 @@ class TorchBackend(Backend):
             array = array.float()
         return np.asarray(array.numpy())
 
+    def device_of(self, array: Array) -> Device:
+        return array.device
+
     def detach(self, array: Array) -> Array:
         return array.detach()
 
@@ -122,6 +114,10 @@ class TorchBackend(Backend):
     def full_precision(self) -> AbstractContextManager[None]:
         """Forbid TF32 and bfloat16 in float32 products, in the whole process."""
         return _ieee_products()
+
+    def scatter_add(self, total: Array, rows: Array, values: Array) -> Array:
+        """Add by ``index_add_``; on CUDA the order of a sum may vary."""
+        return total.index_add_(0, rows, values)
 
     def synchronize(self, device: Device | None = None) -> None:
         kind = None if device is None else device.type

@@ -107,7 +107,7 @@ class RowRanks(Ranks):
     def sum(self, array: Array) -> Array:
         """Return the sum of the ranks' arrays, the same to the bit on each."""
         home, device = require_owner(array, "array"), device_of(array)
-        if direct := home.name == "cupy" and takes_gpu_arrays():
+        if direct := home.mpi_buffers() and takes_gpu_arrays():
             home.synchronize(device)
         part = array if direct else np.ascontiguousarray(to_host(array))
         total = array_namespace(part).empty_like(part)

@@ -197,6 +197,7 @@ class OneByOne:
         if self._functions_with is not None:
             self._compile_if_long(theta, shared.rows.x.shape[-2])
         take_one, evaluate, may_fail_midway, replacements = self._functions
+        after_step = require_owner(theta, "theta").after_step
         count = batches if isinstance(batches, int) else batches.shape[0]
         steps = range(first, first + count)
         weights = [weight or None for weight in method.weights(steps)]  # 0 takes no work
@@ -217,6 +218,7 @@ class OneByOne:
                     losses.append(loss)
                     if shared.evaluated:
                         found.append(evaluate(measured_theta(carry), shared.evaluated))
+                    after_step((carry, loss, found[-1:]))
                 except BaseException as error:
                     if may_fail_midway:
                         carry, losses, found = kept, losses[:whole], found[:whole]

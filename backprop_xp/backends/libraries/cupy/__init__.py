@@ -15,8 +15,8 @@ import numpy as np
 from backprop_xp.backends.dtypes_and_devices import LazyModule, is_installed, module_if_imported
 from backprop_xp.backends.guard import CONVERSION_METHODS, explicit, leaves_by_dlpack
 from backprop_xp.backends.libraries.cupy.fused import FUSED
-from backprop_xp.backends.libraries.cupy.namespace import device_aware
 from backprop_xp.backends.libraries.cupy.update_kernels import launch, rules
+from backprop_xp.backends.namespaces import device_aware
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -41,6 +41,7 @@ class CuPyBackend(Backend):
 
     name: ClassVar[str] = "cupy"
     slices_are_views: ClassVar[bool] = True
+    device_kinds: ClassVar[Sequence[str]] = ("cuda",)
     replacements: ClassVar[dict[str, Function]] = {**FUSED, **rules(launch)}
 
     @explicit
@@ -105,6 +106,17 @@ class CuPyBackend(Backend):
         """Return the values as NumPy's, after waiting for the current stream of the array's GPU."""
         with array.device:
             return np.asarray(cupy.asnumpy(array))
+
+    def device_of(self, array: Array) -> Device:
+        """Return the GPU; a variable of ``cupy.fuse`` has none."""
+        return getattr(array, "device", None)
+
+    def accelerators(self) -> Sequence[Device]:
+        return self.devices()
+
+    def mpi_buffers(self) -> bool:
+        """Return True: mpi4py reads the CUDA array interface."""
+        return True
 
     def synchronize(self, device: Device | None = None) -> None:
         """Wait for every stream of the GPU."""

@@ -84,6 +84,7 @@ class NumPyBackend(Backend):
 
     name: ClassVar[str] = "numpy"
     slices_are_views: ClassVar[bool] = True
+    device_kinds: ClassVar[Sequence[str]] = ("cpu",)
     replacements: ClassVar[dict[str, Function]] = {
         "backprop_xp.backends.closures.content_of_array": _content_of_array,
         "backprop_xp.networks.layers.activations._sigmoid": sigmoid,
@@ -110,6 +111,9 @@ class NumPyBackend(Backend):
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, np.ndarray | np.generic)
+
+    def device_of(self, array: Array) -> Device:
+        return "cpu"
 
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
