@@ -92,12 +92,14 @@ FULL_SUITES = {
     "array-api-strict-no_float64": Suite("array-api-strict", "no_float64"),
     "jax-all": Suite("jax", marks="not once"),
     "torch": Suite("torch"),
+    "dpnp": Suite("dpnp", marks=FIRST.format("dpnp"), paths=SUITES["jax"].paths),
     "plug-in": Suite("lookalike"),
     "cupy-emulated": Suite("cupy"),
 }
 QUICK = ("numpy", "array-api-strict")  # to install
 # The suites that run with the lowest dependencies.
 LOWEST = {name: SUITES[name] for name in ("numpy", "array-api-strict", "jax")}
+NOT_LOWEST = ("cuda12", "cuda13", "dpnp", "mpi", "torch")
 LOWEST["torch"] = Suite("torch", marks=FIRST.format("torch"))
 
 # Other machines, imitated. A product's last bits depend on the kernel that OpenBLAS chooses for the
@@ -198,7 +200,7 @@ def pythons(session: nox.Session, suite: str) -> None:
 @nox.parametrize("suite", [nox.param(name, id=name) for name in LOWEST])
 def lowest(session: nox.Session, suite: str) -> None:
     """Run the tests with the lowest Python and the lowest versions that pyproject.toml names."""
-    extras = (EXTRAS[name] for name in EXTRAS if name not in ("cuda12", "cuda13", "mpi", "torch"))
+    extras = (EXTRAS[name] for name in EXTRAS if name not in NOT_LOWEST)
     install = ("--resolution", "lowest-direct", *itertools.chain.from_iterable(extras))
     run_suite(session, LOWEST[suite]._replace(install=install))
 
@@ -313,7 +315,7 @@ def extras(session: nox.Session, extra: str) -> None:
     script = Path("tests/extra_parts.py").resolve()
     mpi = ["mpich"] if extra == "mpi" else []  # which the extra leaves to the machine
     with session.chdir(install_wheel(session, extra, *mpi)):
-        session.run("python", str(script), extra, env=NO_CHOICE)
+        session.run("python", str(script), extra, env={**NO_CHOICE, **opencl(session)})
 
 
 @nox.session(venv_backend="uv", tags=["full"])
@@ -369,7 +371,7 @@ def clusters(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("backend", [nox.param(b, id=b) for b in ("numpy", "jax", "torch", "cupy")])
+@nox.parametrize("backend", [nox.param(b, id=b) for b in ("numpy", "jax", "torch", "dpnp", "cupy")])
 def bench(session: nox.Session, backend: str) -> None:
     """Time the library: on NumPy beside its peers, elsewhere beside itself on NumPy."""
     if backend == "cupy" and not has_gpu():
@@ -379,6 +381,7 @@ def bench(session: nox.Session, backend: str) -> None:
     session.install(*group("test"), *peers, "-e", *ours)
     # These make OpenBLAS choose kernels for another processor than the one at hand.
     env = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None, "BACKPROP_XP_BACKEND": backend}
+    env |= opencl(session)
     what = "benchmarks/" if backend == "numpy" else "benchmarks/bench_backend.py"
     words = [what, "--benchmark-only", "--benchmark-quiet", *session.posargs]
     session.run("pytest", *words, env=env)
@@ -483,7 +486,7 @@ def packages(backend: str) -> list[str]:
         return [f".[{cuda()}]"]
     if backend == "lookalike":
         return [".", "./tests/plugin"]
-    return [f".[{backend}]"] if backend in ("jax", "torch") else ["."]
+    return [f".[{backend}]"] if backend in ("jax", "torch", "dpnp") else ["."]
 
 
 def cuda() -> str:
@@ -504,11 +507,14 @@ def run_suite(session: nox.Session, suite: Suite) -> None:
 
 def run_tests(session: nox.Session, suite: Suite) -> None:
     """Run a suite where the environment chooses its backend, which is installed."""
-    others = [f" and not {name}" for name in ("cupy", "jax", "torch") if name != suite.backend]
+    marked = ("cupy", "jax", "torch", "dpnp")
+    others = [f" and not {name}" for name in marked if name != suite.backend]
     marks = f"({suite.marks}){''.join(others)}"
     options = ["-p", "no:benchmark", "-m", marks, *suite.options]
     env = {**NO_CHOICE, "BACKPROP_XP_BACKEND": suite.backend, "BACKPROP_XP_DEVICE": suite.device}
     env |= suite.environment
+    if suite.backend == "dpnp":
+        env |= opencl(session)
     if suite.backend == "jax":
         # XLA takes most of the time, a quarter less with few optimizations. What one process has
         # compiled serves all.
@@ -524,6 +530,12 @@ def run_tests(session: nox.Session, suite: Suite) -> None:
             options += ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
     words = [*suite.command, "pytest", *options, *session.posargs]
     session.run(*words, env=env, external=bool(suite.command))
+
+
+def opencl(session: nox.Session) -> dict[str, str]:
+    """Return the variable by which SYCL finds the CPU's runtime of PyPI, on Linux."""
+    runtime = Path(session.virtualenv.location, "lib", "libintelocl.so").resolve()
+    return {"OCL_ICD_FILENAMES": str(runtime)} if runtime.exists() else {}
 
 
 def quick_emitters(session: nox.Session) -> dict[str, str]:

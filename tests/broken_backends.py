@@ -86,10 +86,10 @@ def reusing(self: Any, function: Any, *, donate: Any = ()) -> Any:
 
 def once_more(self: Any, step: Any) -> Any:
     def looped(carry: Any, columns: Any, first: int, last: int, *shared: Any) -> Any:
-        outputs = 0.0 * columns
+        outputs = 0.0 * columns[0]
         for i in [*range(first, last), first]:
-            carry, outputs[i, ...] = step(carry, columns[i, ...], *shared)
-        return carry, outputs
+            carry, (outputs[i, ...], _) = step(carry, (columns[0][i, ...], None), *shared)
+        return carry, (outputs, None)
 
     return looped
 

@@ -88,6 +88,7 @@ PARTS: dict[str, Callable[[], object]] = {
     "strict": on("array-api-strict"),
     "jax": on("jax"),
     "torch": on("torch"),
+    "dpnp": on("dpnp"),
     "sklearn": estimators,
     "files": files,
     "onnx": onnx,

@@ -26,7 +26,7 @@ LIMITS = (2.0, 8.0, 32.0, 128.0, 512.0)
 
 # Devices that a transfer guard watches. A simulated device, and PyTorch on the CPU, stand in for a
 # GPU; "cuda" is the current GPU.
-GUARDED = {"array-api-strict": "device1", "torch": "cpu", "cupy": "cuda"}
+GUARDED = {"array-api-strict": "device1", "torch": "cpu", "cupy": "cuda", "dpnp": "cpu"}
 
 
 def long(*values: Any) -> Any:
@@ -36,7 +36,8 @@ def long(*values: Any) -> Any:
 
 def needing(library: str) -> Any:
     """Return the name of a library as a case that has the library's mark, if it has one."""
-    marks = [getattr(pytest.mark, library)] if library in ("cupy", "jax", "torch") else []
+    has_mark = library in ("cupy", "jax", "torch", "dpnp")
+    marks = [getattr(pytest.mark, library)] if has_mark else []
     return pytest.param(library, marks=marks)
 
 

@@ -57,14 +57,14 @@ ON_THE_HOST = {
     "training.processes.row_shares",
 }
 ON_THE_HOST |= {"gradient_check"}
-ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
+ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "dpnp", "array_api_strict", "array_api_compat"}
 
 # Maths must name the device of each array that it makes. These modules of the gradient check make
 # arrays of the caller's library; its other modules use only NumPy's.
 CREATION = {"zeros", "ones", "full", "empty", "eye", "arange", "linspace", "asarray"}
 DEVICE_SIDE = {"functions", "network_checks", "perturbed_losses", "points"}
 
-HEAVY = {"cupy", "jax", "torch", "array_api_strict", "array_api_compat.numpy"}
+HEAVY = {"cupy", "jax", "torch", "dpnp", "array_api_strict", "array_api_compat.numpy"}
 HEAVY |= {"sklearn", "scipy", "matplotlib", "typer", "rich", "safetensors", "onnx", "ndonnx"}
 HEAVY |= {"pandas", "pyarrow", "numba"}
 # Light, but a few milliseconds that most programs do not need.

@@ -30,7 +30,7 @@ class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {
             "sklearn", "scipy", "pandas", "pyarrow", "safetensors", "matplotlib", "typer",
-            "rich", "onnx", "ndonnx", "jax", "torch", "cupy", "array_api_strict",
+            "rich", "onnx", "ndonnx", "jax", "torch", "dpnp", "cupy", "array_api_strict",
         }:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 

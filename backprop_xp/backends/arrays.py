@@ -133,6 +133,7 @@ def to_host_together(arrays: Sequence[Array]) -> list[np.ndarray]:
 
 @replaceable
 def _moved(first: Array, arrays: Sequence[Array]) -> list[np.ndarray]:
+    """Return what ``to_host_together`` does for several arrays."""
     xp = array_namespace(first)
     flat = to_host(xp.concat([xp.reshape(array, (-1,)) for array in arrays]))
     ends = itertools.accumulate(math.prod(array.shape) for array in arrays)

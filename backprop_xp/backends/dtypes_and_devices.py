@@ -22,7 +22,10 @@ def log() -> "logging.Logger":
 
 def is_installed(module: str) -> bool:
     """Return whether a module can be imported; a folder of that name does not count."""
-    spec = importlib.util.find_spec(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # of the package around it
+        return False
     return spec is not None and spec.origin is not None
 
 
@@ -44,7 +47,9 @@ def try_library(
         work(found)
     except Exception as error:
         return Probe(False, None, text_of(error), f"reinstall {module}")
-    return Probe(True, str(found.__version__))
+    package = sys.modules[module.partition(".")[0]]
+    version = getattr(found, "__version__", None) or getattr(package, "__version__", "unknown")
+    return Probe(True, str(version))
 
 
 def module_if_imported(name: str) -> ModuleType | None:
@@ -76,9 +81,13 @@ class LazyModule:
     def __getattr__(self, name: str) -> Any:
         if name == "__wrapped__":  # inspect asks any object for it
             raise AttributeError(name)
+        return getattr(self.load(), name)
+
+    def load(self) -> ModuleType:
+        """Return the module itself."""
         if self._module is None:
             self._module = importlib.import_module(self._name)
-        return getattr(self._module, name)
+        return self._module
 
 
 def same_device(one: Device | None, other: Device | None) -> bool:

@@ -5,6 +5,7 @@ import functools
 from contextlib import AbstractContextManager
 from types import ModuleType
 
+from backprop_xp.backends.dtypes_and_devices import LazyModule
 from backprop_xp.backends.protocol import Array, Device, Function, Namespace
 
 # The standard's functions that take ``device``.
@@ -28,10 +29,11 @@ def device_aware(library: Namespace, enter: Function = _one_place, **own: object
     ``device``, and no function enters it for them.
 
     >>> import math
-    >>> from backprop_xp.backends import device_aware
-    >>> device_aware(math, tau2=2 * math.pi).tau2 == math.tau
+    >>> from backprop_xp.backends import LazyModule, device_aware
+    >>> device_aware(LazyModule("math"), tau2=2 * math.pi).tau2 == math.tau
     True
     """
+    library = library.load() if isinstance(library, LazyModule) else library
     namespace = ModuleType(library.__name__, library.__doc__)
     vars(namespace).update(vars(library) | own)
     for name in MAKERS:

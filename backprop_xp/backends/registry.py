@@ -19,7 +19,7 @@ from backprop_xp.checks import nearest
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
-BUILT_IN = ("numpy", "cupy", "array-api-strict", "jax", "torch")
+BUILT_IN = ("numpy", "cupy", "array-api-strict", "jax", "torch", "dpnp")
 AUTO = "auto"  # the one name that falls back: from an accelerator to NumPy
 
 _plug_ins: dict[str, Backend] = {}  # the loaded ones

@@ -152,8 +152,12 @@ def _compile(case: Case) -> None:
 
 
 def _loop(case: Case) -> None:
-    """Check that a compiled loop takes the same steps."""
-    loop = case.backend.loop(lambda carry, column, factor: (carry + column, factor * carry))
+    """Check that a compiled loop takes the same steps; None stays where nothing is."""
+
+    def step(carry: Any, given: Any, factor: Any) -> tuple[Any, Any]:
+        return (carry[0] + given[0], carry[1]), (factor * carry[0], given[1])
+
+    loop = case.backend.loop(step)
     if loop is None:
         raise NotApplicable("no loop() here: steps are taken one by one")
     columns = np.arange(1, 13, dtype=np.float32).reshape(4, 3)
@@ -162,8 +166,10 @@ def _loop(case: Case) -> None:
     there, shared = case.put(columns, columns[2])
     (carry,), total = case.put(columns[1]), 0.0
     for first, last in ((0, 3), (3, 4)):
-        carry, outputs = loop(carry, there, first, last, shared)
-        total = total + outputs
+        found, outputs = loop((carry, None), (there, None), first, last, shared)
+        nothing = [found[1], outputs[1]]
+        expect(nothing == [None, None], f"None comes out of the loop as {nothing}")
+        carry, total = found[0], total + outputs[0]
     case.require_same((carry, total), expected, "the loop's (carry, outputs) of two calls")
 
 

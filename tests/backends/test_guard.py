@@ -91,6 +91,17 @@ OWN: dict[str, dict[str, Callable[[Any], Any]]] = {
         "bytes as a mask": lambda x: x[(x > 1.0).byte()],
         "written under a mask": lambda x: x.__setitem__(x > 1.0, x[0, :1]),
     },
+    "dpnp": {
+        "index": lambda x: [1, 2][x.argmax()],
+        "item": lambda x: x.sum().item(),
+        "tolist": lambda x: x.tolist(),
+        "asnumpy": lambda x: x.asnumpy(),
+        "dpnp.asnumpy": lambda x: bx.resolve(x).backend.namespace().asnumpy(x),
+        "tobytes": lambda x: x.tobytes(),
+        "argwhere": lambda x: _xp(x).argwhere(x),
+        "dpnp.nonzero": lambda x: importlib.import_module("dpnp").nonzero(x),
+        "method nonzero": lambda x: x.nonzero(),
+    },
     "cupy": {
         "item": lambda x: x.sum().item(),
         "tolist": lambda x: x.tolist(),

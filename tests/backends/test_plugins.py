@@ -5,6 +5,7 @@ Specifies ``registry``.
 
 import inspect
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from backprop_xp.backends import Backend
+from backprop_xp.backends import Backend, registry
 from backprop_xp.backends.probing import probe_in_children
+from tests.backend_page import replaceable_names, with_tables
 from tests.helpers import HANGING, LIMITS, ROOT, python
 
 PAGE = ROOT / "docs" / "writing_a_backend.md"
@@ -176,8 +178,9 @@ def test_plug_ins_are_listed_after_the_others_and_none_is_imported(broken: Path)
     imported, rows = run(broken, program).stdout.splitlines()
     assert imported == "[]"
     table = json.loads(rows)
-    assert [row[0] for row in table[:5]] == ["numpy", "cupy", "array-api-strict", "jax", "torch"]
-    assert [row[0] for row in table[5:]] == sorted(["lookalike", *BROKEN])
+    built_in = ["numpy", "cupy", "array-api-strict", "jax", "torch", "dpnp"]
+    assert [row[0] for row in table[:6]] == built_in
+    assert [row[0] for row in table[6:]] == sorted(["lookalike", *BROKEN])
     usable = {name: (usable, reason, hint) for name, usable, reason, hint in table}
     assert usable["numpy"] == usable["lookalike"] == (True, "", "")
     for name, raised in RAISED.items():
@@ -344,6 +347,36 @@ def test_the_page_has_the_code_of_the_tested_plug_in() -> None:
     for name, source in files.items():
         assert f"```{'toml' if name.endswith('.toml') else 'python'}\n{source}```" in page
         assert f"`{name}`" in page
+
+
+def test_the_page_has_the_tables_that_the_library_gives() -> None:
+    """``python -m tests.backend_page`` writes them."""
+    page = PAGE.read_text("utf-8")
+    assert with_tables(page) == page
+    names = replaceable_names()
+    for backend in map(registry.built_in, registry.BUILT_IN):
+        assert {*backend.replacements} <= {*names}
+    marked = [pkgutil.resolve_name(name) for name in names]
+    assert len(marked) == len({*names}) > 40
+
+
+def test_the_functions_of_the_page_are_in_the_version_of_the_standard_that_it_names() -> None:
+    program = (
+        "import array_api_strict as xp, warnings\n"
+        "from backprop_xp import testing\n"
+        "from backprop_xp.backends import get_backend\n"
+        "warnings.simplefilter('ignore')\n"
+        "for version in ('2024.12', '2023.12'):\n"
+        "    xp.set_array_api_strict_flags(api_version=version)\n"
+        "    checks = testing.checks('parity', 'parts')\n"
+        "    rows = [testing.run(check, get_backend('array-api-strict')) for check in checks]\n"
+        "    print(*sorted({row.check.split(',')[0] for row in rows if row.status == 'fails'}))\n"
+    )
+    lines = python(program).stdout.splitlines()
+    newest, older = lines
+    assert not newest
+    assert "metrics" in older, "an older version is enough"
+    assert "version 2024.12. No more" in PAGE.read_text("utf-8")
 
 
 def test_the_page_lists_the_protocols_methods_in_their_order() -> None:
