@@ -205,6 +205,26 @@ def lowest(session: nox.Session, suite: str) -> None:
     run_suite(session, LOWEST[suite]._replace(install=install))
 
 
+@nox.session(python=PYTHONS[-1], venv_backend="uv", tags=["full"])
+@nox.parametrize("suite", [nox.param(name, id=name) for name in LOWEST])
+def newest(session: nox.Session, suite: str) -> None:
+    """Run the tests with the newest Python and the newest releases of the array libraries.
+
+    It upgrades an environment that it uses again.
+    """
+    newest = ("--upgrade", "numpy", "array-api-compat", "array-api-strict")
+    run_suite(session, LOWEST[suite]._replace(install=newest))
+
+
+@nox.session(tags=["full"])
+@nox.parametrize("name", [nox.param(name, id=name) for name in ("mlx", "dask")])
+def plugins(session: nox.Session, name: str) -> None:
+    """Run the conformance kit on a plug-in of examples/plugins."""
+    session.install(*group("test"), "-e", ".", "-e", f"examples/plugins/{name}")
+    words = ["tests/backends/test_example_plugins.py", "-p", "no:benchmark", *session.posargs]
+    session.run("pytest", *words, env=NO_CHOICE)
+
+
 @nox.session(tags=["full"])
 def coverage(session: nox.Session) -> None:
     """Measure the lines and branches that the tests on NumPy run; pyproject.toml has the limit."""
