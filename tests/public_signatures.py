@@ -19,7 +19,7 @@ KEPT = Path(__file__).with_suffix(".txt")
 BACKENDS = ("Backend", "BackendStatus", "Conversion", "DTypeNotKeptError", "Memory", "Probe")
 BACKENDS += ("Selection", "array_namespace", "explicit", "replaceable")
 BACKENDS += ("LazyModule", "device_aware", "device_of", "holds_a_mask", "leaves_by_dlpack")
-BACKENDS += ("module_if_imported", "try_library")
+BACKENDS += ("module_if_imported", "namespace_with", "try_library")
 # Methods for the library itself.
 INTERNAL = (
     "check_inputs",

@@ -57,7 +57,10 @@ from backprop_xp.backends.host_numbers import (
     require_dense as require_dense,
     require_dtype as require_dtype,
 )
-from backprop_xp.backends.namespaces import device_aware as device_aware
+from backprop_xp.backends.namespaces import (
+    device_aware as device_aware,
+    namespace_with as namespace_with,
+)
 from backprop_xp.backends.protocol import (
     Array as Array,
     Backend as Backend,
@@ -131,6 +134,7 @@ __all__ = [
     "leaves_by_dlpack",
     "list_backends",
     "module_if_imported",
+    "namespace_with",
     "replaceable",
     "resolve",
     "set_default_backend",

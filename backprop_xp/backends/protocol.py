@@ -219,9 +219,9 @@ class Backend(Protocol):
     def after_step(self, state: Any) -> None:
         """Compute what a lazy library has only recorded; called after each step of a training.
 
-        ``state`` has theta, the optimizer's state, and the step's measures, in tuples and dicts,
-        with None for what is missing. It need not wait for the results. A compiled loop has no such
-        steps.
+        ``state`` has theta, the optimizer's state, and the step's loss and metrics, in tuples,
+        lists and dicts, with None for what is missing. It need not wait for the results. A compiled
+        loop has no such steps.
         """
         return
 

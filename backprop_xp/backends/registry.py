@@ -7,7 +7,7 @@ point of another distribution. A module is imported when its name is requested.
 import functools
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -158,10 +158,11 @@ def backends_with(kind: str) -> list[str]:
     return [backend.name for backend in _every() if kind in backend.device_kinds]
 
 
-def _every() -> list[Backend]:
-    """Return the built-in backends, then all plug-ins that can be loaded."""
+def _every() -> Iterator[Backend]:
+    """Yield the built-in backends, then all plug-ins that can be loaded."""
+    yield from map(built_in, BUILT_IN)
     _load_plug_ins()
-    return [*map(built_in, BUILT_IN), *_plug_ins.values()]
+    yield from list(_plug_ins.values())
 
 
 @functools.cache

@@ -5,10 +5,9 @@ Each array has a queue of its device, on which its operations wait for one anoth
 
 import functools
 import importlib
-import sys
+import os
 from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +24,7 @@ from backprop_xp.backends.guard import (
     holds_a_mask,
     leaves_by_dlpack,
 )
+from backprop_xp.backends.namespaces import namespace_with
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -32,6 +32,7 @@ from backprop_xp.backends.protocol import (
     Device,
     DType,
     DTypeNotKeptError,
+    Function,
     Namespace,
     Probe,
 )
@@ -46,20 +47,39 @@ _SHAPED_BY_VALUES = (
 )
 
 
+def _raised(x: Array, exponent: Any) -> Array:
+    """Replace ``networks.jets.chain_rule.raised`` for whole powers of complex numbers.
+
+    dpnp computes them by a logarithm, which loses a complex step's imaginary part where the real
+    part is negative.
+    """
+    if not (x.dtype.kind == "c" and isinstance(exponent, Real) and exponent % 1 == 0):
+        return NotImplemented
+    result, factor, rest = dpnp.ones_like(x), x, int(abs(float(exponent)))
+    while rest:
+        result = result * factor if rest % 2 else result
+        factor, rest = factor * factor, rest // 2
+    return 1.0 / result if exponent < 0 else result
+
+
 class DPNPBackend(Backend):
     """dpnp on SYCL's devices; without CUDA, as that needs a plug-in of SYCL's own."""
 
     name: ClassVar[str] = "dpnp"
     slices_are_views: ClassVar[bool] = True
     device_kinds: ClassVar[Sequence[str]] = ("opencl", "level_zero", "cpu", "gpu")
+    replacements: ClassVar[dict[str, Function]] = {
+        "backprop_xp.networks.jets.chain_rule.raised": _raised
+    }
 
     @explicit
     def probe(self) -> Probe:
         """Run a product; dpnp imports without a device too."""
-        probe = try_library("dpnp", "dpnp", install_command("dpnp"), _work)
-        if probe.usable or not probe.reason.startswith("LookupError: "):
+        _register_runtime()
+        probe = try_library("dpnp", "dpnp", install_command("dpnp"), _product)
+        if probe.usable or module_if_imported("dpnp") is None or dpctl.get_devices():
             return probe
-        return Probe(False, str(dpnp.__version__), _NO_DEVICE, _way_to_a_device())
+        return Probe(False, str(dpnp.__version__), "no SYCL device answers", _way_to_a_device())
 
     def namespace(self) -> Namespace:
         """Return dpnp with functions whose results ``@`` reads correctly."""
@@ -73,18 +93,16 @@ class DPNPBackend(Backend):
 
     def device(self, name: Any) -> Device:
         """Return the first device whose name has these parts: ``"gpu"``, ``"opencl:cpu:0"``."""
+        wanted = name.split(":") if isinstance(name, str) else [name]
         for device in self.devices():
-            parts = iter(self.device_name(device).split(":"))
-            if name == device or all(part in parts for part in str(name).split(":")):
+            parts = iter(self.device_name(device).split(":"))  # each is found after those before
+            if name == device or all(part in parts for part in wanted):
                 return device
         return super().device(name)  # which raises
 
     def device_name(self, device: Device) -> str:
         """Return SYCL's name, ``"opencl:cpu:0"``."""
         return str(device.sycl_device.filter_string)
-
-    def device_of(self, array: Array) -> Device:
-        return array.device
 
     def default_dtype(self, device: Device) -> DType:
         return np.float32
@@ -142,25 +160,36 @@ class DPNPBackend(Backend):
         ]
 
 
-_NO_DEVICE = "no SYCL device answers"
-
-
-def _work(library: ModuleType) -> None:
-    if not dpctl.get_devices():
-        raise LookupError(_NO_DEVICE)
+def _product(library: Any) -> None:
     ones = library.ones((1, 1))
     library.asnumpy(ones @ ones)
 
 
-def _way_to_a_device() -> str:
-    """Return what makes a device answer: a GPU's driver, or the CPU's runtime of PyPI.
+def _runtime() -> str | None:
+    """Return the file of the CPU's OpenCL runtime, if it comes from PyPI."""
+    import importlib.metadata  # 15 ms
 
-    That package cannot register itself outside of Conda: the path in its own file is Conda's.
+    try:
+        files = importlib.metadata.files("intel-opencl-rt")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = (file.locate() for file in files or () if file.name == "libintelocl.so")
+    return next((os.path.realpath(path) for path in found), None)
+
+
+def _register_runtime() -> None:
+    """Show the CPU's runtime to SYCL, which looks for devices once.
+
+    The package registers itself only in Conda's environments.
     """
-    runtime = Path(sys.prefix, "lib", "libintelocl.so")
-    if runtime.exists():
-        return f"set OCL_ICD_FILENAMES={runtime} for the CPU, or install a GPU's driver"
-    return "pip install intel-opencl-rt for the CPU, or install a GPU's driver"
+    if "OCL_ICD_FILENAMES" not in os.environ and (runtime := _runtime()):
+        os.environ["OCL_ICD_FILENAMES"] = runtime
+
+
+def _way_to_a_device() -> str:
+    runtime = _runtime()
+    cpu = f"set OCL_ICD_FILENAMES={runtime} before" if runtime else "pip install intel-opencl-rt"
+    return f"{cpu} for the CPU, or install a GPU's driver"
 
 
 @functools.cache
@@ -170,6 +199,8 @@ def _namespace() -> Namespace:
     Products of stacks misread an array with strides of 0 along a matrix, and those of two matrices
     refuse it (dpnp 0.20).
     """
+    if dpctl.has_cpu_devices():
+        _switch_vector_functions_off()
 
     def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Array:
         return dpnp.broadcast_to(x, shape).copy()
@@ -177,10 +208,18 @@ def _namespace() -> Namespace:
     def broadcast_arrays(*arrays: Array) -> list[Array]:
         return [array.copy() for array in dpnp.broadcast_arrays(*arrays)]
 
-    namespace = ModuleType("dpnp", dpnp.__doc__)
-    own = {"broadcast_to": broadcast_to, "broadcast_arrays": broadcast_arrays}
-    vars(namespace).update(vars(importlib.import_module("dpnp")) | own)
-    return namespace
+    return namespace_with(dpnp, broadcast_to=broadcast_to, broadcast_arrays=broadcast_arrays)
+
+
+def _switch_vector_functions_off() -> None:
+    """Make dpnp compute by its own kernels in place of oneMKL's vector functions.
+
+    On a CPU the latter wait, with the lock of Python's interpreter (GIL), for work in SYCL's pool
+    of threads. All threads of the pool may wait for that lock, to release arrays: a training then
+    hangs (dpnp 0.20).
+    """
+    vector_functions: Any = importlib.import_module("dpnp.backend.extensions.vm._vm_impl")
+    vector_functions._is_available = lambda: False
 
 
 def _is_array(array: Any, *rest: Any, **options: Any) -> bool:

@@ -101,9 +101,6 @@ class TorchBackend(Backend):
             array = array.float()
         return np.asarray(array.numpy())
 
-    def device_of(self, array: Array) -> Device:
-        return array.device
-
     def detach(self, array: Array) -> Array:
         return array.detach()
 

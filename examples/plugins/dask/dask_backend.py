@@ -4,7 +4,6 @@ Functions that Dask lacks, or has for some chunks alone, take whole arrays of Nu
 """
 
 import functools
-from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from backprop_xp.backends import (
     Namespace,
     Probe,
     module_if_imported,
+    namespace_with,
     try_library,
 )
 
@@ -90,11 +90,8 @@ def _svd(x: Array, /, *, full_matrices: bool = True) -> tuple[Array, Array, Arra
 def _namespace() -> Namespace:
     import array_api_compat.dask.array as compat
 
-    linalg = SimpleNamespace(**{**vars(compat.linalg), "solve": _solve, "svd": _svd})
-    own = {"eye": _eye, "linalg": linalg, "take_along_axis": _take_along_axis}
-    namespace = ModuleType(compat.__name__)
-    vars(namespace).update(vars(compat) | own)
-    return namespace
+    linalg = namespace_with(compat.linalg, solve=_solve, svd=_svd)
+    return namespace_with(compat, eye=_eye, linalg=linalg, take_along_axis=_take_along_axis)
 
 
 backend = DaskBackend()

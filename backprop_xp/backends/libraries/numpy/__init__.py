@@ -112,9 +112,6 @@ class NumPyBackend(Backend):
     def owns(self, array: Any) -> bool:
         return isinstance(array, np.ndarray | np.generic)
 
-    def device_of(self, array: Array) -> Device:
-        return "cpu"
-
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
     ) -> Array:

@@ -1,7 +1,4 @@
-"""Namespaces for authors of plug-ins, whose functions take ``device=``.
-
-Specifies ``namespaces``.
-"""
+"""Namespaces for authors of plug-ins: with their own functions, and with ``device=``."""
 
 import contextlib
 import types
@@ -10,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends import device_aware
+from backprop_xp.backends import device_aware, namespace_with
 
 PLACES: list[object] = []
 
@@ -30,13 +27,23 @@ def library() -> types.ModuleType:
     return made
 
 
+def test_own_functions_replace_a_librarys_in_a_copy() -> None:
+    original = library()
+    xp: Any = namespace_with(original, exp=abs, tau=6.28)
+    assert (xp.exp, xp.tau, xp.ones) == (abs, 6.28, original.ones)
+    assert original.exp is np.exp
+    assert not hasattr(original, "tau")
+
+
 def test_functions_that_make_arrays_take_a_device_and_enter_it() -> None:
     PLACES.clear()
     xp: Any = device_aware(library(), entered)
     assert xp.ones(2, device=3).tolist() == [1.0, 1.0]
     xp.ones(2)
-    xp.ones(2, device="cpu")  # of NumPy
+    xp.asarray(np.ones(2))  # its device is NumPy's
     assert PLACES == [3, None, None]
+    xp.ones(2, device="gpu")
+    assert PLACES.pop() == "gpu"
     there = types.SimpleNamespace(device=7, shape=(2,))
     assert xp.zeros_like(there).tolist() == [0.0, 0.0]
     assert PLACES[3:] == [7]
