@@ -99,8 +99,8 @@ FULL_SUITES = {
 QUICK = ("numpy", "array-api-strict")  # to install
 # The suites that run with the lowest dependencies.
 LOWEST = {name: SUITES[name] for name in ("numpy", "array-api-strict", "jax")}
-NOT_LOWEST = ("cuda12", "cuda13", "dpnp", "mpi", "torch")
 LOWEST["torch"] = Suite("torch", marks=FIRST.format("torch"))
+NOT_LOWEST = ("cuda12", "cuda13", "dpnp", "mpi", "torch")  # extras that are left out there
 
 # Other machines, imitated. A product's last bits depend on the kernel that OpenBLAS chooses for the
 # processor and on its threads, a function's on NumPy's loops: "baseline" has none beyond SSE4.2.
@@ -335,7 +335,7 @@ def extras(session: nox.Session, extra: str) -> None:
     script = Path("tests/extra_parts.py").resolve()
     mpi = ["mpich"] if extra == "mpi" else []  # which the extra leaves to the machine
     with session.chdir(install_wheel(session, extra, *mpi)):
-        session.run("python", str(script), extra, env={**NO_CHOICE, **opencl(session)})
+        session.run("python", str(script), extra, env=NO_CHOICE)
 
 
 @nox.session(venv_backend="uv", tags=["full"])
@@ -401,7 +401,6 @@ def bench(session: nox.Session, backend: str) -> None:
     session.install(*group("test"), *peers, "-e", *ours)
     # These make OpenBLAS choose kernels for another processor than the one at hand.
     env = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None, "BACKPROP_XP_BACKEND": backend}
-    env |= opencl(session)
     what = "benchmarks/" if backend == "numpy" else "benchmarks/bench_backend.py"
     words = [what, "--benchmark-only", "--benchmark-quiet", *session.posargs]
     session.run("pytest", *words, env=env)
@@ -533,8 +532,6 @@ def run_tests(session: nox.Session, suite: Suite) -> None:
     options = ["-p", "no:benchmark", "-m", marks, *suite.options]
     env = {**NO_CHOICE, "BACKPROP_XP_BACKEND": suite.backend, "BACKPROP_XP_DEVICE": suite.device}
     env |= suite.environment
-    if suite.backend == "dpnp":
-        env |= opencl(session)
     if suite.backend == "jax":
         # XLA takes most of the time, a quarter less with few optimizations. What one process has
         # compiled serves all.
@@ -550,12 +547,6 @@ def run_tests(session: nox.Session, suite: Suite) -> None:
             options += ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
     words = [*suite.command, "pytest", *options, *session.posargs]
     session.run(*words, env=env, external=bool(suite.command))
-
-
-def opencl(session: nox.Session) -> dict[str, str]:
-    """Return the variable by which SYCL finds the CPU's runtime of PyPI, on Linux."""
-    runtime = Path(session.virtualenv.location, "lib", "libintelocl.so").resolve()
-    return {"OCL_ICD_FILENAMES": str(runtime)} if runtime.exists() else {}
 
 
 def quick_emitters(session: nox.Session) -> dict[str, str]:
