@@ -199,8 +199,7 @@ def _namespace() -> Namespace:
     Products of stacks misread an array with strides of 0 along a matrix, and those of two matrices
     refuse it (dpnp 0.20).
     """
-    if dpctl.has_cpu_devices():
-        _switch_vector_functions_off()
+    _let_vector_functions_wait()
 
     def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Array:
         return dpnp.broadcast_to(x, shape).copy()
@@ -211,15 +210,24 @@ def _namespace() -> Namespace:
     return namespace_with(dpnp, broadcast_to=broadcast_to, broadcast_arrays=broadcast_arrays)
 
 
-def _switch_vector_functions_off() -> None:
-    """Make dpnp compute by its own kernels in place of oneMKL's vector functions.
+def _let_vector_functions_wait() -> None:
+    """Make dpnp wait for the CPU before each call of a vector function of oneMKL.
 
-    On a CPU the latter wait, with the lock of Python's interpreter (GIL), for work in SYCL's pool
-    of threads. All threads of the pool may wait for that lock, to release arrays: a training then
-    hangs (dpnp 0.20).
+    On a CPU these functions wait, with the lock of Python's interpreter (GIL), for work in SYCL's
+    pool of threads. All threads of the pool may wait for that lock, to release arrays: a training
+    then hangs (dpnp 0.20). A device's own ``wait`` releases the lock. dpnp's kernels without oneMKL
+    do not hang, but they lose digits of complex functions.
     """
     vector_functions: Any = importlib.import_module("dpnp.backend.extensions.vm._vm_impl")
-    vector_functions._is_available = lambda: False
+    is_available = vector_functions._is_available  # which dpnp asks before each call
+    processors = [device for device in backend.devices() if device.sycl_device.is_cpu]
+
+    def is_available_now() -> bool:
+        for device in processors:
+            device.wait()
+        return bool(is_available())
+
+    vector_functions._is_available = is_available_now
 
 
 def _is_array(array: Any, *rest: Any, **options: Any) -> bool:
