@@ -58,10 +58,10 @@ class transfer_guard(Scope[str]):  # noqa: N801 - it reads as a function
     results whose shape depends on values (``nonzero``, a mask as an index). Explicit transfers are
     ``to_host`` and ``bx.asarray``. ``repr`` and ``format`` are logged, never refused.
 
-    It covers array-api-strict, PyTorch (on the CPU too, as a test without a GPU) and CuPy. For JAX
-    it enters JAX's own guard, which raises its own error, on accelerators alone. NumPy's arrays
-    are on the host already. An array of another backend without ``host_conversions`` is an error
-    too, as its transfers cannot be seen.
+    It covers array-api-strict, CuPy, PyTorch and dpnp, the last two on the CPU too, as a test
+    without a GPU. For JAX it enters JAX's own guard, which raises its own error, on accelerators
+    alone. NumPy's arrays are on the host already. An array of another backend without
+    ``host_conversions`` is an error too, as its transfers cannot be seen.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([2, 3, 1])

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from backprop_xp import testing
 from backprop_xp.backends import Backend, registry
 from backprop_xp.backends.probing import probe_in_children
 from tests.backend_page import replaceable_names, with_tables
@@ -358,6 +359,15 @@ def test_the_page_has_the_tables_that_the_library_gives() -> None:
         assert {*backend.replacements} <= {*names}
     marked = [pkgutil.resolve_name(name) for name in names]
     assert len(marked) == len({*names}) > 40
+
+
+def test_the_pages_counts_of_the_kit_add_up_to_its_checks() -> None:
+    page, checks = PAGE.read_text("utf-8"), len(testing.checks())
+    assert f"It has {checks} checks." in page
+    table = page.partition("<!-- kit -->")[2].partition("<!-- end -->")[0]
+    counts = re.findall(r"^\| `([\w-]+)`.* \| (\d+) \| (\d+) \| (\d+):", table, re.M)
+    assert {name for name, *_ in counts} >= {*registry.BUILT_IN, "lookalike", "mlx", "dask"}
+    assert {sum(map(int, row)) for _, *row in counts} == {checks}
 
 
 def test_the_functions_of_the_page_are_in_the_version_of_the_standard_that_it_names() -> None:
