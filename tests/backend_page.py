@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import backprop_xp as bx
-from backprop_xp.testing.parts import FUNCTIONS
+from backprop_xp.testing.parts import ARGUMENTS, FUNCTIONS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "writing_a_backend.md"
@@ -25,7 +25,11 @@ def functions_table() -> str:
 
 
 def words(names: list[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
+    """Return functions with the arguments that the library passes by name."""
+    return ", ".join(
+        f"`{name}({', '.join(ARGUMENTS[name].split())})`" if name in ARGUMENTS else f"`{name}`"
+        for name in names
+    )
 
 
 def replaceable_names() -> list[str]:

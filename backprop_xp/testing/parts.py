@@ -1,9 +1,11 @@
 """The checks of the library's parts: the functions that each needs, and their results beside NumPy.
 
 ``parity`` checks a network and its steps; these check what is made of networks. The first one names
-every missing function of the standard with the part that needs it, before any part fails.
+every missing function of the standard with the part that needs it, before any part fails. It also
+names functions that take other arguments than the standard's.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -25,11 +27,11 @@ from backprop_xp.training.optimizers.levenberg_marquardt import LevenbergMarquar
 # The functions of the standard, each with the first part that needs it.
 FUNCTIONS = {
     "networks and their training": (
-        "abs all any arange argmax asarray astype broadcast_arrays broadcast_to clip concat cos "
-        "empty_like exp expm1 eye finfo floor full full_like iinfo isdtype isfinite isinf isnan "
-        "log log1p matrix_transpose max maximum mean min minimum moveaxis ones ones_like "
-        "permute_dims real reshape round sign sin sinh sqrt stack sum take tanh where zeros "
-        "zeros_like"
+        "__array_namespace_info__ abs all any arange argmax asarray astype broadcast_arrays "
+        "broadcast_to clip concat cos empty_like exp expm1 eye finfo floor full full_like iinfo "
+        "isdtype isfinite isinf isnan log log1p matrix_transpose max maximum mean min minimum "
+        "moveaxis ones ones_like permute_dims real reshape round sign sin sinh sqrt stack sum "
+        "take tanh where zeros zeros_like"
     ),
     "equations and derivatives by x": "cosh hypot linspace pow squeeze",
     "standard errors": "linalg.svd",
@@ -37,6 +39,35 @@ FUNCTIONS = {
     "metrics": "argsort cumulative_sum take_along_axis",
     "the gradient check": "imag",
     "the estimators": "sort",
+}
+# The arguments that the library passes by name.
+ARGUMENTS = {
+    "all": "axis",
+    "any": "axis keepdims",
+    "arange": "device dtype",
+    "argmax": "axis keepdims",
+    "argsort": "axis stable",
+    "asarray": "copy device dtype",
+    "astype": "copy",
+    "concat": "axis",
+    "cumulative_sum": "axis",
+    "eye": "device dtype k",
+    "flip": "axis",
+    "full": "device dtype",
+    "linalg.svd": "full_matrices",
+    "linspace": "device",
+    "max": "axis keepdims",
+    "mean": "axis keepdims",
+    "min": "axis keepdims",
+    "ones": "device dtype",
+    "sort": "axis",
+    "squeeze": "axis",
+    "stack": "axis",
+    "sum": "axis keepdims",
+    "take": "axis",
+    "take_along_axis": "axis",
+    "zeros": "device dtype",
+    "zeros_like": "dtype",
 }
 
 _DRAW = np.random.default_rng(1)
@@ -51,18 +82,36 @@ _SECOND_ORDER: dict[str, Callable[[], Any]] = {"LM": LevenbergMarquardt, "L-BFGS
 
 
 def _functions(case: Case) -> None:
-    """Check that the namespace has each function of the standard that the library calls."""
-    missing = []
+    """Check that the namespace has the functions that the library calls, with their arguments."""
+    xp, missing, others = case.backend.namespace(), [], []
     for part, names in FUNCTIONS.items():
-        lacking = [name for name in names.split() if not _has(case.backend.namespace(), name)]
+        lacking = [name for name in names.split() if not callable(member(xp, name))]
         missing += [f"{part}: {', '.join(lacking)}"] if lacking else []
-    expect(not missing, f"the namespace lacks functions of {'; of '.join(missing)}")
+    for name, arguments in ARGUMENTS.items():
+        lacking = _not_taken(member(xp, name), arguments.split())
+        others += [f"{name}({', '.join(lacking)})"] if lacking else []
+    faults = [f"functions of {'; of '.join(missing)}"] if missing else []
+    faults += [f"the arguments {', '.join(others)}"] if others else []
+    expect(not faults, f"the namespace lacks {'; '.join(faults)}")
 
 
-def _has(namespace: Any, name: str) -> bool:
+def member(namespace: Any, name: str) -> Any:
+    """Return the member of a dotted name, None without it."""
     for part in name.split("."):
         namespace = getattr(namespace, part, None)
-    return callable(namespace)
+    return namespace
+
+
+def _not_taken(function: Any, arguments: list[str]) -> list[str]:
+    """Return the arguments that a function's signature lacks, none if it shows no signature."""
+    try:
+        parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return []
+    known = {one.name for one in parameters if one.kind is not one.POSITIONAL_ONLY}
+    return [name for name in arguments if name not in known]
 
 
 def _second_order(name: str, dtype: str, case: Case) -> None:

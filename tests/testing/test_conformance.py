@@ -7,6 +7,7 @@ Specifies ``array_api_strict``, ``contract``, ``kit``, ``numpy``, ``parity``, ``
 import ast
 import re
 import unittest
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 import backprop_xp as bx
 from backprop_xp import testing
 from backprop_xp.testing.kit import require_values
-from backprop_xp.testing.parts import FUNCTIONS
+from backprop_xp.testing.parts import ARGUMENTS, FUNCTIONS, member
 from tests import broken_backends as broken
 
 GROUPS = ["protocol", "moving data", "parity", "parts", "trust"]
@@ -100,35 +101,37 @@ def _is_namespace(node: ast.expr) -> bool:
     return getattr(node, "id", getattr(node, "attr", "")) in ("xp", "namespace")
 
 
-def _functions_called() -> set[str]:
-    """Return the functions of the standard that the package calls, by their dotted names."""
-    strict, found = pytest.importorskip("array_api_strict"), set[str]()
+def _dotted(node: ast.AST) -> str:
+    """Return ``sum`` for ``xp.sum`` and ``linalg.solve`` for ``xp.linalg.solve``, else nothing."""
+    if not isinstance(node, ast.Attribute):
+        return ""
+    owner = node.value
+    if isinstance(owner, ast.Attribute) and owner.attr == "linalg" and _is_namespace(owner.value):
+        return f"linalg.{node.attr}"
+    return node.attr if _is_namespace(owner) else ""
+
+
+def _functions_called() -> dict[str, set[str]]:
+    """Return the functions of the standard that the package calls, with their arguments by name."""
+    strict = pytest.importorskip("array_api_strict")
+    found = defaultdict[str, set[str]](set)
     files = [path for unit in COMPUTING for path in (PACKAGE / unit).rglob("*.py")]
-    for path in files:
+    for path in (path for path in files if "libraries" not in path.parts):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if not isinstance(node, ast.Attribute) or "libraries" in path.parts:
-                continue
-            if _is_namespace(node.value) and callable(getattr(strict, node.attr, None)):
-                found.add(node.attr)
-            owner = node.value
-            is_linear = isinstance(owner, ast.Attribute) and owner.attr == "linalg"
-            if is_linear and _is_namespace(owner.value):
-                found.add(f"linalg.{node.attr}")
-    return found - {
-        "__array_namespace_info__",
-        "float32",
-        "float64",
-        "complex64",
-        "complex128",
-        "int32",
-        "int64",
-    }
+            found[_dotted(node)] |= set()
+            if isinstance(node, ast.Call):
+                found[_dotted(node.func)] |= {word.arg for word in node.keywords if word.arg}
+    return {name: words for name, words in found.items() if callable(member(strict, name))}
 
 
-def test_the_table_has_each_function_of_the_standard_that_the_library_calls_once() -> None:
+def test_the_tables_have_each_function_that_the_library_calls_once_with_its_arguments() -> None:
     names = " ".join(FUNCTIONS.values()).split()
     assert len(set(names)) == len(names)
-    assert _functions_called() == set(names)
+    called = _functions_called()
+    assert called.keys() == set(names)
+    assert {name: set(words.split()) for name, words in ARGUMENTS.items()} == {
+        name: arguments for name, arguments in called.items() if arguments
+    }
 
 
 def test_missing_functions_are_named_with_the_parts_that_need_them(
@@ -143,6 +146,18 @@ def test_missing_functions_are_named_with_the_parts_that_need_them(
     )
     kinds = {name.partition(",")[0] for name in found}
     assert kinds == {"parts: functions", "parts: second order", "parts: metrics"}
+
+
+def test_functions_without_an_argument_of_the_standard_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As far as their signatures show."""
+    monkeypatch.setattr(broken.XP, "sum", lambda x, axis=None, keepdim=False: x)
+    monkeypatch.setattr(broken.XP, "argmax", lambda x, axis, keepdims, /: x)
+    monkeypatch.setattr(broken.XP, "eye", lambda n, **options: n)
+    monkeypatch.setattr(broken.XP, "zeros", dict)  # has no signature
+    found = failures(broken.STRICT, "device1", "parts")["parts: functions"]
+    assert found == "the namespace lacks the arguments argmax(axis, keepdims), sum(keepdims)"
 
 
 # Planted faults
