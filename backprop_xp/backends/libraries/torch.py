@@ -113,8 +113,8 @@ class TorchBackend(Backend):
         return _ieee_products()
 
     def scatter_add(self, total: Array, rows: Array, values: Array) -> Array:
-        """Add by ``index_add_``; on CUDA the order of a sum may vary."""
-        return total.index_add_(0, rows, values)
+        """Add by ``index_add``; on CUDA the order of a sum may vary."""
+        return total.index_add(0, rows, values)  # a new array, which torch.func.vmap needs
 
     def synchronize(self, device: Device | None = None) -> None:
         kind = None if device is None else device.type
