@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 
 from backprop_xp.backends.compatibility import device_of
-from backprop_xp.backends.protocol import Array
+from backprop_xp.backends.protocol import Array, Backend
 from backprop_xp.backends.registry import array_namespace, owner
 from backprop_xp.backends.replacements import replaceable
 
@@ -85,7 +85,8 @@ def sum_at(values: Array, indices: Array, count: int, out: Array | None = None) 
 
 def _scattered(values: Array, indices: Array, count: int) -> Array | None:
     """Return ``sum_at`` by the backend's ``scatter_add``, None without one."""
-    if (backend := owner(values)) is None:
+    backend = owner(values)
+    if backend is None or type(backend).scatter_add is Backend.scatter_add:
         return None
     xp, (*stack, _, n) = array_namespace(values), values.shape
     shape, rows = (math.prod(stack) * count, n), rows_of_members(indices, tuple(stack), count)
