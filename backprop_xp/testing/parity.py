@@ -14,6 +14,7 @@ import numpy as np
 from backprop_xp.backends import Array, array_namespace, device_of
 from backprop_xp.networks.chain.containers import Residual
 from backprop_xp.networks.chain.propagation import Layer
+from backprop_xp.networks.jets.chain_rule import raised
 from backprop_xp.networks.layers.activations import ACTIVATIONS
 from backprop_xp.networks.layers.columns import Columns, Scale
 from backprop_xp.networks.layers.core import Dense, Dropout, LayerNorm
@@ -69,7 +70,7 @@ _OPTIMIZERS: dict[str, Callable[[Array], Optimizer]] = {
 
 
 def _silent_faults(dtype: str, case: Case) -> None:
-    """Check that NaN is found and spreads, small digits stay, and writes reach one array alone."""
+    """Check that NaN is found and spreads, small numbers stay, and writes reach one array alone."""
 
     def compute(x: Array, special: Array) -> list[Array]:
         xp = array_namespace(x)
@@ -78,6 +79,7 @@ def _silent_faults(dtype: str, case: Case) -> None:
             array += 1.0
             made.append(array)
         tests = [xp.isfinite(special), xp.isnan(special), xp.all(xp.isfinite(special))]
+        tests += [1e-20 * x == 0.0, 1e-20 * x > 0.0]
         bounded = [xp.maximum(special, 0.5), xp.minimum(special, 0.5), xp.clip(special, -1.0, 1.0)]
         return [*made, *tests, *bounded, *(f(special) for f in (xp.max, xp.min, xp.sum, xp.mean))]
 
@@ -130,6 +132,16 @@ def _table(dtype: str, case: Case) -> None:
     case.require_computed(dtype, compute, _TABLE_THETA, _CODES, _Y, _G)
 
 
+def _powers(dtype: str, case: Case) -> None:
+    """Check whole powers, which equations take of complex numbers too."""
+
+    def compute(z: Array) -> list[Array]:
+        xp = array_namespace(z)
+        return [raised(xp, z, exponent) for exponent in (2, 3, 2.0, -1)]
+
+    case.require_computed(dtype, compute, _Z[:1])
+
+
 def _update(name: str, dtype: str, case: Case) -> None:
     """Check theta after three updates of a stack."""
 
@@ -170,6 +182,7 @@ def _training(name: str, dtype: str, case: Case) -> None:
 CHECKS = [
     *checks_of("parity", [_silent_faults, _network, _table], TOLERANCES),
     *checks_of("parity", [_function], (*ACTIVATIONS, *LOSSES), FLOATING),
+    *checks_of("parity", [_powers], FLOATING),
     *checks_of("parity", [_update], _OPTIMIZERS, TOLERANCES),
     *checks_of("parity", [_training], ("momentum", "AdamW"), TOLERANCES),
 ]

@@ -7,7 +7,6 @@ import functools
 import importlib
 import os
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,7 +31,6 @@ from backprop_xp.backends.protocol import (
     Device,
     DType,
     DTypeNotKeptError,
-    Function,
     Namespace,
     Probe,
 )
@@ -47,30 +45,12 @@ _SHAPED_BY_VALUES = (
 )
 
 
-def _raised(x: Array, exponent: Any) -> Array:
-    """Replace ``networks.jets.chain_rule.raised`` for whole powers of complex numbers.
-
-    dpnp computes them by a logarithm, which loses a complex step's imaginary part where the real
-    part is negative.
-    """
-    if not (x.dtype.kind == "c" and isinstance(exponent, Real) and exponent % 1 == 0):
-        return NotImplemented
-    result, factor, rest = dpnp.ones_like(x), x, int(abs(float(exponent)))
-    while rest:
-        result = result * factor if rest % 2 else result
-        factor, rest = factor * factor, rest // 2
-    return 1.0 / result if exponent < 0 else result
-
-
 class DPNPBackend(Backend):
     """dpnp on SYCL's devices; without CUDA, as that needs a plug-in of SYCL's own."""
 
     name: ClassVar[str] = "dpnp"
     slices_are_views: ClassVar[bool] = True
     device_kinds: ClassVar[Sequence[str]] = ("opencl", "level_zero", "cpu", "gpu")
-    replacements: ClassVar[dict[str, Function]] = {
-        "backprop_xp.networks.jets.chain_rule.raised": _raised
-    }
 
     @explicit
     def probe(self) -> Probe:

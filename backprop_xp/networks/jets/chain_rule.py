@@ -6,7 +6,7 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, Namespace, replaceable
+from backprop_xp.backends import Array, Namespace
 from backprop_xp.networks.jets.errors import NotLinearError
 from backprop_xp.networks.jets.jet import Change, Functions, Jet, as_jet, value_of
 from backprop_xp.networks.jets.parts import crossed, multiplied, total
@@ -69,10 +69,20 @@ def _slope_of_asin(xp: Namespace, x: Array) -> Array:
     return 1.0 / xp.sqrt((1.0 - x) * (1.0 + x))
 
 
-@replaceable
-def raised(x: Array, exponent: Any) -> Array:
-    """Return ``x**exponent``, by a number or an array; whole powers of complex x are analytic."""
-    return x**exponent
+def raised(xp: Namespace, x: Array, exponent: Any) -> Array:
+    """Return ``x**exponent``, by a number or an array; whole powers of complex x by products.
+
+    Most libraries compute these by a logarithm, which loses a complex step's imaginary part where
+    the real part is negative.
+    """
+    is_whole = isinstance(exponent, Real) and exponent % 1 == 0
+    if not (is_whole and xp.isdtype(x.dtype, "complex floating")):
+        return x**exponent
+    result, factor, rest = xp.ones_like(x), x, int(abs(float(exponent)))
+    while rest:
+        result = result * factor if rest % 2 else result
+        factor, rest = factor * factor, rest // 2
+    return 1.0 / result if exponent < 0 else result
 
 
 def power(namespace: Functions, a: Any, b: Any) -> Any:
@@ -90,14 +100,14 @@ def power(namespace: Functions, a: Any, b: Any) -> Any:
     # A factor of 0 is left out: 0 times an infinite power is NaN.
     def times_power(factor: Any, x: Array, exponent: Any) -> Array:
         if isinstance(factor, float):
-            return factor * raised(x, exponent) if factor else xp.zeros_like(x)
-        return xp.where(factor == 0.0, xp.zeros_like(x), factor * raised(x, exponent))
+            return factor * raised(xp, x, exponent) if factor else xp.zeros_like(x)
+        return xp.where(factor == 0.0, xp.zeros_like(x), factor * raised(xp, x, exponent))
 
     rule = Rule(
         lambda xp, x, y: times_power(n, x, n - 1.0),
         lambda xp, x, y, s: times_power(n * (n - 1.0), x, n - 2.0),
     )
-    return composed(a, lambda x: raised(x, b), rule)
+    return composed(a, lambda x: raised(xp, x, b), rule)
 
 
 def _exponential(namespace: Functions, base: Any, exponent: Jet) -> Jet:

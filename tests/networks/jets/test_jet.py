@@ -14,7 +14,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import to_host
-from backprop_xp.networks.jets.chain_rule import RULES
+from backprop_xp.networks.jets.chain_rule import RULES, raised
 from backprop_xp.networks.jets.functions import JetNamespace
 from backprop_xp.networks.jets.jet import Jet
 from backprop_xp.networks.jets.parts import summed
@@ -228,6 +228,18 @@ def test_slopes_at_0_are_those_from_the_left(xp: Any) -> None:
         xp.assert_close(found.first[0, ...], [[first]], ROUNDING)
         xp.assert_close(whole(found, found.second, 1)[0, ...], [[second]], ROUNDING)
     xp.assert_equal(abs_of(point).first[0, ...], [[-1.0]])
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3.0, 4, 7, -1, -2, np.int64(2), 0.5])
+def test_powers_keep_a_complex_steps_imaginary_part(xp: Any, exponent: Any) -> None:
+    """Most libraries' own powers of a negative number have an imaginary part of 1e-16."""
+    base = np.array([-0.7, -1.3, 0.4]) if exponent != 0.5 else np.array([0.4, 2.0])
+    x = xp.asarray(base + 2.0**-66 * 1j, dtype=xp.complex_dtype)
+    found = xp.host(raised(xp.namespace, x, exponent))
+    np.testing.assert_allclose(found.real, base**exponent, rtol=xp.rounding(1e-14))
+    slopes = exponent * base ** (exponent - 1.0)
+    np.testing.assert_allclose(found.imag, 2.0**-66 * slopes, rtol=xp.rounding(1e-14))
 
 
 def test_powers_have_finite_derivatives_at_0(xp: Any) -> None:
