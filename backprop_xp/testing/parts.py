@@ -67,7 +67,6 @@ ARGUMENTS = {
     "take": "axis",
     "take_along_axis": "axis",
     "zeros": "device dtype",
-    "zeros_like": "dtype",
 }
 
 _DRAW = np.random.default_rng(1)
