@@ -16,6 +16,7 @@ from backprop_xp.estimators.folds import train_folds
 from backprop_xp.estimators.minimization import (
     Minimization,
     at_index,
+    has_quarter_ended,
     index_of_best,
     joined,
     state_of,
@@ -163,12 +164,7 @@ def solve(model: Model, problem: Minimization, report: Report | None) -> Array:
     if model._interval_kind == "conformal":
         folds = train_folds(model, problem.placed(), solver.optimizer)
     job = Job(model, problem, units, solver, report)
-    try:
-        train_together(job.training())
-    except KeyboardInterrupt:
-        if job.reached is None:  # nothing was learnt
-            raise
-        warnings.warn("Training interrupted by user.", stacklevel=stacklevel())
+    train_together(job.training())
     reached: Any = job.reached
     index = index_of_best(reached.losses, model.n_members)
     model.n_iter_ = int(reached.iterations[index].max())
@@ -212,11 +208,12 @@ def train(jobs: Sequence[Job], progress: Progress | None) -> None:
         for i in np.flatnonzero(is_over | left[0].solver.ends(state)).tolist():
             if left[i].reached is None:
                 left[i].reach(state, has_ended=False, network=i)
-        stay = np.flatnonzero([job.reached is None for job in left])
-        if len(stay) and 4 * len(stay) <= 3 * len(left):
-            state, problem = state_of(state, stay), joined([left[i].problem for i in stay]).placed()
-        if 4 * len(stay) <= 3 * len(left):
+        is_left = np.asarray([job.reached is None for job in left])
+        if has_quarter_ended(is_left):
+            stay = np.flatnonzero(is_left)
             left = [left[i] for i in stay]
+            if left:
+                state, problem = state_of(state, stay), joined([j.problem for j in left]).placed()
 
 
 def _fitted(

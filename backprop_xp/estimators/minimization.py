@@ -111,6 +111,11 @@ def state_of(state: TrainingState, left: np.ndarray) -> TrainingState:
     return TrainingState(state.epoch, state.step, *kept)._replace(best=best)
 
 
+def has_quarter_ended(is_left: np.ndarray) -> bool:
+    """Return whether a stack without the networks that have ended is worth a copy of the others."""
+    return bool(4 * is_left.sum() <= 3 * len(is_left))
+
+
 def index_of_best(values: np.ndarray, members: int = 1) -> tuple[Any, ...]:
     """Return the index of each member's least of ``(members * restarts,)`` values; NaN is greatest.
 

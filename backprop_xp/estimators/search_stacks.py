@@ -21,7 +21,7 @@ import joblib
 from joblib.parallel import ParallelBackendBase, SequentialBackend, register_parallel_backend
 
 from backprop_xp.backends import Selection
-from backprop_xp.checks import boolean, integer
+from backprop_xp.checks import boolean, integer, stacklevel
 from backprop_xp.display.progress import Report, phrases_of, reporting
 from backprop_xp.estimators.tasks import CURRENT, Task, Worker
 
@@ -68,12 +68,23 @@ class Training:
         return max(_FEWEST, min(_MOST, _CACHE // of_step))
 
 
-def train_together(training: Training) -> None:
-    """Train a job: in a stack with others if this is a task of ``stacked``, else at once."""
-    if (task := CURRENT.get()) is None:
-        training.train([training.job], None)
-    else:
+def train_together(training: Training) -> bool:
+    """Train a job: in a stack with others if this is a task of ``stacked``, else at once.
+
+    Return False if Ctrl-C has ended it, with a warning. What the job has ``reached`` is kept; if
+    that is None, Ctrl-C is raised.
+    """
+    if (task := CURRENT.get()) is not None:
         task.wait_for(training)
+        return True
+    try:
+        training.train([training.job], None)
+    except KeyboardInterrupt:
+        if training.job.reached is None:
+            raise
+        warnings.warn("Training interrupted by user.", stacklevel=stacklevel())
+        return False
+    return True
 
 
 def _train(stack: Sequence[Training], title: str = "") -> None:

@@ -24,6 +24,7 @@ from backprop_xp.display.progress import Report as Progress
 from backprop_xp.estimators.minimization import (
     Minimization,
     at_index,
+    has_quarter_ended,
     index_of_best,
     joined,
     of_networks,
@@ -174,7 +175,7 @@ class Rules:
                 self.has_stopped[i], self.stale[i] = False, 0
         for i in np.flatnonzero(self.is_left & (ends | (state.epoch >= self._epochs))).tolist():
             self.reach(i, state, has_ended=bool(ends[i]))
-        return bool(4 * self.is_left.sum() <= 3 * len(self.is_left))
+        return has_quarter_ended(self.is_left)
 
     def count(self, state: TrainingState) -> np.ndarray:
         """Count an epoch, and return what is watched: it falls as the network improves."""
@@ -264,20 +265,14 @@ def descend(
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
             stacklevel=stacklevel(),
         )
-    try:
-        train_together(descent.training())
-    except KeyboardInterrupt:
-        if descent.reached is None:  # nothing was learnt
-            raise
-        warnings.warn("Training interrupted by user.", stacklevel=stacklevel())
-    else:
-        if not (incremental or (descent.reached and descent.reached.has_ended)):
-            warnings.warn(
-                f"Stochastic Optimizer: Maximum iterations ({model.max_iter}) "
-                "reached and the optimization hasn't converged yet.",
-                ConvergenceWarning,
-                stacklevel=stacklevel(),
-            )
+    is_complete = train_together(descent.training())
+    if is_complete and not (incremental or (descent.reached and descent.reached.has_ended)):
+        warnings.warn(
+            f"Stochastic Optimizer: Maximum iterations ({model.max_iter}) "
+            "reached and the optimization hasn't converged yet.",
+            ConvergenceWarning,
+            stacklevel=stacklevel(),
+        )
     return _keep(descent)
 
 
