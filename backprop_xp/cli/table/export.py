@@ -19,6 +19,10 @@ def export(
             help="The file to write: .onnx or .c. Default: the model's name with .onnx.",
         ),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="What all names in the file of C begin with. Default: model."),
+    ] = None,
 ) -> None:
     """Write a model as one ONNX graph or one file of C, from columns to predictions.
 
@@ -29,8 +33,13 @@ def export(
     out = Path(model).with_suffix(".onnx") if out is None else out
     with errors_in_one_line(2, [out]):
         arguments.refuse_overwriting([model], {"out": out})
+        is_c = out.suffix.lower() == ".c"
+        if name is not None and not is_c:
+            raise ValueError(f"--name is for a file of C, but {out} is ONNX: leave it out.")
         trained = tables.load(model)
-        write = tables.export_c if out.suffix.lower() == ".c" else tables.export_onnx
-        write(out, trained)
+        if is_c:
+            tables.export_c(out, trained, name="model" if name is None else name)
+        else:
+            tables.export_onnx(out, trained)
         count = len(trained.preparation_.columns_)
         note(f"{count} column{'s' * (count != 1)} to predictions, written to {out}")

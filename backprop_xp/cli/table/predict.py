@@ -111,7 +111,7 @@ def _predictions(
     wanted = {"texts": trained.features.texts, "numbers": trained.features.numbers}
     with contextlib.closing(tables.read_pieces(file, **wanted)) as pieces:
         for frame, columns in _tolerant(pieces, file, trained.features, **tolerated):
-            with naming_lines(file):
+            with _naming_the_option(), naming_lines(file):
                 predictions = trained.predictions(frame, interval)
             found = pa.Table.from_pandas(predictions, preserve_index=False)
             copied = _kept(columns, kept, found.column_names)
@@ -126,6 +126,19 @@ def _predictions(
                     ) from None
             names = [*copied.column_names, *found.column_names]
             yield pa.table([*copied.columns, *found.columns], names=names)
+
+
+@contextlib.contextmanager
+def _naming_the_option() -> Iterator[None]:
+    """Add the option that reads a cell as missing to the error about the cell."""
+    from backprop_xp.tables.readers.cells import CellError
+
+    try:
+        yield
+    except ValueError as error:
+        if not isinstance(error, CellError) and not isinstance(error.__cause__, CellError):
+            raise
+        raise ValueError(f"{error} --on-bad-value missing reads it as missing.") from error
 
 
 def _kept(columns: "pa.Table", kept: list[str], predictions: list[str]) -> "pa.Table":

@@ -898,8 +898,11 @@ REFUSED = [
     ("predict model.safetensors fewer.csv", "there is no column 'a', which the model needs"),
     (
         "predict model.safetensors text.csv",
-        "the column 'a' has 'abc' (line 5 of text.csv), but a number",
+        "the column 'a' has 'abc' (line 5 of text.csv), but a number is expected, as in training: "
+        "correct it, or leave it empty. --on-bad-value missing reads it as missing.",
     ),
+    ("export model.safetensors a.onnx --name a", "--name is for a file of C, but a.onnx is ONNX"),
+    ("export model.safetensors a.c --name 1", "name is '1', but the names of C functions"),
     (
         "predict model.safetensors day.csv",
         "the column 'day' has 'someday' (line 5 of day.csv), but a date",

@@ -208,6 +208,9 @@ def test_the_command_writes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert done.stderr == "1 column to predictions, written to written.c\n"
     bx.tables.export_c("model.c", model)
     assert Path("written.c").read_text() == Path("model.c").read_text()
+    assert run("export", "model.safetensors", "written.c", "--name", "other").exit_code == 0
+    bx.tables.export_c("other.c", model, name="other")
+    assert Path("written.c").read_text() == Path("other.c").read_text()
 
 
 def model_of_numbers(**given: Any) -> tuple[Any, pd.DataFrame]:
