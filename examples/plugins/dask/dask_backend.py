@@ -52,7 +52,7 @@ class DaskBackend(Backend):
 
 
 def _whole(function: Any, shape: tuple[int, ...], *arrays: Array) -> Array:
-    """Return NumPy's function of whole arrays, of which the first has the result's dtype."""
+    """Return NumPy's function of whole arrays; the result has the first one's dtype."""
     import dask
 
     made = dask.delayed(function)(*arrays)
