@@ -30,7 +30,8 @@ _MAX_CLASSES = 20
 def metrics_table(report: JsonObject) -> str:
     """Return the metrics of the network and the other models side by side, with deviations.
 
-    A last line says where the linear model is the better one.
+    The last lines say where the linear model is the better one, and from how many rows the other
+    models have learnt, if that is a sample.
     """
     spread = report.get("deviations")
     # Five columns with deviations are too wide.
@@ -51,6 +52,8 @@ def metrics_table(report: JsonObject) -> str:
     lines = [f"{label:<13}" + "".join(map(str.rjust, cells, rooms)) for label, cells in rows]
     if report.get("linear_is_better"):  # an older model's report does not have it
         lines.append("the linear model is better here")
+    if sample := report.get("sample"):
+        lines.append(f"the other models learned from a sample of {sample:,} training rows")
     return "\n".join(lines)
 
 

@@ -39,8 +39,8 @@ def column_warnings(
     for name, column in columns.items():
         if name != time and column.may_identify(table.features[name]):
             yield (
-                f"{name!r} has a different whole number in each row: leave it out with --drop "
-                f"{name!r} if it identifies rows"
+                f"{name!r} has a different whole number in each of {len(table.target):,} rows: "
+                f"leave it out with --drop {name!r} if it identifies rows"
             )
     named: dict[str, Iterable[Any]] = {
         name: column.spellings(table.features[name]) for name, column in columns.items()

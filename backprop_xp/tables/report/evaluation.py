@@ -11,35 +11,53 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from sklearn import metrics
-from sklearn.base import BaseEstimator
-from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
 
-from backprop_xp.estimators.targets import class_weights
-from backprop_xp.tables.columns.features import Features
-from backprop_xp.tables.columns.scaling import learn_scaling
 from backprop_xp.tables.interface.tabular import TabularClassifier, TabularRegressor
 from backprop_xp.tables.model.fitted_model import TabularModel
 from backprop_xp.tables.model.model_file import PathLike
 from backprop_xp.tables.model.rows import Rows
-from backprop_xp.tables.model.training_split import Split
+from backprop_xp.tables.report.other_models import OtherModels, losses
 
 Weights: TypeAlias = np.ndarray | None
 # The metrics of each model.
 Scores: TypeAlias = Mapping[str, Mapping[str, float | None]]
-# The validation rows end the boosting earlier.
-_TREES = 2000
 # The network, and the models that it is compared with.
 _ON_TEST = ("test", "linear", "boosting", "baseline")
+
+
+class Predicted(NamedTuple):
+    """The targets of rows, indices of classes or numbers, their weights, and predictions by name.
+
+    Those of the network have the name of the rows, ``"validation"`` or ``"test"``; those of the
+    other models, for test rows alone, have the model's.
+    """
+
+    y: np.ndarray
+    weights: Weights
+    predictions: Mapping[str, np.ndarray]
+
+    @classmethod
+    def joined(cls, parts: Sequence["Predicted"]) -> "Predicted":
+        """Return the rows of parts with the same predictions, all with weights or all without."""
+        found = {
+            name: np.concatenate([one.predictions[name] for one in parts])
+            for name in parts[0].predictions
+        }
+        weights = [one.weights for one in parts if one.weights is not None]
+        y = np.concatenate([one.y for one in parts])
+        return cls(y, np.concatenate(weights) if weights else None, found)
+
+    def errors(self, name: str) -> np.ndarray:
+        """Return the absolute error of each number that ``name`` predicts, and the row's weight."""
+        weights = np.ones(len(self.y)) if self.weights is None else self.weights
+        return np.stack([np.abs(self.y - self.predictions[name]), weights], axis=1)
 
 
 class Evaluation(NamedTuple):
     """The metrics of models, and the figures of each class of the network, None for a number.
 
     ``excess`` ``(rows, 2)`` has for each test row the network's loss minus that of the linear
-    model, and the row's weight.
+    model, and the row's weight; it has no rows without a linear model.
     """
 
     scores: Scores
@@ -47,74 +65,75 @@ class Evaluation(NamedTuple):
     excess: np.ndarray
 
 
-def report_of(
-    model: TabularClassifier | TabularRegressor,
-    parts: Mapping[str, Rows],
-    path: PathLike | None,
-    folds: Sequence[Evaluation] = (),
-) -> dict[str, Any]:
-    """Return the ``report`` of a model on the test rows, and its ``classes``.
-
-    With folds, it has the means and the standard deviations of their scores instead.
-    """
-    measured_on, found = "test", [*folds] or [evaluate(model, parts)]
-    scores: dict[str, Any] = {**found[0].scores}
-    if folds:
-        measured_on, each = f"{len(folds)} folds", [one.scores for one in folds]
-        scores = {**_over_folds(each, np.mean), "deviations": _over_folds(each, np.std)}
-    more = {
-        **scores,
-        "measured_on": {"validation": "validation"} | dict.fromkeys(_ON_TEST, measured_on),
-        "linear_is_better": is_above_0(*np.concatenate([one.excess for one in found]).T),
-    }
-    test = {"test": len(parts["test"].target)} if "test" in parts else {}
-    report = described(model.model_, {**model.model_.record["rows"], **test}, more, path)
-    classes = None if folds else found[0].classes
-    return {"report": report, **({} if classes is None else {"classes": classes})}
-
-
-def described(
-    model: TabularModel,
+def with_report(
+    network: TabularClassifier | TabularRegressor,
+    found: Sequence[Evaluation],
     parts: Mapping[str, int],
-    measured: Mapping[str, Any],
     path: PathLike | None,
-) -> dict[str, Any]:
-    """Return a report: a training, the number of rows of its parts, and what was measured."""
-    return {
+) -> TabularModel:
+    """Return the model of a network with its report: ``parts`` are the numbers of rows.
+
+    There is one evaluation of it, or one for each fold: then the report has the means and the
+    standard deviations of their scores, and no figures of classes.
+    """
+    model, measured_on = network.model_, "test"
+    scores: dict[str, Any] = {**found[0].scores}
+    if "test" not in parts:
+        measured_on, each = f"{len(found)} folds", [one.scores for one in found]
+        scores = {**_over_folds(each, np.mean), "deviations": _over_folds(each, np.std)}
+    report = {
         "task": model.task,
         "rows": sum(parts.values()),
         "features": len(model.features.columns),
         "epochs": model.record["epoch"],
         "parts": dict(parts),
-        **measured,
+        **scores,
+        "measured_on": {"validation": "validation"} | dict.fromkeys(_ON_TEST, measured_on),
+        "linear_is_better": is_above_0(*np.concatenate([one.excess for one in found]).T),
         "model": None if path is None else os.fspath(path),
     }
+    more: dict[str, Any] = {"report": report}
+    if "test" in parts and found[0].classes is not None:
+        more["classes"] = found[0].classes
+    return dataclasses.replace(model, metadata={**network.metadata_, **more})
 
 
-def evaluate(model: TabularClassifier | TabularRegressor, parts: Mapping[str, Rows]) -> Evaluation:
+def evaluate(
+    network: TabularClassifier | TabularRegressor, parts: Mapping[str, Rows]
+) -> Evaluation:
     """Return the evaluation of the network and of other models on test rows.
 
-    The metrics of the validation rows are of the networks that did not learn from a row.
+    The metrics of the validation rows are of the networks that did not learn from a row. The other
+    models learn from the rows of the first network.
     """
-    fitted, test = model.model_, parts["test"]
-    given = model._given(parts["training"], parts.get("validation"), fitted.classes)
-    split = model._split(given, fitted.record["seed"])
-    where = {"backend": model.backend, "device": model.device}
-    n_classes = 0 if fitted.classes is None else len(fitted.classes)
-    y, _ = model._targets(np.asarray(test.target), fitted.classes)
-    held_out, found = split.validation, split.validation_outputs(fitted, **where)
-    values, weights = held_out.target.to_numpy(), held_out.scaled_weights()
-    scores = {"validation": score(n_classes, values, found, weights)}
-    predictions = {"test": model._outputs(test.features)[0], **_of_others(model, split, test)}
-    for name, found in predictions.items():
-        scores[name] = score(n_classes, y, found, test.scaled_weights())
-    excess = _losses(y, predictions["test"]) - _losses(y, predictions["linear"])
-    weights, figures = test.scaled_weights(), None
-    if n_classes:
-        figures = _class_figures(model.classes_, y, predictions["test"], test.weights)
-    return Evaluation(
-        scores, figures, np.stack([excess, np.ones(len(y)) if weights is None else weights], axis=1)
-    )
+    fitted, test = network.model_, parts["test"]
+    given = network._given(parts["training"], parts.get("validation"), fitted.classes)
+    split = network._split(given, fitted.record["seed"])
+    held_out, where = split.validation, {"backend": network.backend, "device": network.device}
+    found = {"validation": split.validation_outputs(fitted, **where)}
+    validation = Predicted(held_out.target.to_numpy(), held_out.scaled_weights(), found)
+    training, stop, *_ = split.of_first_member()
+    others = OtherModels.of(network, training, stop)
+    y, _ = network._targets(np.asarray(test.target), fitted.classes)
+    outputs = network._outputs(test.features)[0]
+    found = {"test": outputs, **others.predictions(test.features)}
+    return evaluation_of(fitted.classes, [validation, Predicted(y, test.scaled_weights(), found)])
+
+
+def evaluation_of(classes: np.ndarray | None, parts: Sequence[Predicted]) -> Evaluation:
+    """Return the evaluation of the predictions for validation rows, and for test rows."""
+    n_classes, scores = 0 if classes is None else len(classes), {}
+    for y, weights, predictions in parts:
+        for name, found in predictions.items():
+            scores[name] = score(n_classes, y, found, weights)
+    (y, weights, predictions), excess, figures = parts[-1], np.empty((0, 2)), None
+    if "linear" in predictions:
+        differences = losses(y, predictions["test"]) - losses(y, predictions["linear"])
+        weighted = np.ones(len(y)) if weights is None else weights
+        excess = np.stack([differences, weighted], axis=1)
+    if classes is not None:
+        figures = _class_figures(classes, y, predictions["test"], weights)
+    return Evaluation(scores, figures, excess)
 
 
 def is_above_0(values: np.ndarray, weights: np.ndarray) -> bool:
@@ -127,15 +146,6 @@ def is_above_0(values: np.ndarray, weights: np.ndarray) -> bool:
     return bool(mean * weights.sum() > 2.0 * np.sqrt(squares.sum() * n / (n - 1)))
 
 
-def _losses(y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Return the log-loss of each row's probabilities, or the squared error of its number."""
-    if predictions.ndim == 1:
-        return np.asarray((predictions - y) ** 2)
-    shares = predictions[np.arange(len(y)), y.astype(int)]
-    # As log_loss clips.
-    return np.asarray(-np.log(np.maximum(shares, np.finfo(predictions.dtype).eps)))
-
-
 def _over_folds(folds: Sequence[Scores], statistic: Callable[[Any], Any]) -> dict[str, Any]:
     """Return a statistic of each metric, None if a fold does not define the metric."""
 
@@ -144,94 +154,6 @@ def _over_folds(folds: Sequence[Scores], statistic: Callable[[Any], Any]) -> dic
         return None if None in values else float(statistic(values))
 
     return {name: {metric: over(name, metric) for metric in own} for name, own in folds[0].items()}
-
-
-def _of_others(
-    model: TabularClassifier | TabularRegressor, split: Split, test: Rows
-) -> dict[str, np.ndarray]:
-    """Return the predictions of three other models for the test rows.
-
-    They learn from the rows of the first network, and its validation rows end the boosting. They
-    learn standardized numbers: scikit-learn computes in float32 here, as the features are.
-    """
-    training, validation, *_ = split.of_first_member()
-    features = _plain_features(model.model_.features, training)
-    x, x_held, x_test = (features.transform(rows.features) for rows in (training, validation, test))
-    mean, scale = model.model_.scale
-    target, held_target = (
-        (rows.target.to_numpy() - mean) / scale for rows in (training, validation)
-    )
-    weights = balanced = training.scaled_weights()
-    if isinstance(model, TabularClassifier):
-        labels = model.classes_[training.target.to_numpy()]
-        balanced = class_weights(model.class_weight, labels, weights, model.classes_)
-    held = x_held, held_target, validation.scaled_weights()
-    stop = dict(zip(("X_val", "y_val", "sample_weight_val"), held, strict=True))
-    found = {}
-    for name, other in _others(model).items():
-        weighted = weights if name == "baseline" else balanced
-        # 100 iterations are enough.
-        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-            own = stop if name == "boosting" else {}
-            other.fit(x, target, weighted, **own)
-        if name == "boosting":
-            outputs = _of_best_stage(other, x_test, *held)
-        else:
-            outputs = getattr(other, "predict_proba", other.predict)(x_test)
-        found[name] = outputs.astype("float64") * scale + mean
-    return found
-
-
-def _of_best_stage(
-    boosting: HistGradientBoostingClassifier | HistGradientBoostingRegressor,
-    x: np.ndarray,
-    x_held: np.ndarray,
-    y_held: np.ndarray,
-    weights: Weights,
-) -> np.ndarray:
-    """Return the predictions for x with the number of trees whose loss on validation rows is least.
-
-    The loss is the log-loss, or the mean squared error. scikit-learn's models predict with all
-    trees: also with those behind the best number, and of a training that diverged.
-    """
-    staged = getattr(boosting, "staged_predict_proba", None) or boosting.staged_predict
-
-    def loss(stage: tuple[np.ndarray, np.ndarray]) -> float:
-        losses = _losses(y_held, stage[0])
-        return float(np.nan_to_num(np.average(losses, weights=weights), nan=np.inf))
-
-    _, best = min(zip(staged(x_held), staged(x), strict=True), key=loss)
-    return np.asarray(best)
-
-
-def _others(model: TabularClassifier | TabularRegressor) -> dict[str, BaseEstimator]:
-    """Return the models to compare with; the validation rows end the boosting."""
-    seed = model.model_.record["seed"] % 2**32
-    options = {"early_stopping": True, "max_iter": _TREES, "random_state": seed}
-    if isinstance(model, TabularClassifier):
-        return {
-            "linear": LogisticRegression(),
-            "boosting": HistGradientBoostingClassifier(**options),
-            "baseline": DummyClassifier(strategy="prior"),
-        }
-    return {
-        "linear": Ridge(),
-        "boosting": HistGradientBoostingRegressor(**options),
-        "baseline": DummyRegressor(),
-    }
-
-
-def _plain_features(features: Features, training: Rows) -> Features:
-    """Return features that suit a linear model: standardized, and a 0 or 1 for each category."""
-    weights = training.scaled_weights()
-    columns = dict(features.columns)
-    for name, column in features.columns.items():
-        if column.n_codes:
-            counts = column.count(training.features[name], weights)
-            columns[name] = column.finish(counts, above=None, seed=0)
-    numbers = [one.encode(training.features[n]) for n, one in columns.items() if one.is_scaled]
-    scaling = learn_scaling(numbers, "standardize", weights)
-    return dataclasses.replace(features, columns=columns, scaling=scaling)
 
 
 def score(

@@ -2,8 +2,8 @@
 
 A hash of each row's number, or of its group, chooses the validation and the test rows. All rows
 decide the kinds of the columns and the odd cells; all training rows teach the categories, the
-classes, and means and deviations. Quantiles and free text are learnt from a sample of them, which a
-hash of each row's number draws.
+classes, and means and deviations. Quantiles, free text and the other models of the report are
+learnt from a sample of them, which a hash of each row's number draws.
 """
 
 import functools
@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -36,10 +36,18 @@ from backprop_xp.tables.model.tabular_parameters import Task, checked_parameters
 from backprop_xp.tables.model.training_split import Split
 from backprop_xp.tables.readers.cells import is_categorical
 from backprop_xp.tables.readers.row_groups import row_groups, share_of
-from backprop_xp.tables.report.evaluation import described, score
+from backprop_xp.tables.report.column_warnings import column_warnings
+from backprop_xp.tables.report.evaluation import Predicted, evaluation_of, with_report
+from backprop_xp.tables.report.other_models import OtherModels
 from backprop_xp.tables.report.problem import ColumnChoice, chosen_features, lines_about
 from backprop_xp.tables.report.shares import Share
-from backprop_xp.tables.report.table_training import Estimator, estimator_for, reported
+from backprop_xp.tables.report.split import SplitRule, groups_of, hashed
+from backprop_xp.tables.report.table_training import (
+    Estimator,
+    estimator_for,
+    lines_about_rare,
+    reported,
+)
 from backprop_xp.tables.report.target import Target, find_target
 from backprop_xp.tables.report.totals import Totals, training_totals
 from backprop_xp.training.processes import exchange
@@ -48,11 +56,25 @@ from backprop_xp.training.processes.one_process import OneProcess
 Say = Callable[[str], object]
 Ranks: TypeAlias = exchange.Ranks | OneProcess
 
-# Training rows of the sample; the maximum of validation rows, and of test rows. They count the rows
-# of all ranks.
-_SAMPLE, _MAX_HELD = 100_000, 200_000
+# Training rows of the sample, and validation rows beside them, which end the boosting; the maximum
+# of validation rows, and of test rows. They count the rows of all ranks.
+_SAMPLE, _STOP, _MAX_HELD = 100_000, 10_000, 200_000
+# The share of the test rows, as for a table in memory.
+_TEST = "0.15"
 # Rows of the largest batch that a preset chooses.
 _MAX_BATCH = 2**14
+
+
+class Prepared(NamedTuple):
+    """What a rank learns from: its share and its test rows, and what the other models learn from.
+
+    The latter are samples of the training and the validation rows of all ranks, by these names.
+    """
+
+    share: Share
+    source: Source
+    test: Rows
+    sample: Mapping[str, Rows]
 
 
 def train_ranks(
@@ -82,9 +104,10 @@ def train_ranks(
     try:
         with reported(say), one_blas_thread():
             choice, seed = resolve(**where, dtype=given["dtype"]), given["random_state"]
-            parts = {"validation": validation} | ({} if test is None else {"test": test})
+            parts = {"validation": validation, "test": _TEST if test is None else test}
             share = _share(ranks, source, target, columns, parts, seed)
-            share, rows, tested = _prepared(ranks, communicator, share, given, choice, task, say)
+            known = _prepared(ranks, communicator, share, given, choice, task, say)
+            share, rows = known.share, known.source
             count = rows.counts["training"]
             if given["batch_size"] is None and recipe_for(given, count).batch_size > _MAX_BATCH:
                 given["batch_size"] = _MAX_BATCH
@@ -111,7 +134,8 @@ def train_ranks(
                 checkpoint=out if is_first else None,
                 callbacks=callbacks if is_first else [],
             )
-            model = _with_report(ranks, learned.model, rows.split, tested, out)
+            network = type(estimator)._of(learned.model, **where)
+            model = _with_report(ranks, network, known, out)
             try:
                 if is_first:
                     write_model(out, model, learned.optimizer, learned.state)
@@ -162,10 +186,11 @@ def _share(
 
 def _detected(
     ranks: Ranks, share: Share, task: Task | None, kinds: Mapping[str, str]
-) -> tuple[Share, Detected, Rows, dict[str, Rows]]:
-    """Return the share with its target, the kinds of the columns, the sample, and this rank's rows.
+) -> tuple[Share, Detected, dict[str, Rows], dict[str, Rows]]:
+    """Return the share with its target, the kinds of the columns, samples, and this rank's rows.
 
-    The sample is that of the training rows of all ranks. The rows are those of the other parts.
+    The samples are of the training and the validation rows of all ranks. The rows are those of the
+    other parts.
     """
     raw: dict[str, list[tuple[np.ndarray, pa.RecordBatch]]] = {}
 
@@ -194,8 +219,15 @@ def _detected(
         for part, pieces in raw.items()
     }
     parts = {part: share.rows(numbers[part], tables[part]) for part in share.shares}
-    drawn = pa.concat_tables(ranks.exchange(tables["sample"]))
-    return share, detected, share.rows(np.arange(len(drawn)), drawn).counted(), parts
+    most = _STOP / (share.shares["validation"] * share.total)
+    few = pa.array(hashed(numbers["validation"], share.seed + 1) < most)
+    drawn = {"training": tables["sample"], "validation": tables["validation"].filter(few)}
+    each = ranks.exchange(drawn)
+    drawn = {part: pa.concat_tables([one[part] for one in each]) for part in drawn}
+    sampled = {
+        part: share.rows(np.arange(len(rows)), rows).counted() for part, rows in drawn.items()
+    }
+    return share, detected, sampled, parts
 
 
 def _totals(share: Share, detected: Detected, held: Collection[Rows]) -> Totals:
@@ -252,10 +284,10 @@ def _prepared(
     choice: Selection,
     task: Task | None,
     say: Say,
-) -> tuple[Share, Source, Rows | None]:
-    """Return what this rank learns from, its share and its test rows, None without any."""
+) -> Prepared:
+    """Return what this rank learns from."""
     kinds = given["kinds"] or {}
-    share, detected, sample, others = _detected(ranks, share, task, kinds)
+    share, detected, sampled, others = _detected(ranks, share, task, kinds)
     totals = ranks.exchange(_totals(share, detected, others.values()))
     held = {name: rows.counted() for name, rows in others.items()}
     whole = functools.reduce(Totals.merge, totals)
@@ -269,7 +301,8 @@ def _prepared(
         mean, deviation = whole.target.means[0], math.sqrt(whole.target.squares[0] / weight)
         training = Rows(pd.DataFrame(), pd.Series([mean - deviation, mean + deviation]), None)
     share = share._replace(target=share.target._replace(classes=classes), unit=weight / count)
-    features, codes = _features(ranks, share, detected, whole, sample, PRESETS[given["preset"]])
+    learnt = detected, whole, sampled["training"], PRESETS[given["preset"]]
+    features, codes = _features(ranks, share, *learnt)
     each = ranks.exchange({name: len(rows.target) for name, rows in held.items()})
     n_held = {name: sum(one[name] for one in each) for name in held}
     for name, n in n_held.items():
@@ -281,6 +314,8 @@ def _prepared(
     for name, part in share.shares.items():
         if part * share.total >= _MAX_HELD - 1:
             lines.append(f"--{name} is {part:.3g}: at most {_MAX_HELD:,} rows")
+    if not ranks.rank:
+        lines += _lines_about_sample(share, detected, sampled["training"])
     for line in lines:
         say(line)
     own = totals[ranks.rank].target.rows
@@ -299,37 +334,41 @@ def _prepared(
 
     split = Split(training, known["validation"], np.asarray(classes) if classes else None)
     counts = {"training": count, "validation": n_held["validation"]}
-    return share, Source(features, split, counts, stream), known.get("test")
+    sampled = {name: share.indexed(rows) for name, rows in sampled.items()}
+    return Prepared(share, Source(features, split, counts, stream), known["test"], sampled)
 
 
-def _with_report(
-    ranks: Ranks, model: TabularModel, split: Split, test: Rows | None, out: Path
-) -> TabularModel:
+def _lines_about_sample(share: Share, detected: Detected, sample: Rows) -> Iterator[str]:
+    """Yield what is said about the columns of a table in memory, from a sample of training rows."""
+    target, rows = share.target, np.arange(len(sample.target))
+    values = pd.Series(target.values(sample.target), name=target.name)
+    classes = np.unique(values, return_inverse=True)[1] if target.classes else None
+    units = None if share.group is None else groups_of(sample.features[share.group])
+    rule = SplitRule(rows, classes, units, by_time=False, seed=0)
+    yield from column_warnings(detected.columns, sample._replace(target=values), rule, None)
+    yield from lines_about_rare(target, values)
+
+
+def _with_report(ranks: Ranks, network: Estimator, known: Prepared, out: Path) -> TabularModel:
     """Return a model with the residuals and the report of the held rows of all ranks.
 
-    The baseline is measured on the test rows, or without any on the validation rows.
+    The first rank's other models learn from the sample.
     """
-    held = {"validation": split.validation} | ({} if test is None else {"test": test})
-    totals, last = split.training.weights, [*held][-1]
-    n_classes, scores, errors, parts = 0, dict[str, Any](), {}, dict(model.record["rows"])
-    if totals is not None:
-        n_classes = len(totals)
+    model, sample = network.model_, known.sample
+    others = None if ranks.rank else OtherModels.of(network, **sample)
+    others = ranks.exchange(others)[0]
+    held, found = {"validation": known.source.split.validation, "test": known.test}, []
     for name, rows in held.items():
-        own = rows.target.to_numpy(), rows.weights, model.outputs(rows.features)[0]
-        y, weights, outputs = map(np.concatenate, zip(*ranks.exchange(own), strict=True))
-        parts[name], scores[name] = len(y), score(n_classes, y, outputs, weights)
-        if not n_classes:
-            errors[name] = np.stack([np.abs(y - outputs), weights], axis=1)
-        if name == last:
-            trivial = np.full(len(y), model.scale.mean)
-            if totals is not None:
-                trivial = np.broadcast_to(totals / totals.sum(), outputs.shape)
-            scores["baseline"] = score(n_classes, y, trivial, weights)
-    scores["measured_on"] = {name: name for name in held} | {"baseline": last}
-    report = described(model, parts, scores, out)
-    return replace(
-        model,
-        residuals=errors.get("validation"),
-        test_residuals=errors.get("test"),
-        metadata={**model.metadata, "report": report},
-    )
+        predictions = {name: model.outputs(rows.features)[0]}
+        if name == "test":
+            predictions |= others.predictions(rows.features)
+        own = Predicted(rows.target.to_numpy(), rows.weights, predictions)
+        found.append(Predicted.joined(ranks.exchange(own)))
+    parts = {**model.record["rows"], "test": len(found[-1].y)}
+    made = with_report(network, [evaluation_of(model.classes, found)], parts, out)
+    if (learnt := len(sample["training"].target)) < parts["training"]:
+        made.metadata["report"]["sample"] = learnt
+    if model.classes is not None:
+        return made
+    residuals, on_test = (one.errors(name) for one, name in zip(found, held, strict=True))
+    return replace(made, residuals=residuals, test_residuals=on_test)

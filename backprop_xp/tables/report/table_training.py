@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 from sklearn.base import clone
 
 from backprop_xp.display.progress import Report, reporting
@@ -16,7 +17,7 @@ from backprop_xp.tables.interface.tabular_base import Callback
 from backprop_xp.tables.model.fitted_model import residuals_of
 from backprop_xp.tables.model.model_file import PathLike, measures_of, write_anew
 from backprop_xp.tables.report.column_warnings import column_warnings
-from backprop_xp.tables.report.evaluation import evaluate, report_of
+from backprop_xp.tables.report.evaluation import evaluate, with_report
 from backprop_xp.tables.report.problem import Problem, lines_about
 from backprop_xp.tables.report.target import Target
 from backprop_xp.training.interfaces.states import TrainingState
@@ -85,16 +86,20 @@ def _add_report(
     model: Estimator, problem: Problem, out: PathLike | None, say: Callable[[str], object]
 ) -> None:
     """Add the report to a model, after a training on each fold."""
-    parts, folds, errors = problem.parts(), [], None
+    parts, found, errors = problem.parts(), [], None
     for fold in range(1, len(problem.labels)):
         say(f"fold {fold} of {len(problem.labels) - 1}")
         other, drawn = clone(model), problem.parts(fold)
         _fit(other, problem, fold)
-        folds.append(evaluate(other, drawn))
-    more = {**model.metadata_, **report_of(model, parts, out, folds)}
-    if isinstance(model, TabularRegressor) and "test" in parts:
-        errors = residuals_of(parts["test"], model._outputs(parts["test"].features)[0])
-    model._adopt(dataclasses.replace(model.model_, metadata=more, test_residuals=errors))
+        found.append(evaluate(other, drawn))
+    rows = dict(model.model_.record["rows"])
+    if "test" in parts:
+        rows["test"] = len(parts["test"].target)
+        found.append(evaluate(model, parts))
+        if isinstance(model, TabularRegressor):
+            errors = residuals_of(parts["test"], model._outputs(parts["test"].features)[0])
+    made = with_report(model, found, rows, out)
+    model._adopt(dataclasses.replace(made, test_residuals=errors))
 
 
 def _fit(
@@ -153,8 +158,13 @@ def _lines(problem: Problem, resumed: int, missing: PathLike | None) -> Iterator
     time = problem.metadata["time"]
     yield from column_warnings(problem.detected.columns, problem.table, problem.rule, time)
     training = problem.table.target.iloc[problem.rows("training")]
+    yield from lines_about_rare(problem.target, training)
+
+
+def lines_about_rare(target: Target, training: pd.Series) -> Iterator[str]:
+    """Yield a line about the classes that very few training rows have."""
     rare = [name for name, count in training.value_counts().items() if count <= _RARE]
-    if problem.target.classes and rare:
+    if target.classes and rare:
         yield (
             f"few training rows have the class {', '.join(map(repr, rare[:_MAX_NAMES]))}: gradient "
             "boosting can diverge, the report has its best stage"

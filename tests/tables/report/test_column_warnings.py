@@ -66,7 +66,7 @@ IDENTIFIERS = {
 @pytest.mark.once
 def test_a_column_of_different_whole_numbers_may_identify_rows() -> None:
     found = lines_for("number", **{name: make for name, (make, _) in IDENTIFIERS.items()})
-    words = "has a different whole number in each row: leave it out with --drop"
+    words = "has a different whole number in each of 200 rows: leave it out with --drop"
     names = [name for name, (_, is_found) in IDENTIFIERS.items() if is_found]
     assert [one.partition(" if it")[0] for one in found] == [f"{n!r} {words} {n!r}" for n in names]
 

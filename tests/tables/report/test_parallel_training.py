@@ -23,7 +23,7 @@ import pandas as pd
 import backprop_xp as bx
 from backprop_xp.tables.model.model_file import write_anew
 from backprop_xp.tables.readers.row_groups import row_groups
-from backprop_xp.tables.report import parallel_training, shares
+from backprop_xp.tables.report import other_models, parallel_training, shares
 from backprop_xp.tables.report.problem import ColumnChoice, lines_about, make_problem
 from backprop_xp.tables.report.shares import Share
 from backprop_xp.tables.report.split import hashed
@@ -57,6 +57,7 @@ class OneRank:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with a dataset of two files in the folder ``big``."""
+    monkeypatch.setattr(other_models, "_TREES", 20)
     monkeypatch.chdir(tmp_path)
     mpi = types.SimpleNamespace(MPI=types.SimpleNamespace(COMM_WORLD=OneRank()))
     monkeypatch.setitem(sys.modules, "mpi4py", mpi)
@@ -86,7 +87,7 @@ def table() -> pd.DataFrame:
 
 
 def training_rows(columns: list[str]) -> pd.DataFrame:
-    return table()[hashed(np.arange(ROWS), 0) >= 0.15].dropna(subset=columns)
+    return table()[hashed(np.arange(ROWS), 0) >= 0.3].dropna(subset=columns)
 
 
 def test_a_training_is_better_than_the_baseline_and_its_file_is_an_ordinary_model(
@@ -95,8 +96,8 @@ def test_a_training_is_better_than_the_baseline_and_its_file_is_an_ordinary_mode
     done = run(*COMMAND, *QUICK, "--drop", "z,weight,number", "--json", "--log", "losses.jsonl")
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
-    keys = "task rows features epochs parts validation baseline measured_on model"
-    assert list(report) == keys.split()
+    keys = "task rows features epochs parts validation test linear boosting baseline measured_on"
+    assert list(report) == [*keys.split(), "linear_is_better", "model"]
     assert report["rows"] == sum(report["parts"].values()) == ROWS - 60
     assert report["parts"]["training"] == len(training_rows(["y"]))
     assert report["validation"]["log_loss"] < 0.7 * report["baseline"]["log_loss"]
@@ -169,7 +170,7 @@ def test_counts_categories_classes_and_moments_are_those_of_all_training_rows(
     monkeypatch.setattr(parallel_training, "_SAMPLE", 300)
     rare = {7, 2007, 8, 2008} & {*training_rows([]).index}
     assert len(rare) >= 2
-    assert (hashed(np.asarray([*rare]), 0) > 0.15 + 300 / ROWS).all()  # not in the sample
+    assert (hashed(np.asarray([*rare]), 0) > 0.3 + 300 / ROWS).all()  # not in the sample
     held = np.flatnonzero((hashed(np.arange(ROWS), 0) < 0.15) & table()["y"].notna())[0]
     frame = table()
     frame.loc[held, "b"] = "in the validation set alone"
@@ -221,7 +222,7 @@ def test_an_epoch_has_each_training_row_once_in_an_order_of_its_own(
     monkeypatch.setattr(shares, "_BUFFER", buffer)
     groups, _ = row_groups("big")
     target = Target("z", "regression", "")
-    share = Share(groups, ROWS, ["number"], None, {"validation": 0.15}, 0.05, 0, target)
+    share = Share(groups, ROWS, ["number"], None, {"validation": 0.3}, 0.05, 0, target)
     expected = training_rows(["z"])["number"].to_numpy()
 
     def epoch(i: int) -> list[np.ndarray]:
@@ -332,6 +333,63 @@ def test_means_and_missing_values_are_those_of_all_training_rows_and_medians_of_
     assert 0 < abs(scaling.medians[1] - np.median(x["a"])) < 0.2
 
 
+@pytest.mark.parametrize("words", ["--target z --drop y", "--target y --class-weight balanced"])
+def test_the_other_models_are_those_of_the_same_rows_in_memory(words: str, folder: Path) -> None:
+    given, values = table(), hashed(np.arange(ROWS), 0)
+    given.loc[::7, "a"] = None
+    if "--target y" in words:
+        given = given.drop(columns="z")
+    given.to_parquet("all.parquet", row_group_size=300)
+    own = ("validation", "test", "training")
+    for part, least, most in zip(own, (0.0, 0.15, 0.3), (0.15, 0.3, 1.0), strict=True):
+        given[(values >= least) & (values < most)].to_parquet(f"{part}.parquet")
+    options = (*words.split(), "--weights", "weight", *QUICK, "--json")
+    files = ("--validation", "validation.parquet", "--test", "test.parquet")
+    done = run("train", "all.parquet", *options, "--parallel")
+    expected = run("train", "training.parquet", *options, *files)
+    one, other = (json.loads(each.stdout) for each in (done, expected))
+    assert one["parts"] == other["parts"]
+    for model in ("linear", "boosting", "baseline"):
+        assert one[model] == pytest.approx(other[model], rel=1e-6)
+    lines = [each.stderr.split("epoch", maxsplit=1)[0] for each in (done, expected)]
+    identifier = "'number' has a different whole number in each of"
+    assert all(identifier in text for text in lines)
+    assert ("few training rows have the class 'rare'" in lines[0]) is ("--target y" in words)
+
+
+def test_the_report_says_from_how_many_rows_the_other_models_learned(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel_training, "_SAMPLE", 300)
+    given = table()
+    held = np.flatnonzero((hashed(np.arange(ROWS), 0) < 0.15) & given["y"].notna())[0]
+    given.loc[held, "y"] = "rare"  # a class that no row of the sample has
+    given[:1000].to_parquet("big/0.parquet", row_group_size=300)
+    done = run(*COMMAND, *QUICK, "--drop", "z,weight,number")
+    assert done.exit_code == 0, done.output
+    report = bx.tables.load("model.safetensors").metadata_["report"]
+    assert 200 < report["sample"] < 400
+    line = f"the other models learned from a sample of {report['sample']} training rows"
+    assert line in done.stdout
+    assert line in run("inspect", "model.safetensors").stdout
+    assert report["linear"]["log_loss"] < 0.7 * report["baseline"]["log_loss"]
+
+
+def test_a_sample_of_one_class_leaves_the_baseline_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel_training, "_SAMPLE", 60)
+    usual = table().assign(y="no")
+    usual.loc[[8, 2008, 4, 5], "y"] = "rare"  # training rows outside the sample
+    usual.to_parquet("all.parquet", row_group_size=300)
+    done = run("train", "all.parquet", *COMMAND[2:], *QUICK, "--features", "a,b", "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert {"linear", "boosting"}.isdisjoint(report)
+    assert report["baseline"]["accuracy"] == 1.0
+    assert report["linear_is_better"] is False
+
+
 REFUSED = [
     ("--cv 3 --time a", r"'--parallel': cannot be combined with --cv, --time"),
     ("--test 0.1 --plot a.png", r"cannot be combined with --plot"),
@@ -389,9 +447,8 @@ def test_test_rows_are_for_the_report_alone_and_give_the_coverage_of_intervals(
     rows = table()[(values >= 0.15) & (values < 0.4)].dropna(subset="z")
     assert report["parts"]["test"] == len(rows)
     assert report["rows"] == sum(report["parts"].values()) == ROWS - 60
-    assert report["measured_on"] == {part: part for part in ("validation", "test")} | {
-        "baseline": "test"
-    }
+    models = ("test", "linear", "boosting", "baseline")
+    assert report["measured_on"] == {"validation": "validation"} | dict.fromkeys(models, "test")
     model = bx.tables.load("model.safetensors")
     errors, weights = model.predict(rows) - rows["z"], rows["weight"]
     expected = np.sqrt(np.average(errors**2, weights=weights))
@@ -399,7 +456,7 @@ def test_test_rows_are_for_the_report_alone_and_give_the_coverage_of_intervals(
     assert model.model_.record["rows"]["training"] == report["parts"]["training"]
     assert 0.5 < model.model_.coverage_on_test(0.9) <= 1.0
     shown = run("inspect", "model.safetensors")
-    assert re.search(r"measured on +test +test +validation$", shown.stdout, re.M)
+    assert re.search(r"measured on( +test){4} +validation$", shown.stdout, re.M)
     done = run(*words, "--drop", "y", "--resume", "--max-iter", "6")
     assert done.exit_code == 2
     assert "model.safetensors cannot be resumed" in done.stderr
