@@ -3,9 +3,9 @@
 ``python benchmarks/tables.py --half tune --seeds 0 1`` writes a line of JSON per table, seed and
 contender to ``tables.jsonl``, and skips the lines that are there. It tries lines with an error
 again, so the same command continues after an interruption. ``--fresh`` runs 24 other tables, on
-which nothing was tuned. ``--report`` prints the tables of docs/benchmarks_tables.md from these
-lines; ``--picture`` draws the critical differences. The requirements are the dependency group
-``bench-tables``.
+which nothing was tuned, ``--codes`` two with more than 1,000 codes. ``--report`` prints the tables
+of docs/benchmarks_tables.md from these lines; ``--picture`` draws the critical differences. The
+requirements are the dependency group ``bench-tables``.
 
 The recipe of a contender is a function in ``table_contenders.py``, or ``module:function`` on the
 command line. Each contender has a process of its own: thread pools of two libraries in one process
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from table_contenders import CONTENDERS, THREADS, contender
-from table_data import FRESH, RECORDS, load, names_of, score, split
+from table_data import CODES, FRESH, RECORDS, load, names_of, score, split
 from table_report import markdown, picture
 from tqdm import tqdm
 
@@ -171,8 +171,16 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path("tables.jsonl"), help="results file; default: %(default)s")
-    add("--half", choices=("tune", "show"), help="the tables of a half; default: all 32")
-    add("--fresh", action="store_true", help="the 24 tables that chose nothing, not the 32")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--half", choices=("tune", "show"), help="the tables of a half; default: all 32"
+    )
+    group.add_argument(
+        "--fresh", action="store_true", help="the 24 tables that chose nothing, not the 32"
+    )
+    group.add_argument(
+        "--codes", action="store_true", help="the two tables with more than 1,000 codes"
+    )
     add("--tables", nargs="+", choices=RECORDS, metavar="NAME", help=f"of {', '.join(RECORDS)}")
     add("--contenders", nargs="+", metavar="NAME", help=f"module:function, or {list(CONTENDERS)}")
     add("--seeds", nargs="+", type=int, default=SEEDS, help="default: 0 to 4")
@@ -192,7 +200,8 @@ def main() -> None:
         for job in json.loads(sys.stdin.read()):
             fit(options.out, Job(*job))
         return
-    names = [*FRESH] if options.fresh else names_of(options.half)
+    others = [*FRESH] if options.fresh else [*CODES] if options.codes else None
+    names = others or names_of(options.half)
     tables = [name for name in names if not options.tables or name in options.tables]
     if options.report:
         lines = [

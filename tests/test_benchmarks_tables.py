@@ -109,6 +109,19 @@ def test_the_fresh_tables_are_twelve_of_each_task_and_of_other_data() -> None:
     assert not {one.source for one in fresh} & {one.source for one in table_data.TABLES.values()}
 
 
+@pytest.mark.parametrize("name", table_data.CODES)
+def test_a_table_of_codes_is_of_other_data_and_has_many_words_that_repeat(name: str) -> None:
+    record = table_data.CODES[name]
+    others = {**table_data.TABLES, **table_data.FRESH}.values()
+    assert record.source not in {one.source for one in others}
+    pytest.importorskip(record.package)
+    table = table_data.load(name)
+    for column in record.codes:
+        words = table.X[column]
+        assert 1000 <= words.nunique() <= len(words) // 2
+        assert not pd.to_numeric(words, errors="coerce").notna().any()
+
+
 def test_the_halves_share_no_table_and_are_alike() -> None:
     tune, show = (table_data.names_of(half) for half in ("tune", "show"))
     assert sorted([*tune, *show]) == sorted(table_data.TABLES)
