@@ -161,7 +161,7 @@ def _errors(dtype: str, case: Case) -> None:
         curve = Equation(layers, lambda s: s.u + s.k * s.x**2, "x", unknown={"k": 0.0})
         network = Network([curve], "mean_squared_error")
         found = standard_errors(network, theta, points, readings, measured=[curve])
-        return [found.unknown["k"], found.noise]
+        return [found.unknown["k"], found.covariance, found.noise]
 
     powers = np.concatenate([_POINTS, _POINTS**0, _POINTS**2], axis=1)
     theta = np.linalg.lstsq(powers, np.cos(_POINTS)[:, 0])[0]

@@ -44,7 +44,7 @@ class Minimum(NamedTuple):
             xp.reshape(part, (*part.shape[:axes], -1, *part.shape[axes + 2 :]))
             for part in (linear.jacobian, linear.curvature, linear.slope)
         )
-        root, errors = xp.sqrt(curvature), slope * _inverse(curvature)
+        root, errors = xp.sqrt(curvature), slope * inverse_or_zero(curvature)
         a, b = root[..., None] * jacobian, root * errors
         if decay is not None:
             own = xp.broadcast_to(xp.sqrt(decay), theta.shape)
@@ -56,7 +56,7 @@ class Minimum(NamedTuple):
         left, values, right = xp.linalg.svd(a / scale[..., None, :], full_matrices=False)
         least = values[..., :1] * (max(a.shape[-2:]) * xp.finfo(a.dtype).eps)
         values = xp.where(values > least, values, xp.zeros_like(values))
-        inverse = _inverse(values)
+        inverse = inverse_or_zero(values)
         left = left * (values * inverse)[..., None, :]
         along = inverse * (transposed(left) @ b[..., None])[..., 0]
         step = -(transposed(right) @ along[..., None])[..., 0] / scale
@@ -89,18 +89,42 @@ class Influence(NamedTuple):
         return trace, xp.sum(over * scaled, axis=(-2, -1))
 
     def on(self, jacobian: Array) -> Array:
-        """Return the lengths of the rows of a Jacobian, ``(..., m, n)``, times K.
+        """Return the rows of a Jacobian, ``(..., m, n)``, times K: one column for each reading.
 
         The derivatives are by the first n entries of theta.
         """
-        _, _, _, inverse, right, scale, _ = self.minimum
-        xp, n = array_namespace(jacobian), jacobian.shape[-1]
-        turned = (jacobian / scale[..., None, :n]) @ transposed(right[..., :n])
-        moved = (turned * inverse[..., None, :]) @ transposed(self.scaled)
-        return xp.sqrt(xp.sum(moved * moved, axis=-1))
+        return (self._along(jacobian) * self.minimum.inverse[..., None, :]) @ transposed(
+            self.scaled
+        )
+
+    def undetermined(self, jacobian: Array) -> Array:
+        """Return which rows of a Jacobian, ``(..., m, P)``, no residual decides about.
+
+        Their part along the directions that ``Minimum`` leaves out would outweigh the rest, even
+        with the largest singular value that is left out.
+        """
+        _, _, left, inverse, right, scale, _ = self.minimum
+        xp, along = array_namespace(jacobian), self._along(jacobian)
+        kept = xp.astype(inverse > 0.0, inverse.dtype)[..., None, :]
+        lost = jacobian / scale[..., None, :] - (along * kept) @ right
+        most = max(left.shape[-2], right.shape[-1]) * xp.finfo(right.dtype).eps
+        largest = inverse_or_zero(inverse[..., :1])
+        return lengths(lost) > most * largest * lengths(along * inverse[..., None, :])
+
+    def _along(self, jacobian: Array) -> Array:
+        """Return the rows of a Jacobian along the right singular vectors."""
+        n = jacobian.shape[-1]
+        right, scale = self.minimum.right[..., :n], self.minimum.scale[..., None, :n]
+        return (jacobian / scale) @ transposed(right)
 
 
-def _inverse(values: Array) -> Array:
+def lengths(rows: Array) -> Array:
+    """Return the lengths of rows, ``(..., m)``."""
+    xp = array_namespace(rows)
+    return xp.sqrt(xp.sum(rows * rows, axis=-1))
+
+
+def inverse_or_zero(values: Array) -> Array:
     """Return 1 / values, and 0 for 0."""
     zeros = array_namespace(values).astype(values == 0.0, values.dtype)
     return (1.0 - zeros) / (values + zeros)

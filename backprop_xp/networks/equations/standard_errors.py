@@ -10,8 +10,8 @@ import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from backprop_xp.backends import (
     Array,
@@ -20,6 +20,8 @@ from backprop_xp.backends import (
     gather,
     integer_array,
     to_host,
+    to_host_together,
+    transposed,
 )
 from backprop_xp.checks import real, sequence, stacklevel
 from backprop_xp.display.reprs import argument_text
@@ -31,9 +33,17 @@ from backprop_xp.networks.derivatives.gauss_newton import linearized
 from backprop_xp.networks.derivatives.row_jacobians import outputs_and_jacobian
 from backprop_xp.networks.equations.equation_layers import Equation
 from backprop_xp.networks.equations.group_layers import Groups
-from backprop_xp.networks.equations.influence import Influence, Minimum
+from backprop_xp.networks.equations.influence import (
+    Influence,
+    Minimum,
+    inverse_or_zero,
+    lengths,
+)
 from backprop_xp.networks.losses.loss import LOSSES
 from backprop_xp.networks.network import Network
+
+if TYPE_CHECKING:
+    from backprop_xp.display.summaries import Summary
 
 # The part of an unknown's error that a remaining step may move it.
 _MOST_LEFT = 0.1
@@ -43,23 +53,44 @@ _MOST_PARAMETERS = 2.0
 _NUMBERS_AT_ONCE = 2**22
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class StandardErrors:
     """The standard errors that noise in the readings gives, ``(*stack,)`` each.
 
-    ``unknown`` has those of the unknown coefficients, by name. ``noise`` is the standard deviation
-    of the readings' noise. ``parameters`` are the effective ones: how many numbers the readings
-    decide about. ``freedom`` are the degrees of freedom that are left for the noise, those of
-    Student's t.
+    - ``unknown`` has those of the unknown coefficients, by name. An error is infinite if neither
+      the readings nor the equation determine the coefficient.
+    - ``covariance`` and ``correlation`` are those of the unknown coefficients, in the order of
+      ``unknown``: ``(*stack, m, m)``. The errors are the roots of the covariance's diagonal. A
+      coefficient whose error is infinite or 0 has the correlation NaN.
+    - ``noise`` is the standard deviation of the readings' noise.
+    - ``parameters`` are the effective ones: how many numbers the readings decide about.
+    - ``freedom`` are the degrees of freedom that are left for the noise, those of Student's t.
+
+    Printed, they are a table of the coefficients with their errors, and the strongest correlation.
     """
 
     unknown: Mapping[str, Array]
+    covariance: Array
+    correlation: Array
     noise: Array
     parameters: Array
     freedom: Array
-    _network: Network = field(repr=False)
-    _theta: Array = field(repr=False)  # of the solution
-    _influence: Influence = field(repr=False)
+    _coefficients: Array  # (*stack, 2, m), and their errors
+    _network: Network
+    _theta: Array  # of the solution
+    _influence: Influence
+
+    def __repr__(self) -> str:
+        return self._summary().text()
+
+    def _repr_html_(self) -> str:
+        return self._summary().html()
+
+    def _summary(self) -> "Summary":
+        from backprop_xp.display.coefficients import summary_of
+
+        shown = self._coefficients, self.correlation, self.noise, self.parameters, self.freedom
+        return summary_of([*self.unknown], *to_host_together(shown))
 
     def of(self, points: Array) -> Array:
         """Return the standard errors of the solution at points, ``(*stack, rows, n_out)``.
@@ -72,8 +103,8 @@ class StandardErrors:
         at_once, found = max(1, _NUMBERS_AT_ONCE // (math.prod(theta.shape) * n_out)), []
         for rows in row_slices(count, at_once):
             _, jacobian = outputs_and_jacobian(network.definition, theta, points[..., rows, :])
-            lengths = self._influence.on(xp.reshape(jacobian, (*stack, -1, size)))
-            found.append(xp.reshape(self.noise[..., None] * lengths, (*stack, -1, n_out)))
+            moved = lengths(self._influence.on(xp.reshape(jacobian, (*stack, -1, size))))
+            found.append(xp.reshape(self.noise[..., None] * moved, (*stack, -1, n_out)))
         return xp.concat(found, axis=-2)
 
     def quantile(self, coverage: float) -> Array:
@@ -109,9 +140,10 @@ def standard_errors(
     weights of the readings do not count as their precision. More weight makes the errors wider,
     since the readings then decide about more than the coefficients: see ``parameters``.
 
-    Warns where another step would move a coefficient by a tenth of its error, and for an equation
-    of one variable where the readings decide about more than twice what it leaves free. Raises
-    ValueError if less than one degree of freedom is left, or the loss is not the squared error.
+    Warns where another step would move a coefficient by a tenth of its error, where nothing
+    determines a coefficient, and for an equation of one variable where the readings decide about
+    more than twice what it leaves free. Raises ValueError if less than one degree of freedom is
+    left, or the loss is not the squared error.
 
     >>> import backprop_xp as bx
     >>> layers, unknown = bx.mlp([1, 6, 1], hidden="tanh").layers, {"k": 1.0}
@@ -147,12 +179,15 @@ def standard_errors(
     errors = gather(minimum.errors, at, -1)
     noise = xp.sqrt(xp.sum(errors * errors, axis=-1) / freedom)
     unit = xp.eye(len(names), theta.shape[-1], k=size, dtype=theta.dtype, device=device_of(theta))
-    spread = noise[..., None] * influence.on(unit)
+    given = noise, influence.on(unit), influence.undetermined(unit)
+    spread, covariance, correlation = _spread(*given)
     _warn_of_steps(names, to_host(minimum.step[..., size:]), to_host(spread))
     _warn_of_parameters(equations, float(to_host(parameters).max()))
+    _warn_of_undetermined(names, to_host(spread))
     unknown = {name: spread[..., i] for i, name in enumerate(names)}
-    solution = equations[0].network, theta[..., :size]
-    return StandardErrors(unknown, noise, parameters, freedom, *solution, influence)
+    found = unknown, covariance, correlation, noise, parameters, freedom
+    values = xp.stack([theta[..., size:], spread], axis=-2)
+    return StandardErrors(*found, values, equations[0].network, theta[..., :size], influence)
 
 
 def _checked(
@@ -241,6 +276,26 @@ def _readings(
     return places, times
 
 
+def _spread(noise: Array, moves: Array, undetermined: Array) -> tuple[Array, Array, Array]:
+    """Return standard errors ``(*stack, m)``, their covariance, and their correlation.
+
+    ``moves``, ``(*stack, m, readings)``, are how the readings move the coefficients. The cosines of
+    their rows are computed first: the squares of small errors would underflow.
+    """
+    xp, moved = array_namespace(moves), lengths(moves)
+    along = moves * inverse_or_zero(moved)[..., None]
+    cosines, spread = along @ transposed(along), noise[..., None] * moved
+    covariance = spread[..., None] * spread[..., None, :] * cosines
+    unknown = undetermined | (moved == 0.0)
+    is_endless = undetermined[..., None] | undetermined[..., None, :]
+    is_unknown = unknown[..., None] | unknown[..., None, :]
+    return (
+        xp.where(undetermined, xp.inf, spread),
+        xp.where(is_endless, xp.inf, covariance),
+        xp.where(is_unknown, xp.nan, cosines),
+    )
+
+
 def _check_freedom(readings: int, parameters: Any, freedom: Any) -> None:
     """Raise ValueError if a network leaves less than one degree of freedom for the noise."""
     if readings and freedom.min() >= 1.0:
@@ -279,5 +334,17 @@ def _warn_of_parameters(equations: Sequence[Equation], parameters: float) -> Non
             f"the readings decide about {parameters:.1f} parameters, but the equation leaves only "
             f"{free} numbers free, unknown coefficients and initial values: it does not hold well "
             "between the readings. Give them less weight.",
+            stacklevel=stacklevel(),
+        )
+
+
+def _warn_of_undetermined(unknown: Sequence[str], spread: Any) -> None:
+    """Warn of coefficients that neither the readings nor the equation determine."""
+    endless = (spread == math.inf).reshape(-1, len(unknown)).any(axis=0)
+    names = [name for name, is_endless in zip(unknown, endless, strict=True) if is_endless]
+    if names:
+        warnings.warn(
+            f"neither the readings nor the equation determine {' and '.join(names)}: other values "
+            "fit as well. The standard error is infinite.",
             stacklevel=stacklevel(),
         )

@@ -1,6 +1,6 @@
 """Standard errors: against linear regression, SciPy's curve fit, and repeated trainings.
 
-Specifies ``influence``.
+Specifies ``influence`` and ``coefficients``.
 """
 
 from collections.abc import Callable
@@ -144,6 +144,94 @@ def test_a_stack_has_the_errors_of_each_network_and_what_has_no_weight_does_not_
         xp.assert_close(errors.unknown["k"][i, ...], one["k"], 1e-11)
         xp.assert_close(errors.noise[i, ...], one["noise"], 1e-11)
     assert errors.of(x).shape == (2, 9, 1)
+
+
+CONFUSED: list[tuple[Callable[[Any], Any], list[str]]] = [
+    (lambda s: s.u + (s.k + s.c) * s.t * s.t, ["k", "c"]),  # their sum alone
+    (lambda s: s.u + s.k * s.t * s.t + s.c * s.t, ["c"]),  # the slope of s.u, too
+    (lambda s: s.u + s.k * s.t * s.t, ["c"]),  # no such term
+]
+
+
+@pytest.mark.parametrize(("residual", "free"), CONFUSED)
+def test_a_coefficient_that_no_reading_determines_has_an_infinite_error(
+    xp: Any, residual: Callable[[Any], Any], free: list[str]
+) -> None:
+    expected = regression(TIMES, READINGS)
+    unknown = {"k": 0.5, "c": 0.0}
+    equation = bx.Equation([LINE], residual, "t", unknown=unknown)
+    network = bx.Network([equation], "mean_squared_error")
+    theta, x, y = xp.put(np.array([*expected["theta"], 0.0]), TIMES, READINGS)
+    with pytest.warns(UserWarning, match=f"nor the equation determine {' and '.join(free)}: "):
+        errors = bx.standard_errors(network, theta, x, y, measured=[equation])
+    endless = np.isin([*unknown], free)
+    for name, is_endless in zip(unknown, endless, strict=True):
+        xp.assert_close(errors.unknown[name], np.inf if is_endless else expected["k"], 1e-11)
+    covariance, correlation = bx.to_host(errors.covariance), bx.to_host(errors.correlation)
+    assert (np.isinf(covariance) == (endless[:, None] | endless)).all()
+    assert (np.isnan(correlation) == (endless[:, None] | endless)).all()
+    assert "inf %" in repr(errors)
+
+
+GROWING = np.linspace(0.0, 2.0, 15)[:, None]
+START = [0.5, -1.0, 1.2, 0.9]  # a slope, a start, and the coefficients k and c of a growth
+GROWTH = bx.Equation(
+    [LINE], lambda s: s.u + s.k * s.xp.exp(s.c * s.t), "t", unknown={"k": 1.0, "c": 1.0}
+)
+
+
+def growth(t: Any, slope: Any, start: Any, k: Any, c: Any) -> Any:
+    return slope * t + start + k * np.exp(c * t)
+
+
+def slopes_of_growth(t: Any, slope: Any, start: Any, k: Any, c: Any) -> Any:
+    return np.stack([t, np.ones_like(t), np.exp(c * t), k * t * np.exp(c * t)], axis=-1)
+
+
+def grown() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return noisy readings of a growth, with SciPy's coefficients and their covariance."""
+    noise = np.random.default_rng(3).normal(0.0, 0.05, GROWING.shape)
+    readings = growth(GROWING, *START) + noise
+    options: dict[str, Any] = {"p0": START, "jac": slopes_of_growth, "xtol": 1e-15, "ftol": 1e-15}
+    return readings, *curve_fit(growth, GROWING[:, 0], readings[:, 0], **options)
+
+
+def test_the_covariance_is_that_of_curve_fit(xp: Any) -> None:
+    readings, theta, expected = grown()
+    network = bx.Network([GROWTH], "mean_squared_error")
+    given = xp.put(theta, GROWING, readings)
+    errors = bx.standard_errors(network, *given, measured=[GROWTH])
+    own, spread = expected[2:, 2:], np.sqrt(np.diagonal(expected))[2:]
+    # SciPy's minimum is right to about eight digits.
+    xp.assert_close(errors.covariance, own, 1e-6)
+    xp.assert_close(errors.correlation, own / np.outer(spread, spread), 1e-6)
+    assert [*errors.unknown] == ["k", "c"]
+    for name, each in zip(errors.unknown, spread, strict=True):
+        xp.assert_close(errors.unknown[name], each, 1e-6)
+
+
+@pytest.mark.once
+def test_a_print_has_the_errors_beside_the_coefficients_and_what_their_correlation_costs() -> None:
+    readings, theta, expected = grown()
+    network, more = bx.Network([GROWTH], "mean_squared_error"), {"measured": [GROWTH]}
+    errors = bx.standard_errors(network, theta, GROWING, readings, **more)
+    k, (of_k, of_c) = theta[2], np.sqrt(np.diagonal(expected))[2:]
+    lines = repr(errors).splitlines()
+    assert lines[0].startswith("StandardErrors of noise 0.0")
+    assert lines[0].endswith("4 parameters, 11 degrees of freedom")
+    assert lines[2].split() == ["k", f"{k:.4g}", f"{of_k:.4g}", f"{100 * of_k / k:.3g}", "%"]
+    # With c known, the variance of k is the reciprocal of its precision beside c.
+    alone = np.sqrt(1.0 / np.linalg.inv(expected[2:, 2:])[0, 0])
+    r = expected[2, 3] / of_k / of_c
+    assert lines[4:] == [
+        f"strongest correlation: {r:.4g}, of k and c",
+        f"if c were known, the error of k would be {alone:.4g}",
+    ]
+    stacked = np.stack([theta, theta])
+    both = bx.standard_errors(network, stacked, GROWING, readings, **more)
+    assert repr(both).splitlines()[0].startswith("StandardErrors of 2 networks, medians: noise 0.0")
+    assert repr(both).splitlines()[1:] == lines[1:]
+    assert "<table" in errors._repr_html_()
 
 
 DECAYING = np.linspace(0.0, 2.0, 15)[:, None]
