@@ -130,11 +130,16 @@ def _predictions(
 
 @contextlib.contextmanager
 def _naming_the_option() -> Iterator[None]:
-    """Add the option that reads a cell as missing to the error about the cell."""
+    """Add the option that reads a cell or a column as missing to the error about it."""
+    from backprop_xp.tables.columns.features import MissingColumnError
     from backprop_xp.tables.readers.cells import CellError
 
     try:
         yield
+    except MissingColumnError as error:
+        raise ValueError(
+            f"{error} --on-missing-column missing reads its values as missing."
+        ) from error
     except ValueError as error:
         if not isinstance(error, CellError) and not isinstance(error.__cause__, CellError):
             raise

@@ -17,6 +17,10 @@ from backprop_xp.tables.readers.frames import refuse_foreign
 _ROWS = 2**14
 
 
+class MissingColumnError(ValueError):
+    """A table lacks some of the columns that a model needs."""
+
+
 @dataclass(frozen=True, eq=False)
 class Features:
     """The function from a table's columns to the features ``(rows, n)`` of a network, float32.
@@ -100,7 +104,9 @@ class Features:
         missing = [name for name in self.columns if name not in frame]
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise ValueError(f"there is no column {missing[0]!r}{more}, which the model needs.")
+            # A table without any of them is another table: its columns are not missing values.
+            kind = MissingColumnError if len(missing) < len(self.columns) else ValueError
+            raise kind(f"there is no column {missing[0]!r}{more}, which the model needs.")
         out = np.empty((len(frame), self.n_features), dtype=np.float32)
         for start in range(0, len(frame), _ROWS):
             block = frame.iloc[start : start + _ROWS]

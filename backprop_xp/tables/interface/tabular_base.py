@@ -259,7 +259,17 @@ class Tabular(BaseEstimator, TabularParameters):
         if fills and self.model_.has_names:  # otherwise the positions count
             given, absent = filled(X, features.seen)
             lines += filter(None, [line_about(absent, features)])
-        frame = checked_frame(self, given, features.seen, texts=features.texts)
+        try:
+            frame = checked_frame(self, given, features.seen, texts=features.texts)
+        except ValueError as error:
+            names = () if fills or not self.model_.has_names else features.seen
+            _, absent = filled(X, names)
+            if not 0 < len(absent) < len(names):
+                raise
+            raise ValueError(
+                f'{error}set_params(on_missing_column="missing") reads the values of a missing '
+                "column as missing."
+            ) from error
         if checked(self.on_bad_value, "on_bad_value") == "missing":
             frame, found = without_bad_values(frame, features)
             lines += [one.at(in_row(one.row)) for one in found]

@@ -894,8 +894,15 @@ REFUSED = [
     ("predict model.safetensors table.csv --encoding rot13", "'rot13' is not a text encoding"),
     ("predict model.safetensors table.csv --keep a,a", "--keep names 'a' twice"),
     ("predict table.csv table.csv", "table.csv: it is truncated, or not a model file"),
-    ("predict model.safetensors headless.csv", "no column 'a' (and 2 more), which the model needs"),
-    ("predict model.safetensors fewer.csv", "there is no column 'a', which the model needs"),
+    (
+        "predict model.safetensors headless.csv",
+        "no column 'a' (and 2 more), which the model needs.\n",
+    ),
+    (
+        "predict model.safetensors fewer.csv",
+        "there is no column 'a', which the model needs. --on-missing-column missing reads its "
+        "values as missing.",
+    ),
     (
         "predict model.safetensors text.csv",
         "the column 'a' has 'abc' (line 5 of text.csv), but a number is expected, as in training: "

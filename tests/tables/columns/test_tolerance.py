@@ -117,6 +117,9 @@ def test_values_of_several_kinds_in_a_column_mean_what_they_mean_alone() -> None
         made.transform(mixed)
 
 
+WAY_OUT = 'set_params(on_missing_column="missing") reads the values of a missing column as missing'
+
+
 def test_a_missing_column_is_an_error_or_by_choice_missing_with_a_warning(model: Any) -> None:
     given = rows()
     tolerant = clone(model)
@@ -124,8 +127,9 @@ def test_a_missing_column_is_an_error_or_by_choice_missing_with_a_warning(model:
     tolerant.set_params(on_missing_column="missing")
     for names in (["a"], ["b", "day"], ["text"], ["a", "same"]):
         lacking = given.drop(columns=names)
-        with pytest.raises(ValueError, match="yet now missing"):
+        with pytest.raises(ValueError, match="yet now missing") as refused:
             model.predict(lacking)
+        assert str(refused.value).endswith(f"{WAY_OUT}.")
         used = ", ".join(repr(name) for name in names if name != "same")
         with pytest.warns(UserWarning, match=f"^missing columns, .* are missing: {used}.$"):
             found = tolerant.predict_proba(lacking)
@@ -134,6 +138,9 @@ def test_a_missing_column_is_an_error_or_by_choice_missing_with_a_warning(model:
     tolerant.predict(given.drop(columns="same"))  # the model does not use it: no warning
     with pytest.raises(ValueError, match="unseen at fit time"):
         model.predict(given.drop(columns="same").assign(more=1))
+    with pytest.raises(ValueError, match="yet now missing") as refused:
+        model.predict(pd.DataFrame({"another": [1.0]}))  # another table
+    assert WAY_OUT not in str(refused.value)
 
 
 def test_columns_that_the_training_did_not_have_are_ignored(model: Any) -> None:
