@@ -61,13 +61,18 @@ def _line_about_alike(name: str, values: Iterable[Any]) -> str | None:
     """Return a line about strings that differ only in blanks or case, None without such strings."""
     groups: dict[str, list[str]] = {}
     for value in sorted(value for value in values if isinstance(value, str)):
-        groups.setdefault("".join(value.split()).casefold(), []).append(repr(value))
-    alike = [" and ".join(group) for group in groups.values() if len(group) > 1]
+        groups.setdefault("".join(value.split()).casefold(), []).append(value)
+    alike = [group for group in groups.values() if len(group) > 1]
     if not alike:
         return None
     more = f", and {len(alike) - _NAMES} more" if len(alike) > _NAMES else ""
-    shown = ", ".join(alike[:_NAMES])
-    return f"{name!r} has values that differ only in blanks or case: {shown}{more}"
+    shown = ", ".join(" and ".join(map(repr, group)) for group in alike[:_NAMES])
+    at_ends = all(len({value.strip().casefold() for value in group}) == 1 for group in alike)
+    blanks = ".str.strip()" if at_ends else '.str.replace(r"\\s", "", regex=True)'
+    return (
+        f"{name!r} has values that differ only in blanks or case: {shown}{more}. Each is a value "
+        f"of its own: if they mean the same, prepare the files with pandas' {blanks}.str.casefold()"
+    )
 
 
 def _leaks(encoded: Mapping[str, np.ndarray], values: pd.Series, rule: SplitRule) -> Iterator[str]:
