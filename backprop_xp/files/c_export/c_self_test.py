@@ -8,7 +8,7 @@ from backprop_xp.files.c_export.c_source import constant_lines
 from backprop_xp.networks.ensemble import predict
 from backprop_xp.networks.network import Network
 
-_ROWS = 32
+TESTED_ROWS = 32
 # Relative to the largest result: processors round exponentials and sums differently.
 CLOSE = {"float32": 1e-5, "float64": 1e-12}
 
@@ -39,7 +39,7 @@ def test_program(one: Recorded, theta: np.ndarray, x: Array, file: str) -> str:
     network, name, upper = one.network, one.source.name, one.source.name.upper()
     host = host_numbers(x, "test")
     try:
-        rows = network.check_inputs(theta, host.astype(theta.dtype)[:_ROWS])[0]
+        rows = network.check_inputs(theta, host.astype(theta.dtype)[:TESTED_ROWS])[0]
     except ValueError as error:
         raise ValueError(f"test has rows that the network cannot take: {error}") from None
     call = f"{name}_predict(x + row * {upper}_N_IN, found);"

@@ -4,12 +4,11 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.files.c_export.c_functions import Recorded
-from backprop_xp.files.c_export.c_self_test import CLOSE
+from backprop_xp.files.c_export.c_self_test import CLOSE, TESTED_ROWS
 from backprop_xp.files.c_export.c_source import constant_lines
 from backprop_xp.tables.export.c_row import rows_in_c
 from backprop_xp.tables.model.fitted_model import TabularModel
 
-_ROWS = 32
 _PROGRAM = """/* Returns 0 if {file} has the library's results here, else the number of a row. */
 #include "{file}"
 
@@ -36,7 +35,7 @@ def test_program(model: TabularModel, one: Recorded, frame: pd.DataFrame, file: 
 
     Raises ValueError for values that C cannot hold.
     """
-    frame, name = frame.iloc[:_ROWS], one.source.name
+    frame, name = frame.iloc[:TESTED_ROWS], one.source.name
     results, _ = model.outputs(frame, backend="numpy")
     call = f"{name}_predict(rows + row, found)"
     if model.classes is None:

@@ -213,6 +213,57 @@ def test_the_command_writes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert Path("written.c").read_text() == Path("other.c").read_text()
 
 
+def test_the_command_writes_a_test_with_the_rows_of_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    days = pd.date_range("2024-01-01", periods=60, unit="us")
+    frame = pd.DataFrame({"a": np.arange(60.0), "code": ["01", "1", "x"] * 20, "day": days})
+    frame["same"] = 1  # the model does not use it
+    with pytest.warns(UserWarning, match="'same' is left out"):
+        model = bx.TabularRegressor("fast", **QUICK).fit(frame, frame["a"].rename("y"))
+    model.save("model.safetensors")
+    given = frame.drop(columns="same").assign(more="[]")
+    given.iloc[:5, 0] = np.nan
+    given.to_csv("rows.csv", index=False, sep=";", encoding="utf-16")
+    words = ("export", "model.safetensors", "written.c", "--name", "own")
+    done = run(*words, "--test", "rows.csv", "--encoding", "utf-16")
+    assert (done.exit_code, done.stdout) == (0, ""), done.output
+    assert done.stderr.endswith("a test of it with 32 rows, written to written_test.c\n")
+    bx.tables.export_c("model.c", model, name="own", test=frame.assign(a=given["a"]))
+    expected = Path("model_test.c").read_text().replace("model.c", "written.c")
+    assert Path("written_test.c").read_text() == expected
+    compile_c(tmp_path, "written_test.c", [*STRICT, "-o", "right"])
+    assert subprocess.run([tmp_path / "right"], timeout=HANGING).returncode == 0
+    wrong = Path("written_test.c").read_text().replace("{NAN,", "{1.0,", 1)
+    Path("written_test.c").write_text(wrong)
+    compile_c(tmp_path, "written_test.c", [*STRICT, "-o", "wrong"])
+    assert subprocess.run([tmp_path / "wrong"], timeout=HANGING).returncode == 1
+
+
+def test_rows_of_a_test_that_the_command_cannot_use_are_one_line_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, frame = model_of_numbers()
+    model.save("model.safetensors")
+    frame.astype("str").replace({"a": {"3.0": "abc"}}).to_csv("text.csv", index=False)
+    frame[["b"]].to_csv("fewer.csv", index=False)
+    frame.iloc[:0].to_csv("none.csv", index=False)
+    frame.to_csv("rows_test.c", index=False)
+    for out, test, message in (
+        ("model.c", "text.csv", "the column 'a' has 'abc' (line 5 of text.csv), but a number is"),
+        ("model.c", "fewer.csv", "there is no column 'a', which the model needs."),
+        ("model.c", "none.csv", "0 rows"),
+        ("model.onnx", "fewer.csv", "--test is for a file of C, but model.onnx is ONNX"),
+        ("rows.c", "rows_test.c", "'--test': rows_test.c would overwrite another file"),
+    ):
+        before = {*tmp_path.iterdir()}
+        done = run("export", "model.safetensors", out, "--test", test)
+        assert (done.exit_code, message in " ".join(done.stderr.split())) == (2, True), done.stderr
+        assert {*tmp_path.iterdir()} == before
+
+
 def model_of_numbers(**given: Any) -> tuple[Any, pd.DataFrame]:
     frame = pd.DataFrame({"a": np.arange(60.0), "b": np.arange(60.0) % 7.0})
     return bx.TabularRegressor("fast", **QUICK, **given).fit(frame, 1e-9 * frame["a"]), frame
