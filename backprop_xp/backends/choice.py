@@ -146,7 +146,7 @@ def resolve(
     contradicts them, TypeError for arrays of two floating precisions, ``BackendUnavailableError``
     (a RuntimeError) for a backend that cannot run here, and ``DTypeNotKeptError`` (a ValueError)
     for a dtype that the library or device does not keep. Only the name ``"auto"`` falls back, from
-    CUDA and other accelerators to NumPy.
+    CuPy, dpnp on a GPU and plug-ins with accelerators to NumPy. It does not try JAX and PyTorch.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
