@@ -13,7 +13,14 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from backprop_xp.backends import Array, Selection, refuse_distributed, refuse_masked, to_host
+from backprop_xp.backends import (
+    Array,
+    Selection,
+    dtype_name,
+    refuse_distributed,
+    refuse_masked,
+    to_host,
+)
 from backprop_xp.estimators import architecture, full_batch, samples, targets
 from backprop_xp.estimators.bases import BaseEstimator, CallbackSupportMixin
 from backprop_xp.estimators.intervals import check_interval
@@ -122,6 +129,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
         else:
             theta = network.pack(architecture.parameters_of(self, network))
         choice, score, trained = samples.choice_for(self, checked.x), self._score(), network
+        targets.refuse_tiny_spread(checked.y.astype("float64"), dtype_name(choice.dtype))
         if validation is not None:
             validation = self._validate(validation, "known")
         if dy is not None:

@@ -200,6 +200,19 @@ def refuse_missing_dates(y: Array) -> None:
         raise ValueError(f"y has a missing date (row {missing.argmax()}): leave such rows out.")
 
 
+def refuse_tiny_spread(columns: np.ndarray, dtype: str) -> None:
+    """Raise ValueError for targets that differ, but whose squared deviations underflow.
+
+    The training and its scores square them in this dtype: R squared would take them for equal.
+    """
+    spread = np.max(columns, axis=0) - np.min(columns, axis=0)
+    # The largest deviation from the mean is half of it at least.
+    is_lost = (spread > 0.0) & (0.5 * spread < math.sqrt(np.finfo(dtype).tiny))
+    if is_lost.any():
+        which = f" (output {is_lost.argmax()})" if len(spread) > 1 else ""
+        raise ValueError(f"y varies too little for a {dtype}{which}: multiply it by a power of 10.")
+
+
 def as_column(y: Array) -> Array:
     """Return a column of targets as scikit-learn does, with its warning, and others unchanged."""
     return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y

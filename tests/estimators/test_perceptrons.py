@@ -1197,3 +1197,23 @@ def test_an_activation_without_a_hash_trains_and_predicts() -> None:
     hidden = (x @ model.coefs_[0] + model.intercepts_[0]) ** 2
     expected = (hidden @ model.coefs_[1] + model.intercepts_[1])[:, 0]
     np.testing.assert_allclose(model.predict(x), expected, rtol=1e-5)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("solver", ["adam", "lbfgs", "lm"])
+def test_targets_whose_squares_underflow_are_refused(solver: str) -> None:
+    """Their R squared would be 0, as that of equal targets."""
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    model = bx.MLPRegressor(hidden_layer_sizes=(4,), solver=solver, max_iter=2, random_state=0)
+    both = np.stack([x[:, 0], 1e-170 * x[:, 0]], axis=1)
+    for rows, y, message in (
+        (x, 1e-170 * x[:, 0], "y varies too little for a float64: multiply it by a power of 10"),
+        (x, both, r"too little for a float64 \(output 1\): multiply"),
+        (x.astype("float32"), 1e-25 * x[:, 0], "too little for a float32: multiply"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.fit(rows, y)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        model.fit(x, 1e-150 * x[:, 0])
+        model.fit(x, np.full(40, 1e-170))
+        model.fit(x, np.zeros(40))
