@@ -69,6 +69,11 @@ class _Rungs(NamedTuple):
         rests = np.abs([longer(v) - longer(h) * (slope + bend * longer(h)) for v, h in self.sides])
         return np.where(np.isfinite(rests), rests, 0.0)
 
+    def bends(self) -> np.ndarray:
+        """Return by how much ``(S, K, M)`` a straight line on each side misses the next rung."""
+        rests = np.abs([longer(v) - longer(h) * (v / h) for v, h in self.sides])
+        return np.asarray(np.where(np.isfinite(rests), rests, 0.0).max(axis=0))
+
     def surprises(self, noise: np.ndarray, limit: np.ndarray, *, every: bool) -> np.ndarray:
         """Return the last rungs ``(K, M)`` below a limit that do not predict the next longer one.
 
@@ -203,7 +208,9 @@ def _jumps(
         rests = np.stack([_at(rest, limit) for rest in rungs.rests()])
         size, largest = rests.max(axis=0), over_shorter(np.fmax, rungs.sizes(lines.function.fx))
         found = _jumps_around(lines, rungs, limit, rests)
-        is_jump, is_pole = np.any(found > 0.0, axis=0), size > _at(largest, limit)
+        # A kink at the point spoils the parabola, but its sides are straight: it is no pole.
+        least = np.minimum(size, _at(rungs.bends(), limit))
+        is_jump, is_pole = np.any(found > 0.0, axis=0), least > _at(largest, limit)
         is_coarse = _on_both(np.where(ends, is_jump, found)) | (limit < SEARCHED) & ~is_pole
         is_coarse &= is_jump
         jumps = np.fmax(jumps, np.where(is_coarse, found.max(axis=0), 0.0))

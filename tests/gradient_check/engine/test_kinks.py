@@ -286,3 +286,21 @@ def test_slopes_at_a_kink_reach_what_shorter_steps_show() -> None:
     found = with_kinks(NumericDerivative(*[unknown] * 5), right, 0.0 * right, 1e-8 + 0.0 * h, h)
     low = min(found.left.item(), found.right.item()) - found.bar.item()
     assert low <= -1.0 + 1e-3
+
+
+@pytest.mark.parametrize("at", [0.0, 1.0, 3.0, -0.3])
+def test_a_kink_where_the_value_is_0_is_no_pole(at: float) -> None:
+    """Beside it each step's value is many times as large as those before, as beside a pole."""
+
+    def value(p: Any) -> Any:
+        return np.sum(np.abs(p - at))
+
+    point = np.asarray([at])
+    right = check.gradient(value, lambda p: np.sign(p - at), point)
+    assert (right.verdict, right.reason.partition(" the slope")[0]) == ("kink", "at [0]")
+    assert check.gradient(value, lambda p: 3.0 + 0.0 * p, point).verdict == "fail"
+    along = bx.check_jvp(np.abs, lambda p, v: np.sign(p) * v, 0.0 * point)
+    assert along.verdict == "kink"
+    assert "to the left" in along.reason
+    wrong = bx.check_jvp(np.abs, lambda p, v: 3.0 * v, 0.0 * point)
+    assert wrong.verdict == "fail"
