@@ -1,4 +1,7 @@
-"""The models that the report has beside the network."""
+"""The models that the report has beside the network.
+
+Specifies ``other_models``.
+"""
 
 from typing import Any
 
