@@ -269,10 +269,10 @@ class Network:
         return gradient, x_gradient
 
     def input_jacobian(self, theta: Array, x: Array, *, predict: bool = False) -> Array:
-        """Return the derivatives of the outputs by x, ``(*stack, batch, n_out, n_in)``.
+        """Return the Jacobian with respect to x, ``(*stack, batch, n_out, n_in)``.
 
-        With ``predict`` they are those of ``predict(theta, x)``. They are exact, by the layers' own
-        rules. The derivatives by a column of codes of an Embedding are 0.
+        These input gradients are exact, by the layers' own rules. With ``predict`` they are those
+        of ``predict(theta, x)``. They are 0 for a column of codes of an Embedding.
 
         >>> import backprop_xp as bx
         >>> network = bx.mlp([2, 3, 1], hidden="tanh")
@@ -286,16 +286,16 @@ class Network:
     def input_hessian(
         self, theta: Array, x: Array, *, output: int = 0, predict: bool = False
     ) -> Array:
-        """Return an output's second derivatives by x, ``(*stack, batch, n_in, n_in)``.
+        """Return the Hessian of an output with respect to x, ``(*stack, batch, n_in, n_in)``.
 
         It takes as long as ``n_in`` gradients. Those of relu are 0 between its kinks, and so are
-        those by a column of codes of an Embedding.
+        those of a column of codes of an Embedding.
         """
         x, _ = self.check_inputs(theta, x)
         return input_derivatives.hessian(self.definition, theta, x, output, predict)
 
     def laplacian(self, theta: Array, x: Array, *, predict: bool = False) -> Array:
-        """Return the sum of the second derivatives by each input, ``(*stack, batch, n_out)``."""
+        """Return the sum of the second derivatives over the inputs, ``(*stack, batch, n_out)``."""
         x, _ = self.check_inputs(theta, x)
         return input_derivatives.laplacian(self.definition, theta, x, predict)
 

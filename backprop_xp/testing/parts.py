@@ -33,7 +33,7 @@ FUNCTIONS = {
         "moveaxis ones ones_like permute_dims real reshape round sign sin sinh sqrt stack sum "
         "take tanh where zeros zeros_like"
     ),
-    "equations and derivatives by x": "cosh hypot linspace pow squeeze",
+    "equations and input gradients": "cosh hypot linspace pow squeeze",
     "standard errors": "linalg.svd",
     "Levenberg-Marquardt and L-BFGS": "flip linalg.diagonal linalg.solve triu vecdot",
     "metrics": "argsort cumulative_sum take_along_axis",
@@ -123,7 +123,7 @@ def _second_order(name: str, dtype: str, case: Case) -> None:
 
 
 def _derivatives(dtype: str, case: Case) -> None:
-    """Check the Gauss-Newton matrix, and first and second derivatives by x."""
+    """Check the Gauss-Newton matrix, and first and second derivatives of the outputs."""
 
     def compute(theta: Array, x: Array, y: Array) -> list[object]:
         found = _NET.gauss_newton(theta, x, y)

@@ -21,6 +21,10 @@ WORDS = {
     ),
     "conditions_between_points": ("periodic boundary", "delay", "integral"),
     "equation_recipes": ("boundary condition", "initial condition", "adaptive collocation"),
+    "equation_recipes#noisy-readings-their-weight-and-a-coefficient-with-bounds": (
+        *("noisy readings", "noisy data", "noisy observations", "observations", "measurements"),
+        *("parameter estimation", "parameter identification"),
+    ),
     "learning_from_derivatives": (
         *("Sobolev", "Sobolev training", "gradient-enhanced", "energies and forces"),
     ),

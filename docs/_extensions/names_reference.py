@@ -26,12 +26,13 @@ def reference(folder: Path) -> str:
 def _section(page: Path) -> Iterator[str]:
     text = page.read_text("utf-8")
     title = text.partition("\n")[0].removeprefix("# ")
-    yield from (f"## [{title}]({page.name})", "", "| name | what it is |", "|---|---|")
+    yield from (f"## [{title}]({page.name})", "", ":::{div} names")
+    yield from ("| name | what it is |", "|---|---|")
     for name in names_of(text):
         shown = name.removeprefix("backprop_xp.")
         line = first_line(pkgutil.resolve_name(name)).replace("|", "\\|")
         yield f"| {{py:obj}}`{_short(shown)} <{name}>` | {line} |"
-    yield ""
+    yield from (":::", "")
 
 
 def names_of(text: str) -> Iterator[str]:

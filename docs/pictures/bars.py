@@ -107,7 +107,7 @@ def curves() -> Picture:
         best = min(losses, key=lambda name: figure(losses[name]))
         found = {OURS: figure(ours[problem]), best: figure(losses[best])}
         groups[problem] = logarithmic(found, 1e-15, 1e-2)
-    caption = "loss after 0.2 s of CPU time, beside the best other library, logarithmic"
+    caption = "loss after 0.2 s of CPU time, on a logarithmic scale"
     return Picture("Losses of Levenberg-Marquardt beside the best other library", caption, groups)
 
 
@@ -122,7 +122,7 @@ def equations() -> Picture:
         if name != "its k":
             errors = {OURS: figure(row["this library"]), "DeepXDE": figure(row["DeepXDE"])}
             groups[name] = logarithmic(errors, 1e-8, 1.0)
-    caption = "relative error after 40 s of CPU time, logarithmic"
+    caption = "relative error after 40 s of CPU time, on a logarithmic scale"
     return Picture("Errors of five equations, beside DeepXDE's", caption, groups)
 
 

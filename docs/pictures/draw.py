@@ -378,12 +378,13 @@ def scale() -> str:
 
 def bars(title: str, caption: str, groups: dict[str, list[Any]]) -> str:
     """Draw groups of horizontal bars with their names and figures; this library's are coloured."""
-    left, long, parts, y = 210, 330, list[str](), 24.0
-    parts.append(text(left, y, caption, anchor="start"))
+    # Narrow, so that a phone shows large letters.
+    left, long, parts, y = 185, 210, list[str](), 24.0
+    parts.append(text(10, y, caption, anchor="start"))
     for group, listed in groups.items():
         y += 30 if group else 8
         if group:
-            parts.append(text(left, y, group, anchor="start"))
+            parts.append(text(10, y, group, anchor="start"))
         for name, length, words in listed:
             y += 24
             fill, color = (GOES, GOES) if name.startswith(BARS["OURS"]) else (EDGE, INK)
@@ -392,7 +393,7 @@ def bars(title: str, caption: str, groups: dict[str, list[Any]]) -> str:
             parts.append(text(left - 10, y, name, color=color, anchor="end"))
             end = left + max(1.0, long * length) + 8
             parts.append(text(round(end, 1), y, words, color=color, anchor="start"))
-    return svg(760, round(y + 16), parts, title)
+    return svg(560, round(y + 16), parts, title)
 
 
 if __name__ == "__main__":

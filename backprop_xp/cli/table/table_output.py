@@ -19,7 +19,7 @@ _HEADS = {
     "test": "network",
     "linear": "linear",
     "boosting": "boosting",
-    "baseline": "trivial",
+    "baseline": "baseline",
     "validation": "network",
 }
 _PARTS = ("training", "validation", "test")

@@ -78,7 +78,7 @@ def train(
 ) -> None:
     """Train a network on a table, and compare it with other models.
 
-    The others are a linear model, gradient boosting and a trivial baseline. An option that is not
+    The others are a linear model, gradient boosting and a dummy baseline. An option that is not
     given has the value of --preset. The report goes to stdout. Progress goes to stderr: a live
     two-line display on a terminal, plain lines otherwise. The exit status is 2 for input that
     cannot be used, and 130 after Ctrl-C, which keeps the best network so far: --resume continues.

@@ -20,7 +20,7 @@ from backprop_xp.networks.numbers.random_bits import Key
 
 @dataclass(frozen=True, init=False)
 class Derivatives(Chain):
-    """Layers' outputs and their derivatives by x, side by side: ``u, u_0, u_01, ...``.
+    """Layers' outputs and their derivatives, side by side: ``u, u_0, u_01, ...``.
 
     A term is a tuple of columns of x: ``()`` is the output, ``(0,)`` its derivative by column 0,
     ``(0, 1)`` the second derivative by columns 0 and 1. The layer returns all outputs of the first

@@ -71,7 +71,7 @@ class Scale:
 
 @dataclass(frozen=True, init=False)
 class Standardize:
-    """``(x - mean) / scale``, with numbers that are given and not learned.
+    """``(x - mean) / scale``, with a given mean and scale, which are not learned.
 
     ``mean`` and ``scale`` are numbers, or sequences with one for each feature. In front of other
     layers it takes x in the user's units; its ``inverse`` behind them returns y in such units.
@@ -153,7 +153,7 @@ def _row(numbers: tuple[float, ...], x: Array) -> Array:
 
 
 class Columns(Chain):
-    """Layers side by side: each has its own columns of x, and their outputs are side_by_side.
+    """Layers side by side: each has its own columns of x, and their outputs stand side by side.
 
     The layers take the columns in order, each its ``n_in``. The parameters are named
     ``"layers[0].weights"`` and so on. Raises ValueError for a layer without ``n_in`` and ``n_out``.

@@ -78,7 +78,7 @@ def _input_layers(features: Features, recipe: Recipe) -> tuple[list[Layer], int]
 def first_theta(
     network: Network, shares: np.ndarray, seed: int, n_members: int, selection: Selection
 ) -> Array:
-    """Return a theta, or a stack, that predicts little more than the trivial baseline.
+    """Return a theta, or a stack, that predicts little more than the baseline.
 
     ``shares`` are those of the classes, empty for a number. From there early stopping finds
     improvements even if a table has more columns than rows.

@@ -112,7 +112,7 @@ def test_train_prints_a_report_and_writes_a_model(xp: Any, folder: Path) -> None
         rf"^6 epochs, the best (is|of each network is from) \d( to \d)?; {rows}$", done.stdout, re.M
     )
     assert re.search(
-        r"^measured on( +test){4} +validation\n +network +linear +boosting +trivial +network$",
+        r"^measured on( +test){4} +validation\n +network +linear +boosting +baseline +network$",
         done.stdout,
         re.M,
     )

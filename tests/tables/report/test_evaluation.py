@@ -89,7 +89,7 @@ def test_a_mean_is_above_0_by_twice_its_standard_error_and_a_weight_counts_rows(
 
 
 @pytest.mark.once
-def test_boosting_that_a_class_of_one_row_makes_diverge_is_better_than_the_trivial_model() -> None:
+def test_boosting_that_a_class_of_one_row_makes_diverge_is_better_than_the_baseline() -> None:
     table, lines = noisy(8000), list[str]()
     table.loc[3, "y"] = "rare"
     report = train_table(make_problem(table, "y", ColumnChoice(), seed=0), QUICK, say=lines.append)

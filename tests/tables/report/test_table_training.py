@@ -204,7 +204,7 @@ def test_balanced_classes_raise_the_balanced_accuracy() -> None:
     }
     plain, balanced = (found[name]["test"]["balanced_accuracy"] for name in (None, "balanced"))
     assert balanced > plain + 0.1
-    # The trivial model stays the shares of the classes, whatever the network's weights.
+    # The baseline stays the shares of the classes, whatever the network's weights.
     assert found["balanced"]["baseline"] == found[None]["baseline"]
 
 
@@ -401,9 +401,7 @@ def test_the_report_is_computed_on_the_chosen_backend(monkeypatch: pytest.Monkey
 
 @pytest.mark.once
 @pytest.mark.parametrize("name", [t if t in SMALL else thorough(t) for t in messy_tables.TABLES])
-def test_a_messy_table_trains_unchanged_and_beats_the_trivial_baseline(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_messy_table_trains_unchanged_and_beats_the_baseline(tmp_path: Path, name: str) -> None:
     table, target = messy_tables.TABLES[name]()
     table.to_csv(tmp_path / "table.csv", index=False)
     fast = {"preset": "fast", "n_members": 4}
