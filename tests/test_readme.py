@@ -51,7 +51,7 @@ MEASURED = {
     "0.36 of scikit-learn's": "| digits: 64-100-10, batches of 200 | 229 µs | 0.8 | 0.36 |",
     "rejected no right gradient": "No right gradient gets the verdict `fail`.",
     "has the lowest loss on": "has the lowest loss on every problem without noise",
-    "is 3.8e-5, DeepXDE's 0.15": "| Burgers, viscosity 0.01/π | **3.8e-5** (3e-5 to 5e-5) | 1.5e-1",
+    "3.8e-5, DeepXDE's 0.15": "| Burgers, viscosity 0.01/π | **3.8e-5** (3e-5 to 5e-5) | 1.5e-1",
     "0.35 to 0.54": "| PyTorch, backward twice | 0.50 (0.49 to 0.58) | 0.54 (0.50 to 0.61) | 0.35",
     "is 1.96": "| **`best`** | 0.973 ± 0.013 | 1.96 |",
     "CatBoost's 3.46": "| CatBoost | 0.897 ± 0.031 | 3.46 |",
