@@ -1,6 +1,6 @@
 """The other models of a report: a linear model, gradient boosting and a baseline of scikit-learn.
 
-They learn standardized numbers: scikit-learn computes in float32 here, as the features are.
+They learn standardized numbers. The linear model computes in float32, as the features are.
 """
 
 import dataclasses
@@ -47,14 +47,16 @@ class OtherModels(NamedTuple):
     ) -> "OtherModels":
         """Return models that have learnt training rows; the validation rows end the boosting.
 
-        Targets are indices of classes, or numbers. Rows of one class are learnt by the baseline
-        alone.
+        Targets are indices of classes, or numbers. Training rows of one class, or validation rows
+        of none of their classes, leave the baseline alone.
         """
-        fitted = network.model_
+        fitted, models = network.model_, _untrained(network)
         features, (mean, scale) = _plain_features(fitted.features, training), fitted.scale
         if fitted.classes is not None:  # a class that no training row has cannot be learnt
             known = np.isin(validation.target.to_numpy(), training.target.to_numpy())
             validation = validation.take(np.flatnonzero(known))
+            if not known.any() or training.target.nunique() == 1:
+                models = {"baseline": models["baseline"]}
         x, x_held = (features.transform(rows.features) for rows in (training, validation))
         target, held_target = (
             (rows.target.to_numpy() - mean) / scale for rows in (training, validation)
@@ -63,17 +65,17 @@ class OtherModels(NamedTuple):
         if isinstance(network, TabularClassifier):
             labels = network.classes_[training.target.to_numpy()]
             balanced = class_weights(network.class_weight, labels, weights, network.classes_)
-        held = x_held, held_target, validation.scaled_weights()
-        stop = dict(zip(("X_val", "y_val", "sample_weight_val"), held, strict=True))
-        models = _untrained(network)
-        if fitted.classes is not None and np.ptp(target) == 0.0:
-            models = {"baseline": models["baseline"]}
+        held = held_target, validation.scaled_weights()
+        stop = dict(zip(("y_val", "sample_weight_val"), held, strict=True))
         for name, model in models.items():
-            weighted = weights if name == "baseline" else balanced
+            weighted, own = weights if name == "baseline" else balanced, {}
+            if name == "boosting":  # it computes in float64, and would keep both
+                x, x_held = x.astype("float64"), x_held.astype("float64")
+                own = {"X_val": x_held, **stop}
             # 100 iterations are enough.
             with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-                model.fit(x, target, weighted, **(stop if name == "boosting" else {}))
-        trees = best_stage(models["boosting"], *held) if "boosting" in models else 0
+                model.fit(x, target, weighted, **own)
+        trees = best_stage(models["boosting"], x_held, *held) if "boosting" in models else 0
         n_classes = 0 if fitted.classes is None else len(fitted.classes)
         return cls(features, fitted.scale, n_classes, models, trees)
 
