@@ -99,10 +99,15 @@ def test_any_number_of_ranks_has_the_same_test_rows_of_the_same_groups(folder: P
         assert report["test"]["rmse"] < 0.7 * report["baseline"]["rmse"]
 
 
-def test_a_rank_may_have_no_validation_rows(folder: Path) -> None:
-    options = ("big", "--target", "y", "--drop", "z", "--parallel", "--json", *QUICK)
-    report = json.loads(train(3, *options, "--validation", "0.0004").stdout)
-    assert report["parts"]["validation"] == (hashed(np.arange(ROWS), 0) < 0.0004).sum() == 2
+@pytest.mark.parametrize("words", ["y --drop z", "z --drop y"])
+def test_a_rank_may_have_no_validation_and_no_test_rows(words: str, folder: Path) -> None:
+    options = ("big", "--target", *words.split(), "--parallel", "--json", *QUICK)
+    options += ("--validation", "0.0004", "--test", "0.0006")
+    report, values = json.loads(train(3, *options).stdout), hashed(np.arange(ROWS), 0)
+    parts = {"validation": values < 0.0004, "test": (values >= 0.0004) & (values < 0.001)}
+    for part, rows in parts.items():
+        assert report["parts"][part] == rows.sum()
+        assert np.flatnonzero(rows)[-1] < ROWS / 2  # the last rank has none
 
 
 def test_an_error_on_one_rank_is_one_line_and_ends_all(folder: Path) -> None:

@@ -83,14 +83,16 @@ class OtherModels(NamedTuple):
         """Return the predictions of each model for rows: probabilities, or numbers."""
         x, found = self.features.transform(frame), dict[str, np.ndarray]()
         for name, model in self.models.items():
+            found[name] = np.zeros((len(x), self.n_classes) if self.n_classes else len(x))
+            if not len(x):  # a rank may have no test rows, and scikit-learn takes no empty table
+                continue
             outputs: Any = getattr(model, "predict_proba", model.predict)
             values = outputs(x) if name != "boosting" else _staged(model, x, self.trees)
             values = values.astype("float64")
             if self.n_classes:
-                found[name] = np.zeros((len(x), self.n_classes))
                 found[name][:, model.classes_.astype(int)] = values
             else:
-                found[name] = values * self.scale.scale + self.scale.mean
+                found[name][:] = values * self.scale.scale + self.scale.mean
         return found
 
 
