@@ -1108,7 +1108,7 @@ def test_a_full_disk_is_reported_in_one_line_and_the_old_files_stay(
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("step", ["reporting", "report_of"])
+@pytest.mark.parametrize("step", ["reporting", "with_report"])
 def test_a_disk_that_is_full_after_the_training_keeps_the_report(
     folder: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1127,7 +1127,7 @@ def test_a_disk_that_is_full_after_the_training_keeps_the_report(
     assert done.exit_code == 1
     assert json.loads(done.stdout)["epochs"] == 6
     assert done.stderr.splitlines()[-1] == "error: [Errno 27] File too large: 'model.safetensors'"
-    assert Path("model.safetensors").exists() == (step == "report_of")
+    assert Path("model.safetensors").exists() == (step == "with_report")
 
 
 @pytest.mark.once
@@ -1136,7 +1136,7 @@ def test_a_file_that_lacks_the_end_of_its_training_gets_no_report(
 ) -> None:
     """The disk is full from the third epoch to the report."""
     monkeypatch.setattr(model_file, "_PAUSE", 0.0)
-    full, report_of = FullDisk(), table_training.report_of
+    full, with_report = FullDisk(), table_training.with_report
 
     def fill(epoch: int, losses: Any) -> None:
         if epoch == 3:
@@ -1144,10 +1144,10 @@ def test_a_file_that_lacks_the_end_of_its_training_gets_no_report(
 
     def empty(*given: Any) -> Any:
         full.__exit__()
-        return report_of(*given)
+        return with_report(*given)
 
     monkeypatch.setattr(table_training, "reporting", lambda *_, **__: _context(fill))
-    monkeypatch.setattr(table_training, "report_of", empty)
+    monkeypatch.setattr(table_training, "with_report", empty)
     done = run("train", "table.csv", "--target", "y", *QUICK)
     assert done.exit_code == 1
     assert "6 epochs, the best " in done.stdout
