@@ -8,8 +8,9 @@ The order of reading:
 - ``slopes`` (derivatives of targets) and ``streaming`` (a table larger than the device);
 - ``minimization``: what a solver minimizes, of one estimator or of a stack of several;
   ``tasks`` and ``search_stacks``: searches of scikit-learn whose fits are such stacks;
-- ``stochastic``: gradient descent by scikit-learn's rules; ``folds``, ``intervals``,
-  ``scikit_learn_lbfgs`` and ``full_batch``: solvers of the full batch, with intervals;
+- ``stochastic_rules`` (scikit-learn's, between epochs) and ``stochastic``: gradient descent;
+  ``folds``, ``intervals``, ``scikit_learn_lbfgs`` and ``full_batch``: solvers of the full batch,
+  with intervals;
 - ``persistence`` (files), ``base`` (what both estimators share) and ``perceptrons``.
 """
 

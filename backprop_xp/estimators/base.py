@@ -129,7 +129,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):
         else:
             theta = network.pack(architecture.parameters_of(self, network))
         choice, score, trained = samples.choice_for(self, checked.x), self._score(), network
-        targets.refuse_tiny_spread(checked.y.astype("float64"), dtype_name(choice.dtype))
+        targets.refuse_tiny_spread(checked.y, dtype_name(choice.dtype))
         if validation is not None:
             validation = self._validate(validation, "known")
         if dy is not None:

@@ -26,7 +26,7 @@ from backprop_xp.estimators.parameters import Model, hidden_sizes
 from backprop_xp.estimators.samples import Samples
 from backprop_xp.estimators.scikit_learn_lbfgs import LimitedLBFGS
 from backprop_xp.estimators.search_stacks import Training, train_together
-from backprop_xp.estimators.stochastic import Report
+from backprop_xp.estimators.stochastic_rules import Report
 from backprop_xp.training.epochs.loop import EPOCHS_BETWEEN_READS
 from backprop_xp.training.fit import fit
 from backprop_xp.training.interfaces.states import TrainingState

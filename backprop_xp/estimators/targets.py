@@ -205,11 +205,13 @@ def refuse_tiny_spread(columns: np.ndarray, dtype: str) -> None:
 
     The training and its scores square them in this dtype: R squared would take them for equal.
     """
-    spread = np.max(columns, axis=0) - np.min(columns, axis=0)
-    # The largest deviation from the mean is half of it at least.
-    is_lost = (spread > 0.0) & (0.5 * spread < math.sqrt(np.finfo(dtype).tiny))
+    high, low = (
+        0.5 * ends.astype("float64") for ends in (columns.max(axis=0), columns.min(axis=0))
+    )
+    # The largest deviation from the mean is at least half of the spread.
+    is_lost = (high > low) & (high - low < math.sqrt(np.finfo(dtype).tiny))
     if is_lost.any():
-        which = f" (output {is_lost.argmax()})" if len(spread) > 1 else ""
+        which = f" (output {is_lost.argmax()})" if len(is_lost) > 1 else ""
         raise ValueError(f"y varies too little for a {dtype}{which}: multiply it by a power of 10.")
 
 

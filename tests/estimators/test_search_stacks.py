@@ -1,6 +1,6 @@
 """Searches of scikit-learn whose fits are trained as stacks give what they give without it.
 
-Specifies ``search_stacks``, ``tasks`` and ``minimization``.
+Specifies ``search_stacks``, ``tasks``, ``minimization`` and ``stochastic_rules``.
 """
 
 import contextlib

@@ -15,7 +15,6 @@ from backprop_xp.networks.chain.batch_rows import row_slices, rows_at_once
 from backprop_xp.networks.derivatives.input_derivatives import slopes_through
 from backprop_xp.networks.network import Network
 from backprop_xp.tables.columns.features import Features
-from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.model.tabular_parameters import Task
 
 
@@ -189,7 +188,6 @@ class TabularModel:
         return float(np.average(errors <= width, weights=weights))
 
 
-def residuals_of(rows: Rows, values: np.ndarray) -> np.ndarray:
+def residuals_of(y: np.ndarray, values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     """Return the absolute error of each row's value, and the row's weight, ``(rows, 2)``."""
-    errors, weights = np.abs(rows.target.to_numpy() - values), rows.scaled_weights()
-    return np.stack([errors, np.ones(len(errors)) if weights is None else weights], axis=1)
+    return np.stack([np.abs(y - values), np.ones(len(y)) if weights is None else weights], axis=1)

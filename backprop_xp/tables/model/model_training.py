@@ -314,8 +314,9 @@ def _trained(
     if model.classes is not None:
         return trained
     where = {name: values[name] for name in ("backend", "device")}
-    outputs = split.validation_outputs(trained, **where)
-    return dataclasses.replace(trained, residuals=residuals_of(split.validation, outputs))
+    y, weights = split.validation.target.to_numpy(), split.validation.scaled_weights()
+    residuals = residuals_of(y, split.validation_outputs(trained, **where), weights)
+    return dataclasses.replace(trained, residuals=residuals)
 
 
 def _class_weights(values: Values, split: Split) -> tuple[list[float] | None, np.ndarray]:

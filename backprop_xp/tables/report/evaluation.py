@@ -13,7 +13,7 @@ import numpy as np
 from sklearn import metrics
 
 from backprop_xp.tables.interface.tabular import TabularClassifier, TabularRegressor
-from backprop_xp.tables.model.fitted_model import TabularModel
+from backprop_xp.tables.model.fitted_model import TabularModel, residuals_of
 from backprop_xp.tables.model.model_file import PathLike
 from backprop_xp.tables.model.rows import Rows
 from backprop_xp.tables.report.other_models import OtherModels, losses
@@ -47,21 +47,18 @@ class Predicted(NamedTuple):
         y = np.concatenate([one.y for one in parts])
         return cls(y, np.concatenate(weights) if weights else None, found)
 
-    def errors(self, name: str) -> np.ndarray:
-        """Return the absolute error of each number that ``name`` predicts, and the row's weight."""
-        weights = np.ones(len(self.y)) if self.weights is None else self.weights
-        return np.stack([np.abs(self.y - self.predictions[name]), weights], axis=1)
-
 
 class Evaluation(NamedTuple):
     """The metrics of models, and the figures of each class of the network, None for a number.
 
-    ``excess`` ``(rows, 2)`` has for each test row the network's loss minus that of the linear
-    model, and the row's weight; it has no rows without a linear model.
+    ``residuals`` are those of the network on the validation and the test rows, for a number, as
+    ``residuals_of`` returns them. ``excess`` ``(rows, 2)`` has for each test row the network's loss
+    minus that of the linear model, and the row's weight; it has no rows without a linear model.
     """
 
     scores: Scores
     classes: list[dict[str, Any]] | None
+    residuals: Mapping[str, np.ndarray]
     excess: np.ndarray
 
 
@@ -70,11 +67,14 @@ def with_report(
     found: Sequence[Evaluation],
     parts: Mapping[str, int],
     path: PathLike | None,
+    *,
+    sample: int | None = None,
 ) -> TabularModel:
     """Return the model of a network with its report: ``parts`` are the numbers of rows.
 
     There is one evaluation of it, or one for each fold: then the report has the means and the
-    standard deviations of their scores, and no figures of classes.
+    standard deviations of their scores, and no figures of classes. ``sample`` is the number of
+    training rows from which the other models have learnt, if these are not all.
     """
     model, measured_on = network.model_, "test"
     scores: dict[str, Any] = {**found[0].scores}
@@ -90,12 +90,16 @@ def with_report(
         **scores,
         "measured_on": {"validation": "validation"} | dict.fromkeys(_ON_TEST, measured_on),
         "linear_is_better": is_above_0(*np.concatenate([one.excess for one in found]).T),
+        **({} if sample is None else {"sample": sample}),
         "model": None if path is None else os.fspath(path),
     }
     more: dict[str, Any] = {"report": report}
-    if "test" in parts and found[0].classes is not None:
+    if "test" not in parts:
+        return dataclasses.replace(model, metadata={**network.metadata_, **more})
+    if found[0].classes is not None:
         more["classes"] = found[0].classes
-    return dataclasses.replace(model, metadata={**network.metadata_, **more})
+    errors, metadata = found[0].residuals.get("test"), {**network.metadata_, **more}
+    return dataclasses.replace(model, metadata=metadata, test_residuals=errors)
 
 
 def evaluate(
@@ -122,10 +126,12 @@ def evaluate(
 
 def evaluation_of(classes: np.ndarray | None, parts: Sequence[Predicted]) -> Evaluation:
     """Return the evaluation of the predictions for validation rows, and for test rows."""
-    n_classes, scores = 0 if classes is None else len(classes), {}
-    for y, weights, predictions in parts:
+    n_classes, scores, residuals = 0 if classes is None else len(classes), {}, {}
+    for (y, weights, predictions), part in zip(parts, ("validation", "test"), strict=True):
         for name, found in predictions.items():
             scores[name] = score(n_classes, y, found, weights)
+        if classes is None:
+            residuals[part] = residuals_of(y, predictions[part], weights)
     (y, weights, predictions), excess, figures = parts[-1], np.empty((0, 2)), None
     if "linear" in predictions:
         differences = losses(y, predictions["test"]) - losses(y, predictions["linear"])
@@ -133,7 +139,7 @@ def evaluation_of(classes: np.ndarray | None, parts: Sequence[Predicted]) -> Eva
         excess = np.stack([differences, weighted], axis=1)
     if classes is not None:
         figures = _class_figures(classes, y, predictions["test"], weights)
-    return Evaluation(scores, figures, excess)
+    return Evaluation(scores, figures, residuals, excess)
 
 
 def is_above_0(values: np.ndarray, weights: np.ndarray) -> bool:

@@ -365,10 +365,7 @@ def _with_report(ranks: Ranks, network: Estimator, known: Prepared, out: Path) -
         own = Predicted(rows.target.to_numpy(), rows.weights, predictions)
         found.append(Predicted.joined(ranks.exchange(own)))
     parts = {**model.record["rows"], "test": len(found[-1].y)}
-    made = with_report(network, [evaluation_of(model.classes, found)], parts, out)
-    if (learnt := len(sample["training"].target)) < parts["training"]:
-        made.metadata["report"]["sample"] = learnt
-    if model.classes is not None:
-        return made
-    residuals, on_test = (one.errors(name) for one, name in zip(found, held, strict=True))
-    return replace(made, residuals=residuals, test_residuals=on_test)
+    learnt, evaluation = len(sample["training"].target), evaluation_of(model.classes, found)
+    is_all = learnt == parts["training"]
+    made = with_report(network, [evaluation], parts, out, sample=None if is_all else learnt)
+    return replace(made, residuals=evaluation.residuals.get("validation"))

@@ -1,7 +1,6 @@
 """The training of the command ``train``: from a problem to a fitted estimator and its report."""
 
 import contextlib
-import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from sklearn.base import clone
 from backprop_xp.display.progress import Report, reporting
 from backprop_xp.tables.interface.tabular import TabularClassifier, TabularRegressor
 from backprop_xp.tables.interface.tabular_base import Callback
-from backprop_xp.tables.model.fitted_model import residuals_of
 from backprop_xp.tables.model.model_file import PathLike, measures_of, write_anew
 from backprop_xp.tables.report.column_warnings import column_warnings
 from backprop_xp.tables.report.evaluation import evaluate, with_report
@@ -86,7 +84,7 @@ def _add_report(
     model: Estimator, problem: Problem, out: PathLike | None, say: Callable[[str], object]
 ) -> None:
     """Add the report to a model, after a training on each fold."""
-    parts, found, errors = problem.parts(), [], None
+    parts, found = problem.parts(), []
     for fold in range(1, len(problem.labels)):
         say(f"fold {fold} of {len(problem.labels) - 1}")
         other, drawn = clone(model), problem.parts(fold)
@@ -96,10 +94,7 @@ def _add_report(
     if "test" in parts:
         rows["test"] = len(parts["test"].target)
         found.append(evaluate(model, parts))
-        if isinstance(model, TabularRegressor):
-            errors = residuals_of(parts["test"], model._outputs(parts["test"].features)[0])
-    made = with_report(model, found, rows, out)
-    model._adopt(dataclasses.replace(made, test_residuals=errors))
+    model._adopt(with_report(model, found, rows, out))
 
 
 def _fit(
